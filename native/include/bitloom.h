@@ -1,0 +1,387 @@
+/* bitloom: low-bit, sparse and fused inference kernels. The C ABI (C99).
+ *
+ * Every operator is `bl_status bl_<op>(const bl_<op>_args* args, bl_error* error)`.
+ *  - args->size is sizeof(bl_<op>_args) of the header the caller compiled against; members that a
+ *    newer header adds read as zero, their default. Zero-initialize a struct before filling it.
+ *  - error is the caller's and may be NULL; it is written only when the status is not BL_STATUS_ok.
+ *  - Arguments are checked before anything is written. No entry point throws, aborts or keeps a
+ *    pointer after it returns. The caller owns all memory.
+ *  - Matrices are row-major views: shape and strides in elements, outermost first. "[M, K]" in a
+ *    comment is a shape. Data may have any alignment.
+ */
+#ifndef BITLOOM_H
+#define BITLOOM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define BL_API __attribute__((visibility("default")))
+#else
+#define BL_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BL_ABI_VERSION 1
+#define BL_MAX_RANK 6
+
+typedef enum bl_status {
+#define BL_STATUS(name, value, js_class) BL_STATUS_##name = value,
+#include "../base/status.inc"
+#undef BL_STATUS
+} bl_status;
+
+typedef enum bl_dtype {
+#define BL_DTYPE(name, value, bytes, typed_array) BL_DTYPE_##name = value,
+#include "../base/dtypes.inc"
+#undef BL_DTYPE
+} bl_dtype;
+
+typedef enum bl_isa {
+  BL_ISA_default = -1, /* what bl_set_isa or BITLOOM_ISA chose, else the best this machine has */
+#define BL_ISA(name, value) BL_ISA_##name = value,
+#include "../isa/isa.inc"
+#undef BL_ISA
+} bl_isa;
+
+typedef enum bl_format {
+#define BL_BLOCK_FORMAT(name, elements, bytes, gguf_type) BL_FORMAT_##name,
+#define BL_GROUPED_FORMAT(name, kind, bits, group_size, scale_dtype, zero) BL_FORMAT_##name,
+#include "../formats/formats.inc"
+  BL_FORMAT_count
+} bl_format;
+
+typedef enum bl_format_kind {
+  BL_KIND_block,        /* GGUF block types and plain floats */
+  BL_KIND_unsigned_int, /* u<b>, u<b>z */
+  BL_KIND_signed_int,   /* i<b>, i<b>z */
+  BL_KIND_ternary,      /* t2 */
+  BL_KIND_nf4,
+  BL_KIND_fp4,
+  BL_KIND_codebook /* cb<b> */
+} bl_format_kind;
+
+/* How a weight matrix lies in memory. */
+typedef enum bl_layout {
+  BL_LAYOUT_canonical = 0, /* as in a file: row after row */
+  BL_LAYOUT_panel8 = 1     /* panels of 8 rows (the last may have fewer): block j of each row of the
+                              panel, then block j+1 of each; same bytes, same size */
+} bl_layout;
+
+/* What went wrong: "matmul: b.cols is 4096, expected 4095 (= a.shape[1])". */
+typedef struct bl_error {
+  bl_status status;
+  char message[508];
+} bl_error;
+
+/* A strided view. */
+typedef struct bl_tensor {
+  void* data;
+  uint64_t bytes; /* accessible from `data` on; the view must lie within */
+  int32_t dtype;  /* bl_dtype */
+  int32_t rank;   /* 0 (a scalar) to BL_MAX_RANK */
+  int64_t shape[BL_MAX_RANK];
+  int64_t strides[BL_MAX_RANK]; /* in elements; not negative */
+} bl_tensor;
+
+/* A quantized weight matrix [rows, cols]: a row per output feature. */
+typedef struct bl_weights {
+  void* data; /* bl_weights_bytes(format, rows, cols) bytes */
+  uint64_t bytes;
+  int32_t format; /* bl_format */
+  int32_t layout; /* bl_layout */
+  int64_t rows;
+  int64_t cols;
+  const float* codebook; /* [2^bits], cb<b> formats only, ascending order not required */
+  int32_t codebook_size;
+} bl_weights;
+
+/* Runs task(argument, i) for i in [0, count), in any order, on any threads, and returns after all. */
+typedef void (*bl_parallel_for)(void* context, void (*task)(void* argument, int64_t index),
+                                void* argument, int64_t count);
+
+/* How to run a call. All zero but isa (BL_ISA_default) is the default. Results never depend on
+ * threads or executor. */
+typedef struct bl_run {
+  int32_t isa;              /* bl_isa: use kernels of this level or below */
+  int32_t threads;          /* 0: the pool's size */
+  bl_parallel_for executor; /* NULL: bitloom's own pool */
+  void* executor_context;
+} bl_run;
+
+/* ---- Library ---------------------------------------------------------------------------------- */
+
+BL_API uint32_t bl_abi_version(void);
+BL_API const char* bl_version(void);
+BL_API const char* bl_status_name(int32_t status); /* "invalid_shape", NULL if unknown */
+BL_API const char* bl_isa_name(int32_t isa);       /* "avx512", NULL if unknown */
+BL_API int32_t bl_isa_available(void);             /* the best level of this machine */
+BL_API int32_t bl_isa_active(void);                /* the level in force */
+BL_API bl_status bl_set_isa(int32_t isa, bl_error* error);         /* BL_ISA_default: undo */
+BL_API int32_t bl_threads(void);                                   /* the pool's size */
+BL_API bl_status bl_set_threads(int32_t threads, bl_error* error); /* 0: default; at most 256 */
+
+/* ---- Formats ---------------------------------------------------------------------------------- */
+
+typedef struct bl_format_info {
+  const char* name;       /* "u4_g128" */
+  int32_t kind;           /* bl_format_kind */
+  int32_t bits;           /* of a code; 0 for block formats */
+  int32_t group_size;     /* weights that share a scale; 0: the row */
+  int32_t scale_dtype;    /* bl_dtype */
+  int32_t has_zero_point;
+  int32_t gguf_type;      /* type id in GGUF files, -1 if none */
+  int32_t block_elements; /* weights in a block; 0: the row */
+  int32_t block_bytes;    /* 0: bl_row_bytes(format, cols) */
+} bl_format_info;
+
+BL_API const bl_format_info* bl_get_format_info(int32_t format); /* NULL if unknown */
+BL_API int32_t bl_find_format(const char* name);                 /* -1 if unknown */
+/* Bytes of a row of `cols` weights and of a whole matrix; 0 if the format is unknown, a dimension is
+ * negative, cols is no multiple of a block format's block_elements, or the size exceeds 2^62. */
+BL_API uint64_t bl_row_bytes(int32_t format, int64_t cols);
+BL_API uint64_t bl_weights_bytes(int32_t format, int64_t rows, int64_t cols);
+
+/* ---- quantize, dequantize, pack --------------------------------------------------------------- */
+
+typedef enum bl_quantize_method {
+  BL_QUANTIZE_minmax = 0, /* the scale reaches the largest value of the group */
+  BL_QUANTIZE_mse = 1     /* scale (and zero point) searched for the least squared error */
+} bl_quantize_method;
+
+/* output = encode(input). Deterministic; ties to even. Non-finite input is an error. */
+typedef struct bl_quantize_args {
+  size_t size;
+  bl_run run;
+  bl_tensor input;   /* [rows, cols] f32, f16 or bf16 */
+  bl_weights output; /* [rows, cols], canonical layout, data written */
+  int32_t method;    /* bl_quantize_method */
+} bl_quantize_args;
+BL_API bl_status bl_quantize(const bl_quantize_args* args, bl_error* error);
+
+/* output = decode(input), exact in f32 and rounded to nearest even for f16 and bf16. */
+typedef struct bl_dequantize_args {
+  size_t size;
+  bl_run run;
+  bl_weights input; /* [rows, cols], any layout */
+  bl_tensor output; /* [rows, cols] f32, f16 or bf16 */
+} bl_dequantize_args;
+BL_API bl_status bl_dequantize(const bl_dequantize_args* args, bl_error* error);
+
+/* Changes the layout; both ways. */
+typedef struct bl_pack_args {
+  size_t size;
+  bl_run run;
+  bl_weights input;  /* [rows, cols] */
+  bl_weights output; /* same format, rows, cols; data written; must not overlap input */
+} bl_pack_args;
+BL_API bl_status bl_pack(const bl_pack_args* args, bl_error* error);
+
+/* ---- matmul ----------------------------------------------------------------------------------- */
+
+typedef enum bl_compute {
+  BL_COMPUTE_f32 = 0, /* activations and weights in f32 */
+  BL_COMPUTE_i8 = 1   /* activations in int8 with a scale per 32, where the format's codes are integers;
+                         other formats use f32. Relative error <= 4e-3 on Gaussian activations. */
+} bl_compute;
+
+/* c[m, n] = sum_k a[m, k] * b[n, k] + bias[n] */
+typedef struct bl_matmul_args {
+  size_t size;
+  bl_run run;
+  bl_tensor a;    /* [..., M, K] f32, f16 or bf16 */
+  bl_weights b;   /* [N, K] */
+  bl_tensor bias; /* [N] f32, or data NULL */
+  bl_tensor c;    /* [..., M, N] f32, f16 or bf16; must not overlap a */
+  int32_t compute;         /* bl_compute */
+  void* workspace;         /* bl_matmul_workspace_bytes bytes, or NULL: allocated for the call */
+  uint64_t workspace_bytes;
+} bl_matmul_args;
+BL_API bl_status bl_matmul(const bl_matmul_args* args, bl_error* error);
+/* Independent of N. 0 if the arguments are not valid. */
+BL_API uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args);
+/* Name of the kernel that would run, e.g. "matmul_i8_avx512"; NULL if the arguments are not valid. */
+BL_API const char* bl_matmul_kernel(const bl_matmul_args* args);
+
+/* ---- embedding -------------------------------------------------------------------------------- */
+
+/* output[..., :] = decode(table[ids[...], :]) */
+typedef struct bl_embedding_args {
+  size_t size;
+  bl_run run;
+  bl_weights table; /* [vocab, cols] */
+  bl_tensor ids;    /* [...] i32, each in [0, vocab) */
+  bl_tensor output; /* [..., cols] f32, f16 or bf16 */
+} bl_embedding_args;
+BL_API bl_status bl_embedding(const bl_embedding_args* args, bl_error* error);
+
+/* ---- norms ------------------------------------------------------------------------------------ */
+
+/* output = x / sqrt(mean(x^2) + epsilon) * weight, over the last axis (Zhang and Sennrich 2019). */
+typedef struct bl_rms_norm_args {
+  size_t size;
+  bl_run run;
+  bl_tensor x;      /* [..., D] f32, f16 or bf16 */
+  bl_tensor weight; /* [D] f32, f16 or bf16, or data NULL: ones */
+  bl_tensor output; /* [..., D]; may be x */
+  float epsilon;
+} bl_rms_norm_args;
+BL_API bl_status bl_rms_norm(const bl_rms_norm_args* args, bl_error* error);
+
+/* output = (x - mean) / sqrt(variance + epsilon) * weight + bias, over the last axis. */
+typedef struct bl_layer_norm_args {
+  size_t size;
+  bl_run run;
+  bl_tensor x;      /* [..., D] f32, f16 or bf16 */
+  bl_tensor weight; /* [D], or data NULL: ones */
+  bl_tensor bias;   /* [D], or data NULL: zeros */
+  bl_tensor output; /* [..., D]; may be x */
+  float epsilon;
+} bl_layer_norm_args;
+BL_API bl_status bl_layer_norm(const bl_layer_norm_args* args, bl_error* error);
+
+/* ---- rope ------------------------------------------------------------------------------------- */
+
+typedef enum bl_rope_mode {
+  BL_ROPE_interleaved = 0, /* pairs (2i, 2i+1) */
+  BL_ROPE_half = 1         /* pairs (i, i + rotary_dim/2) */
+} bl_rope_mode;
+
+typedef enum bl_rope_scaling {
+  BL_ROPE_SCALING_none = 0,
+  BL_ROPE_SCALING_linear = 1, /* positions divided by factor */
+  BL_ROPE_SCALING_llama3 = 2, /* low frequencies divided by factor, smooth in between */
+  BL_ROPE_SCALING_yarn = 3    /* YaRN (Peng et al. 2023): interpolation by wavelength, scaled magnitude */
+} bl_rope_scaling;
+
+/* Rotary position embedding of each head's first rotary_dim channels (Su et al. 2021). */
+typedef struct bl_rope_args {
+  size_t size;
+  bl_run run;
+  bl_tensor x;            /* [..., tokens, heads, head_dim] f32, f16 or bf16 */
+  bl_tensor positions;    /* [tokens] i32, not negative */
+  bl_tensor freq_factors; /* [rotary_dim/2] f32 divisors of the frequencies, or data NULL */
+  bl_tensor output;       /* as x; may be x */
+  int32_t mode;           /* bl_rope_mode */
+  int32_t rotary_dim;     /* even; 0: head_dim */
+  float theta;            /* base, e.g. 10000 */
+  int32_t scaling;        /* bl_rope_scaling */
+  float factor;           /* >= 1 */
+  float low_freq_factor;  /* llama3: 1 */
+  float high_freq_factor; /* llama3: 4 */
+  float original_context; /* llama3 and yarn: context length the model was trained with */
+  float attention_factor; /* yarn: magnitude; 0: 0.1 * ln(factor) + 1 */
+  float beta_fast;        /* yarn: 0: 32 */
+  float beta_slow;        /* yarn: 0: 1 */
+} bl_rope_args;
+BL_API bl_status bl_rope(const bl_rope_args* args, bl_error* error);
+
+/* ---- softmax and elementwise ------------------------------------------------------------------ */
+
+/* output = softmax(scale * x) over the last axis; a row of only -infinity gives NaN. */
+typedef struct bl_softmax_args {
+  size_t size;
+  bl_run run;
+  bl_tensor x;      /* [..., D] f32, f16 or bf16 */
+  bl_tensor output; /* [..., D]; may be x */
+  float scale;      /* 0 is invalid; 1 for a plain softmax */
+} bl_softmax_args;
+BL_API bl_status bl_softmax(const bl_softmax_args* args, bl_error* error);
+
+/* output = x / (1 + exp(-x)) */
+typedef struct bl_silu_args {
+  size_t size;
+  bl_run run;
+  bl_tensor x;      /* [...] f32, f16 or bf16 */
+  bl_tensor output; /* [...]; may be x */
+} bl_silu_args;
+BL_API bl_status bl_silu(const bl_silu_args* args, bl_error* error);
+
+typedef enum bl_gelu_approximation { BL_GELU_erf = 0, BL_GELU_tanh = 1 } bl_gelu_approximation;
+
+/* output = x * Phi(x) (Hendrycks and Gimpel 2016), or its tanh approximation. */
+typedef struct bl_gelu_args {
+  size_t size;
+  bl_run run;
+  bl_tensor x;      /* [...] f32, f16 or bf16 */
+  bl_tensor output; /* [...]; may be x */
+  int32_t approximation;
+} bl_gelu_args;
+BL_API bl_status bl_gelu(const bl_gelu_args* args, bl_error* error);
+
+/* output = left op right. swiglu: silu(left) * right; left is the gate, right the up projection.
+ * add, mul: right's shape may be a suffix of left's; it is then repeated. swiglu: equal shapes. */
+typedef struct bl_binary_args {
+  size_t size;
+  bl_run run;
+  bl_tensor left;   /* [...] f32, f16 or bf16 */
+  bl_tensor right;  /* [...] */
+  bl_tensor output; /* as left; may be left or right */
+} bl_binary_args;
+typedef bl_binary_args bl_swiglu_args;
+typedef bl_binary_args bl_add_args;
+typedef bl_binary_args bl_mul_args;
+BL_API bl_status bl_swiglu(const bl_swiglu_args* args, bl_error* error);
+BL_API bl_status bl_add(const bl_add_args* args, bl_error* error);
+BL_API bl_status bl_mul(const bl_mul_args* args, bl_error* error);
+
+/* ---- attention -------------------------------------------------------------------------------- */
+
+/* output[t, h] = sum_s softmax_s(scale * q[t, h] . k[s, g]) * v[s, g], g = h / (num_heads / num_kv_heads).
+ * causal: query t sees keys s <= t + (keys - queries), so that the last query sees all. */
+typedef struct bl_attention_args {
+  size_t size;
+  bl_run run;
+  bl_tensor q;      /* [queries, num_heads, head_dim] f32, f16 or bf16 */
+  bl_tensor k;      /* [keys, num_kv_heads, head_dim] f32, f16 or bf16 */
+  bl_tensor v;      /* [keys, num_kv_heads, value_dim] as k */
+  bl_tensor output; /* [queries, num_heads, value_dim]; must not overlap q, k, v */
+  float scale;      /* 0: 1 / sqrt(head_dim) */
+  int32_t causal;
+  int32_t window;   /* with causal: only the last `window` keys; 0: all */
+} bl_attention_args;
+BL_API bl_status bl_attention(const bl_attention_args* args, bl_error* error);
+
+/* ---- sampling --------------------------------------------------------------------------------- */
+
+/* Picks a token. In this order: repetition penalty (Keskar et al. 2019) over `previous`; temperature 0:
+ * the highest logit, lowest id first among equals; else top_k, softmax at the temperature, top_p,
+ * min_p, and one draw of a counter-based generator, so that (seed, position) gives the same draw on
+ * every machine. */
+typedef struct bl_sample_args {
+  size_t size;
+  bl_run run;
+  bl_tensor logits;   /* [vocab] f32, contiguous; NaN is an error */
+  bl_tensor previous; /* [count] i32 ids in [0, vocab), or data NULL */
+  float temperature;  /* >= 0 */
+  int32_t top_k;      /* 0: all */
+  float top_p;        /* in (0, 1]; 0 and 1: all */
+  float min_p;        /* in [0, 1): drop below min_p times the largest probability */
+  float repetition_penalty; /* > 0; 0 and 1: none */
+  uint64_t seed;
+  uint64_t position;  /* index of the draw */
+  int32_t* token;     /* written */
+  float* probability; /* written if not NULL: of the token among those left */
+} bl_sample_args;
+BL_API bl_status bl_sample(const bl_sample_args* args, bl_error* error);
+
+/* ---- Files ------------------------------------------------------------------------------------ */
+
+typedef struct bl_file bl_file;
+
+/* Maps a whole regular file, privately: writes to the mapping never reach the file. If the file shrinks
+ * while mapped, bytes past its new end read as zero (no signal reaches the process) and
+ * bl_mapped_file_faults() counts up. */
+BL_API bl_status bl_file_open(const char* path, bl_file** file, bl_error* error);
+BL_API void* bl_file_data(bl_file* file);
+BL_API uint64_t bl_file_bytes(const bl_file* file);
+BL_API void bl_file_close(bl_file* file);
+BL_API uint64_t bl_mapped_file_faults(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* BITLOOM_H */
