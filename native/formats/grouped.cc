@@ -1,0 +1,67 @@
+#include "grouped.h"
+
+#include "../base/float16.h"
+
+namespace bitloom {
+namespace {
+
+float load_scalar(const uint8_t* bytes, int32_t dtype) {
+  const uint16_t bits = load_as<uint16_t>(bytes);
+  return dtype == BL_DTYPE_bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+}
+
+// values[i] = scale * level(code of weight first + i)
+template <typename Level>
+void decode_codes(const uint8_t* codes, int bits, int64_t first, int64_t count, float scale,
+                  float* values, Level level) {
+  for (int64_t i = 0; i < count; ++i) {
+    values[i] = scale * level(read_code(codes, first + i, bits));
+  }
+}
+
+}  // namespace
+
+void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t first, int64_t count,
+                    const float* codebook, float* values) {
+  if (count <= 0) return;
+  const int bits = info.bits;
+  const uint8_t* codes = bytes + grouped_header_bytes(info);
+  const float scale = load_scalar(bytes, info.scale_dtype);
+  const float zero_point = info.has_zero_point != 0 ? load_scalar(bytes + 2, info.scale_dtype) : 0.0f;
+
+  switch (info.kind) {
+    case BL_KIND_unsigned_int:
+      if (info.has_zero_point != 0) {
+        return decode_codes(codes, bits, first, count, scale, values, [=](uint32_t code) {
+          return static_cast<float>(code) - zero_point;
+        });
+      }
+      if (bits == 1) {
+        return decode_codes(codes, bits, first, count, scale, values,
+                            [](uint32_t code) { return code != 0 ? 1.0f : -1.0f; });
+      }
+      return decode_codes(codes, bits, first, count, scale, values, [=](uint32_t code) {
+        return static_cast<float>(static_cast<int>(code) - (1 << (bits - 1)));
+      });
+    case BL_KIND_signed_int:
+      if (bits == 1 && info.has_zero_point == 0) {
+        return decode_codes(codes, bits, first, count, scale, values,
+                            [](uint32_t code) { return code != 0 ? -1.0f : 1.0f; });
+      }
+      return decode_codes(codes, bits, first, count, scale, values, [=](uint32_t code) {
+        return static_cast<float>(sign_extend(code, bits)) - zero_point;
+      });
+    case BL_KIND_ternary:
+      return decode_codes(codes, bits, first, count, scale, values, [](uint32_t code) {
+        return static_cast<float>(static_cast<int>(code) - 1);
+      });
+    case BL_KIND_nf4:
+    case BL_KIND_fp4:
+    case BL_KIND_codebook:
+      return decode_codes(codes, bits, first, count, scale, values,
+                          [=](uint32_t code) { return codebook[code]; });
+    default: return;
+  }
+}
+
+}  // namespace bitloom

@@ -1,0 +1,64 @@
+// bitloom's grouped formats (u, i, t, nf, fp, cb; pictures in formats.inc): scalar decoder and encoder.
+#pragma once
+
+#include <cstdint>
+
+#include "../include/bitloom.h"
+
+namespace bitloom {
+
+// Bytes before a block's codes: scale and, if the format has one, zero point.
+inline int64_t grouped_header_bytes(const bl_format_info& info) {
+  return info.has_zero_point != 0 ? 4 : 2;
+}
+
+// Code `index` of a bit stream, least significant bit first; bits 1 to 8. Reads the second byte only if
+// the code reaches into it.
+inline uint32_t read_code(const uint8_t* codes, int64_t index, int bits) {
+  const int64_t position = index * bits;
+  const int shift = static_cast<int>(position & 7);
+  uint32_t word = codes[position >> 3];
+  if (shift + bits > 8) word |= static_cast<uint32_t>(codes[(position >> 3) + 1]) << 8;
+  return word >> shift & ((1u << bits) - 1);
+}
+
+// Sets code `index` of a stream whose bits there are zero.
+inline void write_code(uint8_t* codes, int64_t index, int bits, uint32_t code) {
+  const int64_t position = index * bits;
+  const int shift = static_cast<int>(position & 7);
+  const uint32_t word = code << shift;
+  codes[position >> 3] |= static_cast<uint8_t>(word);
+  if (shift + bits > 8) codes[(position >> 3) + 1] |= static_cast<uint8_t>(word >> 8);
+}
+
+// A code of `bits` bits as a two's complement number.
+inline int sign_extend(uint32_t code, int bits) {
+  const int sign = 1 << (bits - 1);
+  return (static_cast<int>(code) ^ sign) - sign;
+}
+
+// values[0, count) = weights [first, first + count) of the block at `bytes`. codebook: [2^bits] for nf4,
+// fp4 and cb<b>, as codebook_of gives it.
+void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t first, int64_t count,
+                    const float* codebook, float* values);
+
+// Encodes values[0, count), all finite, into a block of `elements` >= count weights; codebook finite.
+//
+// BL_QUANTIZE_minmax:
+//   u, i      the scale maps the weight of largest magnitude onto the code -2^(b-1) (signed, as q4_0
+//             does) or its magnitude onto 2^(b-1) - 1, whichever has the smaller squared error;
+//             b = 1: the scale is the mean magnitude, the best for given signs
+//   uz, iz    the codes span [min(0, weights), max(0, weights)]; the zero point is an integer among the
+//             codes, so that zero is exact; b = 1: the zero point is not rounded to an integer
+//   t2        the scale is the mean magnitude (BitNet b1.58)
+//   nf, fp, cb  the scale maps the codebook's largest magnitude onto the weights'
+// BL_QUANTIZE_mse: scales (and zero points) on a fixed grid around those of minmax, then least squares;
+//   the smallest squared error wins, minmax's own included.
+//
+// Codes are the nearest ones for the scale as stored, ties to the even code or the first codebook entry.
+// A scale beyond its type saturates at the largest finite value. A scale that underflows to zero makes
+// the whole block decode to zero.
+void encode_grouped(const bl_format_info& info, const float* values, int64_t count, int64_t elements,
+                    const float* codebook, int32_t method, uint8_t* bytes);
+
+}  // namespace bitloom
