@@ -1,0 +1,25 @@
+/**
+ * Typed tensors and low-bit inference operators over native kernels.
+ *
+ * @packageDocumentation
+ */
+export { BitloomError, type BitloomErrorCode } from './errors.js';
+export { type DType, type Format, type FormatInfo, formats, type Isa } from './generated.js';
+export { machine, type Machine, setIsa, setThreads } from './machine.js';
+export {
+  type Compute,
+  type MatmulOptions,
+  matmul,
+  matmulAsync,
+  matmulKernel,
+} from './ops/matmul/matmul.js';
+export { type Layout, QuantizedTensor, type QuantizedTensorOptions } from './quantized_tensor.js';
+export { type AsyncOptions, type RunOptions, sequence } from './run.js';
+export {
+  type DataTypes,
+  type DTypeName,
+  type FloatDType,
+  Tensor,
+  type TensorLayout,
+  type TensorSource,
+} from './tensor.js';

@@ -1,0 +1,191 @@
+import { argumentError } from './errors.js';
+import { type Format, formats } from './generated.js';
+import { native } from './native.js';
+import { bytesOf, type TensorSource } from './tensor.js';
+
+/** How quantized weights lie in memory: as in a file, or as the kernels like them best. */
+export type Layout = 'canonical' | 'panel8';
+const layoutIds: Record<Layout, number> = { canonical: 0, panel8: 1 };
+
+/** Options of {@link QuantizedTensor}. */
+export interface QuantizedTensorOptions {
+  layout?: Layout;
+  /** Table of 2^bits values; required by the cb<bits> formats, forbidden for others. */
+  codebook?: Float32Array | readonly number[];
+}
+
+/** Bytes of a `rows` x `cols` matrix in `format`; throws if the format does not take such rows. */
+export function weightsBytes(format: Format, rows: number, cols: number): number {
+  const info = formatInfo(format);
+  for (const [name, value] of [
+    ['rows', rows],
+    ['cols', cols],
+  ] as const) {
+    if (!Number.isSafeInteger(value) || value < 0) {
+      throw argumentError(
+        'BL_INVALID_SHAPE',
+        `QuantizedTensor: ${name} is ${value}, expected a whole number of at least 0`,
+      );
+    }
+  }
+  if (info.kind === 'block' && cols % info.blockElements !== 0) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `QuantizedTensor: cols is ${cols}, expected a multiple of ${info.blockElements} (the block of ${format})`,
+    );
+  }
+  const bytes = native.weightsBytes(info.id, rows, cols);
+  if ((bytes === 0 && rows > 0 && cols > 0) || !Number.isSafeInteger(bytes)) {
+    throw argumentError('BL_INVALID_SHAPE', `QuantizedTensor: ${rows} x ${cols} ${format} is too large`);
+  }
+  return bytes;
+}
+
+/** Facts of a format; throws `BL_INVALID_FORMAT` for an unknown one. */
+export function formatInfo(format: string): (typeof formats)[Format] {
+  if (typeof format !== 'string' || !Object.hasOwn(formats, format)) {
+    throw argumentError(
+      'BL_INVALID_FORMAT',
+      `QuantizedTensor: format is ${JSON.stringify(format)}, expected e.g. q4_0, u4_g128, i8_row, t2_g256, nf4_g64`,
+    );
+  }
+  return formats[format as Format];
+}
+
+/**
+ * A weight matrix [rows, cols] in a weight format: a row per output feature. A view of its bytes, which
+ * it does not copy.
+ *
+ * @typeParam F the format, e.g. `'u4_g128'`.
+ *
+ * @example
+ * ```ts
+ * const w = quantize(new Tensor('f32', weights, [4096, 4096]), 'u4_g128');
+ * w.bits; // bytes * 8 / weights, with scales: 4.125
+ * ```
+ */
+export class QuantizedTensor<F extends Format = Format> {
+  readonly format: F;
+  readonly layout: Layout;
+  readonly rows: number;
+  readonly cols: number;
+  readonly codebook: Float32Array | undefined;
+  /** What native calls read: [format, layout, rows, cols]. */
+  readonly descriptor: Float64Array;
+  #bytes: Uint8Array;
+  #owned = false;
+  #disposed = false;
+
+  /**
+   * @param data at least {@link weightsBytes} bytes, at any byte offset.
+   * @param shape [rows, cols]
+   * @throws `BL_INVALID_FORMAT`, `BL_INVALID_SHAPE`, `BL_BUFFER_TOO_SMALL`, `BL_INVALID_ARGUMENT`
+   */
+  constructor(
+    format: F,
+    data: TensorSource,
+    shape: readonly [rows: number, cols: number],
+    options: QuantizedTensorOptions = {},
+  ) {
+    const info = formatInfo(format);
+    const [rows, cols] = shape;
+    const bytes = weightsBytes(format, rows, cols);
+    this.format = format;
+    this.layout = options.layout ?? 'canonical';
+    if (!Object.hasOwn(layoutIds, this.layout)) {
+      throw argumentError(
+        'BL_INVALID_LAYOUT',
+        `QuantizedTensor: layout is ${JSON.stringify(this.layout)}, expected canonical or panel8`,
+      );
+    }
+    this.rows = rows;
+    this.cols = cols;
+    this.#bytes = bytesOf(data);
+    if (this.#bytes.byteLength < bytes) {
+      throw argumentError(
+        'BL_BUFFER_TOO_SMALL',
+        `QuantizedTensor: data has ${this.#bytes.byteLength} bytes, expected ${bytes} (${format} [${shape}])`,
+      );
+    }
+    this.codebook = checkedCodebook(format, info.kind === 'codebook' ? 2 ** info.bits : 0, options);
+    this.descriptor = Float64Array.of(info.id, layoutIds[this.layout], rows, cols);
+  }
+
+  /** New memory of the right size, all zero. */
+  static empty<F extends Format>(
+    format: F,
+    shape: readonly [rows: number, cols: number],
+    options: QuantizedTensorOptions = {},
+  ): QuantizedTensor<F> {
+    const bytes = weightsBytes(format, shape[0], shape[1]);
+    let memory: Uint8Array;
+    try {
+      memory = new Uint8Array(bytes);
+    } catch (cause) {
+      throw Object.assign(
+        argumentError('BL_OUT_OF_MEMORY', `QuantizedTensor: cannot allocate ${bytes} bytes`),
+        { cause },
+      );
+    }
+    const tensor = new QuantizedTensor(format, memory, shape, options);
+    tensor.#owned = true;
+    return tensor;
+  }
+
+  get shape(): readonly [rows: number, cols: number] {
+    return [this.rows, this.cols];
+  }
+
+  /** Bits per weight, scales included. */
+  get bits(): number {
+    return (this.bytes.byteLength * 8) / Math.max(this.rows * this.cols, 1);
+  }
+
+  get bytes(): Uint8Array {
+    if (this.#disposed) throw argumentError('BL_DETACHED', 'QuantizedTensor: used after dispose()');
+    return this.#bytes;
+  }
+
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
+  /** Lets go of the memory; memory that the tensor made itself is freed at once. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    if (this.#owned && this.#bytes.buffer instanceof ArrayBuffer) native.detach(this.#bytes.buffer as ArrayBuffer);
+    this.#bytes = new Uint8Array(0);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function checkedCodebook(
+  format: Format,
+  entries: number,
+  options: QuantizedTensorOptions,
+): Float32Array | undefined {
+  const given = options.codebook;
+  if (entries === 0) {
+    if (given === undefined) return undefined;
+    throw argumentError('BL_INVALID_ARGUMENT', `QuantizedTensor: format ${format} takes no codebook`);
+  }
+  if (given === undefined || given.length !== entries) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `QuantizedTensor: codebook has ${given?.length ?? 0} entries, expected ${entries} (format ${format})`,
+    );
+  }
+  const table = given instanceof Float32Array ? given : Float32Array.from(given);
+  const bad = table.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) {
+    throw argumentError(
+      'BL_NON_FINITE',
+      `QuantizedTensor: codebook[${bad}] is ${table[bad]}, expected a finite number`,
+    );
+  }
+  return table;
+}

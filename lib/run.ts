@@ -1,0 +1,140 @@
+// How a prepared operator call runs: now, on a worker thread, or as part of a recorded sequence.
+import { argumentError, BitloomError } from './errors.js';
+import { type Isa, isas, type OperatorName, operators } from './generated.js';
+import { type NativeValue, native } from './native.js';
+import type { QuantizedTensor } from './quantized_tensor.js';
+import type { Tensor } from './tensor.js';
+
+/** How to run one call. Results never depend on these within one instruction set level. */
+export interface RunOptions {
+  /** Use kernels of this instruction set level or below. Default: the best of this machine. */
+  isa?: Isa;
+  /** Threads to use at most. Default: the pool's size. */
+  threads?: number;
+}
+
+/** Options of the `...Async` functions. */
+export interface AsyncOptions {
+  /** Rejects the promise with the signal's reason; work not begun is not done. */
+  signal?: AbortSignal;
+}
+
+/** An operator call with its arguments in native order and the value it gives. */
+export interface Call<R> {
+  op: OperatorName;
+  values: NativeValue[];
+  /** The outputs, to be filled by the call. */
+  result: R;
+}
+
+let recording: Call<unknown>[] | undefined;
+
+export function tensorValues(tensor: Tensor): [NativeValue, NativeValue] {
+  return [tensor.bytes, tensor.descriptor];
+}
+
+export function optionalTensorValues(tensor: Tensor | undefined): [NativeValue, NativeValue] {
+  return tensor === undefined ? [undefined, undefined] : [tensor.bytes, tensor.descriptor];
+}
+
+export function weightValues(weights: QuantizedTensor): [NativeValue, NativeValue, NativeValue] {
+  return [weights.bytes, weights.descriptor, weights.codebook];
+}
+
+/** [isa, threads] as native calls read it; undefined means the defaults. */
+export function runValue(options: RunOptions): NativeValue {
+  const { isa, threads } = options;
+  if (isa === undefined && threads === undefined) return undefined;
+  if (isa !== undefined && !(isa in isas)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `run: isa is ${JSON.stringify(isa)}, expected one of ${Object.keys(isas).join(', ')}`,
+    );
+  }
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 256)) {
+    throw argumentError('BL_INVALID_ARGUMENT', `run: threads is ${threads}, expected 1 to 256`);
+  }
+  return Int32Array.of(isa === undefined ? -1 : isas[isa], threads ?? 0);
+}
+
+/** Runs a call now, or adds it to the sequence being recorded. */
+export function run<R>(call: Call<R>): R {
+  if (recording !== undefined) recording.push(call);
+  else native[call.op](...call.values);
+  return call.result;
+}
+
+/**
+ * Runs a call on a worker thread; errors of `prepare` reject the promise too. The memory of the tensors is
+ * used in place: no copies. Change none of them before the promise settles.
+ */
+export async function runAsync<R>(prepare: () => Call<R>, options: AsyncOptions = {}): Promise<R> {
+  const call = prepare();
+  await runCalls([call], options);
+  return call.result;
+}
+
+/**
+ * Records the operators that `body` calls instead of running them, then runs them in order in one visit
+ * to a worker thread. Within `body` outputs have their shapes but not yet their values.
+ *
+ * @example
+ * ```ts
+ * const y = await sequence(() => matmul(silu(x), w));
+ * ```
+ */
+export async function sequence<R>(body: () => R, options: AsyncOptions = {}): Promise<R> {
+  if (recording !== undefined) {
+    throw argumentError('BL_INVALID_ARGUMENT', 'sequence: sequences can not be nested');
+  }
+  const calls: Call<unknown>[] = [];
+  recording = calls;
+  let result: R;
+  try {
+    result = body();
+  } finally {
+    recording = undefined;
+  }
+  if (result instanceof Promise) {
+    throw argumentError('BL_INVALID_ARGUMENT', 'sequence: body is async, expected a sync function');
+  }
+  await runCalls(calls, options);
+  return result;
+}
+
+async function runCalls(calls: Call<unknown>[], { signal }: AsyncOptions): Promise<void> {
+  signal?.throwIfAborted();
+  for (const call of calls) checkFixed(call);
+  const list = calls.map((call) => [operators[call.op], ...call.values]);
+  if (signal === undefined) {
+    await native.runAsync(list);
+    return;
+  }
+  const state = new Int32Array(new SharedArrayBuffer(4));
+  const abort = (): void => void Atomics.store(state, 0, 1);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    await native.runAsync(list, state);
+  } catch (error) {
+    // The native layer says that it stopped; the caller's own reason says why.
+    if ((error as BitloomError).code === 'BL_ABORTED') signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+  signal.throwIfAborted();
+}
+
+/** A resizable buffer may lose memory while a worker thread uses it, so it is refused there. */
+function checkFixed(call: Call<unknown>): void {
+  for (const value of call.values) {
+    if (typeof value !== 'object') continue;
+    const buffer = value.buffer as ArrayBuffer & { resizable?: boolean };
+    if (buffer.resizable === true) {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `${call.op}: an async call can not use a resizable ArrayBuffer; copy it, or call the sync function`,
+      );
+    }
+  }
+}

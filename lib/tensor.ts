@@ -1,0 +1,429 @@
+import { argumentError } from './errors.js';
+import { type DType, dtypes } from './generated.js';
+import { native } from './native.js';
+
+/** Typed array that holds elements of each dtype. f16, bf16 and f8 are raw bits. */
+export interface DataTypes {
+  f32: Float32Array;
+  f16: Uint16Array;
+  bf16: Uint16Array;
+  i8: Int8Array;
+  u8: Uint8Array;
+  i32: Int32Array;
+  f8e4m3: Uint8Array;
+  f8e5m2: Uint8Array;
+}
+
+/** The element names of ONNX Runtime, accepted wherever a dtype is. */
+const aliases: Record<string, DType> = {
+  float32: 'f32',
+  float16: 'f16',
+  bfloat16: 'bf16',
+  int8: 'i8',
+  uint8: 'u8',
+  int32: 'i32',
+  float8e4m3fn: 'f8e4m3',
+  float8e5m2: 'f8e5m2',
+};
+
+/** ONNX Runtime's spelling of a dtype, and the dtype it means. */
+export interface DTypeAliases {
+  float32: 'f32';
+  float16: 'f16';
+  bfloat16: 'bf16';
+  int8: 'i8';
+  uint8: 'u8';
+  int32: 'i32';
+  float8e4m3fn: 'f8e4m3';
+  float8e5m2: 'f8e5m2';
+}
+export type DTypeName = DType | keyof DTypeAliases;
+export type Normalized<N extends DTypeName> = N extends keyof DTypeAliases ? DTypeAliases[N] : N;
+
+/** Memory a tensor can be laid over without a copy. */
+export type TensorSource = ArrayBufferLike | ArrayBufferView;
+
+/** Dtypes that operators take as activations. */
+export type FloatDType = 'f32' | 'f16' | 'bf16';
+
+const maxRank = 6;
+
+/** The dtype that `name` means; throws `BL_INVALID_DTYPE` for an unknown one. */
+export function dtypeOf(name: string): DType {
+  const dtype = Object.hasOwn(aliases, name) ? aliases[name] : name;
+  if (dtype === undefined || !Object.hasOwn(dtypes, dtype)) {
+    throw argumentError(
+      'BL_INVALID_DTYPE',
+      `Tensor: dtype is ${JSON.stringify(name)}, expected one of ${Object.keys(dtypes).join(', ')}`,
+    );
+  }
+  return dtype as DType;
+}
+
+/** Elements of a shape; throws `BL_INVALID_SHAPE` unless it is a list of whole numbers of at least 0. */
+export function elementCount(shape: readonly number[], what = 'Tensor'): number {
+  if (!Array.isArray(shape) || shape.length > maxRank) {
+    throw argumentError('BL_INVALID_SHAPE', `${what}: shape is not a list of at most ${maxRank} sizes`);
+  }
+  let count = 1;
+  for (let axis = 0; axis < shape.length; axis++) {
+    const size = shape[axis];
+    if (!Number.isSafeInteger(size) || (size as number) < 0) {
+      throw argumentError(
+        'BL_INVALID_SHAPE',
+        `${what}: shape[${axis}] is ${size}, expected a whole number of at least 0`,
+      );
+    }
+    count *= size as number;
+  }
+  if (!Number.isSafeInteger(count)) {
+    throw argumentError('BL_INVALID_SHAPE', `${what}: shape [${shape}] has more than 2^53 elements`);
+  }
+  return count;
+}
+
+function contiguousStrides(shape: readonly number[]): number[] {
+  const strides = new Array<number>(shape.length);
+  let step = 1;
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    strides[axis] = step;
+    step *= Math.max(shape[axis] as number, 1);
+  }
+  return strides;
+}
+
+/** Bytes of `source` as they lie, no copy. */
+export function bytesOf(source: TensorSource): Uint8Array {
+  if (ArrayBuffer.isView(source)) {
+    return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
+  }
+  return new Uint8Array(source as ArrayBuffer);
+}
+
+/** True for `Float16Array`, where the runtime has it. */
+function isFloat16Array(value: unknown): boolean {
+  return Object.prototype.toString.call(value) === '[object Float16Array]';
+}
+
+/** How a strided view lies over its memory. */
+export interface TensorLayout {
+  /** In elements, outermost first; default: contiguous rows. */
+  strides?: readonly number[];
+}
+
+/**
+ * A typed view of memory: dtype, shape and strides over bytes that it does not copy.
+ *
+ * @typeParam D element type; it decides the type of {@link Tensor.data}.
+ *
+ * @example
+ * ```ts
+ * const x = new Tensor('f32', [1, 2, 3, 4, 5, 6], [2, 3]);
+ * const zeros = Tensor.zeros('f16', [2, 3]);
+ * x.data[0]; // 1, a Float32Array
+ * ```
+ */
+export class Tensor<D extends DType = DType> {
+  readonly dtype: D;
+  readonly shape: readonly number[];
+  readonly strides: readonly number[];
+  /** What native calls read: [dtype, rank, shape..., strides...]. */
+  readonly descriptor: Float64Array;
+  #bytes: Uint8Array;
+  #owned: boolean;
+  #disposed = false;
+
+  /**
+   * Lays a tensor over `data` (typed array, Buffer, DataView, ArrayBuffer or SharedArrayBuffer, at any
+   * byte offset) without copying; a plain array of numbers is converted into new memory.
+   *
+   * @param dtype element type, or ONNX Runtime's name for it ('float32', ...).
+   * @param shape sizes, outermost first; at most 6.
+   * @throws `BL_INVALID_DTYPE`, `BL_INVALID_SHAPE`, `BL_BUFFER_TOO_SMALL`, `BL_DETACHED`
+   */
+  constructor(
+    dtype: D | (DTypeName & { [K in DTypeName]: Normalized<K> extends D ? K : never }[DTypeName]),
+    data: TensorSource | readonly number[],
+    shape: readonly number[],
+    layout: TensorLayout = {},
+  ) {
+    this.dtype = dtypeOf(dtype) as D;
+    const count = elementCount(shape);
+    this.shape = Object.freeze([...shape]);
+    this.strides = Object.freeze([...(layout.strides ?? contiguousStrides(shape))]);
+    if (this.strides.length !== shape.length) {
+      throw argumentError(
+        'BL_INVALID_SHAPE',
+        `Tensor: strides has ${this.strides.length} entries, expected ${shape.length} (= shape.length)`,
+      );
+    }
+    this.#owned = false;
+    if (Array.isArray(data)) {
+      if (data.length !== count) {
+        throw argumentError(
+          'BL_INVALID_SHAPE',
+          `Tensor: data has ${data.length} elements, expected ${count} (shape [${shape}])`,
+        );
+      }
+      this.#bytes = bytesOf(valuesToBits(this.dtype, data as number[]));
+      this.#owned = true;
+    } else {
+      this.#bytes = this.#checkedBytes(data as TensorSource);
+    }
+    const needed = this.#extent() * dtypes[this.dtype].bytes;
+    if (this.#bytes.byteLength < needed) {
+      throw argumentError(
+        'BL_BUFFER_TOO_SMALL',
+        `Tensor: data has ${this.#bytes.byteLength} bytes, expected at least ${needed} ` +
+          `(${this.dtype} [${this.shape}], strides [${this.strides}])`,
+      );
+    }
+    this.descriptor = Float64Array.from([
+      dtypes[this.dtype].id,
+      shape.length,
+      ...this.shape,
+      ...this.strides,
+    ]);
+  }
+
+  /** New memory, all zero. */
+  static zeros<N extends DTypeName>(dtype: N, shape: readonly number[]): Tensor<Normalized<N>> {
+    const name = dtypeOf(dtype) as Normalized<N>;
+    const bytes = elementCount(shape) * dtypes[name].bytes;
+    let memory: ArrayBuffer;
+    try {
+      memory = new ArrayBuffer(bytes);
+    } catch (cause) {
+      throw Object.assign(
+        argumentError('BL_OUT_OF_MEMORY', `Tensor: cannot allocate ${bytes} bytes for [${shape}]`),
+        { cause },
+      );
+    }
+    const tensor = new Tensor<Normalized<N>>(name, memory, shape);
+    tensor.#owned = true;
+    return tensor;
+  }
+
+  /** Elements, the product of the shape. */
+  get size(): number {
+    return this.shape.reduce((product, size) => product * size, 1);
+  }
+
+  get rank(): number {
+    return this.shape.length;
+  }
+
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
+  /** The bytes under the tensor, from its first element on. */
+  get bytes(): Uint8Array {
+    if (this.#disposed) throw argumentError('BL_DETACHED', 'Tensor: used after dispose()');
+    return this.#bytes;
+  }
+
+  /**
+   * The elements as a typed array over the same memory (f16, bf16 and f8 as raw bits), for a contiguous
+   * tensor at an aligned address; {@link Tensor.toArray} works for every tensor.
+   *
+   * @throws `BL_UNSUPPORTED` if the bytes are not aligned to the element size.
+   */
+  get data(): DataTypes[D] {
+    const bytes = this.bytes;
+    const { array, bytes: size } = dtypes[this.dtype];
+    if (bytes.byteOffset % size !== 0) {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `Tensor: data at byte offset ${bytes.byteOffset} is not aligned to ${size}; use toArray()`,
+      );
+    }
+    const View = typedArrays[array];
+    return new View(
+      bytes.buffer,
+      bytes.byteOffset,
+      Math.floor(bytes.byteLength / size),
+    ) as unknown as DataTypes[D];
+  }
+
+  /** The elements in row-major order as numbers, converted exactly; a copy. */
+  toArray(): number[] {
+    const { bytes } = this;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const read = readers[this.dtype];
+    const size = dtypes[this.dtype].bytes;
+    const values: number[] = [];
+    const walk = (axis: number, offset: number): void => {
+      if (axis === this.rank) {
+        values.push(read(view, offset * size));
+        return;
+      }
+      for (let i = 0; i < (this.shape[axis] as number); i++) {
+        walk(axis + 1, offset + i * (this.strides[axis] as number));
+      }
+    };
+    if (this.size > 0) walk(0, 0);
+    return values;
+  }
+
+  /** The same memory under another shape; the tensor must be contiguous. */
+  reshape(shape: readonly number[]): Tensor<D> {
+    if (elementCount(shape, 'reshape') !== this.size) {
+      throw argumentError(
+        'BL_INVALID_SHAPE',
+        `reshape: shape [${shape}] does not have the ${this.size} elements of [${this.shape}]`,
+      );
+    }
+    if (!this.contiguous) {
+      throw argumentError('BL_INVALID_SHAPE', 'reshape: the tensor is not contiguous');
+    }
+    return new Tensor<D>(this.dtype, this.bytes, shape);
+  }
+
+  /** Rows [begin, end) of the first axis, over the same memory. */
+  slice(begin: number, end: number): Tensor<D> {
+    const rows = this.shape[0] ?? 0;
+    if (!Number.isInteger(begin) || !Number.isInteger(end) || begin < 0 || end < begin || end > rows) {
+      throw argumentError('BL_OUT_OF_RANGE', `slice: [${begin}, ${end}) is not within [0, ${rows}]`);
+    }
+    const first = begin * (this.strides[0] ?? 0) * dtypes[this.dtype].bytes;
+    const bytes = begin === rows ? this.bytes.subarray(0, 0) : this.bytes.subarray(first);
+    return new Tensor<D>(this.dtype, bytes, [end - begin, ...this.shape.slice(1)], {
+      strides: this.strides,
+    });
+  }
+
+  get contiguous(): boolean {
+    const expected = contiguousStrides(this.shape);
+    return this.shape.every((size, axis) => size === 1 || this.strides[axis] === expected[axis]);
+  }
+
+  /** Lets go of the memory; memory that the tensor made itself is freed at once. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    if (this.#owned && this.#bytes.buffer instanceof ArrayBuffer) native.detach(this.#bytes.buffer as ArrayBuffer);
+    this.#bytes = new Uint8Array(0);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #extent(): number {
+    let last = 0;
+    for (let axis = 0; axis < this.shape.length; axis++) {
+      const stride = this.strides[axis] as number;
+      if (!Number.isSafeInteger(stride) || stride < 0) {
+        throw argumentError(
+          'BL_INVALID_SHAPE',
+          `Tensor: strides[${axis}] is ${stride}, expected a whole number of at least 0`,
+        );
+      }
+      if (this.shape[axis] === 0) return 0;
+      last += ((this.shape[axis] as number) - 1) * stride;
+    }
+    return last + 1;
+  }
+
+  #checkedBytes(data: TensorSource): Uint8Array {
+    const { array } = dtypes[this.dtype];
+    const isBuffer =
+      data instanceof ArrayBuffer ||
+      (typeof SharedArrayBuffer !== 'undefined' && data instanceof SharedArrayBuffer);
+    if (!isBuffer && !ArrayBuffer.isView(data)) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `Tensor: data is ${data === null ? 'null' : typeof data}, expected a typed array or buffer`,
+      );
+    }
+    // Raw bytes may hold any type; a typed array of wider elements must hold this one.
+    const kind = Object.prototype.toString.call(data).slice(8, -1);
+    const raw = isBuffer || kind === 'Uint8Array' || kind === 'DataView';
+    if (!raw && kind !== array && !(isFloat16Array(data) && this.dtype === 'f16')) {
+      throw argumentError(
+        'BL_INVALID_DTYPE',
+        `Tensor: data is a ${kind}, expected ${array} or raw bytes for dtype ${this.dtype}`,
+      );
+    }
+    return bytesOf(data);
+  }
+}
+
+/** `out`, or a new f32 tensor of that shape: where an operator writes. */
+export function outputTensor<D extends FloatDType>(
+  out: Tensor<D> | undefined,
+  shape: readonly number[],
+): Tensor<D> {
+  return out ?? (Tensor.zeros('f32', shape) as Tensor<DType> as Tensor<D>);
+}
+
+const typedArrays = { Float32Array, Uint16Array, Int8Array, Uint8Array, Int32Array } as const;
+
+const readers: Record<DType, (view: DataView, offset: number) => number> = {
+  f32: (view, offset) => view.getFloat32(offset, true),
+  f16: (view, offset) => smallFloat(view.getUint16(offset, true), 5, 10, true),
+  bf16: (view, offset) => smallFloat(view.getUint16(offset, true), 8, 7, true),
+  i8: (view, offset) => view.getInt8(offset),
+  u8: (view, offset) => view.getUint8(offset),
+  i32: (view, offset) => view.getInt32(offset, true),
+  f8e4m3: (view, offset) => smallFloat(view.getUint8(offset), 4, 3, false),
+  f8e5m2: (view, offset) => smallFloat(view.getUint8(offset), 5, 2, true),
+};
+
+/** Value of a sign-exponent-mantissa code; without infinities only the all-ones code is NaN. */
+function smallFloat(code: number, exponentBits: number, mantissaBits: number, infinities: boolean): number {
+  const sign = (code >>> (exponentBits + mantissaBits)) & 1 ? -1 : 1;
+  const maxExponent = 2 ** exponentBits - 1;
+  const exponent = (code >>> mantissaBits) & maxExponent;
+  const mantissa = code & (2 ** mantissaBits - 1);
+  const bias = 2 ** (exponentBits - 1) - 1;
+  if (exponent === maxExponent && (infinities || mantissa === 2 ** mantissaBits - 1)) {
+    return mantissa === 0 && infinities ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  }
+  const fraction = mantissa / 2 ** mantissaBits;
+  return exponent === 0
+    ? sign * fraction * 2 ** (1 - bias)
+    : sign * (1 + fraction) * 2 ** (exponent - bias);
+}
+
+/** Rounds to nearest even at `mantissaBits`; what does not fit becomes infinity. */
+function smallFloatBits(value: number, exponentBits: number, mantissaBits: number): number {
+  const bias = 2 ** (exponentBits - 1) - 1;
+  const sign = (value < 0 || Object.is(value, -0) ? 1 : 0) << (exponentBits + mantissaBits);
+  const infinity = (2 ** exponentBits - 1) << mantissaBits;
+  const magnitude = Math.abs(value);
+  if (Number.isNaN(value)) return infinity | (1 << (mantissaBits - 1));
+  if (magnitude === 0) return sign;
+  const exponent = Math.max(Math.min(Math.floor(Math.log2(magnitude)), bias + 1), 1 - bias);
+  const step = 2 ** (exponent - mantissaBits);
+  const quotient = magnitude / step;
+  const floor = Math.floor(quotient);
+  const rest = quotient - floor;
+  const rounded = rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
+  // rounded may carry into the next exponent; adding the integers does just that.
+  const code = rounded + (exponent + bias - 1) * 2 ** mantissaBits;
+  return sign | Math.min(code, infinity);
+}
+
+function valuesToBits(dtype: DType, values: number[]): ArrayBufferView {
+  switch (dtype) {
+    case 'f32':
+      return Float32Array.from(values);
+    case 'f16':
+      return Uint16Array.from(values, (value) => smallFloatBits(value, 5, 10));
+    case 'bf16':
+      return Uint16Array.from(values, (value) => smallFloatBits(value, 8, 7));
+    case 'i8':
+      return Int8Array.from(values);
+    case 'u8':
+      return Uint8Array.from(values);
+    case 'i32':
+      return Int32Array.from(values);
+    default:
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `Tensor: numbers are not converted to ${dtype}; pass its bytes as a Uint8Array`,
+      );
+  }
+}

@@ -1,0 +1,190 @@
+#include "thread_pool.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <set>
+#include <system_error>
+#include <thread>
+
+#include "error.h"
+
+namespace bitloom {
+
+namespace {
+
+constexpr int32_t kMaxThreads = 256;
+
+// How long a thread polls before it sleeps. A decode step calls operators a few microseconds apart; to
+// wake a sleeping thread costs about 50 microseconds here, so polling a little longer than that pays.
+constexpr auto kSpin = std::chrono::microseconds(80);
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Polls, then sleeps, until `value` differs from `old`. (std::atomic::wait alone: std::condition_variable
+// would raise the libstdc++ that a prebuilt binary needs from 3.4.22 to 3.4.30.)
+uint32_t wait_for_change(const std::atomic<uint32_t>& value, uint32_t old) {
+  const auto deadline = std::chrono::steady_clock::now() + kSpin;
+  for (int i = 0;; ++i) {
+    const uint32_t now = value.load(std::memory_order_acquire);
+    if (now != old) return now;
+    pause();
+    if (i % 32 == 31 && std::chrono::steady_clock::now() > deadline) break;
+  }
+  value.wait(old, std::memory_order_acquire);
+  return value.load(std::memory_order_acquire);
+}
+
+// Cores this process may run on, hyper-threads counted once.
+int32_t physical_cores() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) {
+    return static_cast<int32_t>(std::clamp(std::thread::hardware_concurrency(), 1u, 256u));
+  }
+  std::set<int64_t> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed)) continue;
+    int64_t id[2] = {0, cpu};
+    const char* const files[2] = {"physical_package_id", "core_id"};
+    for (int i = 0; i < 2; ++i) {
+      char path[96];
+      std::snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/topology/%s", cpu, files[i]);
+      if (FILE* file = std::fopen(path, "re")) {
+        int value = 0;
+        if (std::fscanf(file, "%d", &value) == 1) id[i] = value;
+        std::fclose(file);
+      }
+    }
+    cores.insert(id[0] << 32 | id[1]);
+  }
+  return static_cast<int32_t>(std::clamp<size_t>(cores.size(), 1, kMaxThreads));
+}
+
+int32_t default_threads() {
+  if (const char* text = std::getenv("BITLOOM_THREADS")) {
+    char* end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    if (*end == 0 && value >= 1 && value <= kMaxThreads) return static_cast<int32_t>(value);
+    std::fprintf(stderr, "bitloom: BITLOOM_THREADS is \"%s\", expected 1 to %d; ignored\n", text,
+                 kMaxThreads);
+  }
+  return physical_cores();
+}
+
+class Pool {
+ public:
+  // Never destroyed: its threads may be at work when the process exits.
+  static Pool& instance() {
+    static Pool* pool = new Pool;
+    return *pool;
+  }
+
+  int32_t size() const { return size_.load(std::memory_order_relaxed); }
+  void resize(int32_t threads) {
+    size_.store(threads == 0 ? default_threads() : threads, std::memory_order_relaxed);
+  }
+
+  void run(int32_t threads, int64_t count, void (*task)(void*, int64_t), void* body) {
+    threads = static_cast<int32_t>(std::min<int64_t>(threads, count));
+    if (threads <= 1 || busy_.test_and_set(std::memory_order_acquire)) {
+      // Alone, nested, or another thread's call has the pool: the calling thread does all of it.
+      for (int64_t i = 0; i < count; ++i) task(body, i);
+      return;
+    }
+    threads = std::min(threads, start_workers(threads - 1) + 1);
+    job_ = {task, body, count, threads};
+    pending_.store(static_cast<uint32_t>(started_), std::memory_order_relaxed);
+    epoch_.fetch_add(1, std::memory_order_release);
+    epoch_.notify_all();
+    run_share(job_, 0);
+    for (uint32_t left = pending_.load(std::memory_order_acquire); left != 0;) {
+      left = wait_for_change(pending_, left);
+    }
+    busy_.clear(std::memory_order_release);
+  }
+
+ private:
+  struct Job {
+    void (*task)(void*, int64_t);
+    void* body;
+    int64_t count;
+    int32_t threads;
+  };
+
+  // Thread t takes the t-th of `threads` equal runs of tasks.
+  static void run_share(const Job& job, int32_t thread) {
+    if (thread >= job.threads) return;
+    const int64_t begin = job.count * thread / job.threads;
+    const int64_t end = job.count * (thread + 1) / job.threads;
+    for (int64_t i = begin; i < end; ++i) job.task(job.body, i);
+  }
+
+  // Makes sure that `wanted` workers exist, as far as the system gives them; says how many there are.
+  int32_t start_workers(int32_t wanted) {
+    while (started_ < wanted) {
+      try {
+        std::thread(&Pool::work, this, started_ + 1, epoch_.load(std::memory_order_relaxed)).detach();
+      } catch (const std::system_error&) {
+        break;
+      }
+      ++started_;
+    }
+    return started_;
+  }
+
+  void work(int32_t thread, uint32_t epoch) {
+    for (;;) {
+      epoch = wait_for_change(epoch_, epoch);
+      run_share(job_, thread);
+      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
+    }
+  }
+
+  std::atomic<int32_t> size_{default_threads()};
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;  // held by the call that owns the members below
+  int32_t started_ = 0;
+  Job job_{};
+  std::atomic<uint32_t> epoch_{0};    // counts jobs; workers wait for it to change
+  std::atomic<uint32_t> pending_{0};  // workers that have not finished the current job
+};
+
+}  // namespace
+
+int32_t thread_count(const bl_run& run) {
+  return run.threads > 0 ? run.threads : Pool::instance().size();
+}
+
+void run_tasks(const bl_run& run, int64_t count, void (*task)(void*, int64_t), void* body) {
+  if (run.executor != nullptr) {
+    run.executor(run.executor_context, task, body, count);
+  } else {
+    Pool::instance().run(thread_count(run), count, task, body);
+  }
+}
+
+}  // namespace bitloom
+
+extern "C" {
+
+int32_t bl_threads(void) { return bitloom::Pool::instance().size(); }
+
+bl_status bl_set_threads(int32_t threads, bl_error* error) {
+  BL_CHECK(threads >= 0 && threads <= bitloom::kMaxThreads, invalid_argument,
+           "set_threads: threads is %d, expected 0 to %d", threads, bitloom::kMaxThreads);
+  bitloom::Pool::instance().resize(threads);
+  return BL_STATUS_ok;
+}
+
+}  // extern "C"

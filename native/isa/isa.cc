@@ -1,0 +1,147 @@
+// What this processor can do, and which level is in force.
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "../base/error.h"
+#include "isa.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace bitloom {
+
+namespace {
+
+#if defined(__x86_64__)
+
+struct Registers {
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Registers cpuid(uint32_t leaf, uint32_t subleaf) {
+  Registers r;
+  __get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx);
+  return r;
+}
+
+bool has(uint32_t word, std::initializer_list<int> bits) {
+  for (const int bit : bits) {
+    if ((word >> bit & 1u) == 0) return false;
+  }
+  return true;
+}
+
+// Register state that the operating system saves (XCR0).
+uint64_t saved_state() {
+  uint32_t low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return static_cast<uint64_t>(high) << 32 | low;
+}
+
+// Linux hands out the 8 KB tile state only to processes that ask for it.
+bool request_tiles() {
+#if defined(__linux__)
+  constexpr long kArchReqXcompPerm = 0x1023;
+  constexpr long kXfeatureTileData = 18;
+  return syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+int32_t detect() {
+  const Registers leaf1 = cpuid(1, 0);
+  const Registers leaf7 = cpuid(7, 0);
+  // FMA, POPCNT, OSXSAVE, AVX, F16C; then BMI1, AVX2, BMI2.
+  if (!has(leaf1.ecx, {12, 23, 27, 28, 29}) || !has(leaf7.ebx, {3, 5, 8})) return BL_ISA_scalar;
+  const uint64_t state = saved_state();
+  if ((state & 0x6) != 0x6) return BL_ISA_scalar;  // xmm, ymm
+  // F, DQ, BW, VL; then VBMI, VNNI.
+  const bool avx512 = has(leaf7.ebx, {16, 17, 30, 31}) && has(leaf7.ecx, {1, 11}) &&
+                      (state & 0xe0) == 0xe0;  // opmask, upper zmm
+  if (!avx512) return BL_ISA_avx2;
+  // AMX-BF16, AMX-TILE, AMX-INT8.
+  const bool amx = has(leaf7.edx, {22, 24, 25}) && (state & 0x60000) == 0x60000 && request_tiles();
+  return amx ? BL_ISA_amx : BL_ISA_avx512;
+}
+
+#else
+
+int32_t detect() { return BL_ISA_scalar; }
+
+#endif
+
+int32_t find_isa(const char* name) {
+#define BL_ISA(isa, value) \
+  if (std::strcmp(name, #isa) == 0) return value;
+#include "isa.inc"
+#undef BL_ISA
+  return -1;
+}
+
+int32_t level_from_environment() {
+  const char* text = std::getenv("BITLOOM_ISA");
+  if (text == nullptr || *text == 0) return bl_isa_available();
+  const int32_t wanted = find_isa(text);
+  if (wanted >= 0 && wanted <= bl_isa_available()) return wanted;
+  std::fprintf(stderr, "bitloom: BITLOOM_ISA is \"%s\", this machine has up to %s; ignored\n", text,
+               bl_isa_name(bl_isa_available()));
+  return bl_isa_available();
+}
+
+std::atomic<int32_t>& forced_level() {
+  static std::atomic<int32_t> level{level_from_environment()};
+  return level;
+}
+
+}  // namespace
+
+int32_t isa_of(const bl_run& run) { return run.isa == BL_ISA_default ? bl_isa_active() : run.isa; }
+
+bool verbose_dispatch() {
+  static const bool verbose = [] {
+    const char* text = std::getenv("BITLOOM_VERBOSE");
+    return text != nullptr && std::strstr(text, "dispatch") != nullptr;
+  }();
+  return verbose;
+}
+
+}  // namespace bitloom
+
+extern "C" {
+
+const char* bl_isa_name(int32_t isa) {
+  switch (isa) {
+#define BL_ISA(name, value) \
+  case value:               \
+    return #name;
+#include "isa.inc"
+#undef BL_ISA
+    default:
+      return nullptr;
+  }
+}
+
+int32_t bl_isa_available(void) {
+  static const int32_t level = bitloom::detect();
+  return level;
+}
+
+int32_t bl_isa_active(void) { return bitloom::forced_level().load(std::memory_order_relaxed); }
+
+bl_status bl_set_isa(int32_t isa, bl_error* error) {
+  BL_CHECK(isa == BL_ISA_default || bl_isa_name(isa) != nullptr, invalid_argument,
+           "set_isa: isa is %d, expected a known level", isa);
+  BL_CHECK(isa <= bl_isa_available(), unsupported, "set_isa: isa is %s, expected at most %s (this machine)",
+           bl_isa_name(isa), bl_isa_name(bl_isa_available()));
+  bitloom::forced_level().store(isa == BL_ISA_default ? bitloom::level_from_environment() : isa,
+                                std::memory_order_relaxed);
+  return BL_STATUS_ok;
+}
+
+}  // extern "C"

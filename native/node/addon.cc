@@ -1,0 +1,176 @@
+// The addon's exports. Operators by name (sync), runAsync for lists of them, and what describes the
+// library: lists, settings, file mappings. No arithmetic here: everything is a call of the C ABI.
+#include <napi.h>
+
+#include <string>
+
+#include "../base/error.h"
+#include "call.h"
+#include "files.h"
+
+namespace bitloom::node {
+
+namespace {
+
+Napi::Value throw_status(Napi::Env env, const bl_error& error) {
+  throw_error(env, error);
+  return env.Undefined();
+}
+
+// One function serves all operators: its data is the operator's number.
+napi_value run_sync(napi_env env, napi_callback_info info) {
+  napi_value values[32];
+  size_t count = 32;
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &count, values, nullptr, &data);
+  Call call;
+  bl_error error{};
+  if (!read_call(env, static_cast<int32_t>(reinterpret_cast<intptr_t>(data)), values,
+                 count < 32 ? count : 32, &call, &error) ||
+      run_call(call, &error) != BL_STATUS_ok) {
+    throw_error(env, error);
+  }
+  return nullptr;
+}
+
+Napi::Array describe_formats(Napi::Env env) {
+  Napi::Array list = Napi::Array::New(env);
+  for (int32_t i = 0; i < BL_FORMAT_count; ++i) {
+    const bl_format_info& info = *bl_get_format_info(i);
+    Napi::Object row = Napi::Object::New(env);
+    static const char* const kinds[] = {"block", "unsigned", "signed", "ternary", "nf4", "fp4", "codebook"};
+    row["name"] = info.name;
+    row["kind"] = kinds[info.kind];
+    row["bits"] = info.bits;
+    row["groupSize"] = info.group_size;
+    row["scaleDtype"] = info.scale_dtype;
+    row["hasZeroPoint"] = info.has_zero_point != 0;
+    row["ggufType"] = info.gguf_type;
+    row["blockElements"] = info.block_elements;
+    row["blockBytes"] = info.block_bytes;
+    list[static_cast<uint32_t>(i)] = row;
+  }
+  return list;
+}
+
+// Every list of the C ABI as JavaScript data, for native/generate.mjs.
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Napi::Object lists = Napi::Object::New(env);
+  Napi::Array statuses = Napi::Array::New(env);
+#define BL_STATUS(name, value, js_class)                      \
+  {                                                           \
+    Napi::Object row = Napi::Object::New(env);                \
+    row["name"] = #name;                                      \
+    row["jsClass"] = #js_class;                               \
+    statuses[static_cast<uint32_t>(value)] = row;             \
+  }
+#include "../base/status.inc"
+#undef BL_STATUS
+  Napi::Array dtypes = Napi::Array::New(env);
+#define BL_DTYPE(name, value, bytes_each, typed_array)        \
+  {                                                           \
+    Napi::Object row = Napi::Object::New(env);                \
+    row["name"] = #name;                                      \
+    row["bytes"] = bytes_each;                                \
+    row["typedArray"] = #typed_array;                         \
+    dtypes[static_cast<uint32_t>(value)] = row;               \
+  }
+#include "../base/dtypes.inc"
+#undef BL_DTYPE
+  Napi::Array isas = Napi::Array::New(env);
+#define BL_ISA(name, value) isas[static_cast<uint32_t>(value)] = Napi::String::New(env, #name);
+#include "../isa/isa.inc"
+#undef BL_ISA
+  Napi::Array ops = Napi::Array::New(env);
+  for (int32_t i = 0; i < kOperatorCount; ++i) {
+    ops[static_cast<uint32_t>(i)] = Napi::String::New(env, kOperators[i].js_name);
+  }
+  lists["statuses"] = statuses;
+  lists["dtypes"] = dtypes;
+  lists["isas"] = isas;
+  lists["ops"] = ops;
+  lists["formats"] = describe_formats(env);
+  return lists;
+}
+
+Napi::Value machine(const Napi::CallbackInfo& info) {
+  Napi::Object result = Napi::Object::New(info.Env());
+  result["version"] = bl_version();
+  result["isaAvailable"] = bl_isa_available();
+  result["isaActive"] = bl_isa_active();
+  result["threads"] = bl_threads();
+  return result;
+}
+
+Napi::Value set_number(const Napi::CallbackInfo& info, bl_status (*set)(int32_t, bl_error*)) {
+  bl_error error{};
+  const int32_t value = info.Length() == 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -2;
+  if (set(value, &error) != BL_STATUS_ok) return throw_status(info.Env(), error);
+  return info.Env().Undefined();
+}
+
+Napi::Value set_isa(const Napi::CallbackInfo& info) { return set_number(info, bl_set_isa); }
+Napi::Value set_threads(const Napi::CallbackInfo& info) { return set_number(info, bl_set_threads); }
+
+// weightsBytes(format, rows, cols): 0 if they do not fit each other.
+Napi::Value weights_bytes(const Napi::CallbackInfo& info) {
+  uint64_t bytes = 0;
+  if (info.Length() == 3 && info[0].IsNumber() && info[1].IsNumber() && info[2].IsNumber()) {
+    bytes = bl_weights_bytes(info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int64Value(),
+                             info[2].As<Napi::Number>().Int64Value());
+  }
+  return Napi::Number::New(info.Env(), static_cast<double>(bytes));
+}
+
+// matmulKernel(...as matmul): the name of the kernel that would run, undefined if matmul would refuse.
+napi_value matmul_kernel(napi_env env, napi_callback_info info) {
+  napi_value values[32];
+  size_t count = 32;
+  napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
+  bl_matmul_args args{};
+  args.size = sizeof(args);
+  Arguments arguments(env, "matmul", values, count < 32 ? count : 32, nullptr);
+  const char* name = nullptr;
+  if (read_matmul(arguments, &args) && arguments.run(&args.run)) name = bl_matmul_kernel(&args);
+  napi_value result = nullptr;
+  if (name != nullptr) napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &result);
+  return result;
+}
+
+// detach(arrayBuffer): frees its memory now instead of at the next garbage collection.
+Napi::Value detach(const Napi::CallbackInfo& info) {
+  if (info.Length() == 1 && info[0].IsArrayBuffer()) info[0].As<Napi::ArrayBuffer>().Detach();
+  return info.Env().Undefined();
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  for (int32_t i = 0; i < kOperatorCount; ++i) {
+    napi_value function = nullptr;
+    napi_create_function(env, kOperators[i].js_name, NAPI_AUTO_LENGTH, run_sync,
+                         reinterpret_cast<void*>(static_cast<intptr_t>(i)), &function);
+    exports[kOperators[i].js_name] = Napi::Value(env, function);
+  }
+  napi_value function = nullptr;
+  napi_create_function(env, "runAsync", NAPI_AUTO_LENGTH, run_async, nullptr, &function);
+  exports["runAsync"] = Napi::Value(env, function);
+  napi_create_function(env, "matmulKernel", NAPI_AUTO_LENGTH, matmul_kernel, nullptr, &function);
+  exports["matmulKernel"] = Napi::Value(env, function);
+  exports["describe"] = Napi::Function::New<describe>(env, "describe");
+  exports["machine"] = Napi::Function::New<machine>(env, "machine");
+  exports["setIsa"] = Napi::Function::New<set_isa>(env, "setIsa");
+  exports["setThreads"] = Napi::Function::New<set_threads>(env, "setThreads");
+  exports["weightsBytes"] = Napi::Function::New<weights_bytes>(env, "weightsBytes");
+  exports["detach"] = Napi::Function::New<detach>(env, "detach");
+  exports["mapFile"] = Napi::Function::New<map_file>(env, "mapFile");
+  return exports;
+}
+
+}  // namespace
+
+}  // namespace bitloom::node
+
+static Napi::Object bitloom_init(Napi::Env env, Napi::Object exports) {
+  return bitloom::node::init(env, exports);
+}
+NODE_API_MODULE(bitloom, bitloom_init)

@@ -1,0 +1,11 @@
+#include "../../call.h"
+
+namespace bitloom::node {
+
+// quantize(input, output, method, run)
+bool read_quantize(Arguments& arguments, bl_quantize_args* args) {
+  return arguments.tensor("input", &args->input) && arguments.weights("output", &args->output) &&
+         arguments.integer("method", &args->method);
+}
+
+}  // namespace bitloom::node
