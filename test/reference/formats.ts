@@ -142,10 +142,7 @@ function groupedWeight(
 function scaleAndMin(packed: Uint8Array, sub: number): [number, number] {
   const at = (i: number): number => packed[i] as number;
   if (sub < 4) return [at(sub) % 64, at(sub + 4) % 64];
-  return [
-    (at(sub + 4) % 16) + 16 * (at(sub - 4) >> 6),
-    (at(sub + 4) >> 4) + 16 * (at(sub) >> 6),
-  ];
+  return [(at(sub + 4) % 16) + 16 * (at(sub - 4) >> 6), (at(sub + 4) >> 4) + 16 * (at(sub) >> 6)];
 }
 
 type BlockDecoder = (block: Uint8Array, index: number) => number;
@@ -194,9 +191,7 @@ const BLOCK_DECODERS: Record<string, BlockDecoder> = {
   },
   q4_k: (b, i) => {
     const [scale, min] = scaleAndMin(b.subarray(4, 16), Math.floor(i / 32));
-    return (
-      halfToNumber(u16(b, 0)) * scale * nibbleOf256(b, 16, i) - halfToNumber(u16(b, 2)) * min
-    );
+    return halfToNumber(u16(b, 0)) * scale * nibbleOf256(b, 16, i) - halfToNumber(u16(b, 2)) * min;
   },
   q5_k: (b, i) => {
     const [scale, min] = scaleAndMin(b.subarray(4, 16), Math.floor(i / 32));
