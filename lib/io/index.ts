@@ -1,0 +1,20 @@
+/**
+ * File formats and tokenizers: GGUF, safetensors, and the tokenizers that GGUF files carry.
+ *
+ * @packageDocumentation
+ */
+export {
+  type GGUFFile,
+  type GGUFTensor,
+  readGGUF,
+} from './gguf.js';
+export {
+  GGML_TYPES,
+  type GGMLType,
+  type GGUFNumberType,
+  type GGUFValue,
+  type GGUFValueType,
+  ggmlType,
+} from './gguf_types.js';
+export { type GGUFContent, type GGUFTensorInput, ggufBytes, writeGGUF } from './gguf_write.js';
+export { type ByteSource, memorySource } from './source.js';
