@@ -18,3 +18,11 @@ export {
 } from './gguf_types.js';
 export { type GGUFContent, type GGUFTensorInput, ggufBytes, writeGGUF } from './gguf_write.js';
 export { type ByteSource, memorySource } from './source.js';
+export {
+  type DecodeOptions,
+  type Decoder,
+  type DecoderOptions,
+  type EncodeOptions,
+  Tokenizer,
+  tokenizerFromGGUF,
+} from './tokenizer.js';
