@@ -10,6 +10,7 @@ import {
   ggmlType,
   tensorBytes,
 } from './gguf_types.js';
+import { checkData, produce, type TensorData } from './tensor_data.js';
 import { isWellFormed } from './text.js';
 
 /** A tensor to write. */
@@ -20,11 +21,7 @@ export interface GGUFTensorInput {
   readonly type: string;
   /** Row-major shape `[rows..., cols]`. */
   readonly shape: readonly number[];
-  /**
-   * The bytes, or a function that makes them. A function is called once, when its tensor's turn to be written comes,
-   * and its result is dropped before the next one: memory holds one tensor at a time.
-   */
-  readonly data: Uint8Array | (() => Uint8Array | Promise<Uint8Array>);
+  readonly data: TensorData;
 }
 
 /** What goes into a GGUF file. */
@@ -85,8 +82,7 @@ export function ggufBytes(content: GGUFContent): Uint8Array {
   out.set(header);
   let at = header.length;
   for (const tensor of tensors) {
-    const { data } = tensor.input;
-    out.set(checkData(typeof data === 'function' ? data() : data, tensor, operator), at);
+    out.set(check(produce(tensor.input.data), tensor, operator), at);
     at += tensor.bytes + tensor.padding;
   }
   return out;
@@ -95,25 +91,15 @@ export function ggufBytes(content: GGUFContent): Uint8Array {
 async function* chunks(plan: Plan, operator: string): AsyncGenerator<Uint8Array> {
   yield plan.header;
   for (const tensor of plan.tensors) {
-    const { data } = tensor.input;
-    yield checkData(typeof data === 'function' ? await data() : data, tensor, operator);
+    yield check(await produce(tensor.input.data), tensor, operator);
     yield new Uint8Array(tensor.padding);
   }
 }
 
-function checkData(data: unknown, tensor: PlannedTensor, operator: string): Uint8Array {
-  const what = `${operator}: data of tensor ${quote(tensor.input.name)}`;
-  if (!(data instanceof Uint8Array)) {
-    throw invalid('BL_INVALID_ARGUMENT', `${what} is ${typeof data}, expected a Uint8Array`);
-  }
-  if (data.byteLength !== tensor.bytes) {
-    const { name } = tensor.type;
-    throw invalid(
-      'BL_INVALID_ARGUMENT',
-      `${what} has ${data.byteLength} bytes, expected ${tensor.bytes} (${name} [${tensor.input.shape.join(', ')}])`,
-    );
-  }
-  return data;
+function check(data: unknown, tensor: PlannedTensor, operator: string): Uint8Array {
+  const { name, shape } = tensor.input;
+  const shown = `${tensor.type.name} [${shape.join(', ')}]`;
+  return checkData(data, `${operator}: tensor ${quote(name)}`, tensor.bytes, shown);
 }
 
 function planGGUF(content: GGUFContent, operator: string): Plan {

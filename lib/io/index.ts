@@ -17,7 +17,19 @@ export {
   ggmlType,
 } from './gguf_types.js';
 export { type GGUFContent, type GGUFTensorInput, ggufBytes, writeGGUF } from './gguf_write.js';
-export { type ByteSource, memorySource } from './source.js';
+export {
+  readSafetensors,
+  SAFETENSORS_TYPES,
+  type SafetensorsFile,
+  type SafetensorsTensor,
+} from './safetensors.js';
+export {
+  type SafetensorsContent,
+  type SafetensorsTensorInput,
+  safetensorsBytes,
+  writeSafetensors,
+} from './safetensors_write.js';
+export type { TensorData } from './tensor_data.js';
 export {
   type DecodeOptions,
   type Decoder,

@@ -14,9 +14,10 @@ import {
   type Vocabulary,
 } from './tokenizer_vocabulary.js';
 
-// Words repeat: 2^14 of them cover nearly all of a long prompt.
+// Words repeat: 2^14 of them cover nearly all of a long prompt. Longer substrings than 12 code units are references to
+// the whole text in V8, which a cache must not keep alive.
 const CACHE_WORDS = 2 ** 14;
-const CACHE_WORD_LENGTH = 32;
+const CACHE_WORD_LENGTH = 12;
 
 /**
  * The characters that stand for bytes in byte-level vocabularies: printable Latin-1 characters stand for themselves,

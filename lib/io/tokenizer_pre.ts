@@ -1,3 +1,5 @@
+import { invalid } from '../errors.js';
+
 /** How a byte-level BPE model cuts text into words before merging inside each. */
 export interface PreTokenizer {
   /**
@@ -144,10 +146,23 @@ function compile(pattern: string): RegExp {
   return new RegExp(pattern.replaceAll('\\S', `\\P{White_Space}`).replaceAll('\\s', S), 'gu');
 }
 
-/** Cuts text into words; joined again they are the text. */
+/**
+ * Cuts text into words; joined again they are the text.
+ *
+ * @throws RangeError `BL_OUT_OF_RANGE` for a word of millions of characters, which the stack of V8's regular
+ * expressions (64 MB) cannot hold.
+ */
 export function splitWords(text: string, patterns: readonly RegExp[]): string[] {
   let pieces = [text];
-  for (const pattern of patterns) pieces = pieces.flatMap((piece) => splitOnce(piece, pattern));
+  try {
+    for (const pattern of patterns) pieces = pieces.flatMap((piece) => splitOnce(piece, pattern));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw invalid(
+      'BL_OUT_OF_RANGE',
+      `encode: text has ${text.length} code units with a word too long to find its end, expected words below 2^20`,
+    );
+  }
   return pieces;
 }
 

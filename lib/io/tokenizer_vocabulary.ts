@@ -65,12 +65,10 @@ export function readVocabulary(metadata: GGUFMetadata, defaults: DefaultIds): Vo
     ids.set(text, id);
     maxLength = Math.max(maxLength, text.length);
   }
-  const kinds = perToken(
-    metadata,
-    'tokenizer.ggml.token_type',
+  const kinds = perToken(metadata, 'tokenizer.ggml.token_type', tokens.length, TOKEN_NORMAL).slice(
+    0,
     tokens.length,
-    TOKEN_NORMAL,
-  ).slice(0, tokens.length);
+  );
   const special = (name: string, fallback: number | undefined) =>
     tokenId(metadata, `tokenizer.ggml.${name}_token_id`, tokens.length, fallback);
   const eosId = special('eos', defaults.eos);

@@ -228,7 +228,7 @@ describe('writeGGUF', () => {
     await expect(writeGGUF(path, { tensors: [{ ...broken, data: fails }] })).rejects.toBe(failure);
     const short = { ...broken, data: () => new Uint8Array(7) };
     await expect(writeGGUF(path, { tensors: [short] })).rejects.toThrow(
-      'writeGGUF: data of tensor "x" has 7 bytes, expected 8 (f32 [2])',
+      'writeGGUF: tensor "x" has 7 bytes of data, expected 8 (f32 [2])',
     );
     expect(await readdir(folder)).toEqual(before);
   });
