@@ -240,7 +240,7 @@ export class Tensor<D extends DType = DType> {
     }
     const View = typedArrays[array];
     return new View(
-      bytes.buffer,
+      bytes.buffer as ArrayBuffer,
       bytes.byteOffset,
       Math.floor(bytes.byteLength / size),
     ) as unknown as DataTypes[D];
