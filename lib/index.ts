@@ -6,6 +6,7 @@
 export { BitloomError, type BitloomErrorCode } from './errors.js';
 export { type DType, type Format, type FormatInfo, formats, type Isa } from './generated.js';
 export { machine, type Machine, setIsa, setThreads } from './machine.js';
+export { type AttentionOptions, attention, attentionAsync } from './ops/attention/attention.js';
 export {
   type Compute,
   type MatmulOptions,
@@ -13,6 +14,13 @@ export {
   matmulAsync,
   matmulKernel,
 } from './ops/matmul/matmul.js';
+export { type RopeMode, type RopeOptions, type RopeScaling, rope, ropeAsync } from './ops/rope/rope.js';
+export {
+  type Sampled,
+  type SampleOptions,
+  sample,
+  sampleAsync,
+} from './ops/sampling/sample.js';
 export { type Layout, QuantizedTensor, type QuantizedTensorOptions } from './quantized_tensor.js';
 export { type AsyncOptions, type RunOptions, sequence } from './run.js';
 export {
