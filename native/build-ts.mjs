@@ -67,7 +67,8 @@ export function buildTypeScript(root) {
     const commonJs = join(work, 'cjs');
     cpSync(join(root, 'lib'), join(commonJs, 'lib'), {
       recursive: true,
-      filter: (file) => file !== join(root, 'lib', 'cli') && !file.startsWith(join(root, 'lib', 'cli') + sep),
+      filter: (file) =>
+        file !== join(root, 'lib', 'cli') && !file.startsWith(join(root, 'lib', 'cli') + sep),
     });
     writeFileSync(join(commonJs, 'package.json'), '{ "type": "commonjs" }\n');
     writeFileSync(join(commonJs, 'lib/package_root.ts'), packageRootForCommonJs);

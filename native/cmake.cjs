@@ -51,17 +51,30 @@ function build(root, options = {}) {
     });
     if (result.status !== 0) {
       const said = options.quiet ? `\n${result.stdout ?? ''}${result.stderr ?? ''}` : '';
-      throw new Error(`bitloom: cmake ${args.join(' ')} failed (${result.status ?? result.error?.message})${said}`);
+      throw new Error(
+        `bitloom: cmake ${args.join(' ')} failed (${result.status ?? result.error?.message})${said}`,
+      );
     }
   };
   dropForeignCache(buildFolder, source);
-  const generator = existsSync(join(buildFolder, 'CMakeCache.txt')) || !tools.ninja ? [] : ['-G', 'Ninja'];
+  const generator =
+    existsSync(join(buildFolder, 'CMakeCache.txt')) || !tools.ninja ? [] : ['-G', 'Ninja'];
   run(
     ...['-S', source, '-B', buildFolder, ...generator, `-DCMAKE_BUILD_TYPE=${config}`],
-    ...[`-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${output}`, `-DCMAKE_JS_INC=${nodeApiIncludes().join(';')}`],
+    ...[
+      `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${output}`,
+      `-DCMAKE_JS_INC=${nodeApiIncludes().join(';')}`,
+    ],
     ...(options.defines ?? []).map((define) => `-D${define}`),
   );
-  run('--build', buildFolder, '--config', config, '--parallel', String(options.jobs ?? availableParallelism()));
+  run(
+    '--build',
+    buildFolder,
+    '--config',
+    config,
+    '--parallel',
+    String(options.jobs ?? availableParallelism()),
+  );
   return output;
 }
 

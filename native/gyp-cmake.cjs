@@ -7,7 +7,9 @@ const { build } = require('./cmake.cjs');
 const [root, output, arch, config] = process.argv.slice(2);
 try {
   if (arch !== process.arch) {
-    throw new Error(`bitloom: arch is ${arch}, expected ${process.arch}; cross builds: npm run prebuild`);
+    throw new Error(
+      `bitloom: arch is ${arch}, expected ${process.arch}; cross builds: npm run prebuild`,
+    );
   }
   build(root, { output, config, buildFolder: join(root, 'build', `cmake-${arch}`) });
 } catch (error) {

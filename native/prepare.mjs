@@ -28,7 +28,8 @@ const seconds = (start) => `${((performance.now() - start) / 1000).toFixed(1)} s
 const tools = findTools();
 const missing = missingMessage(tools);
 if (missing !== undefined) fail(missing);
-if (find('node-addon-api') === undefined) fail('bitloom: node_modules is not complete: run npm install');
+if (find('node-addon-api') === undefined)
+  fail('bitloom: node_modules is not complete: run npm install');
 
 let start = performance.now();
 const cmakeJs = find('cmake-js/package.json');
@@ -44,12 +45,27 @@ if (cmakeJs === undefined) {
     process.execPath,
     [
       join(dirname(cmakeJs), 'bin', 'cmake-js'),
-      ...['build', '--out', 'build', '--log-level', 'error', '--parallel', String(availableParallelism())],
+      ...[
+        'build',
+        '--out',
+        'build',
+        '--log-level',
+        'error',
+        '--parallel',
+        String(availableParallelism()),
+      ],
     ],
-    { cwd: root, encoding: 'utf8', env: { CXX: tools.compiler, ...process.env }, maxBuffer: 1 << 28 },
+    {
+      cwd: root,
+      encoding: 'utf8',
+      env: { CXX: tools.compiler, ...process.env },
+      maxBuffer: 1 << 28,
+    },
   );
   if (result.status !== 0) {
-    fail(`${result.stdout}${result.stderr}\nbitloom: the native build failed (its output stands above)`);
+    fail(
+      `${result.stdout}${result.stderr}\nbitloom: the native build failed (its output stands above)`,
+    );
   }
 }
 // A binary that was built but does not load is worth saying here, not at the first import.
@@ -62,7 +78,9 @@ if (loaded.status !== 0) fail(`bitloom: the addon was built but does not load:\n
 console.log(`bitloom ${loaded.stdout.trim()}: addon ready in build/Release (${seconds(start)})`);
 
 if (find('typescript/package.json') === undefined) {
-  console.log('bitloom: TypeScript is not installed (devDependencies left out): dist/ is not built');
+  console.log(
+    'bitloom: TypeScript is not installed (devDependencies left out): dist/ is not built',
+  );
 } else {
   start = performance.now();
   const { buildTypeScript } = await import('./build-ts.mjs');

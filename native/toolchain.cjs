@@ -47,10 +47,26 @@ function findTools() {
 
 // Package names by manager; brew's compiler is Apple's, from the command line tools.
 const managers = [
-  { probe: 'apt-get', install: 'sudo apt-get install -y', packages: { compiler: 'g++', cmake: 'cmake', make: 'make' } },
-  { probe: 'dnf', install: 'sudo dnf install -y', packages: { compiler: 'gcc-c++', cmake: 'cmake', make: 'make' } },
-  { probe: 'apk', install: 'sudo apk add', packages: { compiler: 'g++', cmake: 'cmake', make: 'make' } },
-  { probe: 'brew', install: 'brew install', packages: { compiler: 'gcc', cmake: 'cmake', make: 'ninja' } },
+  {
+    probe: 'apt-get',
+    install: 'sudo apt-get install -y',
+    packages: { compiler: 'g++', cmake: 'cmake', make: 'make' },
+  },
+  {
+    probe: 'dnf',
+    install: 'sudo dnf install -y',
+    packages: { compiler: 'gcc-c++', cmake: 'cmake', make: 'make' },
+  },
+  {
+    probe: 'apk',
+    install: 'sudo apk add',
+    packages: { compiler: 'g++', cmake: 'cmake', make: 'make' },
+  },
+  {
+    probe: 'brew',
+    install: 'brew install',
+    packages: { compiler: 'gcc', cmake: 'cmake', make: 'ninja' },
+  },
 ];
 const names = {
   compiler: 'a C++20 compiler (g++ 11 or later, or clang++ 14 or later)',
