@@ -38,6 +38,20 @@ void decode_integer(const WeightsView& b, const Unpack& unpack, int64_t row, int
   }
 }
 
+// values[0, 256) of a code block. The product of scale and code is exact (native/formats/gguf_decode.cc), so
+// that the sum rounds once, fused or not.
+inline void decode_code_block(const CodeBlock& block, float* values) {
+  for (int s = 0; s < kCodeBlock / 16; ++s) {
+    const __m256 scale = _mm256_set1_ps(block.scales[s]);
+    const __m256 min = _mm256_set1_ps(block.mins[s]);
+    for (int i = 16 * s; i < 16 * s + 16; i += 8) {
+      const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block.codes + i));
+      const __m256 level = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+      _mm256_storeu_ps(values + i, _mm256_fmadd_ps(level, scale, min));
+    }
+  }
+}
+
 // Weights [first, first + count) of a codebook format: unpack the codes, look each up. first is a multiple
 // of kChunk, so of every group that is not the whole row.
 void decode_codebook(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t first, int64_t count,

@@ -53,6 +53,17 @@ void decode_integer(const WeightsView& b, const Unpack& unpack, int64_t row, int
   }
 }
 
+// values[0, 256) of a code block. The product of scale and code is exact (native/formats/gguf_decode.cc), so
+// that the sum rounds once, fused or not.
+inline void decode_code_block(const CodeBlock& block, float* values) {
+  for (int s = 0; s < kCodeBlock / 16; ++s) {
+    const __m128i codes = _mm_load_si128(reinterpret_cast<const __m128i*>(block.codes + 16 * s));
+    const __m512 level = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+    _mm512_storeu_ps(values + 16 * s,
+                     _mm512_fmadd_ps(level, _mm512_set1_ps(block.scales[s]), _mm512_set1_ps(block.mins[s])));
+  }
+}
+
 // Weights [first, first + count) of a codebook format: unpack the codes, look each up. first is a multiple
 // of kChunk, so of every group that is not the whole row.
 void decode_codebook(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t first, int64_t count,

@@ -7,14 +7,24 @@ namespace {
 // codes[0, n) = low nibbles, codes[n, 2n) = high nibbles of n bytes.
 template <int n>
 inline void nibbles(const uint8_t* bytes, int8_t* codes) {
-  for (int i = 0; i < n; ++i) codes[i] = static_cast<int8_t>(bytes[i] & 15);
-  for (int i = 0; i < n; ++i) codes[n + i] = static_cast<int8_t>(bytes[i] >> 4);
+  const __m128i mask = _mm_set1_epi8(15);
+  for (int i = 0; i < n; i += 16) {
+    const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + i));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + i), _mm_and_si128(both, mask));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + n + i), _mm_and_si128(_mm_srli_epi16(both, 4), mask));
+  }
 }
 
-// The fifth bits of 32 codes, a bit each.
+// The fifth bits of 32 codes, a bit each: byte i of the vector looks at bit i % 8 of byte i / 8.
 inline void add_fifth_bits(const uint8_t* high_bits, int8_t* codes) {
-  const uint32_t bits = load_as<uint32_t>(high_bits);
-  for (int i = 0; i < 32; ++i) codes[i] = static_cast<int8_t>(codes[i] | ((bits >> i & 1) << 4));
+  const __m256i bits = _mm256_set1_epi32(load_as<int32_t>(high_bits));
+  const __m256i bytes = _mm256_shuffle_epi8(
+      bits, _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+  const __m256i each = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, each), each);
+  __m256i* out = reinterpret_cast<__m256i*>(codes);
+  _mm256_storeu_si256(
+      out, _mm256_or_si256(_mm256_loadu_si256(out), _mm256_and_si256(set, _mm256_set1_epi8(16))));
 }
 
 inline void subtract(int8_t* codes, int count, int8_t offset) {
@@ -22,7 +32,7 @@ inline void subtract(int8_t* codes, int count, int8_t offset) {
 }
 
 // 256 two-bit codes: four planes in each half of 32 bytes.
-inline void two_bit_planes(const uint8_t* bytes, int8_t* codes) {
+inline void two_bit_planes(const uint8_t* __restrict bytes, int8_t* __restrict codes) {
   for (int half = 0; half < 2; ++half) {
     for (int plane = 0; plane < 4; ++plane) {
       int8_t* out = codes + 128 * half + 32 * plane;
@@ -31,8 +41,18 @@ inline void two_bit_planes(const uint8_t* bytes, int8_t* codes) {
   }
 }
 
+// Bits [2p, 2p + 2) of 32 bytes are the high two of the six of codes 32p + i.
+inline void add_two_bit_planes(const uint8_t* __restrict bytes, int8_t* __restrict codes) {
+  for (int plane = 0; plane < 4; ++plane) {
+    for (int i = 0; i < 32; ++i) {
+      const int high = bytes[i] >> (2 * plane) & 3;
+      codes[32 * plane + i] = static_cast<int8_t>(codes[32 * plane + i] | high << 4);
+    }
+  }
+}
+
 // Bit p of 32 bytes is worth `value` in code 32p + i.
-inline void add_bit_planes(const uint8_t* bytes, int value_shift, int8_t* codes) {
+inline void add_bit_planes(const uint8_t* __restrict bytes, int value_shift, int8_t* __restrict codes) {
   for (int plane = 0; plane < 8; ++plane) {
     int8_t* out = codes + 32 * plane;
     for (int i = 0; i < 32; ++i) out[i] = static_cast<int8_t>(out[i] | (bytes[i] >> plane & 1) << value_shift);
@@ -42,14 +62,14 @@ inline void add_bit_planes(const uint8_t* bytes, int value_shift, int8_t* codes)
 // Types with a block of 32: block number j of the 8.
 template <typename Block>
 inline float start_block(const Block& block, int j, CodeBlock* out) {
-  const float scale = f16_to_f32(block.scale);
+  const float scale = _cvtsh_ss(block.scale);
   out->scales[2 * j] = out->scales[2 * j + 1] = scale;
   nibbles<16>(block.codes, out->codes + 32 * j);
   return scale;
 }
 
 inline void set_min(uint16_t min, int j, CodeBlock* out) {
-  out->mins[2 * j] = out->mins[2 * j + 1] = f16_to_f32(min);
+  out->mins[2 * j] = out->mins[2 * j + 1] = _cvtsh_ss(min);
 }
 
 inline void unpack(const BlockQ4_1& block, int j, CodeBlock* out) {
@@ -77,8 +97,8 @@ inline void unpack(const BlockIQ4NL& block, int j, CodeBlock* out) {
 
 // Types with a block of 256.
 inline void unpack(const BlockQ2K& block, int, CodeBlock* out) {
-  const float super_scale = f16_to_f32(block.super_scale);
-  const float super_min = f16_to_f32(block.super_min);
+  const float super_scale = _cvtsh_ss(block.super_scale);
+  const float super_min = _cvtsh_ss(block.super_min);
   for (int s = 0; s < 16; ++s) {
     out->scales[s] = super_scale * static_cast<float>(block.scales_and_mins[s] & 15);
     out->mins[s] = -(super_min * static_cast<float>(block.scales_and_mins[s] >> 4));
@@ -86,7 +106,7 @@ inline void unpack(const BlockQ2K& block, int, CodeBlock* out) {
   two_bit_planes(block.codes, out->codes);
 }
 inline void unpack(const BlockQ3K& block, int, CodeBlock* out) {
-  const float super_scale = f16_to_f32(block.super_scale);
+  const float super_scale = _cvtsh_ss(block.super_scale);
   for (int s = 0; s < 16; ++s) {
     out->scales[s] = super_scale * static_cast<float>(unpack_q3_k_scale(block.scales, s));
   }
@@ -96,8 +116,8 @@ inline void unpack(const BlockQ3K& block, int, CodeBlock* out) {
 }
 template <typename Block>
 inline void unpack_four_bits(const Block& block, CodeBlock* out) {
-  const float super_scale = f16_to_f32(block.super_scale);
-  const float super_min = f16_to_f32(block.super_min);
+  const float super_scale = _cvtsh_ss(block.super_scale);
+  const float super_min = _cvtsh_ss(block.super_min);
   for (int s = 0; s < 8; ++s) {
     const ScaleAndMin packed = unpack_scale_and_min(block.scales, s);
     out->scales[2 * s] = out->scales[2 * s + 1] = super_scale * static_cast<float>(packed.scale);
@@ -111,25 +131,21 @@ inline void unpack(const BlockQ5K& block, int, CodeBlock* out) {
   add_bit_planes(block.high_bits, 4, out->codes);
 }
 inline void unpack(const BlockQ6K& block, int, CodeBlock* out) {
-  const float super_scale = f16_to_f32(block.super_scale);
+  const float super_scale = _cvtsh_ss(block.super_scale);
   for (int s = 0; s < 16; ++s) out->scales[s] = super_scale * static_cast<float>(block.scales[s]);
   for (int half = 0; half < 2; ++half) {
     int8_t* codes = out->codes + 128 * half;
     nibbles<64>(block.codes + 64 * half, codes);
-    for (int plane = 0; plane < 4; ++plane) {
-      for (int i = 0; i < 32; ++i) {
-        const int high = block.high_bits[32 * half + i] >> (2 * plane) & 3;
-        codes[32 * plane + i] = static_cast<int8_t>((codes[32 * plane + i] | high << 4) - 32);
-      }
-    }
+    add_two_bit_planes(block.high_bits + 32 * half, codes);
   }
+  subtract(out->codes, 256, 32);
 }
 inline void set_scale(uint16_t scale, CodeBlock* out) {
-  for (float& value : out->scales) value = f16_to_f32(scale);
+  for (float& value : out->scales) value = _cvtsh_ss(scale);
 }
 inline void unpack(const BlockTQ1_0& block, int, CodeBlock* out) {
   constexpr uint8_t kPowers[5] = {1, 3, 9, 27, 81};
-  const auto trits = [](const uint8_t* bytes, int count, uint8_t power, int8_t* codes) {
+  const auto trits = [](const uint8_t* __restrict bytes, int count, uint8_t power, int8_t* __restrict codes) {
     for (int i = 0; i < count; ++i) {
       const uint8_t fraction = static_cast<uint8_t>(bytes[i] * power);
       codes[i] = static_cast<int8_t>((fraction * 3 >> 8) - 1);
@@ -152,7 +168,9 @@ template <typename Block, int kBlocks>
 inline void unpack_blocks(const WeightsView& b, int64_t row, int64_t first, int64_t count, CodeBlock* out) {
   constexpr int64_t kElements = kCodeBlock / kBlocks;
   for (int64_t j = 0; j * kElements < count; ++j) {
-    unpack(load_as<Block>(b.block(row, first / kElements + j)), static_cast<int>(j), out);
+    // Packed structs have alignment 1. Not through a copy: the copy's stores would stall the wider loads.
+    static_assert(alignof(Block) == 1);
+    unpack(*reinterpret_cast<const Block*>(b.block(row, first / kElements + j)), static_cast<int>(j), out);
   }
 }
 
@@ -173,15 +191,6 @@ inline void unpack_code_block(const WeightsView& b, int64_t row, int64_t first, 
     case 20: return unpack_blocks<BlockIQ4NL, 8>(b, row, first, count, out);
     case 34: return unpack_blocks<BlockTQ1_0, 1>(b, row, first, count, out);
     default: return unpack_blocks<BlockTQ2_0, 1>(b, row, first, count, out);
-  }
-}
-
-// values[0, 256) of a code block. A product of scale and code is exact, the sum rounds once: as decode_row.
-inline void decode_code_block(const CodeBlock& block, float* values) {
-  for (int s = 0; s < kCodeBlock / 16; ++s) {
-    for (int i = 16 * s; i < 16 * s + 16; ++i) {
-      values[i] = block.scales[s] * static_cast<float>(block.codes[i]) + block.mins[s];
-    }
   }
 }
 
