@@ -14,7 +14,7 @@ const allowed: Record<string, string[]> = {
 };
 
 /** What is wrong with an #include line of a native file; undefined if nothing. */
-export function nativeFault(file: string, target: string): string | undefined {
+function nativeFault(file: string, target: string): string | undefined {
   const layer = file.split('/')[1] as string;
   if (target.startsWith('<')) {
     const nodeApi = /^<(napi|node_api|js_native_api)/.test(target);
@@ -39,7 +39,7 @@ function libLayer(file: string): string {
 }
 
 /** What is wrong with an import of a file in lib/; undefined if nothing. */
-export function libFault(file: string, target: string): string | undefined {
+function libFault(file: string, target: string): string | undefined {
   if (!target.startsWith('.')) {
     const finder = target === 'node-gyp-build' || target.endsWith('.node');
     return finder && file !== 'lib/native.ts' ? 'only lib/native.ts loads the addon' : undefined;

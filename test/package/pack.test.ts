@@ -1,6 +1,6 @@
 // The packed tarball, installed in an empty folder with no compiler on the PATH.
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Installation, installTarball, workFolder } from './install.js';
@@ -40,7 +40,11 @@ describe('the packed tarball', () => {
     expect(scripts).not.toHaveProperty('postinstall');
     expect(existsSync(join(app.installed, 'binding.gyp'))).toBe(false);
     expect(existsSync(join(app.installed, 'build'))).toBe(false);
-    expect(app.output).not.toMatch(/warn|gyp|cmake/i);
+    expect(app.output).not.toMatch(/gyp|cmake|addon ready/i);
+    // npm lists `prepare` of a package that does not come from the registry as a script; it runs it for git
+    // dependencies only. Nothing else may stand there.
+    const warned = [...app.output.matchAll(/bitloom@\S+ \((\w+):/g)].map((match) => match[1]);
+    expect(warned.filter((script) => script !== 'prepare')).toEqual([]);
   });
 
   it.each([
@@ -104,21 +108,18 @@ describe('without a binary', () => {
   });
 
   it('says why a binary does not load', () => {
-    const file = join(
-      prebuilds,
-      readdirSync(prebuilds).find((name) => name.endsWith('.node')) as string,
-    );
-    const good = readFileSync(file);
-    writeFileSync(file, good.subarray(0, 1000));
+    // What an incomplete copy looks like to the loader.
+    const library = join(prebuilds, 'libbitloom.so');
+    renameSync(library, `${library}.away`);
     try {
       const script = `try { require('bitloom') } catch (e) { console.log(e.code, e.message) }`;
       const { stdout } = app.run(process.execPath, ['--eval', script]);
       expect(stdout).toMatch(
-        /^BL_UNSUPPORTED bitloom: .*\.node does not load here: .*(short|invalid)/,
+        /^BL_UNSUPPORTED bitloom: .*\.node does not load here: .*libbitloom\.so/,
       );
       expect(stdout).toContain('npx bitloom build');
     } finally {
-      writeFileSync(file, good);
+      renameSync(`${library}.away`, library);
     }
   });
 
