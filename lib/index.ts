@@ -13,6 +13,18 @@ export {
   matmulAsync,
   matmulKernel,
 } from './ops/matmul/matmul.js';
+export {
+  type DequantizeOptions,
+  dequantize,
+  dequantizeAsync,
+} from './ops/quantize/dequantize.js';
+export { type PackOptions, pack, packAsync } from './ops/quantize/pack.js';
+export {
+  type QuantizeMethod,
+  type QuantizeOptions,
+  quantize,
+  quantizeAsync,
+} from './ops/quantize/quantize.js';
 export { type Layout, QuantizedTensor, type QuantizedTensorOptions } from './quantized_tensor.js';
 export { type AsyncOptions, type RunOptions, sequence } from './run.js';
 export {

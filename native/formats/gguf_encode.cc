@@ -115,18 +115,14 @@ ScaleAndMinBits encode_affine(const float* values, int32_t method, int high, int
   return {scale.bits, f32_to_f16(min)};
 }
 
-// iq4_nl's levels and twice the midpoints between them.
 struct Iq4NlLevels {
   double midpoints[15];
   Iq4NlLevels() {
-    for (int i = 0; i < 15; ++i) midpoints[i] = kIq4Nl[i] + kIq4Nl[i + 1];
+    for (int i = 0; i < 15; ++i) midpoints[i] = (kIq4Nl[i] + kIq4Nl[i + 1]) / 2.0;
   }
   int code(float value, float scale) const {
     if (scale == 0) return 8;  // the level nearest to zero: 1
-    const double target = 2.0 * value / scale;
-    int code = 0;  // the number of midpoints below
-    for (int i = 0; i < 15; ++i) code += target > midpoints[i];
-    return code;
+    return count_below(midpoints, 16, static_cast<double>(value) / scale);
   }
   float nearest(float value, float scale) const { return kIq4Nl[code(value, scale)]; }
 };

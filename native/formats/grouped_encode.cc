@@ -18,38 +18,44 @@ class CodebookLevels {
     if (!std::is_sorted(order_, order_ + size, ascending)) {
       std::stable_sort(order_, order_ + size, ascending);
     }
-    // Of equal entries only the first in the table is of use.
-    int kept = 0;
+    int kept = 0;  // of equal entries only the first in the table is of use
     for (int i = 0; i < size; ++i) {
       if (kept > 0 && levels_[kept - 1] == codebook[order_[i]]) continue;
       order_[kept] = order_[i];
       levels_[kept++] = codebook[order_[i]];
     }
-    size_ = kept;
+    const double infinity = std::numeric_limits<double>::infinity();
+    for (int i = 0; i + 1 < size; ++i) {
+      if (i + 1 >= kept) {
+        midpoints_[i] = infinity;
+        continue;
+      }
+      midpoints_[i] = (static_cast<double>(levels_[i]) + levels_[i + 1]) / 2;
+      // A value in the middle belongs to the entry that is first in the table.
+      if (order_[i + 1] < order_[i]) midpoints_[i] = std::nextafter(midpoints_[i], -infinity);
+    }
+    largest_ = std::max(std::fabs(levels_[0]), std::fabs(levels_[kept - 1]));
+    zero_ = static_cast<int>(std::lower_bound(levels_, levels_ + kept - 1, 0.0f) - levels_);
   }
 
-  float largest() const { return std::max(std::fabs(levels_[0]), std::fabs(levels_[size_ - 1])); }
+  float largest() const { return largest_; }
 
-  // The entry nearest to value / scale; at scale 0 the first that is not negative.
+  // The entry nearest to value / scale; at scale 0 one that is not negative, so that zero decodes to +0.
   uint32_t code(float value, float scale) const { return order_[index(value, scale)]; }
   float nearest(float value, float scale) const { return levels_[index(value, scale)]; }
 
  private:
   int index(float value, float scale) const {
-    const double target = scale == 0 ? 0.0 : static_cast<double>(value) / scale;
-    const int above = static_cast<int>(std::lower_bound(levels_, levels_ + size_, target) - levels_);
-    if (above == 0) return 0;
-    if (above == size_) return size_ - 1;
-    if (scale == 0) return above;  // so that zero decodes to +0 if it can
-    const double to_below = target - levels_[above - 1];
-    const double to_above = levels_[above] - target;
-    if (to_below == to_above) return order_[above - 1] < order_[above] ? above - 1 : above;
-    return to_below < to_above ? above - 1 : above;
+    if (scale == 0) return zero_;
+    return count_below(midpoints_, size_, static_cast<double>(value) / scale);
   }
 
-  int size_;
-  uint8_t order_[256];  // table indices
-  float levels_[256];   // ascending, distinct
+  int size_;               // 2^bits
+  uint8_t order_[256];     // table indices
+  float levels_[256];      // ascending, distinct
+  double midpoints_[255];  // between levels, then infinite
+  float largest_;          // magnitude
+  int zero_;               // the first level that is not negative, else the last
 };
 
 void store_scalar(uint8_t* bytes, float value, int32_t dtype) {

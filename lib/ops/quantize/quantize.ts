@@ -1,0 +1,101 @@
+import { argumentError } from '../../errors.js';
+import type { Format } from '../../generated.js';
+import { QuantizedTensor } from '../../quantized_tensor.js';
+import {
+  type AsyncOptions,
+  type Call,
+  type RunOptions,
+  run,
+  runAsync,
+  runValue,
+  tensorValues,
+  weightValues,
+} from '../../run.js';
+import type { FloatDType, Tensor } from '../../tensor.js';
+
+/** How scales are chosen; see {@link quantize}. */
+export type QuantizeMethod = 'minmax' | 'mse';
+const methodIds: Record<QuantizeMethod, number> = { minmax: 0, mse: 1 };
+
+export interface QuantizeOptions<F extends Format = Format> extends RunOptions {
+  /** Default: `'minmax'`. */
+  method?: QuantizeMethod;
+  /** Table of 2^bits finite values; required by the cb<bits> formats, forbidden for others. */
+  codebook?: Float32Array | readonly number[];
+  /** Where to write, of this format, canonical, [rows, cols]; default: a new matrix. */
+  out?: QuantizedTensor<F>;
+}
+
+/**
+ * Encodes a matrix into a weight format, each row on its own. Deterministic.
+ *
+ * `'minmax'`: a group's scale reaches its largest value; q4_0, q4_1, q5_0, q5_1, q8_0, tq1_0 and tq2_0
+ * give the bytes of ggml's reference encoders. `'mse'`: scales and zero points are searched for the
+ * least squared error, never larger than that of minmax; some ten to forty times slower. One-bit and
+ * ternary groups take the mean magnitude as their scale under minmax; iq4_nl and the K types search under
+ * both. Scales beyond f16 saturate at 65504; values whose scale underflows become zero.
+ *
+ * @param input [rows, cols], f32, f16 or bf16, all finite
+ * @returns `options.out`, or a new matrix [rows, cols]
+ * @throws `BL_NON_FINITE` (with row and column), `BL_INVALID_FORMAT`, `BL_INVALID_SHAPE` (cols is no
+ *   multiple of a block), `BL_INVALID_ARGUMENT`, before anything is written
+ *
+ * @example
+ * ```ts
+ * const w = quantize(new Tensor('f32', weights, [4096, 4096]), 'u4_g128', { method: 'mse' });
+ * ```
+ */
+export function quantize<F extends Format>(
+  input: Tensor<FloatDType>,
+  format: F,
+  options: QuantizeOptions<F> = {},
+): QuantizedTensor<F> {
+  return run(prepare(input, format, options));
+}
+
+/** {@link quantize} on a worker thread. */
+export function quantizeAsync<F extends Format>(
+  input: Tensor<FloatDType>,
+  format: F,
+  options: QuantizeOptions<F> & AsyncOptions = {},
+): Promise<QuantizedTensor<F>> {
+  return runAsync(() => prepare(input, format, options), options);
+}
+
+function prepare<F extends Format>(
+  input: Tensor<FloatDType>,
+  format: F,
+  options: QuantizeOptions<F>,
+): Call<QuantizedTensor<F>> {
+  const method = options.method ?? 'minmax';
+  if (!Object.hasOwn(methodIds, method)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `quantize: method is ${JSON.stringify(method)}, expected minmax or mse`,
+    );
+  }
+  if (input.rank !== 2) {
+    throw argumentError('BL_INVALID_SHAPE', `quantize: input.rank is ${input.rank}, expected 2`);
+  }
+  const { codebook, out } = options;
+  if (out !== undefined && out.format !== format) {
+    throw argumentError(
+      'BL_INVALID_FORMAT',
+      `quantize: out.format is ${out.format}, expected ${format}`,
+    );
+  }
+  if (out !== undefined && codebook !== undefined) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      'quantize: codebook and out are both given, expected the codebook in out',
+    );
+  }
+  const [rows, cols] = input.shape as [number, number];
+  const result =
+    out ?? QuantizedTensor.empty(format, [rows, cols], codebook === undefined ? {} : { codebook });
+  return {
+    op: 'quantize',
+    values: [...tensorValues(input), ...weightValues(result), methodIds[method], runValue(options)],
+    result,
+  };
+}

@@ -1,0 +1,36 @@
+// The formats, each with what a test needs to make a matrix in it.
+
+import type { QuantizeMethod } from '../../lib/index.js';
+import { type Format, formats, type QuantizedTensor, quantize, Tensor } from '../../lib/index.js';
+
+export const formatNames = Object.keys(formats) as Format[];
+
+/** Neither ascending nor symmetric, with one entry twice. */
+export function codebookOf(format: Format): Float32Array | undefined {
+  const { kind, bits } = formats[format];
+  if (kind !== 'codebook') return undefined;
+  const size = 2 ** bits;
+  const table = Float32Array.from({ length: size }, (_, i) => ((i * 37) % size) / size - 0.45);
+  if (size > 4) table[size - 1] = table[1] as number;
+  return table;
+}
+
+/** Row lengths worth testing: around groups and bytes where the format takes them. */
+export function colsOf(format: Format): number[] {
+  const { kind, blockElements } = formats[format];
+  if (kind === 'block') return [blockElements, 3 * blockElements];
+  return [1, 31, 33, 257];
+}
+
+export function quantized(
+  format: Format,
+  values: Float32Array,
+  shape: [number, number],
+  method: QuantizeMethod = 'minmax',
+): QuantizedTensor {
+  const codebook = codebookOf(format);
+  return quantize(new Tensor('f32', values, shape), format, {
+    method,
+    ...(codebook === undefined ? {} : { codebook }),
+  });
+}

@@ -1,0 +1,277 @@
+/**
+ * Weight formats decoded a second time, from their descriptions alone (native/formats/formats.inc for
+ * bitloom's own, the published GGUF block layouts for the others): one weight at a time, in double
+ * precision, rounded to f32 where the definition rounds. Slow and independent of the native code.
+ */
+
+/** Elements and bytes of a block of each GGUF type. */
+export const BLOCK_FORMATS: Record<string, { elements: number; bytes: number }> = {
+  f32: { elements: 1, bytes: 4 },
+  f16: { elements: 1, bytes: 2 },
+  bf16: { elements: 1, bytes: 2 },
+  q8_0: { elements: 32, bytes: 34 },
+  q4_0: { elements: 32, bytes: 18 },
+  q4_1: { elements: 32, bytes: 20 },
+  q5_0: { elements: 32, bytes: 22 },
+  q5_1: { elements: 32, bytes: 24 },
+  q2_k: { elements: 256, bytes: 84 },
+  q3_k: { elements: 256, bytes: 110 },
+  q4_k: { elements: 256, bytes: 144 },
+  q5_k: { elements: 256, bytes: 176 },
+  q6_k: { elements: 256, bytes: 210 },
+  tq1_0: { elements: 256, bytes: 54 },
+  tq2_0: { elements: 256, bytes: 66 },
+  iq4_nl: { elements: 32, bytes: 18 },
+};
+
+const KINDS = ['u', 'i', 't', 'nf', 'fp', 'cb'] as const;
+
+/** A grouped format taken apart: `u4z_g128_bf16`. */
+export interface GroupedFormat {
+  kind: (typeof KINDS)[number];
+  bits: number;
+  hasZeroPoint: boolean;
+  /** 0: the row. */
+  groupSize: number;
+  scale: 'f16' | 'bf16';
+}
+
+export function parseGroupedFormat(name: string): GroupedFormat {
+  const match = /^(u|i|t|nf|fp|cb)(\d)(z?)_(?:g(\d+)|row)(_bf16)?$/.exec(name);
+  if (!match) throw new Error(`not a grouped format: ${name}`);
+  return {
+    kind: match[1] as GroupedFormat['kind'],
+    bits: Number(match[2]),
+    hasZeroPoint: match[3] === 'z',
+    groupSize: match[4] === undefined ? 0 : Number(match[4]),
+    scale: match[5] === undefined ? 'f16' : 'bf16',
+  };
+}
+
+/** Every grouped format's name, in the order of formats.inc. */
+export function groupedFormatNames(): string[] {
+  const kinds: string[] = [];
+  for (const bits of [1, 2, 3, 4, 5, 6, 8]) {
+    kinds.push(`u${bits}`, `u${bits}z`, `i${bits}`, `i${bits}z`);
+  }
+  kinds.push('t2', 'nf4', 'fp4');
+  for (const bits of [1, 2, 3, 4, 5, 6, 8]) kinds.push(`cb${bits}`);
+  return kinds.flatMap((kind) =>
+    ['g32', 'g64', 'g128', 'g256', 'row'].flatMap((group) => [
+      `${kind}_${group}`,
+      `${kind}_${group}_bf16`,
+    ]),
+  );
+}
+
+export function halfToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const mantissa = bits & 1023;
+  if (exponent === 31) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  if (exponent === 0) return sign * mantissa * 2 ** -24;
+  return sign * (1 + mantissa / 1024) * 2 ** (exponent - 15);
+}
+
+export function bfloatToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 7) & 255;
+  const mantissa = bits & 127;
+  if (exponent === 255) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  if (exponent === 0) return sign * mantissa * 2 ** -133;
+  return sign * (1 + mantissa / 128) * 2 ** (exponent - 127);
+}
+
+// QLoRA, appendix E.
+const NF4 = [
+  -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+  -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+  0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+  0.7229568362236023, 1.0,
+];
+const IQ4_NL = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/** An FP4 element: sign, two exponent bits with bias 1, one mantissa bit. */
+function e2m1(code: number): number {
+  const sign = code & 8 ? -1 : 1;
+  const exponent = (code >> 1) & 3;
+  const mantissa = code & 1;
+  return exponent === 0 ? (sign * mantissa) / 2 : sign * (1 + mantissa / 2) * 2 ** (exponent - 1);
+}
+
+const u16 = (bytes: Uint8Array, at: number): number =>
+  (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
+const bit = (bytes: Uint8Array, base: number, index: number): number =>
+  ((bytes[base + (index >> 3)] as number) >> (index & 7)) & 1;
+
+function groupedWeight(
+  format: GroupedFormat,
+  block: Uint8Array,
+  index: number,
+  codebook: ArrayLike<number> | undefined,
+): number {
+  const toNumber = format.scale === 'f16' ? halfToNumber : bfloatToNumber;
+  const scale = toNumber(u16(block, 0));
+  const zeroPoint = format.hasZeroPoint ? toNumber(u16(block, 2)) : 0;
+  const { bits } = format;
+  let code = 0;
+  for (let i = 0; i < bits; i++) {
+    code += bit(block, format.hasZeroPoint ? 4 : 2, index * bits + i) * 2 ** i;
+  }
+  const signed = code >= 2 ** (bits - 1) ? code - 2 ** bits : code;
+  let level: number;
+  if (format.hasZeroPoint) {
+    level = Math.fround((format.kind === 'u' ? code : signed) - zeroPoint);
+  } else if (format.kind === 'u') {
+    level = bits === 1 ? 2 * code - 1 : code - 2 ** (bits - 1);
+  } else if (format.kind === 'i') {
+    level = bits === 1 ? 1 - 2 * code : signed;
+  } else if (format.kind === 't') {
+    level = code - 1;
+  } else if (format.kind === 'nf') {
+    level = Math.fround(NF4[code] as number);
+  } else if (format.kind === 'fp') {
+    level = e2m1(code);
+  } else {
+    level = (codebook as ArrayLike<number>)[code] as number;
+  }
+  return Math.fround(scale * level);
+}
+
+/** Scale and min of q4_k's and q5_k's sub-block: six bits each, spread over twelve bytes. */
+function scaleAndMin(packed: Uint8Array, sub: number): [number, number] {
+  const at = (i: number): number => packed[i] as number;
+  if (sub < 4) return [at(sub) % 64, at(sub + 4) % 64];
+  return [(at(sub + 4) % 16) + 16 * (at(sub - 4) >> 6), (at(sub + 4) >> 4) + 16 * (at(sub) >> 6)];
+}
+
+type BlockDecoder = (block: Uint8Array, index: number) => number;
+
+const nibbleOf32: (block: Uint8Array, base: number, i: number) => number = (block, base, i) =>
+  i < 16 ? (block[base + i] as number) % 16 : (block[base + i - 16] as number) >> 4;
+const nibbleOf256: typeof nibbleOf32 = (block, base, i) => {
+  const byte = block[base + 32 * Math.floor(i / 64) + (i % 32)] as number;
+  return i % 64 < 32 ? byte % 16 : byte >> 4;
+};
+/** Two bits of weight i: 128 weights in 32 bytes, 32 to each pair of bits. */
+const pairOf256: typeof nibbleOf32 = (block, base, i) =>
+  ((block[base + 32 * Math.floor(i / 128) + (i % 32)] as number) >>
+    (2 * (Math.floor(i / 32) % 4))) &
+  3;
+const planeBit: typeof nibbleOf32 = (block, base, i) =>
+  ((block[base + (i % 32)] as number) >> Math.floor(i / 32)) & 1;
+const int8 = (value: number): number => (value > 127 ? value - 256 : value);
+
+function trit(byte: number, n: number): number {
+  return Math.floor((((byte * 3 ** n) % 256) * 3) / 256);
+}
+
+const BLOCK_DECODERS: Record<string, BlockDecoder> = {
+  f32: (b) => new DataView(b.buffer, b.byteOffset).getFloat32(0, true),
+  f16: (b) => halfToNumber(u16(b, 0)),
+  bf16: (b) => bfloatToNumber(u16(b, 0)),
+  q8_0: (b, i) => halfToNumber(u16(b, 0)) * int8(b[2 + i] as number),
+  q4_0: (b, i) => halfToNumber(u16(b, 0)) * (nibbleOf32(b, 2, i) - 8),
+  q4_1: (b, i) => halfToNumber(u16(b, 0)) * nibbleOf32(b, 4, i) + halfToNumber(u16(b, 2)),
+  q5_0: (b, i) => halfToNumber(u16(b, 0)) * (nibbleOf32(b, 6, i) + 16 * bit(b, 2, i) - 16),
+  q5_1: (b, i) =>
+    halfToNumber(u16(b, 0)) * (nibbleOf32(b, 8, i) + 16 * bit(b, 4, i)) + halfToNumber(u16(b, 2)),
+  q2_k: (b, i) => {
+    const packed = b[Math.floor(i / 16)] as number;
+    const scale = halfToNumber(u16(b, 80)) * (packed % 16);
+    return scale * pairOf256(b, 16, i) - halfToNumber(u16(b, 82)) * (packed >> 4);
+  },
+  q3_k: (b, i) => {
+    const s = Math.floor(i / 16);
+    const lows = b[96 + (s % 8)] as number;
+    const low = s < 8 ? lows % 16 : lows >> 4;
+    const high = ((b[104 + (s % 4)] as number) >> (2 * Math.floor(s / 4))) & 3;
+    const code = pairOf256(b, 32, i) + 4 * planeBit(b, 0, i) - 4;
+    return halfToNumber(u16(b, 108)) * (low + 16 * high - 32) * code;
+  },
+  q4_k: (b, i) => {
+    const [scale, min] = scaleAndMin(b.subarray(4, 16), Math.floor(i / 32));
+    return halfToNumber(u16(b, 0)) * scale * nibbleOf256(b, 16, i) - halfToNumber(u16(b, 2)) * min;
+  },
+  q5_k: (b, i) => {
+    const [scale, min] = scaleAndMin(b.subarray(4, 16), Math.floor(i / 32));
+    const code = nibbleOf256(b, 48, i) + 16 * planeBit(b, 16, i);
+    return halfToNumber(u16(b, 0)) * scale * code - halfToNumber(u16(b, 2)) * min;
+  },
+  q6_k: (b, i) => {
+    const byte = b[64 * Math.floor(i / 128) + (i % 64)] as number;
+    const low = i % 128 < 64 ? byte % 16 : byte >> 4;
+    const code = low + 16 * pairOf256(b, 128, i) - 32;
+    return halfToNumber(u16(b, 208)) * int8(b[192 + Math.floor(i / 16)] as number) * code;
+  },
+  tq1_0: (b, i) => {
+    let value: number;
+    if (i < 160) value = trit(b[i % 32] as number, Math.floor(i / 32));
+    else if (i < 240) value = trit(b[32 + (i % 16)] as number, Math.floor((i - 160) / 16));
+    else value = trit(b[48 + (i % 4)] as number, Math.floor((i - 240) / 4));
+    return halfToNumber(u16(b, 52)) * (value - 1);
+  },
+  tq2_0: (b, i) => halfToNumber(u16(b, 64)) * (pairOf256(b, 0, i) - 1),
+  iq4_nl: (b, i) => halfToNumber(u16(b, 0)) * (IQ4_NL[nibbleOf32(b, 2, i)] as number),
+};
+
+/** Bytes of a row of `cols` weights. */
+export function referenceRowBytes(name: string, cols: number): number {
+  const block = BLOCK_FORMATS[name];
+  if (block) return (cols / block.elements) * block.bytes;
+  const format = parseGroupedFormat(name);
+  const elements = format.groupSize || cols;
+  const bytes = (format.hasZeroPoint ? 4 : 2) + Math.ceil((elements * format.bits) / 8);
+  return Math.ceil(cols / elements) * bytes;
+}
+
+/** A row of `cols` weights, each rounded to f32. `codebook` for cb formats, [2^bits]. */
+export function decodeReferenceRow(
+  name: string,
+  row: Uint8Array,
+  cols: number,
+  codebook?: ArrayLike<number>,
+): Float32Array {
+  const values = new Float32Array(cols);
+  const block = BLOCK_FORMATS[name];
+  const format = block ? undefined : parseGroupedFormat(name);
+  const elements = block?.elements ?? (format?.groupSize || cols);
+  const bytes = block?.bytes ?? referenceRowBytes(name, elements);
+  const decoder = BLOCK_DECODERS[name];
+  for (let i = 0; i < cols; i++) {
+    const at = Math.floor(i / elements) * bytes;
+    const part = row.subarray(at, at + bytes);
+    values[i] = format
+      ? groupedWeight(format, part, i % elements, codebook)
+      : Math.fround((decoder as BlockDecoder)(part, i % elements));
+  }
+  return values;
+}
+
+/** Canonical bytes [rows][blocks] as panels of 8 rows: block j of each row of a panel, then j + 1. */
+export function panelReference(
+  name: string,
+  canonical: Uint8Array,
+  rows: number,
+  cols: number,
+): Uint8Array {
+  const rowBytes = referenceRowBytes(name, cols);
+  const groupSize = BLOCK_FORMATS[name] ? 0 : parseGroupedFormat(name).groupSize;
+  const blockBytes = BLOCK_FORMATS[name]?.bytes ?? referenceRowBytes(name, groupSize || cols);
+  const parts: Uint8Array[] = [];
+  for (let panel = 0; panel < rows; panel += 8) {
+    for (let at = 0; at < rowBytes; at += blockBytes) {
+      for (let row = panel; row < Math.min(rows, panel + 8); row++) {
+        const start = row * rowBytes + at;
+        parts.push(canonical.subarray(start, start + blockBytes));
+      }
+    }
+  }
+  const packed = new Uint8Array(canonical.length);
+  let offset = 0;
+  for (const part of parts) {
+    packed.set(part, offset);
+    offset += part.length;
+  }
+  return packed;
+}
