@@ -148,15 +148,16 @@ function readTensorInfo(cursor: Cursor): TensorInfo {
     );
   }
   const name = cursor.utf8(nameBytes, 'tensor name');
-  const where = `tensor ${quote(name)} at byte ${at}`;
-  const dimensions = cursor.u32(`number of dimensions of ${where}`);
+  const what = `tensor ${quote(name)}`;
+  const where = `${what} at byte ${at}`;
+  const dimensions = cursor.u32(`number of dimensions of ${what}`);
   if (dimensions > 4) {
     cursor.fail(`${where} has ${dimensions} dimensions, expected at most 4`);
   }
   const shape: number[] = [];
-  for (let i = 0; i < dimensions; i++) shape.unshift(cursor.u64(`dimension ${i} of ${where}`));
-  const type = tensorType(cursor, cursor.u32(`type of ${where}`), where);
-  const relativeOffset = cursor.u64(`offset of ${where}`);
+  for (let i = 0; i < dimensions; i++) shape.unshift(cursor.u64(`dimension ${i} of ${what}`));
+  const type = tensorType(cursor, cursor.u32(`type of ${what}`), where);
+  const relativeOffset = cursor.u64(`offset of ${what}`);
   const size = tensorBytes(type, shape);
   if ('problem' in size) cursor.fail(`${where} has ${size.problem}`);
   return { name, type, shape, relativeOffset, bytes: size.bytes };

@@ -1,13 +1,14 @@
 /**
  * File formats and tokenizers: GGUF, safetensors, and the tokenizers that GGUF files carry.
  *
+ * @example
+ * const file = readGGUF(memorySource(await readFile('model.gguf')));
+ * const tokenizer = tokenizerFromGGUF(file);
+ * console.log(file.metadata.get('general.name'), tokenizer.encode('Once upon a time'));
+ *
  * @packageDocumentation
  */
-export {
-  type GGUFFile,
-  type GGUFTensor,
-  readGGUF,
-} from './gguf.js';
+export { type GGUFFile, type GGUFTensor, readGGUF } from './gguf.js';
 export {
   GGML_TYPES,
   type GGMLType,
@@ -29,6 +30,7 @@ export {
   safetensorsBytes,
   writeSafetensors,
 } from './safetensors_write.js';
+export { type ByteSource, memorySource } from './source.js';
 export type { TensorData } from './tensor_data.js';
 export {
   type DecodeOptions,

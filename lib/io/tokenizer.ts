@@ -2,7 +2,7 @@ import { invalid } from '../errors.js';
 import { quote } from './cursor.js';
 import type { GGUFFile } from './gguf.js';
 import { ByteLevelModel } from './tokenizer_bpe.js';
-import { TokenDecoder } from './tokenizer_decoder.js';
+import { TokenBytes, TokenDecoder } from './tokenizer_decoder.js';
 import type { TokenizerModel } from './tokenizer_model.js';
 import { SpecialTokens } from './tokenizer_special.js';
 import { SentencePieceModel } from './tokenizer_spm.js';
@@ -68,6 +68,7 @@ export class Tokenizer {
   readonly #vocabulary: Vocabulary;
   readonly #model: TokenizerModel;
   readonly #special: SpecialTokens;
+  readonly #bytes: TokenBytes;
 
   /** @internal */
   constructor(vocabulary: Vocabulary, model: TokenizerModel, addBos: boolean) {
@@ -79,6 +80,7 @@ export class Tokenizer {
     this.#vocabulary = vocabulary;
     this.#model = model;
     this.#special = new SpecialTokens(vocabulary);
+    this.#bytes = new TokenBytes(vocabulary, model);
   }
 
   /**
@@ -120,10 +122,7 @@ export class Tokenizer {
    * @throws RangeError `BL_OUT_OF_RANGE` for an id outside the vocabulary.
    */
   decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
-    const decoder = this.createDecoder(options);
-    let text = '';
-    for (const id of ids) text += decoder.push(id);
-    return text + decoder.end();
+    return this.#decoder(options.special ?? false).all(ids);
   }
 
   /**
@@ -136,18 +135,22 @@ export class Tokenizer {
    */
   createDecoder(options: DecoderOptions = {}): Decoder {
     const { special = false, after = [] } = options;
-    const decoder = new TokenDecoder(this.#vocabulary, this.#model, special);
+    const decoder = this.#decoder(special);
     for (const id of after) decoder.push(id);
     return decoder;
+  }
+
+  #decoder(special: boolean): TokenDecoder {
+    return new TokenDecoder(this.#bytes, this.#model.spacePrefix, special);
   }
 
   /** A token as it stands in the vocabulary: `▁time`, `<0x0A>`, `Ġtime`. */
   tokenText(id: number): string {
     const text = this.#vocabulary.tokens[id];
-    if (text === undefined) {
+    if (!Number.isInteger(id) || text === undefined) {
       throw invalid(
         'BL_OUT_OF_RANGE',
-        `tokenText: id is ${id}, expected a whole number from 0 to ${this.vocabSize - 1}`,
+        `tokenText: id is ${String(id)}, expected a whole number from 0 to ${this.vocabSize - 1}`,
       );
     }
     return text;
