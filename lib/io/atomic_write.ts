@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { open, rename, rm } from 'node:fs/promises';
-import { invalid } from '../errors.js';
+import { argumentError } from '../errors.js';
 
 // One write call takes at most 2^31 - 1 bytes on every platform.
 const MAX_WRITE = 2 ** 30;
@@ -15,7 +15,7 @@ export async function writeAtomically(
   chunks: AsyncIterable<Uint8Array>,
 ): Promise<void> {
   if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-    throw invalid('BL_INVALID_ARGUMENT', `${operator}: path is not a file name`);
+    throw argumentError('BL_INVALID_ARGUMENT', `${operator}: path is not a file name`);
   }
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   const file = await open(temporary, 'wx');

@@ -1,4 +1,4 @@
-import { BitloomError } from '../errors.js';
+import { BitloomError, type BitloomErrorCode } from '../errors.js';
 import type { ByteSource } from './source.js';
 
 // A window large enough that a vocabulary is read in few requests, small enough to be cheap for sources that copy.
@@ -32,7 +32,7 @@ export class Cursor {
     return this.source.size - this.offset;
   }
 
-  fail(message: string, code = 'BL_INVALID_FILE'): never {
+  fail(message: string, code: BitloomErrorCode = 'BL_INVALID_FILE'): never {
     throw new BitloomError(code, `${this.operator}: ${message}`);
   }
 

@@ -1,4 +1,4 @@
-import { invalid } from '../errors.js';
+import { argumentError } from '../errors.js';
 import { quote } from './cursor.js';
 import {
   GGUF_ARRAY,
@@ -91,7 +91,7 @@ function numberType(values: readonly GGUFValue[], what: string): GGUFNumberType 
   for (const type of ['u32', 'i32', 'u64', 'i64'] as const) {
     if (min >= GGUF_NUMBERS[type].min && max <= GGUF_NUMBERS[type].max) return type;
   }
-  throw invalid('BL_OUT_OF_RANGE', `${what} is outside 64 bits (${min} to ${max})`);
+  throw argumentError('BL_OUT_OF_RANGE', `${what} is outside 64 bits (${min} to ${max})`);
 }
 
 /** Appends the type of a value and the value. */
@@ -110,7 +110,7 @@ function typeId(type: GGUFValueType, what: string): number {
   if (type === 'bool') return GGUF_BOOL;
   if (type === 'string') return GGUF_STRING;
   if (Object.hasOwn(GGUF_NUMBERS, type)) return GGUF_NUMBERS[type as GGUFNumberType].id;
-  throw invalid(
+  throw argumentError(
     'BL_INVALID_ARGUMENT',
     `${what} has type ${quote(type)}, expected bool, string, ${Object.keys(GGUF_NUMBERS).join(', ')} or such with []`,
   );
@@ -167,7 +167,7 @@ function encodeWhole(
   const whole = BigInt(value);
   const { width, min, max } = GGUF_NUMBERS[type];
   if (whole < min || whole > max) {
-    throw invalid('BL_OUT_OF_RANGE', `${what} is ${whole}, expected ${min} to ${max} (${type})`);
+    throw argumentError('BL_OUT_OF_RANGE', `${what} is ${whole}, expected ${min} to ${max} (${type})`);
   }
   out.field(width, (view, at) => {
     // Two's complement: the low bytes are the same for signed and unsigned.
@@ -182,11 +182,11 @@ function wrong(what: string, value: unknown, expected: string): Error {
   let actual: string = Array.isArray(value) ? 'an array' : typeof value;
   if (typeof value === 'string') actual = quote(value);
   else if (typeof value === 'number' || typeof value === 'boolean') actual = String(value);
-  return invalid('BL_INVALID_ARGUMENT', `${what} is ${actual}, expected ${expected}`);
+  return argumentError('BL_INVALID_ARGUMENT', `${what} is ${actual}, expected ${expected}`);
 }
 
 function tooDeep(what: string): Error {
-  return invalid(
+  return argumentError(
     'BL_INVALID_ARGUMENT',
     `${what} nests arrays deeper than ${GGUF_MAX_DEPTH}, expected at most that`,
   );

@@ -1,4 +1,4 @@
-import { invalid } from '../errors.js';
+import { argumentError } from '../errors.js';
 import { writeAtomically } from './atomic_write.js';
 import { quote } from './cursor.js';
 import { GGUF_DEFAULT_ALIGNMENT } from './gguf.js';
@@ -122,7 +122,7 @@ function planGGUF(content: GGUFContent, operator: string): Plan {
   for (const { input, type, bytes, padding } of tensors) {
     const what = `${operator}: tensor ${quote(input.name)}`;
     if (names.has(input.name)) {
-      throw invalid('BL_INVALID_ARGUMENT', `${what} occurs twice, expected unique names`);
+      throw argumentError('BL_INVALID_ARGUMENT', `${what} occurs twice, expected unique names`);
     }
     names.add(input.name);
     writeName(out, input.name, 63, what);
@@ -140,16 +140,16 @@ function planTensor(input: GGUFTensorInput, alignment: number, operator: string)
   const what = `${operator}: tensor ${quote(String(input.name))}`;
   const type = ggmlType(String(input.type));
   if (type === undefined) {
-    throw invalid(
+    throw argumentError(
       'BL_INVALID_ARGUMENT',
       `${what} has type ${quote(String(input.type))}, expected one of GGML_TYPES`,
     );
   }
   if (!Array.isArray(input.shape)) {
-    throw invalid('BL_INVALID_ARGUMENT', `${what} has no shape, expected [rows..., cols]`);
+    throw argumentError('BL_INVALID_ARGUMENT', `${what} has no shape, expected [rows..., cols]`);
   }
   const size = tensorBytes(type, input.shape);
-  if ('problem' in size) throw invalid('BL_INVALID_ARGUMENT', `${what} has ${size.problem}`);
+  if ('problem' in size) throw argumentError('BL_INVALID_ARGUMENT', `${what} has ${size.problem}`);
   const { bytes } = size;
   return { input, type, bytes, padding: (alignment - (bytes % alignment)) % alignment };
 }
@@ -165,7 +165,7 @@ function chooseAlignment(
   const isPowerOfTwo =
     typeof alignment === 'number' && alignment > 0 && Number.isInteger(Math.log2(alignment));
   if (!isPowerOfTwo || alignment >= 2 ** 31) {
-    throw invalid(
+    throw argumentError(
       'BL_INVALID_ARGUMENT',
       `${operator}: alignment is ${String(alignment)}, expected a power of two below 2^31`,
     );
@@ -184,18 +184,18 @@ function entries<T>(
   if (from === undefined) return new Map();
   if (from instanceof Map) return new Map(from as ReadonlyMap<string, T>);
   if (typeof from !== 'object' || from === null || Array.isArray(from)) {
-    throw invalid('BL_INVALID_ARGUMENT', `${what} is ${typeof from}, expected a Map or an object`);
+    throw argumentError('BL_INVALID_ARGUMENT', `${what} is ${typeof from}, expected a Map or an object`);
   }
   return new Map(Object.entries(from));
 }
 
 function writeName(out: ByteWriter, name: unknown, most: number, what: string): void {
   if (typeof name !== 'string' || !isWellFormed(name)) {
-    throw invalid('BL_INVALID_ARGUMENT', `${what} is not text, expected valid Unicode`);
+    throw argumentError('BL_INVALID_ARGUMENT', `${what} is not text, expected valid Unicode`);
   }
   const bytes = Buffer.byteLength(name);
   if (bytes > most) {
-    throw invalid(
+    throw argumentError(
       'BL_INVALID_ARGUMENT',
       `${what} has a name of ${bytes} bytes, expected at most ${most}`,
     );

@@ -1,4 +1,4 @@
-import { invalid } from '../errors.js';
+import { argumentError } from '../errors.js';
 import { writeAtomically } from './atomic_write.js';
 import { quote } from './cursor.js';
 import { SAFETENSORS_TYPES, tensorBytes } from './safetensors.js';
@@ -89,7 +89,7 @@ function plan(
   for (const { input, bytes } of tensors) {
     const what = `${operator}: tensor ${quote(String(input.name))}`;
     if (names.has(input.name)) {
-      throw invalid(
+      throw argumentError(
         'BL_INVALID_ARGUMENT',
         `${what} has a name that is taken, expected unique names`,
       );
@@ -115,7 +115,7 @@ function planTensor(input: SafetensorsTensorInput, operator: string): PlannedTen
   const width = SAFETENSORS_TYPES.get(type);
   if (width === undefined) {
     const known = [...SAFETENSORS_TYPES.keys()].join(', ');
-    throw invalid(
+    throw argumentError(
       'BL_INVALID_ARGUMENT',
       `${what} has type ${quote(String(type))}, expected one of ${known}`,
     );
@@ -123,7 +123,7 @@ function planTensor(input: SafetensorsTensorInput, operator: string): PlannedTen
   const wholes = Array.isArray(shape) && shape.every((n) => Number.isSafeInteger(n) && n >= 0);
   const bytes = wholes ? tensorBytes(shape, width) : undefined;
   if (bytes === undefined) {
-    throw invalid(
+    throw argumentError(
       'BL_INVALID_ARGUMENT',
       `${what} has shape [${String(shape)}], expected whole numbers and less than 2^53 bytes`,
     );
@@ -133,7 +133,7 @@ function planTensor(input: SafetensorsTensorInput, operator: string): PlannedTen
 
 function json(text: unknown, what: string): string {
   if (typeof text !== 'string' || !isWellFormed(text)) {
-    throw invalid(
+    throw argumentError(
       'BL_INVALID_ARGUMENT',
       `${what} has ${typeof text} that is not text, expected valid Unicode`,
     );

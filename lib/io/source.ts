@@ -1,4 +1,4 @@
-import { invalid } from '../errors.js';
+import { argumentError } from '../errors.js';
 
 /**
  * Bytes that a reader may look at: a memory mapping, or bytes in memory.
@@ -27,7 +27,7 @@ export function memorySource(data: Uint8Array): ByteSource {
     size: data.byteLength,
     bytes(offset, length) {
       if (held === undefined)
-        throw invalid('BL_INVALID_ARGUMENT', 'memorySource: already disposed');
+        throw argumentError('BL_INVALID_ARGUMENT', 'memorySource: already disposed');
       const ok =
         Number.isSafeInteger(offset) &&
         Number.isSafeInteger(length) &&
@@ -35,7 +35,7 @@ export function memorySource(data: Uint8Array): ByteSource {
         length >= 0 &&
         offset + length <= held.byteLength;
       if (!ok) {
-        throw invalid(
+        throw argumentError(
           'BL_OUT_OF_RANGE',
           `memorySource: bytes(${offset}, ${length}) is outside the ${held.byteLength} bytes of the source`,
         );

@@ -1,4 +1,4 @@
-import { invalid } from '../errors.js';
+import { argumentError } from '../errors.js';
 
 /**
  * Bytes of a tensor to write, or a function that makes them. A function is called once, when its tensor's turn to be
@@ -24,10 +24,10 @@ export function checkData(
   shown: string,
 ): Uint8Array {
   if (!(data instanceof Uint8Array)) {
-    throw invalid('BL_INVALID_ARGUMENT', `${what} has ${typeof data} data, expected a Uint8Array`);
+    throw argumentError('BL_INVALID_ARGUMENT', `${what} has ${typeof data} data, expected a Uint8Array`);
   }
   if (data.byteLength !== expected) {
-    throw invalid(
+    throw argumentError(
       'BL_INVALID_ARGUMENT',
       `${what} has ${data.byteLength} bytes of data, expected ${expected} (${shown})`,
     );

@@ -1,4 +1,4 @@
-import { invalid } from '../errors.js';
+import { argumentError } from '../errors.js';
 import { quote } from './cursor.js';
 import type { GGUFFile } from './gguf.js';
 import { ByteLevelModel } from './tokenizer_bpe.js';
@@ -98,7 +98,7 @@ export class Tokenizer {
     const ids: number[] = [];
     if (addBos) {
       if (this.bosId === undefined) {
-        throw invalid('BL_INVALID_ARGUMENT', 'encode: addBos is true, but the model has no BOS');
+        throw argumentError('BL_INVALID_ARGUMENT', 'encode: addBos is true, but the model has no BOS');
       }
       ids.push(this.bosId);
     }
@@ -148,7 +148,7 @@ export class Tokenizer {
   tokenText(id: number): string {
     const text = this.#vocabulary.tokens[id];
     if (!Number.isInteger(id) || text === undefined) {
-      throw invalid(
+      throw argumentError(
         'BL_OUT_OF_RANGE',
         `tokenText: id is ${String(id)}, expected a whole number from 0 to ${this.vocabSize - 1}`,
       );
@@ -164,10 +164,10 @@ export class Tokenizer {
 
 function checkText(text: unknown): void {
   if (typeof text !== 'string') {
-    throw invalid('BL_INVALID_ARGUMENT', `encode: text is ${typeof text}, expected a string`);
+    throw argumentError('BL_INVALID_ARGUMENT', `encode: text is ${typeof text}, expected a string`);
   }
   if (text.length > MAX_TEXT) {
-    throw invalid(
+    throw argumentError(
       'BL_OUT_OF_RANGE',
       `encode: text has ${text.length} code units, expected at most ${MAX_TEXT}`,
     );
@@ -175,7 +175,7 @@ function checkText(text: unknown): void {
   const lone = text.search(/\p{Cs}/u);
   if (lone >= 0) {
     const code = text.charCodeAt(lone).toString(16);
-    throw invalid(
+    throw argumentError(
       'BL_INVALID_ARGUMENT',
       `encode: text has a lone surrogate U+${code} at ${lone}, expected well-formed Unicode`,
     );

@@ -1,4 +1,4 @@
-import { invalid } from '../errors.js';
+import { argumentError } from '../errors.js';
 import type { TokenizerModel } from './tokenizer_model.js';
 import {
   TOKEN_BYTE,
@@ -25,7 +25,7 @@ export class TokenBytes {
   of(id: number, special: boolean): Uint8Array {
     const { tokens, kinds } = this.vocabulary;
     if (!Number.isInteger(id) || id < 0 || id >= tokens.length) {
-      throw invalid(
+      throw argumentError(
         'BL_OUT_OF_RANGE',
         `decode: id is ${String(id)}, expected a whole number from 0 to ${tokens.length - 1}`,
       );

@@ -1,4 +1,4 @@
-import { invalid } from '../errors.js';
+import { argumentError } from '../errors.js';
 
 /** How a byte-level BPE model cuts text into words before merging inside each. */
 export interface PreTokenizer {
@@ -158,7 +158,7 @@ export function splitWords(text: string, patterns: readonly RegExp[]): string[] 
     for (const pattern of patterns) pieces = pieces.flatMap((piece) => splitOnce(piece, pattern));
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    throw invalid(
+    throw argumentError(
       'BL_OUT_OF_RANGE',
       `encode: text has ${text.length} code units with a word too long to find its end, expected words below 2^20`,
     );

@@ -1,4 +1,4 @@
-import { BitloomError } from '../errors.js';
+import { BitloomError, type BitloomErrorCode } from '../errors.js';
 import { quote } from './cursor.js';
 import type { GGUFValue } from './gguf_types.js';
 import { isWellFormed } from './text.js';
@@ -163,6 +163,6 @@ function tokenId(
   return value;
 }
 
-export function fail(message: string, code = 'BL_INVALID_FILE'): never {
+export function fail(message: string, code: BitloomErrorCode = 'BL_INVALID_FILE'): never {
   throw new BitloomError(code, `tokenizerFromGGUF: ${message}`);
 }
