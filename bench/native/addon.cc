@@ -72,18 +72,25 @@ Napi::Value time_calls(const Napi::CallbackInfo& info) {
 
 bool valid_threads(int32_t threads) { return threads >= 1 && threads <= 256; }
 
-// readRoof(isa, threads, bytes, seconds): bytes per second.
+Napi::Value speeds_array(Napi::Env env, const std::vector<double>& speeds) {
+  Napi::Float64Array array = Napi::Float64Array::New(env, speeds.size());
+  for (size_t i = 0; i < speeds.size(); ++i) array[i] = speeds[i];
+  return array;
+}
+
+// readRoof(isa, threads, bytes, seconds, rounds): bytes per second of each round.
 Napi::Value read(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const int32_t isa = info[0].ToNumber().Int32Value();
   const int32_t threads = info[1].ToNumber().Int32Value();
   const double bytes = info[2].ToNumber().DoubleValue();
+  const double seconds = info[3].ToNumber().DoubleValue();
   if (isa > bl_isa_available() || !valid_threads(threads) || !(bytes >= 1 && bytes <= 1e12)) return env.Undefined();
-  return Napi::Number::New(
-      env, read_roof(isa, threads, static_cast<size_t>(bytes), info[3].ToNumber().DoubleValue()));
+  const int32_t rounds = info[4].ToNumber().Int32Value();
+  return speeds_array(env, read_roof(isa, threads, static_cast<size_t>(bytes), seconds, rounds));
 }
 
-// multiplyRoof(index, threads, seconds): operations per second.
+// multiplyRoof(index, threads, seconds, rounds): operations per second of each round.
 Napi::Value multiply(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const int32_t index = info[0].ToNumber().Int32Value();
@@ -91,10 +98,11 @@ Napi::Value multiply(const Napi::CallbackInfo& info) {
   if (index < 0 || index >= kMultiplyRoofCount || !valid_threads(threads)) return env.Undefined();
   const MultiplyRoof& roof = kMultiplyRoofs[index];
   if (roof.isa > bl_isa_available()) return env.Undefined();
-  return Napi::Number::New(env, multiply_roof(roof, threads, info[2].ToNumber().DoubleValue()));
+  const double seconds = info[2].ToNumber().DoubleValue();
+  return speeds_array(env, multiply_roof(roof, threads, seconds, info[3].ToNumber().Int32Value()));
 }
 
-// [{ name, type, isa }]: the multiply roofs this machine can run, index as multiplyRoof takes it.
+// [{ index, name, type, isa }]: the multiply roofs this machine can run, index as multiplyRoof takes it.
 Napi::Value list_multiply_roofs(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Napi::Array list = Napi::Array::New(env);

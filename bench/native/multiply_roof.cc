@@ -129,7 +129,7 @@ const MultiplyRoof kMultiplyRoofs[] = {
 };
 const int32_t kMultiplyRoofCount = sizeof(kMultiplyRoofs) / sizeof(kMultiplyRoofs[0]);
 
-double multiply_roof(const MultiplyRoof& roof, int32_t threads, double seconds) {
+std::vector<double> multiply_roof(const MultiplyRoof& roof, int32_t threads, double seconds, int32_t rounds) {
   struct Free {
     void operator()(uint8_t* memory) const { std::free(memory); }
   };
@@ -152,8 +152,12 @@ double multiply_roof(const MultiplyRoof& roof, int32_t threads, double seconds) 
   const double once = run_together(threads, prepare, body);
   const double wanted = static_cast<double>(iterations) * seconds / std::max(once, 1e-7);
   iterations = std::max<int64_t>(1, std::llround(wanted));
-  const double time = run_together(threads, [](int32_t) {}, body);
-  return roof.operations * static_cast<double>(iterations) * threads / time;
+  std::vector<double> speeds;
+  for (int32_t round = 0; round < rounds; ++round) {
+    const double time = run_together(threads, [](int32_t) {}, body);
+    speeds.push_back(roof.operations * static_cast<double>(iterations) * threads / time);
+  }
+  return speeds;
 }
 
 }  // namespace bitloom::bench

@@ -81,37 +81,48 @@ struct Pages {
 
 }  // namespace
 
-double read_roof(int32_t isa, int32_t threads, size_t bytes, double seconds) {
+std::vector<double> read_roof(int32_t isa, int32_t threads, size_t bytes, double seconds, int32_t rounds) {
   constexpr size_t kL2Bytes = 1024 * 1024;
+  constexpr size_t kHugePage = 2u << 20;
   const size_t share = bytes / static_cast<size_t>(threads);
   const ReadStreams read = choose_read(isa, share > kL2Bytes);
   // An odd number of lines per stream, so that the 8 streams do not fall on the same cache sets.
   const size_t lines = (share / 8 / 64) | 1;
   const size_t stride = lines * 64;
-  const size_t thread_bytes = (stride * 8 + 4096 + (2u << 20)) & ~static_cast<size_t>((2u << 20) - 1);
+  const size_t thread_bytes = (stride * 8 + 4096 + kHugePage - 1) / kHugePage * kHugePage;
   Pages pages(thread_bytes * static_cast<size_t>(threads));
-  if (pages.data == MAP_FAILED) return 0;
+  if (pages.data == MAP_FAILED) return {};
   uint8_t* base = static_cast<uint8_t*>(pages.data);
-  std::vector<uint8_t> sinks(static_cast<size_t>(threads) * 64);
-  auto pass = [&](int32_t thread, int64_t passes) {
-    const size_t t = static_cast<size_t>(thread);
+  // Reads `count` lines of each stream from line `first` on, as often as `passes` says.
+  auto pass = [&](int32_t thread, size_t first, size_t count, int64_t passes) {
+    const uint8_t* data = base + static_cast<size_t>(thread) * thread_bytes + first * 64;
     for (int64_t i = 0; i < passes; ++i) {
-      // Through a volatile: passes are not merged.
-      const volatile uint8_t sum = read(base + t * thread_bytes, stride, lines);
-      sinks[t * 64] = static_cast<uint8_t>(sinks[t * 64] ^ sum);
+      // Through a volatile: passes are neither dropped nor merged.
+      const volatile uint8_t sum = read(data, stride, count);
+      (void)sum;
     }
   };
   auto touch = [&](int32_t thread) {
-    const size_t t = static_cast<size_t>(thread);
-    std::memset(base + t * thread_bytes, 1 + thread, stride * 8);
-    pass(thread, 1);
+    std::memset(base + static_cast<size_t>(thread) * thread_bytes, 1 + thread, stride * 8);
+    pass(thread, 0, lines, 1);
   };
-  auto nothing = [](int32_t) {};
-  // A first timed pass says how many fill the time.
-  const double once = run_together(threads, touch, [&](int32_t thread) { pass(thread, 4); }) / 4;
-  const int64_t passes = std::max<int64_t>(1, std::llround(seconds / std::max(once, 1e-8)));
-  const double time = run_together(threads, nothing, [&](int32_t thread) { pass(thread, passes); });
-  return static_cast<double>(passes) * static_cast<double>(stride * 8) * threads / time;
+  // A first pass over at most 8 MB says how much one round reads: a small buffer many times, a large
+  // one in pieces, so that a round is short enough to fall between interruptions.
+  size_t count = std::min(lines, size_t{16384});
+  const double once = run_together(threads, touch, [&](int32_t thread) { pass(thread, 0, count, 1); });
+  const double wanted = seconds / std::max(once, 1e-8);
+  const int64_t passes = count == lines ? std::max<int64_t>(1, std::llround(wanted)) : 1;
+  if (passes == 1) count = std::clamp<size_t>(static_cast<size_t>(static_cast<double>(count) * wanted), 1, lines);
+  std::vector<double> speeds;
+  size_t first = 0;
+  for (int32_t round = 0; round < rounds; ++round) {
+    if (first + count > lines) first = 0;
+    const double time = run_together(
+        threads, [](int32_t) {}, [&](int32_t thread) { pass(thread, first, count, passes); });
+    speeds.push_back(static_cast<double>(passes) * static_cast<double>(count * 64 * 8) * threads / time);
+    first += count;
+  }
+  return speeds;
 }
 
 }  // namespace bitloom::bench

@@ -4,15 +4,17 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "../../native/include/bitloom.h"
 
 namespace bitloom::bench {
 
-// Bytes per second of `threads` threads that together read `bytes` bytes again and again for about
-// `seconds`, each its own part in 8 streams: one stream does not keep enough cache misses in flight
-// (measured: 10 GB/s with one, 14 to 16 with 8, no more with 16). 0 if there is no memory.
-double read_roof(int32_t isa, int32_t threads, size_t bytes, double seconds);
+// Bytes per second, one figure per round of about `seconds`, of `threads` threads that together read
+// `bytes` bytes, each its own part in 8 streams: one stream does not keep enough cache misses in flight
+// (measured: 10 GB/s with one, 14 to 16 with 8, no more with 16). Empty if there is no
+// memory.
+std::vector<double> read_roof(int32_t isa, int32_t threads, size_t bytes, double seconds, int32_t rounds);
 
 // Scratch of a multiply roof: one thread's operands.
 struct MultiplyOperands {
@@ -32,7 +34,7 @@ struct MultiplyRoof {
 extern const MultiplyRoof kMultiplyRoofs[];
 extern const int32_t kMultiplyRoofCount;
 
-// Operations per second of `threads` threads over about `seconds`. The roof's ISA must be available.
-double multiply_roof(const MultiplyRoof& roof, int32_t threads, double seconds);
+// Operations per second, one figure per round of about `seconds`. The roof's ISA must be available.
+std::vector<double> multiply_roof(const MultiplyRoof& roof, int32_t threads, double seconds, int32_t rounds);
 
 }  // namespace bitloom::bench
