@@ -23,12 +23,18 @@ export type BitloomErrorCode =
 export class BitloomError extends Error {
   override readonly name = 'BitloomError';
 
+  /** @param message of the form `operator: argument is actual, expected expected` */
   constructor(
     readonly code: BitloomErrorCode,
     message: string,
     options?: ErrorOptions,
   ) {
     super(message, options);
+  }
+
+  /** What raised it: the message up to its first colon. */
+  get operator(): string {
+    return this.message.split(':', 1)[0] as string;
   }
 }
 

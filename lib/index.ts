@@ -6,6 +6,18 @@
 export { BitloomError, type BitloomErrorCode } from './errors.js';
 export { type DType, type Format, type FormatInfo, formats, type Isa } from './generated.js';
 export { machine, type Machine, setIsa, setThreads } from './machine.js';
+export { type AddOptions, add, addAsync } from './ops/elementwise/add.js';
+export {
+  type GeluApproximation,
+  type GeluOptions,
+  gelu,
+  geluAsync,
+} from './ops/elementwise/gelu.js';
+export { type MulOptions, mul, mulAsync } from './ops/elementwise/mul.js';
+export { type SiluOptions, silu, siluAsync } from './ops/elementwise/silu.js';
+export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swiglu.js';
+export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
+export { type AttentionOptions, attention, attentionAsync } from './ops/attention/attention.js';
 export {
   type Compute,
   type MatmulOptions,
@@ -25,6 +37,16 @@ export {
   quantize,
   quantizeAsync,
 } from './ops/quantize/quantize.js';
+export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
+export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
+export { type SoftmaxOptions, softmax, softmaxAsync } from './ops/softmax/softmax.js';
+export { type RopeMode, type RopeOptions, type RopeScaling, rope, ropeAsync } from './ops/rope/rope.js';
+export {
+  type Sampled,
+  type SampleOptions,
+  sample,
+  sampleAsync,
+} from './ops/sampling/sample.js';
 export { type Layout, QuantizedTensor, type QuantizedTensorOptions } from './quantized_tensor.js';
 export { type AsyncOptions, type RunOptions, sequence } from './run.js';
 export {

@@ -62,15 +62,29 @@ export interface Native {
   mapFile(path: string): NativeMappedFile;
 }
 
+/** The commands that make a binary, as the two errors of loading name them. */
+const remedy = 'Build one for this machine with: npx bitloom build (needs g++ and CMake)';
+
 function load(): Native {
   const require = createRequire(join(packageRoot, 'package.json'));
+  const find = require('node-gyp-build') as { path(root: string): string };
+  let file: string;
   try {
-    return require('node-gyp-build')(packageRoot) as Native;
+    file = find.path(packageRoot);
   } catch (cause) {
     throw new BitloomError(
       'BL_NOT_FOUND',
-      `bitloom: no binary for ${process.platform}-${process.arch} in ${packageRoot}. ` +
-        'Build one with: npx bitloom build (needs g++ and CMake)',
+      `bitloom: no binary for ${process.platform}-${process.arch} in ${packageRoot}. ${remedy}`,
+      { cause },
+    );
+  }
+  try {
+    return require(file) as Native;
+  } catch (cause) {
+    // The loader's own words: a C library older than the binary needs, another processor, a missing file.
+    throw new BitloomError(
+      'BL_UNSUPPORTED',
+      `bitloom: ${file} does not load here: ${(cause as Error).message}. ${remedy}`,
       { cause },
     );
   }

@@ -1,5 +1,5 @@
 // How a prepared operator call runs: now, on a worker thread, or as part of a recorded sequence.
-import { argumentError, BitloomError } from './errors.js';
+import { argumentError, type BitloomError } from './errors.js';
 import { type Isa, isas, type OperatorName, operators } from './generated.js';
 import { type NativeValue, native } from './native.js';
 import type { QuantizedTensor } from './quantized_tensor.js';

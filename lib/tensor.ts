@@ -240,7 +240,8 @@ export class Tensor<D extends DType = DType> {
     }
     const View = typedArrays[array];
     return new View(
-      bytes.buffer,
+      // A typed array takes a SharedArrayBuffer as well; the union of their constructors says otherwise.
+      bytes.buffer as ArrayBuffer,
       bytes.byteOffset,
       Math.floor(bytes.byteLength / size),
     ) as unknown as DataTypes[D];

@@ -30,3 +30,12 @@ export function squaredError(a: ArrayLike<number>, b: ArrayLike<number>): number
   for (let i = 0; i < a.length; i++) sum += ((a[i] as number) - (b[i] as number)) ** 2;
   return sum;
 }
+
+/** Byte at which two arrays first differ, -1 if they are the same: quicker than comparing deeply. */
+export function firstDifference(a: ArrayBufferView, b: ArrayBufferView): number {
+  const left = Buffer.from(a.buffer, a.byteOffset, a.byteLength);
+  const right = Buffer.from(b.buffer, b.byteOffset, b.byteLength);
+  if (left.equals(right)) return -1;
+  const at = left.findIndex((byte, i) => byte !== right[i]);
+  return at < 0 ? left.length : at;
+}

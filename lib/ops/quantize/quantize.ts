@@ -31,7 +31,7 @@ export interface QuantizeOptions<F extends Format = Format> extends RunOptions {
  *
  * `'minmax'`: a group's scale reaches its largest value; q4_0, q4_1, q5_0, q5_1, q8_0, tq1_0 and tq2_0
  * give the bytes of ggml's reference encoders. `'mse'`: scales and zero points are searched for the
- * least squared error, never larger than that of minmax; some ten to forty times slower. One-bit and
+ * least squared error, never larger than that of minmax, in 4 to 100 times the time. One-bit and
  * ternary groups take the mean magnitude as their scale under minmax; iq4_nl and the K types search under
  * both. Scales beyond f16 saturate at 65504; values whose scale underflows become zero.
  *

@@ -71,32 +71,28 @@ struct Unpack {
 
 struct Q4_0 {
   static constexpr bool kWide = false;
-  static Step load(const WeightsView& b, const Unpack&, int64_t row, int64_t step) {
-    const uint8_t* block = b.block(row, step);
+  static Step load(const uint8_t* block, const Cursor&, const Unpack&) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2));
     const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes), _mm_srli_epi16(bytes, 4), 1);
     return {_mm256_and_si256(both, _mm256_set1_epi8(15)), half_value(block, false), 8};
   }
+  static void advance(Cursor& cursor, const Unpack&) { cursor.next_blocks(1); }
 };
 
 struct Q8_0 {
   static constexpr bool kWide = true;
-  static Step load(const WeightsView& b, const Unpack&, int64_t row, int64_t step) {
-    const uint8_t* block = b.block(row, step);
+  static Step load(const uint8_t* block, const Cursor&, const Unpack&) {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 2)), half_value(block, false), 0};
   }
+  static void advance(Cursor& cursor, const Unpack&) { cursor.next_blocks(1); }
 };
 
 template <bool kWideCodes>
 struct Grouped {
   static constexpr bool kWide = kWideCodes;
-  static Step load(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t step) {
-    const int64_t head = unpack.has_zero_point ? 4 : 2;
-    const int64_t first = step * 32;
-    const uint8_t* block = b.block(row, first / b.block_elements);
-    const int64_t offset = head + first % b.block_elements / 8 * unpack.code_bytes;
-    const uint8_t* bytes = block + offset;
-    const int64_t left = b.block_bytes - offset;
+  static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
+    const uint8_t* bytes = block + (unpack.has_zero_point ? 4 : 2) + cursor.code_offset;
+    const int64_t left = cursor.block_code_bytes - cursor.code_offset;
     const int64_t n = unpack.code_bytes;
     Step result;
     result.codes = _mm256_setr_epi64x(static_cast<int64_t>(unpack.codes(bytes, left)),
@@ -107,6 +103,7 @@ struct Grouped {
     result.zero = unpack.has_zero_point ? half_value(block + 2, unpack.bf16) + unpack.zero_shift : unpack.zero;
     return result;
   }
+  static void advance(Cursor& cursor, const Unpack& unpack) { cursor.next_codes(4 * unpack.code_bytes); }
 };
 
 // Sums of 4 products of codes and activations per 32-bit lane.
@@ -133,18 +130,19 @@ inline void block_i8(const Activations& a, const WeightsView& b, const Unpack& u
   for (auto& row : sums) {
     for (__m256& sum : row) sum = _mm256_setzero_ps();
   }
-  for (int64_t step = 0; step * 32 < b.cols; ++step) {
+  Cursor cursor(b, n);
+  for (int64_t step = 0; step * kGroup < b.cols; ++step, Format::advance(cursor, unpack)) {
     __m256i activations[kActivations];
     __m256 a_sum[kActivations];
     float a_scale[kActivations];
     for (int i = 0; i < kActivations; ++i) {
-      const int64_t at = (m + i) * a.k_padded + step * 32;
+      const int64_t at = (m + i) * a.k_padded + step * kGroup;
       activations[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a.codes + at));
       a_scale[i] = a.scales[at / kGroup];
       a_sum[i] = _mm256_cvtepi32_ps(multiply<false>(_mm256_set1_epi8(1), activations[i]));
     }
     for (int r = 0; r < kRows; ++r) {
-      const Step weights = Format::load(b, unpack, n + r, step);
+      const Step weights = Format::load(cursor.block + r * cursor.row_stride, cursor, unpack);
       const __m256 zero = _mm256_set1_ps(weights.zero);
       for (int i = 0; i < kActivations; ++i) {
         const __m256 product = _mm256_cvtepi32_ps(multiply<Format::kWide>(weights.codes, activations[i]));
@@ -182,8 +180,11 @@ void tile_i8(const Activations& a, const WeightsView& b, const Tile& tile) {
 template <typename Format>
 void decode_integer(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t first, int64_t count,
                     float* values) {
-  for (int64_t i = 0; i < count; i += 32) {
-    const Step step = Format::load(b, unpack, row, (first + i) / 32);
+  Cursor cursor(b, row);
+  cursor.next_blocks(first / b.block_elements);
+  cursor.code_offset = first % b.block_elements / 8 * unpack.code_bytes;
+  for (int64_t i = 0; i < count; i += kGroup, Format::advance(cursor, unpack)) {
+    const Step step = Format::load(cursor.block, cursor, unpack);
     alignas(32) uint8_t codes[32];
     _mm256_store_si256(reinterpret_cast<__m256i*>(codes), step.codes);
     const __m256 zero = _mm256_set1_ps(step.zero);

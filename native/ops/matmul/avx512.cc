@@ -91,77 +91,118 @@ struct Unpack {
   }
 };
 
+// Each format: the step at `cursor` of a row, `block` being that row's current block. kLast: part of the
+// step lies past the row's end. kPaired: a step is two blocks of 32, not part of one block.
 struct Q4_0 {
+  static constexpr bool kPaired = true;
   static constexpr bool kZeroPoints = false;
-  // 0-15 in the low nibbles, 16-31 in the high ones: shift lanes of 16 bytes by 0, 4, 0, 4.
-  static Step load(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t step) {
-    const uint8_t* first = b.block(row, step * 2);
-    const uint8_t* second = step * 64 + 32 < b.cols ? b.block(row, step * 2 + 1) : kZeroBlock;
-    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(first + 2));
-    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(second + 2));
-    const __m512i both = _mm512_castsi256_si512(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
-    const __m512i doubled = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 1, 0, 1, 2, 3, 2, 3), both);
-    const __m512i codes = _mm512_and_si512(_mm512_srlv_epi64(doubled, unpack.shifts), unpack.mask);
-    return {codes, half_pair(first, second), _mm512_setzero_ps()};
+  // 0-15 in the low nibbles, 16-31 in the high ones: lanes of 16 bytes shifted by 0, 4, 0, 4.
+  template <bool kLast>
+  static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
+    const uint8_t* second = kLast ? kZeroBlock : block + cursor.block_stride;
+    const __m512i both = _mm512_mask_broadcast_i32x4(
+        _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2))), 0xff00,
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(second + 2)));
+    const __m512i codes = _mm512_and_si512(_mm512_srlv_epi64(both, unpack.shifts), unpack.mask);
+    return {codes, half_pair(block, second), _mm512_setzero_ps()};
   }
+  static void advance(Cursor& cursor, const Unpack&) { cursor.next_blocks(2); }
 };
 
 struct Q8_0 {
+  static constexpr bool kPaired = true;
   static constexpr bool kZeroPoints = false;
-  static Step load(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t step) {
-    const uint8_t* first = b.block(row, step * 2);
-    const uint8_t* second = step * 64 + 32 < b.cols ? b.block(row, step * 2 + 1) : kZeroBlock;
-    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first + 2));
+  template <bool kLast>
+  static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
+    const uint8_t* second = kLast ? kZeroBlock : block + cursor.block_stride;
+    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 2));
     const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(second + 2));
     const __m512i codes = _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1), unpack.flip);
-    return {codes, half_pair(first, second), _mm512_setzero_ps()};
+    return {codes, half_pair(block, second), _mm512_setzero_ps()};
   }
+  static void advance(Cursor& cursor, const Unpack&) { cursor.next_blocks(2); }
 };
 
 // Groups of 32: two blocks a step.
 template <bool kZero>
 struct Grouped32 {
+  static constexpr bool kPaired = true;
   static constexpr bool kZeroPoints = kZero;
-  static Step load(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t step) {
+  template <bool kLast>
+  static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
     constexpr int64_t kHead = kZero ? 4 : 2;
-    const uint8_t* first = b.block(row, step * 2);
-    const uint8_t* second = step * 64 + 32 < b.cols ? b.block(row, step * 2 + 1) : kZeroBlock;
+    const uint8_t* second = kLast ? kZeroBlock : block + cursor.block_stride;
     const __mmask32 bytes = static_cast<__mmask32>((uint64_t{1} << (unpack.stream_bytes / 2)) - 1);
-    const __m256i low = _mm256_maskz_loadu_epi8(bytes, first + kHead);
+    const __m256i low = _mm256_maskz_loadu_epi8(bytes, block + kHead);
     const __m256i high = _mm256_maskz_loadu_epi8(bytes, second + kHead);
     Step result;
     result.codes = unpack.codes(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
-    result.scale = pair(half_value(first, unpack.bf16), half_value(second, unpack.bf16));
+    result.scale = pair(half_value(block, unpack.bf16), half_value(second, unpack.bf16));
     if (kZero) {
-      result.zero = _mm512_add_ps(pair(half_value(first + 2, unpack.bf16), half_value(second + 2, unpack.bf16)),
+      result.zero = _mm512_add_ps(pair(half_value(block + 2, unpack.bf16), half_value(second + 2, unpack.bf16)),
                                   _mm512_set1_ps(unpack.zero_shift));
     }
     return result;
   }
+  static void advance(Cursor& cursor, const Unpack&) { cursor.next_blocks(2); }
 };
 
 // Groups of 64 and more, and whole rows: a step lies in one block.
 template <bool kZero>
 struct GroupedWide {
+  static constexpr bool kPaired = false;
   static constexpr bool kZeroPoints = kZero;
-  static Step load(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t step) {
+  template <bool kLast>
+  static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
     constexpr int64_t kHead = kZero ? 4 : 2;
-    const int64_t first = step * 64;
-    const uint8_t* block = b.block(row, first / b.block_elements);
-    const int64_t offset = kHead + first % b.block_elements / 8 * (unpack.stream_bytes / 8);
     // Only the last step of a `_row` block can be short.
-    const int64_t left = b.block_bytes - offset;
-    const int64_t count = left < unpack.stream_bytes ? left : unpack.stream_bytes;
-    const __mmask64 bytes = count == 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1;
+    int64_t count = unpack.stream_bytes;
+    if (kLast && cursor.block_code_bytes - cursor.code_offset < count) {
+      count = cursor.block_code_bytes - cursor.code_offset;
+    }
+    const __mmask64 bytes = _bzhi_u64(~uint64_t{0}, static_cast<uint32_t>(count));
     Step result;
-    result.codes = unpack.codes(_mm512_maskz_loadu_epi8(bytes, block + offset));
+    result.codes = unpack.codes(_mm512_maskz_loadu_epi8(bytes, block + kHead + cursor.code_offset));
     result.scale = _mm512_set1_ps(half_value(block, unpack.bf16));
     if (kZero) result.zero = _mm512_set1_ps(half_value(block + 2, unpack.bf16) + unpack.zero_shift);
     return result;
   }
+  static void advance(Cursor& cursor, const Unpack& unpack) { cursor.next_codes(unpack.stream_bytes); }
 };
 
-// kRows weight rows from n on times kActivations rows of a from m on.
+// One step of kRows weight rows times kActivations rows of a.
+template <typename Format, bool kLast, int kActivations, int kRows>
+inline void step_i8(const Activations& a, const Cursor& cursor, const Unpack& unpack, int64_t m, int64_t k,
+                    __m512 (*sums)[kRows]) {
+  const __m512i none = _mm512_setzero_si512();
+  __m512i activations[kActivations];
+  __m512i start[kActivations];  // what the product begins with: minus zero * activations
+  __m512 a_scale[kActivations];
+  __m512 a_sum[kActivations];
+  for (int i = 0; i < kActivations; ++i) {
+    const int64_t at = (m + i) * a.k_padded + k;
+    activations[i] = _mm512_loadu_si512(a.codes + at);
+    a_scale[i] = pair(a.scales[at / kGroup], a.scales[at / kGroup + 1]);
+    if (Format::kZeroPoints) {
+      start[i] = none;
+      a_sum[i] = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(none, _mm512_set1_epi8(1), activations[i]));
+    } else {
+      const __m512i zero_code = _mm512_set1_epi8(static_cast<char>(unpack.zero));
+      start[i] = _mm512_sub_epi32(none, _mm512_dpbusd_epi32(none, zero_code, activations[i]));
+    }
+  }
+  const uint8_t* block = cursor.block;
+  for (int r = 0; r < kRows; ++r, block += cursor.row_stride) {
+    const Step weights = Format::template load<kLast>(block, cursor, unpack);
+    for (int i = 0; i < kActivations; ++i) {
+      __m512 product = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start[i], weights.codes, activations[i]));
+      if (Format::kZeroPoints) product = _mm512_fnmadd_ps(weights.zero, a_sum[i], product);
+      sums[i][r] = _mm512_fmadd_ps(product, _mm512_mul_ps(weights.scale, a_scale[i]), sums[i][r]);
+    }
+  }
+}
+
+// values[i][r] = a[m + i] . b[n + r]
 template <typename Format, int kActivations, int kRows>
 inline void block_i8(const Activations& a, const WeightsView& b, const Unpack& unpack, int64_t m, int64_t n,
                      float* values, int64_t stride) {
@@ -169,32 +210,17 @@ inline void block_i8(const Activations& a, const WeightsView& b, const Unpack& u
   for (auto& row : sums) {
     for (__m512& sum : row) sum = _mm512_setzero_ps();
   }
-  const __m512i zero_code = _mm512_set1_epi8(static_cast<char>(unpack.zero));
-  const __m512i ones = _mm512_set1_epi8(1);
-  for (int64_t step = 0; step * kStep < a.k_padded; ++step) {
-    __m512i activations[kActivations];
-    __m512i start[kActivations];  // what the product begins with: minus zero * activations
-    __m512 a_scale[kActivations];
-    __m512 a_sum[kActivations];
-    for (int i = 0; i < kActivations; ++i) {
-      const int64_t at = (m + i) * a.k_padded + step * kStep;
-      activations[i] = _mm512_loadu_si512(a.codes + at);
-      a_scale[i] = pair(a.scales[at / kGroup], a.scales[at / kGroup + 1]);
-      const __m512i none = _mm512_setzero_si512();
-      if (Format::kZeroPoints) {
-        start[i] = none;
-        a_sum[i] = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(none, ones, activations[i]));
-      } else {
-        start[i] = _mm512_sub_epi32(none, _mm512_dpbusd_epi32(none, zero_code, activations[i]));
-      }
-    }
-    for (int r = 0; r < kRows; ++r) {
-      const Step weights = Format::load(b, unpack, n + r, step);
-      for (int i = 0; i < kActivations; ++i) {
-        __m512 product = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start[i], weights.codes, activations[i]));
-        if (Format::kZeroPoints) product = _mm512_fnmadd_ps(weights.zero, a_sum[i], product);
-        sums[i][r] = _mm512_fmadd_ps(product, _mm512_mul_ps(weights.scale, a_scale[i]), sums[i][r]);
-      }
+  Cursor cursor(b, n);
+  int64_t k = 0;
+  for (; k + kStep <= b.cols; k += kStep, Format::advance(cursor, unpack)) {
+    step_i8<Format, false, kActivations, kRows>(a, cursor, unpack, m, k, sums);
+  }
+  if (k < b.cols) {
+    // Blocks of 64 and more are stored whole, so only pairs of blocks and `_row` blocks can end early.
+    if (Format::kPaired && k + kGroup < b.cols) {
+      step_i8<Format, false, kActivations, kRows>(a, cursor, unpack, m, k, sums);
+    } else {
+      step_i8<Format, true, kActivations, kRows>(a, cursor, unpack, m, k, sums);
     }
   }
   for (int i = 0; i < kActivations; ++i) {
@@ -235,8 +261,17 @@ inline __m512 decode_floats_f16(const uint8_t* bytes) {
 template <typename Format>
 void decode_integer(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t first, int64_t count,
                     float* values) {
-  for (int64_t i = 0; i < count; i += kStep) {
-    const Step step = Format::load(b, unpack, row, (first + i) / kStep);
+  Cursor cursor(b, row);
+  if (Format::kPaired) {
+    cursor.next_blocks(first / kGroup);
+  } else {
+    cursor.next_blocks(first / b.block_elements);
+    cursor.code_offset = first % b.block_elements / kStep * unpack.stream_bytes;
+  }
+  for (int64_t i = 0; i < count; i += kStep, Format::advance(cursor, unpack)) {
+    const bool last = first + i + (Format::kPaired ? kGroup : kStep - 1) >= b.cols;
+    const Step step = last ? Format::template load<true>(cursor.block, cursor, unpack)
+                           : Format::template load<false>(cursor.block, cursor, unpack);
     for (int lane = 0; lane < 4; ++lane) {
       // Codes 16*lane to 16*lane + 15; their scale is that of lanes 4*lane on.
       alignas(64) uint8_t codes[64];

@@ -85,6 +85,32 @@ struct IntegerCodes {
   float zero_shift;  // added to a stored zero point
 };
 
+// Where a step of a kernel finds its bytes in rows that lie `row_stride` apart: the block that holds the
+// step and the next one, relative to the first row's first block, and the codes within the block.
+// Advanced instead of computed: a division a step would cost more than the products.
+struct Cursor {
+  const uint8_t* block;  // of the first row
+  int64_t row_stride;    // to the same block of the next row; rows of one panel only
+  int64_t block_stride;
+  int64_t code_offset = 0;  // into the block's codes
+  int64_t block_code_bytes;
+
+  Cursor(const WeightsView& b, int64_t row)
+      : block(b.block(row, 0)),
+        row_stride(b.layout == BL_LAYOUT_canonical ? b.row_bytes : b.block_bytes),
+        block_stride(b.block_stride(row)),
+        block_code_bytes(b.block_bytes - (b.info->has_zero_point ? 4 : 2)) {}
+
+  void next_blocks(int64_t count) { block += count * block_stride; }
+  void next_codes(int64_t bytes) {
+    code_offset += bytes;
+    if (code_offset >= block_code_bytes) {
+      code_offset = 0;
+      block += block_stride;
+    }
+  }
+};
+
 #define BL_MATMUL_KERNEL(isa, compute, formats, mr, nr)                                 \
   namespace isa {                                                                       \
   void matmul_##compute(const Activations& a, const WeightsView& b, const Tile& tile); \

@@ -1,0 +1,42 @@
+/**
+ * File formats and tokenizers: GGUF, safetensors, and the tokenizers that GGUF files carry.
+ *
+ * @example
+ * const file = readGGUF(memorySource(await readFile('model.gguf')));
+ * const tokenizer = tokenizerFromGGUF(file);
+ * console.log(file.metadata.get('general.name'), tokenizer.encode('Once upon a time'));
+ *
+ * @packageDocumentation
+ */
+export { type GGUFFile, type GGUFTensor, readGGUF } from './gguf.js';
+export {
+  GGML_TYPES,
+  type GGMLType,
+  type GGUFNumberType,
+  type GGUFValue,
+  type GGUFValueType,
+  ggmlType,
+} from './gguf_types.js';
+export { type GGUFContent, type GGUFTensorInput, ggufBytes, writeGGUF } from './gguf_write.js';
+export {
+  readSafetensors,
+  SAFETENSORS_TYPES,
+  type SafetensorsFile,
+  type SafetensorsTensor,
+} from './safetensors.js';
+export {
+  type SafetensorsContent,
+  type SafetensorsTensorInput,
+  safetensorsBytes,
+  writeSafetensors,
+} from './safetensors_write.js';
+export { type ByteSource, memorySource } from './source.js';
+export type { TensorData } from './tensor_data.js';
+export {
+  type DecodeOptions,
+  type Decoder,
+  type DecoderOptions,
+  type EncodeOptions,
+  Tokenizer,
+  tokenizerFromGGUF,
+} from './tokenizer.js';

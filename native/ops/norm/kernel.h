@@ -1,0 +1,44 @@
+// The contract of norm kernels, and the run that both operators share.
+#pragma once
+
+#include <cstdint>
+
+#include "../../include/bitloom.h"
+
+namespace bitloom {
+
+enum class Norm { rms_norm, layer_norm };
+
+// Normalizes one row x [count], count >= 1, into output [count], which may be x itself.
+//   rms_norm:   output = x / sqrt(mean(x^2) + epsilon) * weight; bias is not read
+//   layer_norm: output = (x - mean) / sqrt(variance + epsilon) * weight + bias, variance = mean((x - mean)^2)
+// weight and bias [count] or null: ones and zeros. Pure: no allocation, no threads, no errors.
+//
+// Error of the vector kernels against the scalar one, for finite results in the normal range: 4 units of
+// 2^-24 of |x - mean| / sqrt(variance + epsilon) * |weight| + |bias|, plus the rounding of the sums, less
+// than 2^-20 relative. Rows whose sums leave the range of f32 are left to the scalar kernel.
+using NormKernel = void (*)(const float* x, const float* weight, const float* bias, float* output,
+                            int64_t count, float epsilon);
+
+#define BL_NORM_KERNEL(op, isa)                                                                \
+  namespace isa {                                                                              \
+  void op##_f32(const float* x, const float* weight, const float* bias, float* output, int64_t count, \
+                float epsilon);                                                                \
+  }
+#include "kernels.inc"
+#undef BL_NORM_KERNEL
+
+// A norm over the last axis of x; see bl_rms_norm_args and bl_layer_norm_args. bias.data null for rms_norm.
+struct NormCall {
+  Norm op;
+  const char* name;  // "rms_norm"
+  bl_run run;
+  bl_tensor x;       // [..., D]
+  bl_tensor weight;  // [D] or data null
+  bl_tensor bias;    // [D] or data null
+  bl_tensor output;  // [..., D]
+  float epsilon;
+};
+bl_status run_norm(const NormCall& call, bl_error* error);
+
+}  // namespace bitloom
