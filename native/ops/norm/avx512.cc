@@ -10,7 +10,7 @@
 
 // clang-format off: the order of these is their meaning
 #include "../../isa/avx512_begin.h"
-#include "../../isa/simd_avx512.h"
+#include "../../isa/simd_avx512.inl"
 #include "../../isa/simd_math.inl"
 #include "kernels.inl"
 #include "../../isa/end.h"

@@ -1,5 +1,5 @@
 // 8 lanes of f32 for level avx2. Included inside the region that isa/avx2_begin.h opens (it defines
-// bitloom::avx2::Vec), after <immintrin.h> and <cstdint>; so it has no include guard. simd_avx512.h
+// bitloom::avx2::Vec), after <immintrin.h> and <cstdint>; so it has no include guard. simd_avx512.inl
 // defines the same struct with 16 lanes, and kernels written over Vec serve both levels.
 struct Vec {
   static constexpr int64_t kLanes = 8;
