@@ -54,3 +54,5 @@ export function argumentError(
   const error = rangeCodes.has(code) ? new RangeError(message) : new TypeError(message);
   return Object.assign(error, { code });
 }
+
+export { argumentError as invalid };

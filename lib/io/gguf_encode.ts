@@ -30,16 +30,17 @@ export class ByteWriter {
     this.field(4, (view, at) => view.setUint32(at, value, true));
   }
 
+  /** @param value At most 2^53 - 1. */
   u64(value: number): void {
-    this.field(8, (view, at) => view.setBigUint64(at, BigInt(value), true));
+    this.u32(value % 2 ** 32);
+    this.u32(Math.floor(value / 2 ** 32));
   }
 
   string(text: string): void {
-    const encoded = this.#utf8.encode(text);
-    this.u64(encoded.length);
-    this.#grow(encoded.length);
-    this.#bytes.set(encoded, this.length);
-    this.length += encoded.length;
+    this.#grow(8 + 3 * text.length); // UTF-8 takes at most 3 bytes for a UTF-16 unit
+    const { written } = this.#utf8.encodeInto(text, this.#bytes.subarray(this.length + 8));
+    this.u64(written);
+    this.length += written;
   }
 
   /** Zeros up to a multiple of `alignment`. */

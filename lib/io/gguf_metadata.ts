@@ -15,7 +15,7 @@ import {
 const MAX_METADATA = 2 ** 16;
 const MAX_ARRAY_ELEMENTS = 2 ** 23; // in all arrays of the file together
 const MAX_STRING_BYTES = 2 ** 26;
-const MAX_METADATA_BYTES = 2 ** 28; // in all
+const MAX_METADATA_BYTES = 2 ** 27; // in all
 const MAX_KEY_BYTES = 2 ** 16 - 1; // the format's own bound
 const MIN_ENTRY_BYTES = 8 + 4 + 1;
 
@@ -69,6 +69,12 @@ function readString(cursor: Cursor, what: string): string {
 }
 
 function readText(cursor: Cursor, what: string, most: number): string {
+  // Only texts can take much room: the lengths of arrays are bounded.
+  if (cursor.offset > MAX_METADATA_BYTES) {
+    cursor.fail(
+      `${what} begins at byte ${cursor.offset}, expected all metadata in the first ${MAX_METADATA_BYTES}`,
+    );
+  }
   const at = cursor.offset;
   const length = cursor.u64(`length of ${what}`);
   // The end of the file is the better answer where both are exceeded.
@@ -86,7 +92,6 @@ export interface Metadata {
 
 /** Reads `count` metadata entries. */
 export function readMetadata(cursor: Cursor, count: number): Metadata {
-  const start = cursor.offset;
   if (count > MAX_METADATA || count * MIN_ENTRY_BYTES > cursor.remaining) {
     const most = Math.min(MAX_METADATA, Math.floor(cursor.remaining / MIN_ENTRY_BYTES));
     cursor.fail(`metadata count at byte 16 is ${count}, expected at most ${most} in this file`);
@@ -107,9 +112,6 @@ export function readMetadata(cursor: Cursor, count: number): Metadata {
     } else {
       metadata.set(key, kind.read(cursor, what));
       types.set(key, kind.name);
-    }
-    if (cursor.offset - start > MAX_METADATA_BYTES) {
-      cursor.fail(`${what} ends at byte ${cursor.offset}, expected at most ${MAX_METADATA_BYTES}`);
     }
   }
   return { metadata, types };

@@ -40,3 +40,4 @@ export {
   Tokenizer,
   tokenizerFromGGUF,
 } from './tokenizer.js';
+export { mapFile } from './map_file.js';

@@ -290,6 +290,32 @@ describe('readGGUF refuses', () => {
     );
   });
 
+  it('more text than fit in memory, without keeping it', () => {
+    // A file of a terabyte whose metadata is one list of strings of 2^20 zeros each.
+    const start = entry(9, u32(8), u64(2 ** 23)).subarray(0, 49);
+    const one = join(u64(2 ** 20), zeros(2 ** 20));
+    let read = 0;
+    const source = {
+      size: 2 ** 40,
+      dispose: () => {},
+      bytes: (offset: number, length: number) => {
+        read += length;
+        const bytes = new Uint8Array(length);
+        for (let at = offset; at < offset + length; ) {
+          const within = (at - start.length) % one.length;
+          const from = at < start.length ? start.subarray(at) : one.subarray(within);
+          const part = from.subarray(0, offset + length - at);
+          bytes.set(part, at - offset);
+          at += part.length;
+        }
+        return bytes;
+      },
+    };
+    const error = thrown(() => readGGUF(source));
+    expect((error as Error).message).toContain('expected all metadata in the first 134217728');
+    expect(read).toBeLessThan(2 ** 29);
+  });
+
   it('strings longer than any text, without making them', () => {
     const bytes = entry(8, u64(2 ** 26 + 1), zeros(2 ** 26));
     expect(() => readGGUF(memorySource(bytes))).toThrow('67108865, expected at most 67108864');

@@ -1,0 +1,142 @@
+import { argumentError } from '../errors.js';
+import { attention } from '../ops/attention/attention.js';
+import { rope } from '../ops/rope/rope.js';
+import type { RunOptions } from '../run.js';
+import { type FloatDType, Tensor } from '../tensor.js';
+import type { LayerCache } from './kv_cache.js';
+import type { Linear } from './linear.js';
+import type { RMSNorm } from './rms_norm.js';
+import type { RopeConfig } from './rope_config.js';
+
+/** Layers and shape of an {@link Attention}. */
+export interface AttentionOptions extends RunOptions {
+  /** hidden -> num_heads * head_dim */
+  query: Linear;
+  /** hidden -> num_kv_heads * head_dim */
+  key: Linear;
+  /** hidden -> num_kv_heads * value_dim */
+  value: Linear;
+  /** num_heads * value_dim -> hidden */
+  output: Linear;
+  /** Norms of each head's query and key (qwen3). */
+  queryNorm?: RMSNorm | undefined;
+  keyNorm?: RMSNorm | undefined;
+  numHeads: number;
+  numKvHeads: number;
+  rope: RopeConfig;
+  /** [rotary_dim / 2] divisors of the frequencies (llama 3). */
+  freqFactors?: Tensor<'f32'> | undefined;
+  /** Keys that a query sees at most; 0 (default): all. */
+  window?: number;
+}
+
+/** A matrix [M, heads * dim] and the same memory as [M, heads, dim]. */
+export interface HeadsView {
+  rows: Tensor<'f32'>;
+  heads: Tensor<'f32'>;
+}
+
+/** Where {@link Attention.forward} puts its intermediate values. */
+export interface AttentionScratch {
+  query: HeadsView;
+  key: HeadsView;
+  mixed: HeadsView;
+}
+
+/** What one call of {@link Attention.forward} works on. */
+export interface AttentionStep {
+  /** Receives keys and values at [start, start + M). */
+  cache: LayerCache;
+  /** Tokens that stand before these ones in the cache. */
+  start: number;
+  /** [M] i32, of the rotary embedding. */
+  positions: Tensor<'i32'>;
+  scratch?: AttentionScratch;
+}
+
+/** Causal grouped-query attention with rotary embedding over a {@link KVCache} layer. */
+export class Attention {
+  readonly headDim: number;
+  readonly valueDim: number;
+  readonly #run: RunOptions;
+  readonly #rope: Parameters<typeof rope>[2];
+
+  constructor(readonly options: AttentionOptions) {
+    const { query, key, value, output, numHeads, numKvHeads, isa, threads } = options;
+    this.headDim = query.outFeatures / numHeads;
+    this.valueDim = value.outFeatures / numKvHeads;
+    const sizes: [string, number, number, string][] = [
+      ['key.outFeatures', key.outFeatures, this.headDim * numKvHeads, 'numKvHeads * head_dim'],
+      ['output.inFeatures', output.inFeatures, this.valueDim * numHeads, 'numHeads * value_dim'],
+      ['key.inFeatures', key.inFeatures, query.inFeatures, 'query.inFeatures'],
+      ['value.inFeatures', value.inFeatures, query.inFeatures, 'query.inFeatures'],
+    ];
+    for (const [name, actual, expected, source] of sizes) {
+      if (actual !== expected || !Number.isInteger(expected)) {
+        throw argumentError(
+          'BL_INVALID_SHAPE',
+          `Attention: ${name} is ${actual}, expected ${expected} (= ${source})`,
+        );
+      }
+    }
+    this.#run = {
+      ...(isa === undefined ? {} : { isa }),
+      ...(threads === undefined ? {} : { threads }),
+    };
+    const { mode, theta, rotaryDim, scaling } = options.rope;
+    this.#rope = {
+      ...this.#run,
+      mode,
+      theta,
+      rotaryDim,
+      ...(scaling === undefined ? {} : { scaling }),
+      ...(options.freqFactors === undefined ? {} : { freqFactors: options.freqFactors }),
+    };
+  }
+
+  /** New memory for M rows. */
+  scratch(rows: number): AttentionScratch {
+    const { numHeads, numKvHeads } = this.options;
+    const view = (heads: number, dim: number): HeadsView => {
+      const tensor = Tensor.zeros('f32', [rows, heads, dim]);
+      return { heads: tensor, rows: tensor.reshape([rows, heads * dim]) };
+    };
+    return {
+      query: view(numHeads, this.headDim),
+      key: view(numKvHeads, this.headDim),
+      mixed: view(numHeads, this.valueDim),
+    };
+  }
+
+  /**
+   * @param x [M, hidden]
+   * @returns [M, hidden]: `out` (may be x), or a new f32 tensor
+   */
+  forward(x: Tensor<FloatDType>, step: AttentionStep, out?: Tensor<'f32'>): Tensor<'f32'> {
+    const { options } = this;
+    const rows = x.shape[0] ?? 0;
+    const { cache, start, positions, scratch = this.scratch(rows) } = step;
+    const end = start + rows;
+    options.query.forward(x, scratch.query.rows);
+    options.key.forward(x, scratch.key.rows);
+    options.value.forward(x, cache.valueRows.slice(start, end));
+    const query = scratch.query.heads;
+    const key = scratch.key.heads;
+    options.queryNorm?.forward(query, query);
+    options.keyNorm?.forward(key, key);
+    rope(query, positions, { ...this.#rope, out: query });
+    rope(key, positions, { ...this.#rope, out: cache.keys.slice(start, end) });
+    attention(query, cache.keys.slice(0, end), cache.values.slice(0, end), {
+      ...this.#run,
+      causal: true,
+      ...(options.window ? { window: options.window } : {}),
+      out: scratch.mixed.heads,
+    });
+    return options.output.forward(scratch.mixed.rows, out);
+  }
+
+  dispose(): void {
+    const { query, key, value, output, queryNorm, keyNorm } = this.options;
+    for (const part of [query, key, value, output, queryNorm, keyNorm]) part?.dispose();
+  }
+}

@@ -1,0 +1,265 @@
+import { argumentError } from '../errors.js';
+import type { Tokenizer } from '../io/index.js';
+import { embedding } from '../ops/embedding/embedding.js';
+import type { QuantizedTensor } from '../quantized_tensor.js';
+import { type RunOptions, sequence } from '../run.js';
+import { Tensor } from '../tensor.js';
+import type { ModelConfig } from './config.js';
+import { type DecoderLayer, StepMemory } from './decoder_layer.js';
+import { type GenerateOptions, Generation } from './generation.js';
+import { KVCache, type KVCacheOptions } from './kv_cache.js';
+import type { Linear } from './linear.js';
+import type { RMSNorm } from './rms_norm.js';
+
+/** The parts of a {@link Decoder}; it disposes of them all. */
+export interface DecoderParts {
+  /** [vocabulary, hidden] */
+  embedding: QuantizedTensor;
+  layers: readonly DecoderLayer[];
+  norm: RMSNorm;
+  /** hidden -> vocabulary */
+  output: Linear;
+}
+
+/** Options of {@link Decoder}. */
+export interface DecoderOptions extends RunOptions {
+  tokenizer?: Tokenizer | undefined;
+  /** Tokens that a cache of this decoder holds by default. */
+  contextLength?: number;
+  /** Called by {@link Decoder.dispose}, e.g. to close the file that the weights lie in. */
+  onDispose?: () => void;
+}
+
+/** Options of {@link Decoder.forward}. */
+export interface ForwardOptions {
+  /** Where the tokens before these stand, and where these are added; default: none before, kept nowhere. */
+  cache?: KVCache;
+  /** Logits after the last token (default), or after each. */
+  logits?: 'last' | 'all';
+  /** Where to write the logits: [vocabulary] for `'last'`, [tokens, vocabulary] for `'all'`. */
+  out?: Tensor<'f32'>;
+}
+
+// Tokens of a prompt computed at once: weights are read once for all of them, and the memory of a step grows with
+// them (256 tokens of an 8-billion-parameter model: 60 MB).
+const chunkTokens = 256;
+
+/**
+ * A llama-family language model: tokens in, logits out.
+ *
+ * @example
+ * ```ts
+ * const decoder = await load('model.gguf');
+ * const cache = decoder.createCache();
+ * const logits = decoder.forward(decoder.tokenizer.encode('Once upon'), { cache }); // [vocabulary]
+ * for await (const text of decoder.generate('Once upon a time')) process.stdout.write(text);
+ * decoder.dispose();
+ * ```
+ */
+export class Decoder {
+  readonly tokenizer: Tokenizer | undefined;
+  readonly contextLength: number;
+  readonly #options: DecoderOptions;
+  readonly #memory: StepMemory[] = [];
+  #disposed = false;
+
+  constructor(
+    readonly config: ModelConfig,
+    readonly parts: DecoderParts,
+    options: DecoderOptions = {},
+  ) {
+    this.#options = options;
+    this.tokenizer = options.tokenizer;
+    const { contextLength = Math.min(config.contextLength, 4096) } = options;
+    if (!Number.isInteger(contextLength) || contextLength < 1 || contextLength > config.contextLength) {
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `Decoder: contextLength is ${contextLength}, expected 1 to ${config.contextLength} (= config.contextLength)`,
+      );
+    }
+    this.contextLength = contextLength;
+  }
+
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
+  /** A cache of this decoder's shape, for {@link contextLength} tokens if not told otherwise. */
+  createCache(options: Partial<Pick<KVCacheOptions, 'capacity' | 'dtype'>> = {}): KVCache {
+    this.#check('createCache');
+    const { numKvHeads, headDim, valueDim } = this.config;
+    const { capacity = this.contextLength, dtype = 'f32' } = options;
+    const numLayers = this.parts.layers.length;
+    if (!Number.isInteger(capacity) || capacity < 1 || capacity > this.config.contextLength) {
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `Decoder: a cache for ${capacity} tokens, expected 1 to ${this.config.contextLength} (= config.contextLength)`,
+      );
+    }
+    return new KVCache({ numLayers, numKvHeads, headDim, valueDim, capacity, dtype });
+  }
+
+  /**
+   * Logits after `tokens`, which follow those in the cache.
+   *
+   * @returns `out`, or a new tensor [vocabulary] (`'last'`) or [tokens, vocabulary] (`'all'`)
+   * @throws `BL_OUT_OF_RANGE` for token ids outside the vocabulary or more tokens than the cache has room for,
+   *   before anything is computed
+   */
+  forward(tokens: ArrayLike<number>, options: ForwardOptions = {}): Tensor<'f32'> {
+    const steps = this.#plan(tokens, options);
+    try {
+      for (const step of steps.chunks) {
+        step.compute();
+        step.commit();
+      }
+    } finally {
+      steps.release();
+    }
+    return steps.logits;
+  }
+
+  /** {@link forward} on a worker thread: one visit per 256 tokens. */
+  async forwardAsync(
+    tokens: ArrayLike<number>,
+    options: ForwardOptions & { signal?: AbortSignal } = {},
+  ): Promise<Tensor<'f32'>> {
+    const { signal, ...rest } = options;
+    const steps = this.#plan(tokens, rest);
+    try {
+      for (const step of steps.chunks) {
+        await sequence(step.compute, signal === undefined ? {} : { signal });
+        step.commit();
+      }
+    } finally {
+      steps.release();
+    }
+    return steps.logits;
+  }
+
+  /**
+   * Text that follows `prompt`, piece by piece: `for await (const text of decoder.generate('Once'))`.
+   * See {@link Generation} for statistics and token ids.
+   */
+  generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
+    this.#check('generate');
+    return new Generation(this, prompt, options);
+  }
+
+  /** Lets go of weights, tokenizer and file. Calls that are running keep what they need until they are done. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const { embedding: table, layers, norm, output } = this.parts;
+    table.dispose();
+    for (const layer of layers) layer.dispose();
+    norm.dispose();
+    output.dispose();
+    this.#memory.length = 0;
+    this.#options.onDispose?.();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #check(what: string): void {
+    if (this.#disposed) throw argumentError('BL_DETACHED', `Decoder: ${what} after dispose()`);
+  }
+
+  /** Checks everything, takes memory and cache, and cuts the tokens into chunks. */
+  #plan(tokens: ArrayLike<number>, options: ForwardOptions) {
+    this.#check('forward');
+    const ids = this.#ids(tokens);
+    const { logits: which = 'last' } = options;
+    const cache = options.cache ?? this.createCache({ capacity: ids.length });
+    if (cache.numLayers !== this.parts.layers.length) {
+      throw argumentError(
+        'BL_INVALID_SHAPE',
+        `Decoder: cache.numLayers is ${cache.numLayers}, expected ${this.parts.layers.length}`,
+      );
+    }
+    cache.need(ids.length);
+    const logits = this.#logits(which, ids.length, options.out);
+    const releaseCache = cache.acquire();
+    const memory = this.#takeMemory(Math.min(ids.length, chunkTokens));
+    const chunks: { compute: () => void; commit: () => void }[] = [];
+    for (let first = 0; first < ids.length; first += chunkTokens) {
+      const part = ids.slice(first, first + chunkTokens);
+      const isLast = first + part.length === ids.length;
+      const target =
+        which === 'all' ? logits.slice(first, first + part.length) : isLast ? logits : undefined;
+      chunks.push({
+        compute: () => this.#step(part, cache, memory, target),
+        commit: () => cache.advance(part.length),
+      });
+    }
+    const release = (): void => {
+      releaseCache();
+      if (cache !== options.cache) cache.dispose();
+      if (!this.#disposed) this.#memory.push(memory);
+    };
+    return { chunks, logits, release };
+  }
+
+  #step(ids: readonly number[], cache: KVCache, memory: StepMemory, logits?: Tensor<'f32'>): void {
+    const { embedding: table, layers, norm, output } = this.parts;
+    const start = cache.length;
+    const tensors = memory.prepare(ids, start);
+    const { isa, threads } = this.#options;
+    embedding(table, tensors.ids, {
+      ...(isa === undefined ? {} : { isa }),
+      ...(threads === undefined ? {} : { threads }),
+      out: tensors.residual,
+    });
+    for (const [i, layer] of layers.entries()) layer.forward(tensors, cache.layer(i), start);
+    if (logits === undefined) return;
+    if (logits.rank === 2) {
+      output.forward(norm.forward(tensors.residual, tensors.normed), logits);
+    } else {
+      norm.forward(tensors.lastResidual, tensors.lastNormed);
+      output.forward(tensors.lastNormed, logits.reshape([1, logits.size]));
+    }
+  }
+
+  #ids(tokens: ArrayLike<number>): number[] {
+    const { vocabSize } = this.config;
+    const ids = Array.from(tokens);
+    if (ids.length === 0) {
+      throw argumentError('BL_INVALID_ARGUMENT', 'Decoder: tokens is empty, expected at least one');
+    }
+    const bad = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (bad < 0) return ids;
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `Decoder: tokens[${bad}] is ${ids[bad]}, expected 0 to ${vocabSize - 1}`,
+    );
+  }
+
+  #logits(which: string, count: number, out: Tensor<'f32'> | undefined): Tensor<'f32'> {
+    if (which !== 'last' && which !== 'all') {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `Decoder: logits is ${JSON.stringify(which)}, expected last or all`,
+      );
+    }
+    const { vocabSize } = this.config;
+    const shape = which === 'last' ? [vocabSize] : [count, vocabSize];
+    if (out === undefined) return Tensor.zeros('f32', shape);
+    if (out.dtype !== 'f32' || out.shape.join() !== shape.join() || !out.contiguous) {
+      throw argumentError(
+        'BL_INVALID_SHAPE',
+        `Decoder: out is ${out.dtype} [${out.shape}], expected contiguous f32 [${shape}]`,
+      );
+    }
+    return out;
+  }
+
+  /** Memory for a step that no running step uses: one sync and several async ones may be on their way. */
+  #takeMemory(rows: number): StepMemory {
+    const at = this.#memory.findIndex((memory) => memory.rows >= rows);
+    if (at >= 0) return this.#memory.splice(at, 1)[0] as StepMemory;
+    this.#memory.length = 0; // all too small
+    return new StepMemory(this.config, rows);
+  }
+}

@@ -1,0 +1,25 @@
+/**
+ * Language models of the llama family: layers, loading, generation.
+ *
+ * @packageDocumentation
+ */
+export { Attention, type AttentionOptions, type AttentionScratch, type AttentionStep } from './attention.js';
+export type { Architecture, ModelConfig } from './config.js';
+export { Decoder, type DecoderOptions, type DecoderParts, type ForwardOptions } from './decoder.js';
+export { DecoderLayer } from './decoder_layer.js';
+export {
+  type FinishReason,
+  type GenerateOptions,
+  type Generation,
+  type GenerationStats,
+} from './generation.js';
+export { KVCache, type KVCacheOptions, type LayerCache } from './kv_cache.js';
+export { type Activations, Linear, type LinearOptions } from './linear.js';
+export { type LoadOptions, load, type Progress } from './load.js';
+export { MLP, type MLPScratch } from './mlp.js';
+export type { ModelSource } from './model_source.js';
+export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.js';
+export { type QuantizeModelOptions, quantizeModel } from './quantize_model.js';
+export { type RequantizeOptions, requantize } from './requantize.js';
+export { RMSNorm, type RMSNormOptions } from './rms_norm.js';
+export type { RopeConfig } from './rope_config.js';

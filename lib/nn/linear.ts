@@ -1,0 +1,98 @@
+import { argumentError } from '../errors.js';
+import { type Compute, matmul, matmulKernel } from '../ops/matmul/matmul.js';
+import type { QuantizedTensor } from '../quantized_tensor.js';
+import type { RunOptions } from '../run.js';
+import { type FloatDType, Tensor } from '../tensor.js';
+
+/**
+ * In what activations are multiplied: `'f32'`; `'i8'`, int8 with a scale per 32, where the weight format has integer
+ * codes; `'auto'`: bitloom's choice, which is `'i8'` for such formats and f32 for the others.
+ */
+export type Activations = 'auto' | 'f32' | 'i8';
+
+/** Options of {@link Linear}. */
+export interface LinearOptions extends RunOptions {
+  /** [N] */
+  bias?: Tensor<'f32'> | undefined;
+  /** Default: `'auto'`. */
+  activations?: Activations;
+}
+
+/** The product that `activations` stands for; throws `BL_INVALID_ARGUMENT` for another word. */
+export function computeOf(activations: Activations = 'auto'): Compute {
+  if (activations === 'f32') return 'f32';
+  // matmul itself takes f32 where codes are no integers.
+  if (activations === 'auto' || activations === 'i8') return 'i8';
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `Linear: activations is ${JSON.stringify(activations)}, expected auto, f32 or i8`,
+  );
+}
+
+/**
+ * `y = x W^T + bias`.
+ *
+ * @example
+ * ```ts
+ * const layer = new Linear(quantize(weights, 'u4_g128')); // [N, K]
+ * const y = layer.forward(x); // [M, K] -> [M, N]
+ * ```
+ */
+export class Linear {
+  readonly bias: Tensor<'f32'> | undefined;
+  readonly compute: Compute;
+  readonly #run: RunOptions;
+
+  /** @param weight [N, K] in any format; the layer does not own it, but {@link dispose} lets go of it. */
+  constructor(
+    readonly weight: QuantizedTensor,
+    options: LinearOptions = {},
+  ) {
+    const { bias, activations, ...run } = options;
+    if (bias !== undefined && (bias.rank !== 1 || bias.shape[0] !== weight.rows)) {
+      throw argumentError(
+        'BL_INVALID_SHAPE',
+        `Linear: bias has shape [${bias.shape}], expected [${weight.rows}] (= weight.rows)`,
+      );
+    }
+    this.bias = bias;
+    this.compute = computeOf(activations);
+    this.#run = run;
+  }
+
+  get inFeatures(): number {
+    return this.weight.cols;
+  }
+
+  get outFeatures(): number {
+    return this.weight.rows;
+  }
+
+  /**
+   * @param x [..., M, K]
+   * @returns [..., M, N]: `out`, or a new f32 tensor
+   */
+  forward<D extends FloatDType = 'f32'>(x: Tensor<FloatDType>, out?: Tensor<D>): Tensor<D> {
+    return matmul<D>(x, this.weight, {
+      ...this.#run,
+      compute: this.compute,
+      ...(this.bias === undefined ? {} : { bias: this.bias }),
+      ...(out === undefined ? {} : { out }),
+    });
+  }
+
+  /** Name of the kernel that {@link forward} runs for `rows` rows of f32. */
+  kernel(rows = 1): string | undefined {
+    const a = Tensor.zeros('f32', [rows, this.inFeatures]);
+    const c = Tensor.zeros('f32', [rows, this.outFeatures]);
+    const name = matmulKernel(a, this.weight, { ...this.#run, compute: this.compute, out: c });
+    a.dispose();
+    c.dispose();
+    return name;
+  }
+
+  dispose(): void {
+    this.weight.dispose();
+    this.bias?.dispose();
+  }
+}

@@ -1,0 +1,226 @@
+import { argumentError } from '../errors.js';
+import type { Format } from '../generated.js';
+import { type GGUFFile, readGGUF, type Tokenizer, tokenizerFromGGUF } from '../io/index.js';
+import type { QuantizeMethod } from '../ops/quantize/quantize.js';
+import { formatInfo, type QuantizedTensor } from '../quantized_tensor.js';
+import type { RunOptions } from '../run.js';
+import { Attention } from './attention.js';
+import { type ModelConfig, readConfig } from './config.js';
+import { Decoder } from './decoder.js';
+import { DecoderLayer } from './decoder_layer.js';
+import { type Activations, computeOf, Linear } from './linear.js';
+import { MLP } from './mlp.js';
+import { type ModelSource, openSource } from './model_source.js';
+import { checkLayerCount, type MatrixLoader, ModelTensors } from './model_tensors.js';
+import { requantize, rowsFit } from './requantize.js';
+import { RMSNorm } from './rms_norm.js';
+import { storedShape } from './stored_tensor.js';
+
+/** How far {@link load} or `quantizeModel` is. */
+export interface Progress {
+  /** Tensor that is done. */
+  tensor: string;
+  /** Weights done and in all. */
+  done: number;
+  total: number;
+}
+
+/** Options of {@link load}. */
+export interface LoadOptions extends RunOptions {
+  /** Quantizes matrices to this format on the way; those whose rows do not fit its blocks stay as they are. */
+  format?: Format;
+  /** How to quantize. Default: `'minmax'`. */
+  method?: QuantizeMethod;
+  /** Table of the cb<bits> formats. */
+  codebook?: Float32Array | readonly number[];
+  /** Default: `'auto'`; see {@link Linear}. */
+  activations?: Activations;
+  /** Tokens a cache holds by default. Default: the model's own context, at most 4096. */
+  contextLength?: number;
+  /** Called when a matrix is ready. */
+  onProgress?: (progress: Progress) => void;
+  signal?: AbortSignal;
+}
+
+/**
+ * Loads a llama-family model (llama 2 and 3, mistral, qwen2, qwen3) from a GGUF file. The file is mapped, and weights
+ * are used where they lie: loading reads the header only. With `format` the weights are decoded and encoded anew into
+ * memory, a few rows at a time.
+ *
+ * @throws BitloomError `BL_INVALID_FILE` for missing or misshapen tensors and metadata that can not be, `BL_UNSUPPORTED`
+ *   for other architectures and tensor types, `BL_NOT_FOUND` without such a file
+ *
+ * @example
+ * ```ts
+ * const decoder = await load('model.gguf', { format: 'u4_g128' });
+ * for await (const text of decoder.generate('Once upon a time')) process.stdout.write(text);
+ * ```
+ */
+export async function load(from: ModelSource, options: LoadOptions = {}): Promise<Decoder> {
+  if (options.format !== undefined) formatInfo(options.format);
+  computeOf(options.activations);
+  const { source, close } = openSource(from);
+  const made: QuantizedTensor[] = [];
+  try {
+    const file = readGGUF(source);
+    const config = readConfig(file);
+    checkLayerCount(config, file);
+    const tensors = new ModelTensors(file, matrixLoader(options, countWeights(file), made));
+    const decoder = await build(tensors, config, options, readTokenizer(file), close);
+    tensors.checkAllRead();
+    return decoder;
+  } catch (error) {
+    for (const tensor of made) tensor.dispose();
+    close();
+    throw error;
+  }
+}
+
+function readTokenizer(file: GGUFFile): Tokenizer | undefined {
+  return file.metadata.has('tokenizer.ggml.model') ? tokenizerFromGGUF(file) : undefined;
+}
+
+/** Weights in all matrices of the file. */
+function countWeights(file: GGUFFile): number {
+  let count = 0;
+  for (const tensor of file.tensors.values()) {
+    const [rows, cols, ...others] = storedShape(file, tensor);
+    if (rows !== undefined && cols !== undefined && others.length === 0) count += rows * cols;
+  }
+  return count;
+}
+
+function matrixLoader(
+  options: LoadOptions,
+  total: number,
+  made: QuantizedTensor[],
+): MatrixLoader {
+  let done = 0;
+  return async (name, stored) => {
+    const { format, method, codebook, signal, isa, threads } = options;
+    signal?.throwIfAborted();
+    let matrix = stored;
+    if (format !== undefined && format !== stored.format && rowsFit(format, stored.cols)) {
+      matrix = await requantize(stored, format, {
+        ...(method === undefined ? {} : { method }),
+        ...(codebook === undefined ? {} : { codebook }),
+        ...(signal === undefined ? {} : { signal }),
+        ...runOptions({ isa, threads }),
+      });
+      made.push(matrix);
+    }
+    done += stored.rows * stored.cols;
+    options.onProgress?.({ tensor: name, done, total });
+    return matrix;
+  };
+}
+
+function runOptions({ isa, threads }: { isa?: RunOptions['isa']; threads?: number | undefined }): RunOptions {
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 256)) {
+    throw argumentError('BL_INVALID_ARGUMENT', `load: threads is ${threads}, expected 1 to 256`);
+  }
+  return { ...(isa === undefined ? {} : { isa }), ...(threads === undefined ? {} : { threads }) };
+}
+
+async function build(
+  tensors: ModelTensors,
+  config: ModelConfig,
+  options: LoadOptions,
+  tokenizer: Tokenizer | undefined,
+  onDispose: () => void,
+): Promise<Decoder> {
+  const { activations = 'auto', contextLength } = options;
+  const run = runOptions(options);
+  const { hiddenSize, vocabSize, epsilon } = config;
+  const norm = (name: string): RMSNorm =>
+    new RMSNorm(tensors.vector(`${name}.weight`, hiddenSize, 'embedding_length'), { epsilon, ...run });
+  const embedding = await tensors.matrix(
+    'token_embd.weight',
+    [vocabSize, hiddenSize],
+    'vocabulary, embedding_length',
+  );
+  // Without a matrix of its own the output is the embedding's: tied.
+  const head = tensors.has('output.weight')
+    ? await tensors.matrix('output.weight', [vocabSize, hiddenSize], 'vocabulary, embedding_length')
+    : embedding;
+  const headBias = tensors.optionalVector('output.bias', vocabSize, 'vocabulary');
+  const freqFactors = tensors.optionalVector(
+    'rope_freqs.weight',
+    config.rope.rotaryDim / 2,
+    'rope.dimension_count / 2',
+  );
+  const layers: DecoderLayer[] = [];
+  for (let i = 0; i < config.numLayers; i++) {
+    layers.push(await buildLayer(tensors, config, i, { norm, activations, run, freqFactors }));
+  }
+  return new Decoder(
+    config,
+    {
+      embedding,
+      layers,
+      norm: norm('output_norm'),
+      output: new Linear(head, { bias: headBias, activations, ...run }),
+    },
+    {
+      tokenizer,
+      onDispose,
+      ...run,
+      ...(contextLength === undefined ? {} : { contextLength }),
+    },
+  );
+}
+
+interface LayerContext {
+  norm: (name: string) => RMSNorm;
+  activations: Activations;
+  run: RunOptions;
+  freqFactors: ReturnType<ModelTensors['optionalVector']>;
+}
+
+async function buildLayer(
+  tensors: ModelTensors,
+  config: ModelConfig,
+  index: number,
+  { norm, activations, run, freqFactors }: LayerContext,
+): Promise<DecoderLayer> {
+  const { hiddenSize, intermediateSize, numHeads, numKvHeads, headDim, valueDim } = config;
+  const linear = async (name: string, rows: number, cols: number, meaning: string): Promise<Linear> => {
+    const full = `blk.${index}.${name}`;
+    const weight = await tensors.matrix(`${full}.weight`, [rows, cols], meaning);
+    const bias = tensors.optionalVector(`${full}.bias`, rows, meaning.split(',')[0] as string);
+    return new Linear(weight, { bias, activations, ...run });
+  };
+  const headNorm = (name: string): RMSNorm | undefined => {
+    const full = `blk.${index}.${name}.weight`;
+    const weight = tensors.optionalVector(full, headDim, 'attention.key_length');
+    return weight && new RMSNorm(weight, { epsilon: config.epsilon, ...run });
+  };
+  const hidden = 'embedding_length';
+  const attention = new Attention({
+    query: await linear('attn_q', numHeads * headDim, hiddenSize, `heads * key_length, ${hidden}`),
+    key: await linear('attn_k', numKvHeads * headDim, hiddenSize, `kv heads * key_length, ${hidden}`),
+    value: await linear('attn_v', numKvHeads * valueDim, hiddenSize, `kv heads * value_length, ${hidden}`),
+    output: await linear('attn_output', hiddenSize, numHeads * valueDim, `${hidden}, heads * value_length`),
+    queryNorm: headNorm('attn_q_norm'),
+    keyNorm: headNorm('attn_k_norm'),
+    numHeads,
+    numKvHeads,
+    rope: config.rope,
+    freqFactors,
+    window: config.window,
+    ...run,
+  });
+  const mlp = new MLP(
+    await linear('ffn_gate', intermediateSize, hiddenSize, `feed_forward_length, ${hidden}`),
+    await linear('ffn_up', intermediateSize, hiddenSize, `feed_forward_length, ${hidden}`),
+    await linear('ffn_down', hiddenSize, intermediateSize, `${hidden}, feed_forward_length`),
+    run,
+  );
+  return new DecoderLayer(
+    norm(`blk.${index}.attn_norm`),
+    attention,
+    norm(`blk.${index}.ffn_norm`),
+    mlp,
+    run,
+  );
+}

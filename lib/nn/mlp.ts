@@ -1,0 +1,52 @@
+import { argumentError } from '../errors.js';
+import { swiglu } from '../ops/elementwise/swiglu.js';
+import type { RunOptions } from '../run.js';
+import type { FloatDType, Tensor } from '../tensor.js';
+import type { Linear } from './linear.js';
+
+/** Where {@link MLP.forward} puts its intermediate values: [M, intermediate] each. */
+export interface MLPScratch {
+  gate: Tensor<'f32'>;
+  up: Tensor<'f32'>;
+}
+
+/** The gated MLP of the llama family: `down(silu(gate(x)) * up(x))` (Shazeer 2020, SwiGLU). */
+export class MLP {
+  constructor(
+    readonly gate: Linear,
+    readonly up: Linear,
+    readonly down: Linear,
+    private readonly run: RunOptions = {},
+  ) {
+    const sizes: [string, number, number, string][] = [
+      ['up.inFeatures', up.inFeatures, gate.inFeatures, 'gate.inFeatures'],
+      ['up.outFeatures', up.outFeatures, gate.outFeatures, 'gate.outFeatures'],
+      ['down.inFeatures', down.inFeatures, gate.outFeatures, 'gate.outFeatures'],
+    ];
+    for (const [name, actual, expected, source] of sizes) {
+      if (actual !== expected) {
+        throw argumentError(
+          'BL_INVALID_SHAPE',
+          `MLP: ${name} is ${actual}, expected ${expected} (= ${source})`,
+        );
+      }
+    }
+  }
+
+  /**
+   * @param x [M, hidden]
+   * @returns [M, hidden]: `out` (not x), or a new f32 tensor
+   */
+  forward(x: Tensor<FloatDType>, out?: Tensor<'f32'>, scratch?: MLPScratch): Tensor<'f32'> {
+    const gate = this.gate.forward(x, scratch?.gate);
+    const up = this.up.forward(x, scratch?.up);
+    swiglu(gate, up, { ...this.run, out: gate });
+    return this.down.forward(gate, out);
+  }
+
+  dispose(): void {
+    this.gate.dispose();
+    this.up.dispose();
+    this.down.dispose();
+  }
+}

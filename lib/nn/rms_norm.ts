@@ -1,0 +1,41 @@
+import { rmsNorm } from '../ops/norm/rms_norm.js';
+import type { RunOptions } from '../run.js';
+import type { FloatDType, Tensor } from '../tensor.js';
+
+/** Options of {@link RMSNorm}. */
+export interface RMSNormOptions extends RunOptions {
+  /** Default: 1e-5. */
+  epsilon?: number;
+}
+
+/** `y = x / sqrt(mean(x^2) + epsilon) * weight` over the last axis. */
+export class RMSNorm {
+  readonly epsilon: number;
+  readonly #run: RunOptions;
+
+  /** @param weight [D] */
+  constructor(
+    readonly weight: Tensor<FloatDType>,
+    options: RMSNormOptions = {},
+  ) {
+    const { epsilon = 1e-5, ...run } = options;
+    this.epsilon = epsilon;
+    this.#run = run;
+  }
+
+  /**
+   * @param x [..., D]
+   * @returns [..., D]: `out` (may be x), or a new f32 tensor
+   */
+  forward<D extends FloatDType = 'f32'>(x: Tensor<FloatDType>, out?: Tensor<D>): Tensor<D> {
+    return rmsNorm<D>(x, this.weight, {
+      ...this.#run,
+      epsilon: this.epsilon,
+      ...(out === undefined ? {} : { out }),
+    });
+  }
+
+  dispose(): void {
+    this.weight.dispose();
+  }
+}

@@ -1,0 +1,172 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { attention, attentionAsync, type FloatDType, type Isa, Tensor } from '../../lib/index.js';
+import { type AttentionShape, attentionReference } from '../reference/attention.js';
+import { epsilon, floatTypes, isas, strided, worst } from '../reference/op_checks.js';
+import { firstDifference, gaussian } from '../reference/random.js';
+
+function tensors(shape: AttentionShape, dtype: FloatDType, seed = 1, gaps: number[] = []) {
+  const { queries, keys, heads, kvHeads, headDim, valueDim } = shape;
+  const make = (sizes: number[], salt: number) =>
+    strided(dtype, gaussian(sizes.reduce((a, b) => a * b), seed + salt), sizes, gaps);
+  return {
+    q: make([queries, heads, headDim], 0),
+    k: make([keys, kvHeads, headDim], 1),
+    v: make([keys, kvHeads, valueDim], 2),
+  };
+}
+
+/**
+ * Error allowed per value, in units of the largest |v|. scalar: double, one rounding at the end. SIMD: a
+ * score is off by about headDim / 2 roundings of f32, which moves a weight by as much relatively.
+ */
+function bound(isa: Isa, headDim: number, values: number[], dtype: FloatDType): number {
+  const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-30);
+  const f32 = isa === 'scalar' ? 1 : 16 + headDim / 2;
+  return largest * (f32 * epsilon.f32 + epsilon[dtype] / 2);
+}
+
+describe('attention', () => {
+  it.each(floatTypes)('matches the formula for all shapes in %s', (dtype) => {
+    fc.assert(
+      fc.property(
+        fc.record({
+          queries: fc.integer({ min: 0, max: 36 }),
+          extra: fc.integer({ min: 0, max: 100 }),
+          kvHeads: fc.integer({ min: 1, max: 2 }),
+          group: fc.integer({ min: 0, max: 9 }),
+          headDim: fc.integer({ min: 1, max: 70 }),
+          valueDim: fc.integer({ min: 0, max: 70 }),
+          causal: fc.boolean(),
+          window: fc.constantFrom(0, 1, 5, 64, 1000),
+          scale: fc.constantFrom(undefined, 0.05, -0.1),
+          gaps: fc.constantFrom([], [2, 3, 0], [5, 0, 1]),
+          isa: fc.constantFrom(...isas),
+          seed: fc.integer(),
+        }),
+        ({ queries, extra, kvHeads, group, headDim, valueDim, causal, isa, seed, gaps, ...rest }) => {
+          const keys = Math.max(1, queries + extra);
+          const shape = { queries, keys, heads: kvHeads * group, kvHeads, headDim, valueDim };
+          const { q, k, v } = tensors(shape, dtype, seed, gaps);
+          const window = causal ? rest.window : 0;
+          const options = {
+            causal,
+            window,
+            ...(rest.scale === undefined ? {} : { scale: rest.scale }),
+          };
+          const values = v.toArray();
+          const expected = attentionReference(q.toArray(), k.toArray(), values, shape, options);
+          const sizes = [queries, shape.heads, valueDim];
+          const out = strided(dtype, new Float32Array(queries * shape.heads * valueDim), sizes, [1, 2, 1]);
+          const actual = attention(q, k, v, { ...options, isa, out }).toArray();
+          expect(worst(actual, expected, bound(isa, headDim, values, dtype), 0)).toBeLessThanOrEqual(1);
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+
+  it.each([64, 128, 80])('stays within its bound over long contexts, headDim %i', (headDim) => {
+    const shape = { queries: 2, keys: 900, heads: 8, kvHeads: 2, headDim, valueDim: headDim };
+    const { q, k, v } = tensors(shape, 'f32', 3);
+    const expected = attentionReference(q.data, k.data, v.data, shape, { causal: true });
+    for (const isa of isas) {
+      const actual = attention(q, k, v, { causal: true, isa }).data;
+      const limit = bound(isa, headDim, v.toArray(), 'f32');
+      expect(worst(actual, expected, limit, 0)).toBeLessThanOrEqual(1);
+    }
+  });
+
+  it('holds large scores: one key takes all', () => {
+    const shape = { queries: 3, keys: 100, heads: 2, kvHeads: 1, headDim: 20, valueDim: 20 };
+    const { q, k, v } = tensors(shape, 'f32');
+    const expected = attentionReference(q.data, k.data, v.data, shape, { scale: 1000 });
+    for (const isa of isas) {
+      const actual = attention(q, k, v, { scale: 1000, isa }).data;
+      expect(worst(actual, expected, 1e-3, 0)).toBeLessThanOrEqual(1);
+    }
+  });
+
+  it('gives equal bits on any thread count, async, and for cache views with room', async () => {
+    const shape = { queries: 37, keys: 130, heads: 12, kvHeads: 4, headDim: 24, valueDim: 40 };
+    const { q, k, v } = tensors(shape, 'f16');
+    const room = tensors(shape, 'f16', 1, [1000, 8, 0]);
+    for (const isa of isas) {
+      const options = { causal: true, window: 90, isa };
+      const expected = attention(q, k, v, { ...options, threads: 1 });
+      for (const threads of [2, 3, 7]) {
+        const actual = attention(q, k, v, { ...options, threads });
+        expect(firstDifference(actual.bytes, expected.bytes)).toBe(-1);
+      }
+      expect(firstDifference((await attentionAsync(q, k, v, options)).bytes, expected.bytes)).toBe(-1);
+      const viewed = attention(room.q, room.k, room.v, options);
+      expect(firstDifference(viewed.bytes, expected.bytes)).toBe(-1);
+    }
+  });
+
+  it('takes q and output of other dtypes than the cache', () => {
+    const shape = { queries: 2, keys: 9, heads: 4, kvHeads: 2, headDim: 16, valueDim: 8 };
+    const { k, v } = tensors(shape, 'bf16');
+    const { q } = tensors(shape, 'f32');
+    const expected = attentionReference(q.data, k.toArray(), v.toArray(), shape);
+    for (const isa of isas) {
+      const out = Tensor.zeros('f16', [2, 4, 8]);
+      expect(attention(q, k, v, { isa, out })).toBe(out);
+      expect(worst(out.toArray(), expected, bound(isa, 16, v.toArray(), 'f16'), 0)).toBeLessThanOrEqual(1);
+    }
+  });
+
+  it('never lets an unseen key touch a result, even NaN', () => {
+    const shape = { queries: 40, keys: 140, heads: 3, kvHeads: 1, headDim: 18, valueDim: 21 };
+    const { q, k, v } = tensors(shape, 'f32');
+    const options = { causal: true, window: 70 };
+    for (const isa of isas) {
+      const clean = attention(q, k, v, { ...options, isa });
+      const dirtyK = new Tensor('f32', k.data.slice(), k.shape);
+      const dirtyV = new Tensor('f32', v.data.slice(), v.shape);
+      // Key 139 is seen by the last query only, key 31 by query 0 only: its window is keys 31 to 100.
+      for (const key of [139, 31, 0]) {
+        dirtyK.data.fill(Number.NaN, key * 18, (key + 1) * 18);
+        dirtyV.data.fill(Number.NaN, key * 21, (key + 1) * 21);
+      }
+      const dirty = attention(q, dirtyK, dirtyV, { ...options, isa }).data;
+      const row = 3 * 21;
+      expect(firstDifference(dirty.subarray(row, 39 * row), clean.data.subarray(row, 39 * row))).toBe(-1);
+      expect(dirty.subarray(0, row).every(Number.isNaN)).toBe(true);
+      expect(dirty.subarray(39 * row).every(Number.isNaN)).toBe(true);
+    }
+  });
+
+  it('follows the formula for infinities, NaN, denormals and zeros', () => {
+    const { POSITIVE_INFINITY: inf, NEGATIVE_INFINITY: minus, NaN: nan } = Number;
+    const tiny = 2 ** -149;
+    const cases: [string, number[], number[], number[]][] = [
+      // name, scores (headDim 1, q 1, scale 1), values, expected
+      ['-infinity excludes a key', [0, minus, 0], [1, 5, 3], [2]],
+      ['only -infinity', [minus, minus], [1, 2], [nan]],
+      ['+infinity', [inf, 0], [1, 2], [nan]],
+      ['NaN score', [nan, 0], [1, 2], [nan]],
+      ['excluded infinite value', [0, minus], [1, inf], [nan]],
+      ['infinite value', [0, 0], [1, inf], [inf]],
+      ['zeros', [0, 0], [0, 0], [0]],
+      ['denormal values', [0, 0], [3 * tiny, 5 * tiny], [4 * tiny]],
+      ['tie', [7, 7, 7, 7], [1, 2, 3, 4], [2.5]],
+    ];
+    for (const isa of isas) {
+      for (const [name, scores, values, expected] of cases) {
+        // A whole block of -infinity before must change nothing but the all-excluded case.
+        for (const before of [0, 64, 100]) {
+          const keys = before + scores.length;
+          const k = new Tensor('f32', [...Array<number>(before).fill(minus), ...scores], [keys, 1, 1]);
+          const v = new Tensor('f32', [...Array<number>(before).fill(9), ...values], [keys, 1, 1]);
+          const q = new Tensor('f32', [1], [1, 1, 1]);
+          expect([name, isa, ...attention(q, k, v, { scale: 1, isa }).toArray()]).toEqual([
+            name,
+            isa,
+            ...expected,
+          ]);
+        }
+      }
+    }
+  });
+});
