@@ -159,6 +159,7 @@ export class Decoder {
     this.#options.onDispose?.();
   }
 
+  /** {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

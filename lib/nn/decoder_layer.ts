@@ -125,6 +125,7 @@ export class DecoderLayer {
     add(residual, delta, { ...this.run, out: residual });
   }
 
+  /** Lets go of the weights. */
   dispose(): void {
     this.attentionNorm.dispose();
     this.attention.dispose();

@@ -168,6 +168,7 @@ export class KVCache {
     }
   }
 
+  /** {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -91,6 +91,7 @@ export class Linear {
     return name;
   }
 
+  /** Lets go of the weights. */
   dispose(): void {
     this.weight.dispose();
     this.bias?.dispose();

@@ -35,6 +35,7 @@ export class RMSNorm {
     });
   }
 
+  /** Lets go of the weights. */
   dispose(): void {
     this.weight.dispose();
   }

@@ -48,7 +48,7 @@ describe('attention', () => {
           causal: fc.boolean(),
           window: fc.constantFrom(0, 1, 5, 64, 1000),
           scale: fc.constantFrom(undefined, 0.05, -0.1),
-          gaps: fc.constantFrom([], [2, 3, 0], [5, 0, 1]),
+          gaps: fc.constantFrom<number[]>([], [2, 3, 0], [5, 0, 1]),
           isa: fc.constantFrom(...isas),
           seed: fc.integer(),
         }),
