@@ -21,7 +21,12 @@ from tokenizer import Tokenizer
 from train import HELD_OUT_SEED, held_out_loss
 
 HERE = pathlib.Path(__file__).parent
-PROMPTS = ["Once upon a time", "One day, a curious fox named Pip"]
+# Prompts that settle the plot: where the grammar throws dice, logits lie close together, and a
+# rounding error could turn the choice.
+PROMPTS = [
+    "Once upon a time, a brave boy named Tom wanted to build a tent.",
+    "Once upon a time, there was a little girl named Lily. Lily was afraid of the dark. One night,",
+]
 NEW_TOKENS = 64
 HELD_OUT_LINES = 40
 

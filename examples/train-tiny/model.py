@@ -101,13 +101,13 @@ class Llama(torch.nn.Module):
         cos, sin = rope_table(config)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
+        # The two matrices that write into the residual stream start smaller, as in GPT-2.
         for name, p in self.named_parameters():
             if p.dim() == 2:
-                # The two matrices that write into the residual stream start smaller (GPT-2).
-                scale = (2 * config.layers) ** -0.5 if name.endswith((".o.weight", ".down.weight")) \
-                    else 1.0
-                torch.nn.init.normal_(p, std=scale * (0.02 if "embedding" in name
-                                                      else p.shape[1] ** -0.5))
+                std = 0.02 if "embedding" in name else p.shape[1] ** -0.5
+                if name.endswith((".o.weight", ".down.weight")):
+                    std *= (2 * config.layers) ** -0.5
+                torch.nn.init.normal_(p, std=std)
 
     def forward(self, ids):
         """ids (B, T) -> logits (B, T, V)."""

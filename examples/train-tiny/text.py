@@ -8,12 +8,29 @@ agree from the first line to the last). Same seed, same stories, on every machin
 `random.Random` is used, and `random.Random(str)` does not depend on hash randomisation.
 """
 
+import pathlib
 import random
 import re
 import sys
 
 import words as w
-from plots import OPENINGS, PLOTS
+
+
+def read_plots(path=pathlib.Path(__file__).with_name("plots.txt")):
+    """{name: [template, ...]} from plots.txt."""
+    plots, lines = {}, None
+    for line in path.read_text().splitlines():
+        if line.startswith("== "):
+            lines = plots.setdefault(line[3:], [])
+        elif line.startswith("  "):
+            lines[-1] += " " + line.strip()
+        elif line and not line.startswith("#"):
+            lines.append(line)
+    return plots
+
+
+PLOTS = read_plots()
+OPENINGS = PLOTS.pop("opening")
 
 
 class Word(str):

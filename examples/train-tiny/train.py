@@ -93,8 +93,8 @@ def main():
 
     began = time.time()
     tokenizer = Tokenizer.load()
-    # About as many stories as the run reads tokens (185 tokens a story): hardly any repeats.
-    count = options.steps * TOKENS_PER_STEP // 185
+    # About as many stories as the run reads tokens (190 tokens a story): hardly any repeats.
+    count = options.steps * TOKENS_PER_STEP // 190
     stream, starts = documents(tokenizer, options.seed, count)
     model = Llama(Config(vocab=len(tokenizer.tokens)))
     optimizer = optimizer_of(model)

@@ -21,7 +21,7 @@ function tensors(shape: AttentionShape, dtype: FloatDType, seed = 1, gaps: numbe
  * score is off by about headDim / 2 roundings of f32, which moves a weight by as much relatively.
  */
 function bound(isa: Isa, headDim: number, values: number[], dtype: FloatDType): number {
-  const largest = Math.max(1e-30, ...values.map(Math.abs));
+  const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-30);
   const f32 = isa === 'scalar' ? 1 : 16 + headDim / 2;
   return largest * (f32 * epsilon.f32 + epsilon[dtype] / 2);
 }
@@ -31,10 +31,10 @@ describe('attention', () => {
     fc.assert(
       fc.property(
         fc.record({
-          queries: fc.integer({ min: 0, max: 40 }),
-          extra: fc.integer({ min: 0, max: 150 }),
-          kvHeads: fc.integer({ min: 1, max: 3 }),
-          group: fc.integer({ min: 0, max: 10 }),
+          queries: fc.integer({ min: 0, max: 36 }),
+          extra: fc.integer({ min: 0, max: 100 }),
+          kvHeads: fc.integer({ min: 1, max: 2 }),
+          group: fc.integer({ min: 0, max: 9 }),
           headDim: fc.integer({ min: 1, max: 70 }),
           valueDim: fc.integer({ min: 0, max: 70 }),
           causal: fc.boolean(),
@@ -62,12 +62,12 @@ describe('attention', () => {
           expect(worst(actual, expected, bound(isa, headDim, values, dtype), 0)).toBeLessThanOrEqual(1);
         },
       ),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   });
 
   it.each([64, 128, 80])('stays within its bound over long contexts, headDim %i', (headDim) => {
-    const shape = { queries: 2, keys: 1500, heads: 8, kvHeads: 2, headDim, valueDim: headDim };
+    const shape = { queries: 2, keys: 900, heads: 8, kvHeads: 2, headDim, valueDim: headDim };
     const { q, k, v } = tensors(shape, 'f32', 3);
     const expected = attentionReference(q.data, k.data, v.data, shape, { causal: true });
     for (const isa of isas) {

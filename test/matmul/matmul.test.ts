@@ -24,7 +24,7 @@ const computes: Compute[] = ['f32', 'i8'];
 
 function hasIntegerCodes(format: Format): boolean {
   const { kind } = formats[format];
-  return ['unsigned', 'signed', 'ternary'].includes(kind) || format === 'q8_0' || format === 'q4_0';
+  return ['unsigned', 'signed', 'ternary'].includes(kind) || /^(iq|t?q)\d/.test(format);
 }
 
 /** Decoded weights, by the tests' own decoder. */
@@ -74,7 +74,7 @@ describe('matmul', () => {
   });
 
   it.each(levels)('takes any M, N, K at level %s', (isa) => {
-    const some: Format[] = ['f32', 'f16', 'q8_0', 'q4_0', 'u3z_g32', 'i5_g64', 'u8z_row', 'u1_g128', 'i1_row', 't2_g256', 'nf4_row'];
+    const some: Format[] = ['f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'iq4_nl', 'q2_k', 'q6_k', 'cb3_g32', 'cb8_row', 'q4_0', 'u3z_g32', 'i5_g64', 'u8z_row', 'u1_g128', 'i1_row', 't2_g256', 'nf4_row'];
     fc.assert(
       fc.property(
         fc.constantFrom(...some),
@@ -94,7 +94,7 @@ describe('matmul', () => {
   });
 
   it.each(levels)('gives the same bits for 1, 2, 3 and 7 threads and for each panel layout at level %s', (isa) => {
-    for (const format of ['q4_0', 'q8_0', 'u4z_g128', 'q6_k', 'f32'] as const) {
+    for (const format of ['q4_0', 'q8_0', 'u4z_g128', 'q6_k', 'q4_k', 'q5_0', 'f32'] as const) {
       const [m, n, k] = [5, 203, 768];
       const a = new Tensor('f32', gaussian(m * k, 3), [m, k]);
       const b = quantized(format, gaussian(n * k, 4), [n, k]);

@@ -1,4 +1,6 @@
-// attention at level avx512: online.h with vectors of 16.
+// attention at level avx512: online.inl with vectors of 16.
+#include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "../../base/float16.h"
@@ -9,44 +11,10 @@
 #include <immintrin.h>
 
 #include "../../isa/avx512_begin.h"
+#include "../../isa/simd_avx512.h"
+#include "../../isa/simd_math.inl"
 
 namespace {
-
-struct Vec {
-  static constexpr int64_t kLanes = 16;
-  __m512 v;
-
-  static Vec zero() { return {_mm512_setzero_ps()}; }
-  static Vec set(float x) { return {_mm512_set1_ps(x)}; }
-  static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
-  void store(float* p) const { _mm512_storeu_ps(p, v); }
-};
-
-inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
-inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
-inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
-inline float reduce_add(Vec a) { return _mm512_reduce_add_ps(a.v); }
-inline float reduce_max(Vec a) { return _mm512_reduce_max_ps(a.v); }
-
-// As in avx2.cc; vscalefps also makes denormal results.
-inline Vec exp(Vec x) {
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x.v, _mm512_set1_ps(1.44269504f)),
-                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x.v);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-  __m512 p = _mm512_set1_ps(1.0f / 720);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-  // -infinity would make r NaN: results below the smallest denormal are 0. NaN stays NaN.
-  return {_mm512_mask_scalef_ps(_mm512_setzero_ps(), _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(-104.0f), _CMP_NLT_UQ), p,
-                                n)};
-}
 
 template <int32_t kType>
 inline Vec convert(__m256i bits) {
@@ -70,7 +38,6 @@ inline Vec load_vec(const uint8_t* p, int64_t count) {
 
 }  // namespace
 
-#include "online.h"
-
+#include "online.inl"
 #include "../../isa/end.h"
 #endif  // __x86_64__

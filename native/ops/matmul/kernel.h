@@ -5,6 +5,7 @@
 
 #include "../../formats/formats.h"
 #include "../../include/bitloom.h"
+#include "code_blocks.h"
 
 namespace bitloom {
 
@@ -12,6 +13,8 @@ namespace bitloom {
 // that side, and quantized in groups of kGroup.
 constexpr int64_t kStep = 64;
 constexpr int64_t kGroup = 32;
+// A tile has at most this many rows of a, so that kernels keep one per row on the stack.
+constexpr int64_t kMaxTileM = 32;
 constexpr int64_t padded_k(int64_t k) { return (k + kStep - 1) / kStep * kStep; }
 
 // Activations as kernels read them. compute f32: values. compute i8: codes and scales,
@@ -55,10 +58,12 @@ struct MatmulKernelRow {
   PackActivations pack;  // i8 rows only
 };
 
-// Formats whose weights are scale * (integer - zero point): q8_0, q4_0, u, i and t2.
+// Formats whose weights are scale * (integer - zero point) or scale * integer + min: u, i, t2 and the
+// quantized GGUF types.
 inline bool has_integer_codes(const bl_format_info& info) {
   return info.kind == BL_KIND_unsigned_int || info.kind == BL_KIND_signed_int ||
-         info.kind == BL_KIND_ternary || info.gguf_type == 8 || info.gguf_type == 2;
+         info.kind == BL_KIND_ternary || info.gguf_type == 8 || info.gguf_type == 2 ||
+         is_code_block_format(info);
 }
 inline bool has_any_format(const bl_format_info&) { return true; }
 
@@ -73,7 +78,7 @@ struct IntegerCodes {
 
   explicit IntegerCodes(const bl_format_info& info) : bits(info.bits) {
     const bool is_signed = info.kind == BL_KIND_signed_int;
-    const bool sign_only = bits == 1 && !info.has_zero_point;
+    const bool sign_only = bits == 1 && !info.has_zero_point && info.kind != BL_KIND_codebook;
     shift = sign_only ? 1 : 0;
     mask = static_cast<uint8_t>(((1 << bits) - 1) << shift);
     const int32_t half = sign_only ? 2 : 1 << (bits - 1);

@@ -22,8 +22,6 @@ const MatmulKernelRow kKernels[] = {
 #undef BL_MATMUL_KERNEL
 };
 
-// Rows of a per tile: bounds the tile buffer on the stack and keeps it in L1.
-constexpr int64_t kTileM = 32;
 // Rows of b per task. A multiple of every nr and of the panel height; 32 rows of K = 4096 at 4 bits are
 // 72 KB, some 5 microseconds of reading: long against the cost of a task, short against a thread's share.
 constexpr int64_t kTaskN = 32;
@@ -166,10 +164,10 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   bl_run run = call.run;
   if (plan.m * b.rows * std::max<int64_t>(b.cols, 1) < kSerialWork) run.threads = 1;
   parallel_for(run, (b.rows + kTaskN - 1) / kTaskN, [&](int64_t task) {
-    alignas(kScratchAlignment) float values[kTileM * kTaskN];
+    alignas(kScratchAlignment) float values[kMaxTileM * kTaskN];
     const int64_t n = task * kTaskN;
-    for (int64_t m = 0; m < plan.m; m += kTileM) {
-      const Tile tile{m, std::min(m + kTileM, plan.m), n, std::min(n + kTaskN, b.rows), values, kTaskN};
+    for (int64_t m = 0; m < plan.m; m += kMaxTileM) {
+      const Tile tile{m, std::min(m + kMaxTileM, plan.m), n, std::min(n + kTaskN, b.rows), values, kTaskN};
       kernel.run(a, b, tile);
       store(tile, static_cast<const float*>(call.bias.data), c);
     }

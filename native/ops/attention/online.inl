@@ -1,5 +1,5 @@
 // The body of the SIMD kernels: attention in one pass over blocks of keys with a running softmax (Milakov
-// and Gimelshein 2018; Dao et al. 2022). Included once inside each ISA region, after that level's Vec.
+// and Gimelshein 2018; Dao et al. 2022). Included once inside each ISA region, after that level's Vec, exp and load_vec.
 //
 // A task's rows are its (query, head) pairs; all share the keys of one kv head. Per block of kBlock keys:
 //   scores   rows x keys; few rows: dot products along the head dimension, keys converted in registers;
@@ -9,7 +9,6 @@
 //   values   sums += weights x values, rows of a tile sharing each loaded value
 // Seen keys of a row within a block are [lo, hi); where rows of a tile differ, only what all see is done
 // together, so that a key that a row does not see never touches it, not even as 0 * NaN.
-// No include guard: it is included once per region. No includes: see native/isa/avx2_begin.h.
 
 namespace {
 
@@ -69,7 +68,7 @@ inline void dot_rows(const Work& work, const Keys& keys, int64_t first_key, int6
   const int64_t whole = head_dim / kLanes * kLanes;
   for (int64_t s = 0; s < count; ++s) {
     Vec sum[kRows];
-    for (Vec& each : sum) each = Vec::zero();
+    for (Vec& each : sum) each = Vec::set(0);
     for (int64_t i = 0; i < whole; i += kLanes) {
       const Vec key = keys.load(first_key + s, i);
       for (int r = 0; r < kRows; ++r) sum[r] = fma(Vec::load(query + r * work.query_stride + i), key, sum[r]);
@@ -78,7 +77,7 @@ inline void dot_rows(const Work& work, const Keys& keys, int64_t first_key, int6
       const Vec key = keys.load(first_key + s, whole, head_dim - whole);
       for (int r = 0; r < kRows; ++r) sum[r] = fma(Vec::load(query + r * work.query_stride + whole), key, sum[r]);
     }
-    for (int r = 0; r < kRows; ++r) scores[r * kBlock + s] = reduce_add(sum[r]);
+    for (int r = 0; r < kRows; ++r) scores[r * kBlock + s] = sum[r].reduce_add();
   }
 }
 
@@ -106,7 +105,7 @@ inline void panel_rows(const Work& work, int64_t head_dim, int64_t row, int64_t 
   const float* keys = work.panels + panel * head_dim * kLanes;
   Vec sum[kRows][kPanels];
   for (auto& each : sum) {
-    for (Vec& one : each) one = Vec::zero();
+    for (Vec& one : each) one = Vec::set(0);
   }
   for (int64_t i = 0; i < head_dim; ++i) {
     Vec key[kPanels];
@@ -164,11 +163,11 @@ inline void weigh(Work& work, int64_t row) {
   Vec largest = Vec::set(minus_infinity);
   for (int64_t s = 0; s < end; s += kLanes) largest = max(largest, Vec::load(scores + s));
   const float old_maximum = work.row[row][0];
-  const float block_maximum = reduce_max(largest);
+  const float block_maximum = largest.reduce_max();
   const float maximum = block_maximum > old_maximum ? block_maximum : old_maximum;
   // All scores so far are -infinity: weights of 0 rather than exp(-inf + inf).
   const float base = maximum == minus_infinity ? 0 : maximum;
-  Vec total = Vec::zero();
+  Vec total = Vec::set(0);
   for (int64_t s = 0; s < end; s += kLanes) {
     const Vec weight = exp(Vec::load(scores + s) - Vec::set(base));
     weight.store(scores + s);
@@ -178,7 +177,7 @@ inline void weigh(Work& work, int64_t row) {
   exp(Vec::set(old_maximum - base)).store(factors);
   const float factor = factors[0];
   work.row[row][0] = maximum;
-  work.row[row][1] = work.row[row][1] * factor + reduce_add(total);
+  work.row[row][1] = work.row[row][1] * factor + total.reduce_add();
   if (factor == 1) return;
   float* sums = work.sums + row * work.value_stride;
   for (int64_t i = 0; i < work.value_stride; i += kLanes) (Vec::load(sums + i) * Vec::set(factor)).store(sums + i);

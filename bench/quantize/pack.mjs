@@ -1,0 +1,30 @@
+// Changing the layout of weights from rows to panels of 8 rows.
+import { weightBytes } from '../data.mjs';
+import { bitloom } from '../native.mjs';
+import { relativeError } from '../statistics.mjs';
+import { bytesOf, shape } from './shared.mjs';
+
+export function* cases(options) {
+  const [rows, cols] = shape(options);
+  for (const format of ['q4_0', 'q8_0', 'u4_g128']) {
+    const bytes = 2 * bytesOf(format, [rows, cols]);
+    yield {
+      family: 'quantize', op: 'pack', case: `${rows}x${cols} panel8`, format, m: rows, n: cols, k: 0,
+      cold: false, type: 'f32', bytes,
+      operations: 0, // only moves
+      prepare() {
+        const input = new bitloom.QuantizedTensor(format, weightBytes(format, rows, cols), [rows, cols]);
+        return {
+          variants: 1,
+          body: (run) => bitloom.pack(input, { ...run, layout: 'panel8' }),
+          /** Decoded packed weights against the decoded original. */
+          error: () =>
+            relativeError(
+              bitloom.dequantize(bitloom.pack(input, { layout: 'panel8' })).data,
+              bitloom.dequantize(input).data,
+            ),
+        };
+      },
+    };
+  }
+}
