@@ -12,7 +12,7 @@ const run = promisify(execFile);
 let library: ReturnType<typeof compileLibrary>;
 beforeAll(() => {
   library = compileLibrary();
-});
+}, 60_000);
 afterAll(() => library.remove());
 
 /** Runs a module in a process of its own; `load`, `model` and `ids` are at hand. */
