@@ -45,9 +45,9 @@ const blockBits: Partial<Record<Format, number>> = {
 
 describe('every format on a random model', () => {
   const bytes = ggufBytes(
-    randomModel({ hidden: 256, intermediate: 256, layers: 1, vocab: 32 }).content,
+    randomModel({ hidden: 256, intermediate: 256, layers: 1, vocab: 16 }).content,
   );
-  const tokens = [1, 2, 3, 5, 8, 13];
+  const tokens = [1, 2, 3, 5, 8];
   let expected: number[];
   beforeAll(async () => {
     const decoder = await load(bytes, { activations: 'f32' });
@@ -56,11 +56,11 @@ describe('every format on a random model', () => {
   });
 
   // Weights are even in [-a, a]: a step of 2a / 2^bits is a relative error of 2^-bits of their standard deviation.
-  // Seven matrices one behind the other, and a norm that spreads what it gets, make up to 6 of it; tables that are not
-  // even in their range, and scales in bf16 (2^-9), some more.
+  // Seven matrices one behind the other, and a norm that spreads what it gets, make up to 5.5 of it (fp4, the
+  // least even table); scales in bf16 add 2^-9 of each weight.
   const bound = (info: FormatInfo, format: Format): number => {
     const bits = blockBits[format] ?? (info.kind === 'ternary' ? 1.5 : info.bits);
-    return 12 * 2 ** -bits + (format.endsWith('bf16') ? 0.03 : 0.002);
+    return 7 * 2 ** -bits + (format.endsWith('bf16') ? 0.01 : 0.002);
   };
 
   it.each(Object.keys(formats) as Format[])('%s', async (format) => {
@@ -78,14 +78,14 @@ describe('every format on a random model', () => {
 });
 
 describe('perplexity of examples/tiny.gguf', () => {
-  const text = readFileSync(join(examples, 'train-tiny/heldout.txt'), 'utf8').slice(0, 4000);
+  const text = readFileSync(join(examples, 'train-tiny/heldout.txt'), 'utf8').slice(0, 2500);
   let base: number;
   beforeAll(async () => {
     const decoder = await load(tinyModel, { activations: 'f32' });
     const result = await perplexity(decoder, text, { window: 256 });
     base = result.loss;
     expect(result.perplexity).toBeCloseTo(Math.exp(result.loss));
-    expect(result.tokens).toBeGreaterThan(500);
+    expect(result.tokens).toBeGreaterThan(400);
     decoder.dispose();
   });
 
