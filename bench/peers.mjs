@@ -117,7 +117,7 @@ async function models() {
 
 /** One result for the prompt and one for a decode step; tokens a second follow from their times. */
 function addModel(name, format, count, promptTokens, pair) {
-  const { config, fileBytes, version } = pair;
+  const { config, fileBytes, version, error } = pair;
   const { hiddenSize, vocabSize, numLayers, numHeads, numKvHeads, headDim, intermediateSize } = config;
   const layer = hiddenSize * headDim * (2 * numHeads + 2 * numKvHeads) + 3 * hiddenSize * intermediateSize;
   const weights = numLayers * layer + vocabSize * hiddenSize; // multiplied per token; the embedding is looked up
@@ -127,7 +127,7 @@ function addModel(name, format, count, promptTokens, pair) {
     add(
       { family: 'nn', op, case: name, format, m, n: 0, k: 0, cold: true, type: 'i8', bytes, operations },
       {
-        threads: count, algorithm: 'decoder', error: 0,
+        threads: count, algorithm: 'decoder', error,
         times: { median_us: own.median, p10_us: own.p10, p90_us: own.p90 },
         peer: { name: 'node-llama-cpp', version, median_us: other.median, ratio: other.median / own.median },
       },

@@ -12,11 +12,14 @@ const integerCodes = /^(q8_0|q4_0|u\d|i\d|t2)/;
 /** A prompt of 256 tokens takes seconds in the unspecialised formats. */
 const promptFormats = new Set(['q4_0', 'q8_0', 'u4_g128', 'u2_g128']);
 
-/** All cases; `shapes`, `formats` and `ms` replace the usual ones, `cold` says whether M = 1 walks memory. */
-export function* cases({ tiny = false, cold = !tiny, ...own }) {
-  for (const [n, k] of own.shapes ?? (tiny ? [[64, 256]] : shapes)) {
+/**
+ * All cases, or with `quick` those of one shape and at most 32 rows; `shapes`, `formats` and `ms` replace the
+ * usual ones, `cold` says whether M = 1 walks memory.
+ */
+export function* cases({ tiny = false, quick = false, cold = !tiny, ...own }) {
+  for (const [n, k] of own.shapes ?? (tiny ? [[64, 256]] : quick ? shapes.slice(0, 1) : shapes)) {
     for (const format of own.formats ?? formats) {
-      for (const m of own.ms ?? (tiny ? [1, 3] : [1, 8, 32, 256])) {
+      for (const m of own.ms ?? (tiny ? [1, 3] : quick ? [1, 8, 32] : [1, 8, 32, 256])) {
         if (own.ms === undefined && m === 256 && !promptFormats.has(format)) continue;
         for (const compute of integerCodes.test(format) ? ['i8', 'f32'] : ['f32']) {
           yield matmulCase({ m, n, k, format, compute, cold: m === 1 && cold });

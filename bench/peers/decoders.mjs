@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { uniform } from '../data.mjs';
-import { summary } from '../statistics.mjs';
+import { relativeError, summary } from '../statistics.mjs';
 import { findPeer } from './resolve.mjs';
 
 const { load } = await import('../../dist/esm/nn/index.js');
@@ -37,13 +37,14 @@ export async function compareDecoders(file, { threads, promptTokens, decodeToken
     own: summary(samples.own.map((sample) => sample[phase])),
     other: summary(samples.other.map((sample) => sample[phase])),
   });
-  return { prompt: of('prompt'), decode: of('decode'), version: peer.version, config: own.config, fileBytes: statSync(file).size };
+  return { prompt: of('prompt'), decode: of('decode'), version: peer.version, config: own.config, error: own.error, fileBytes: statSync(file).size };
 }
 
 async function bitloomDecoder(file, threads, prompt, decodeTokens) {
   const decoder = await load(file, { threads });
   return {
     config: decoder.config,
+    error: await activationError(file, decoder, prompt.slice(0, 8)),
     async run() {
       const generation = decoder.generate(prompt, { maxTokens: decodeTokens + 1, stopTokens: [] });
       await generation.text();
@@ -52,6 +53,14 @@ async function bitloomDecoder(file, threads, prompt, decodeTokens) {
     },
     dispose: () => decoder.dispose(),
   };
+}
+
+/** Of the logits after `tokens`, against the same weights with f32 activations. */
+async function activationError(file, decoder, tokens) {
+  const exact = await load(file, { activations: 'f32' });
+  const error = relativeError(decoder.forward(tokens).data, exact.forward(tokens).data);
+  exact.dispose();
+  return error;
 }
 
 async function llamaDecoder({ getLlama, LlamaLogLevel }, file, threads, prompt, decodeTokens) {
