@@ -26,4 +26,5 @@ export async function allCases({ tiny = false, quick = false } = {}) {
 }
 
 /** The name that --filter and the output use. */
-export const caseName = (one) => `${one.op} ${one.format ?? ''} ${one.case} M=${one.m}`.replace(/\s+/g, ' ');
+export const caseName = (one) =>
+  `${one.op} ${one.format ?? ''} ${one.case} M=${one.m}`.replace(/\s+/g, ' ');

@@ -14,7 +14,11 @@ const out = Tensor.zeros('f32', [1, d]);
 const matmulOut = Tensor.zeros('f32', [1, 8]);
 
 const cases = [
-  ['add', (more) => bitloom.add(x, x, { out, ...more }), (more) => bitloom.addAsync(x, x, { out, ...more })],
+  [
+    'add',
+    (more) => bitloom.add(x, x, { out, ...more }),
+    (more) => bitloom.addAsync(x, x, { out, ...more }),
+  ],
   [
     'rmsNorm',
     (more) => bitloom.rmsNorm(x, weight, { out, ...more }),

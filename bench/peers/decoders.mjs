@@ -24,7 +24,15 @@ export async function compareDecoders(file, { threads, promptTokens, decodeToken
     await own.run();
     await other.run();
     for (let round = 0; round < rounds; round++) {
-      for (const [name, one] of round % 2 === 0 ? [['own', own], ['other', other]] : [['other', other], ['own', own]]) {
+      for (const [name, one] of round % 2 === 0
+        ? [
+            ['own', own],
+            ['other', other],
+          ]
+        : [
+            ['other', other],
+            ['own', own],
+          ]) {
         await sleep(200);
         samples[name].push(await one.run());
       }
@@ -37,7 +45,14 @@ export async function compareDecoders(file, { threads, promptTokens, decodeToken
     own: summary(samples.own.map((sample) => sample[phase])),
     other: summary(samples.other.map((sample) => sample[phase])),
   });
-  return { prompt: of('prompt'), decode: of('decode'), version: peer.version, config: own.config, error: own.error, fileBytes: statSync(file).size };
+  return {
+    prompt: of('prompt'),
+    decode: of('decode'),
+    version: peer.version,
+    config: own.config,
+    error: own.error,
+    fileBytes: statSync(file).size,
+  };
 }
 
 async function bitloomDecoder(file, threads, prompt, decodeTokens) {
@@ -64,10 +79,17 @@ async function activationError(file, decoder, tokens) {
 }
 
 async function llamaDecoder({ getLlama, LlamaLogLevel }, file, threads, prompt, decodeTokens) {
-  const llama = await getLlama({ gpu: false, build: 'never', maxThreads: threads, logLevel: LlamaLogLevel.error });
+  const llama = await getLlama({
+    gpu: false,
+    build: 'never',
+    maxThreads: threads,
+    logLevel: LlamaLogLevel.error,
+  });
   const model = await llama.loadModel({ modelPath: file });
   const context = await model.createContext({
-    contextSize: prompt.length + decodeTokens + 8, batchSize: Math.max(prompt.length, 32), threads: { ideal: threads, min: threads },
+    contextSize: prompt.length + decodeTokens + 8,
+    batchSize: Math.max(prompt.length, 32),
+    threads: { ideal: threads, min: threads },
   });
   const sequence = context.getSequence();
   return {
