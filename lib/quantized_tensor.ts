@@ -77,7 +77,7 @@ export class QuantizedTensor<F extends Format = Format> {
   #disposed = false;
 
   /**
-   * @param data at least {@link weightsBytes} bytes, at any byte offset.
+   * @param data at least `weightsBytes` bytes, at any byte offset.
    * @param shape [rows, cols]
    * @throws `BL_INVALID_FORMAT`, `BL_INVALID_SHAPE`, `BL_BUFFER_TOO_SMALL`, `BL_INVALID_ARGUMENT`
    */
@@ -158,6 +158,7 @@ export class QuantizedTensor<F extends Format = Format> {
     this.#bytes = new Uint8Array(0);
   }
 
+  /** {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

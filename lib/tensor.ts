@@ -307,6 +307,7 @@ export class Tensor<D extends DType = DType> {
     this.#bytes = new Uint8Array(0);
   }
 
+  /** {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -139,7 +139,7 @@ export const GGUF_ARRAY = 9;
 
 /**
  * Type of a metadata value: a number type, `bool`, `string`, or an array of such (`i32[]`, `string[]`, nested at most
- * {@link GGUF_MAX_DEPTH} deep: `u8[][]`).
+ * `GGUF_MAX_DEPTH` deep: `u8[][]`).
  */
 export type GGUFValueType = GGUFNumberType | 'bool' | 'string' | `${string}[]`;
 

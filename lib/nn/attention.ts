@@ -137,6 +137,7 @@ export class Attention {
     return options.output.forward(scratch.mixed.rows, out);
   }
 
+  /** Lets go of the weights. */
   dispose(): void {
     const { query, key, value, output, queryNorm, keyNorm } = this.options;
     for (const part of [query, key, value, output, queryNorm, keyNorm]) part?.dispose();

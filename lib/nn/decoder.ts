@@ -163,6 +163,7 @@ export class Decoder {
     this.#options.onDispose?.();
   }
 
+  /** {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -124,6 +124,7 @@ export class DecoderLayer {
     add(residual, delta, { ...this.run, out: residual });
   }
 
+  /** Lets go of the weights. */
   dispose(): void {
     this.attentionNorm.dispose();
     this.attention.dispose();

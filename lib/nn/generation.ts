@@ -117,6 +117,7 @@ export class Generation implements AsyncIterable<string> {
     return text;
   }
 
+  /** The text, piece by piece, as it is generated. */
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
     if (this.#started) {
       throw argumentError('BL_INVALID_ARGUMENT', 'generate: a generation can be iterated once');

@@ -174,6 +174,7 @@ export class KVCache {
     }
   }
 
+  /** {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

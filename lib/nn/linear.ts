@@ -92,6 +92,7 @@ export class Linear {
     return { isa, threads, compute: this.compute, bias: this.bias, out } as MatmulOptions<D>;
   }
 
+  /** Lets go of the weights. */
   dispose(): void {
     this.weight.dispose();
     this.bias?.dispose();

@@ -44,6 +44,7 @@ export class MLP {
     return this.down.forward(gate, out);
   }
 
+  /** Lets go of the weights. */
   dispose(): void {
     this.gate.dispose();
     this.up.dispose();

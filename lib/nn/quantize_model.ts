@@ -31,6 +31,7 @@ export interface QuantizeModelOptions extends RunOptions {
   codebook?: Float32Array | readonly number[];
   /** Format of the embedding and the output matrix, which low bits hurt most. Default: the format of all. */
   embedding?: Format;
+  /** Called after each tensor. */
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
 }

@@ -32,6 +32,7 @@ export class RMSNorm {
     return rmsNorm<D>(x, this.weight, out === undefined ? options : { ...options, out });
   }
 
+  /** Lets go of the weights. */
   dispose(): void {
     this.weight.dispose();
   }

@@ -103,7 +103,7 @@ describe('matmul', () => {
         for (const threads of [2, 3, 7]) {
           expect(Buffer.compare(matmul(a, b, { compute, isa, threads }).bytes, once)).toBe(0);
         }
-        expect(Buffer.compare(matmul(a, pack(b, 'panel8'), { compute, isa }).bytes, once)).toBe(0);
+        expect(Buffer.compare(matmul(a, pack(b, { layout: 'panel8' }), { compute, isa }).bytes, once)).toBe(0);
       }
     }
   });

@@ -11,7 +11,7 @@
 #include <immintrin.h>
 
 #include "../../isa/avx2_begin.h"
-#include "../../isa/simd_avx2.h"
+#include "../../isa/simd_avx2.inl"
 #include "../../isa/simd_math.inl"
 
 namespace {

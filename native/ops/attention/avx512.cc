@@ -11,7 +11,7 @@
 #include <immintrin.h>
 
 #include "../../isa/avx512_begin.h"
-#include "../../isa/simd_avx512.h"
+#include "../../isa/simd_avx512.inl"
 #include "../../isa/simd_math.inl"
 
 namespace {

@@ -6,7 +6,9 @@
 //            many rows: the block is first turned into panels of Vec::kLanes keys, [head_dim][kLanes], so
 //            that a vector holds one channel of many keys and no sums across lanes are needed
 //   softmax  new maximum m' of each row, weights exp(x - m'), old sums scaled by exp(m - m')
-//   values   sums += weights x values, rows of a tile sharing each loaded value
+//   values   sums += weights x values, rows of a tile sharing each loaded value; many rows: the block's values
+//            are first copied side by side in f32, since rows of a cache a power of two apart would take turns
+//            in few sets of L1, and 16-bit values would be converted once per tile
 // Seen keys of a row within a block are [lo, hi); where rows of a tile differ, only what all see is done
 // together, so that a key that a row does not see never touches it, not even as 0 * NaN.
 
@@ -36,6 +38,14 @@ struct Source {
   static constexpr int64_t kBytes = kType == BL_DTYPE_f32 ? 4 : 2;
 };
 
+// Values of a block side by side in f32, padded to whole vectors.
+struct CopiedValues {
+  const float* data;
+  int64_t stride;
+  Vec load(int64_t row, int64_t column) const { return Vec::load(data + row * stride + column); }
+  Vec load(int64_t row, int64_t column, int64_t) const { return load(row, column); }
+};
+
 // A task's part of the workspace, and the keys its rows see in the current block.
 struct Work {
   int64_t rows;
@@ -45,6 +55,7 @@ struct Work {
   float* sums;           // [rows][value_stride]
   float* scores;         // [rows][kBlock], then weights
   float* panels;         // [kBlock / kLanes][head_dim][kLanes]
+  float* copies;         // [kBlock][value_stride]
   float row[kMaxRows][2];  // running maximum and sum of weights
   int64_t lo[kMaxRows], hi[kMaxRows];
 
@@ -55,7 +66,9 @@ struct Work {
         query(reinterpret_cast<float*>(memory)),
         sums(query + kMaxRows * query_stride),
         scores(sums + kMaxRows * value_stride),
-        panels(scores + kMaxRows * kBlock) {}
+        panels(scores + kMaxRows * kBlock),
+        copies(panels + kBlock * call.head_dim) {}
+  bool many_rows() const { return rows >= kPanelRows; }
 };
 
 // ---- scores ----
@@ -140,7 +153,7 @@ inline void for_row_tiles(int64_t rows, Body&& body) {
 
 template <typename Keys>
 void score(const Work& work, const Keys& keys, int64_t first_key, int64_t count, int64_t head_dim) {
-  const bool turned = work.rows >= kPanelRows;
+  const bool turned = work.many_rows();
   if (turned) turn_keys(work, keys, first_key, count, head_dim);
   for_row_tiles(work.rows, [&](auto size, int64_t row) {
     if (turned) {
@@ -251,6 +264,17 @@ void accumulate(const Work& work, const Values& values, int64_t first_key, int64
   });
 }
 
+template <typename Values>
+CopiedValues copy_values(const Work& work, const Values& values, int64_t first_key, int64_t count, int64_t value_dim) {
+  for (int64_t s = 0; s < count; ++s) {
+    float* copy = work.copies + s * work.value_stride;
+    int64_t i = 0;
+    for (; i + kLanes <= value_dim; i += kLanes) values.load(first_key + s, i).store(copy + i);
+    if (i < value_dim) values.load(first_key + s, i, value_dim - i).store(copy + i);
+  }
+  return {work.copies, work.value_stride};
+}
+
 // ---- task ----
 
 void load_queries(const AttentionCall& call, const AttentionTask& task, const Work& work) {
@@ -307,7 +331,11 @@ void attend(const AttentionCall& call, const AttentionTask& task, uint8_t* memor
       work.hi[row] = hi > count ? count : hi;
       if (work.lo[row] < work.hi[row]) weigh(work, row);
     }
-    accumulate(work, values, first, call.value_dim);
+    if (work.many_rows()) {
+      accumulate(work, copy_values(work, values, first, count, call.value_dim), 0, work.value_stride);
+    } else {
+      accumulate(work, values, first, call.value_dim);
+    }
   }
   store_rows(call, task, work);
 }
@@ -321,6 +349,9 @@ void attention(const AttentionCall& call, const AttentionTask& task, uint8_t* me
 }
 
 uint64_t attention_scratch_bytes(const AttentionCall& call) {
-  const int64_t floats = kMaxRows * (padded(call.head_dim) + padded(call.value_dim) + kBlock) + kBlock * call.head_dim;
+  const int64_t query_stride = padded(call.head_dim);
+  const int64_t value_stride = padded(call.value_dim);
+  const int64_t floats =
+      kMaxRows * (query_stride + value_stride + kBlock) + kBlock * (call.head_dim + value_stride);
   return static_cast<uint64_t>(floats) * sizeof(float);
 }

@@ -1,0 +1,39 @@
+// The example of README.md, as it stands there, run as a user's program.
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { root } from './package/tree.js';
+
+it('the example of README.md runs and prints what it says', () => {
+  const [, code] =
+    /^```ts\n([\s\S]*?)^```/m.exec(readFileSync(join(root, 'README.md'), 'utf8')) ?? [];
+  // Sources are run as they are: the example has no type annotations.
+  const program = (code as string).replace(
+    "'bitloom'",
+    JSON.stringify(join(root, 'dist/esm/index.js')),
+  );
+  const result = spawnSync(process.execPath, ['--input-type=module', '--eval', program], {
+    encoding: 'utf8',
+  });
+  expect(result.stderr).toBe('');
+  const [bytes, ...product] = result.stdout.trim().split('\n');
+  // 256 weights of 4 bits, and 8 scales of 2 bytes.
+  expect(bytes).toBe('144 bytes instead of 1024');
+  const numbers =
+    product
+      .join(' ')
+      .match(/-?\d+(\.\d+)?(e-?\d+)?/g)
+      ?.map(Number) ?? [];
+  expect(numbers.slice(0, 2)).toEqual([2, 4]);
+  const exact = [0, 1, 2, 3].map((n) => {
+    let sum = 0;
+    for (let k = 0; k < 64; k += 1) sum += 0.5 * Math.sin(n * 64 + k);
+    return sum;
+  });
+  expect(numbers.slice(2)).toHaveLength(8);
+  // 64 weights, each off by at most half a step of 1/7.5: far less in sum, as errors alternate.
+  numbers.slice(2).forEach((value, i) => {
+    expect(Math.abs(value - (exact[i % 4] as number))).toBeLessThan(1.5);
+  });
+});
