@@ -1,5 +1,5 @@
 import { argumentError } from '../errors.js';
-import { type AttentionOptions as MixOptions, attention } from '../ops/attention/attention.js';
+import { attention, type AttentionOptions as MixOptions } from '../ops/attention/attention.js';
 import { type RopeOptions, rope } from '../ops/rope/rope.js';
 import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';
@@ -126,7 +126,10 @@ export class Attention {
     options.queryNorm?.forward(query, query);
     options.keyNorm?.forward(key, key);
     rope(query, positions, { ...this.#rope, out: query });
-    rope(key, positions, { ...(this.#rope as RopeOptions<'f32' | 'f16'>), out: cache.keys.slice(start, end) });
+    rope(key, positions, {
+      ...(this.#rope as RopeOptions<'f32' | 'f16'>),
+      out: cache.keys.slice(start, end),
+    });
     attention(query, cache.keys.slice(0, end), cache.values.slice(0, end), {
       ...this.#mix,
       out: scratch.mixed.heads,

@@ -3,15 +3,20 @@
  *
  * @packageDocumentation
  */
-export { Attention, type AttentionOptions, type AttentionScratch, type AttentionStep } from './attention.js';
+export {
+  Attention,
+  type AttentionOptions,
+  type AttentionScratch,
+  type AttentionStep,
+} from './attention.js';
 export type { Architecture, ModelConfig } from './config.js';
 export { Decoder, type DecoderOptions, type DecoderParts, type ForwardOptions } from './decoder.js';
 export { DecoderLayer } from './decoder_layer.js';
-export {
-  type FinishReason,
-  type GenerateOptions,
-  type Generation,
-  type GenerationStats,
+export type {
+  FinishReason,
+  GenerateOptions,
+  Generation,
+  GenerationStats,
 } from './generation.js';
 export { KVCache, type KVCacheOptions, type LayerCache } from './kv_cache.js';
 export { type Activations, Linear, type LinearOptions } from './linear.js';

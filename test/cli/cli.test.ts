@@ -42,12 +42,21 @@ describe('bitloom', () => {
     [['nonsense'], "unknown command 'nonsense'"],
     [['generate', tinyModel], "missing required argument 'prompt'"],
     [['generate', tinyModel, 'x', '--threads', 'many'], 'It is not a whole number.'],
-    [['generate', tinyModel, 'x', '--threads', '0'], 'bitloom: setThreads: threads is 0, expected 1 to 256'],
+    [
+      ['generate', tinyModel, 'x', '--threads', '0'],
+      'bitloom: setThreads: threads is 0, expected 1 to 256',
+    ],
     [['generate', '/no/such.gguf', 'x'], '/no/such.gguf'],
     [['generate', tinyModel, 'x', '--format', 'q9'], 'format is "q9", expected e.g. q4_0'],
-    [['generate', tinyModel, 'x', '--method', 'best'], '--method is "best", expected minmax or mse'],
+    [
+      ['generate', tinyModel, 'x', '--method', 'best'],
+      '--method is "best", expected minmax or mse',
+    ],
     [['generate', tinyModel, 'x', '--activations', 'i4'], 'activations is "i4"'],
-    [['generate', tinyModel, 'x', '--context', '100000'], 'contextLength is 100000, expected 1 to 512'],
+    [
+      ['generate', tinyModel, 'x', '--context', '100000'],
+      'contextLength is 100000, expected 1 to 512',
+    ],
     [['generate', tinyModel, 'x', '--temperature', '-1'], 'temperature'],
     [['generate', tinyModel, 'a\ud800'], 'lone surrogate'],
     [['quantize', tinyModel, '/no/such/folder/out.gguf', '--format', 'q4_0'], 'ENOENT'],
@@ -59,7 +68,10 @@ describe('bitloom', () => {
     expect(stdout).toBe('');
     expect(stderr).toContain(message);
     expect(stderr).not.toMatch(/\n\s+at /);
-    const lines = stderr.trim().split('\n').filter((line) => /^(bitloom|error): /.test(line));
+    const lines = stderr
+      .trim()
+      .split('\n')
+      .filter((line) => /^(bitloom|error): /.test(line));
     expect(lines).toHaveLength(1);
   });
 
@@ -74,7 +86,13 @@ describe('bitloom', () => {
 
 describe('bitloom generate', () => {
   it('text to standard output, the rest to standard error', async () => {
-    const { code, stdout, stderr } = await run('generate', tinyModel, 'Once upon a time', '-n', '12');
+    const { code, stdout, stderr } = await run(
+      'generate',
+      tinyModel,
+      'Once upon a time',
+      '-n',
+      '12',
+    );
     expect(code).toBe(0);
     expect(stdout).toMatch(/^[\s\S]{20,}\n$/);
     expect(stderr).toMatch(/loaded .* in \d+\.\d\d s: llama, 6 layers of 128, 1.2 million weights/);
@@ -85,9 +103,40 @@ describe('bitloom generate', () => {
   });
 
   it('--quiet, --format, sampling with a seed', async () => {
-    const args = ['generate', tinyModel, 'Once', '-n', '20', '-f', 'u4_g128', '--temperature', '1', '-q'];
-    const first = await run(...args, '--seed', '7', '--top-k', '50', '--top-p', '0.9', '--min-p', '0.01');
-    const second = await run(...args, '--seed', '7', '--top-k', '50', '--top-p', '0.9', '--min-p', '0.01');
+    const args = [
+      'generate',
+      tinyModel,
+      'Once',
+      '-n',
+      '20',
+      '-f',
+      'u4_g128',
+      '--temperature',
+      '1',
+      '-q',
+    ];
+    const first = await run(
+      ...args,
+      '--seed',
+      '7',
+      '--top-k',
+      '50',
+      '--top-p',
+      '0.9',
+      '--min-p',
+      '0.01',
+    );
+    const second = await run(
+      ...args,
+      '--seed',
+      '7',
+      '--top-k',
+      '50',
+      '--top-p',
+      '0.9',
+      '--min-p',
+      '0.01',
+    );
     expect(first.stderr).toBe('');
     expect(first.stdout.length).toBeGreaterThan(20);
     expect(second.stdout).toBe(first.stdout);
@@ -95,7 +144,17 @@ describe('bitloom generate', () => {
   });
 
   it('--json gives one object', async () => {
-    const { stdout } = await run('generate', tinyModel, 'Once upon a time', '-n', '8', '--json', '-q', '--stop', 'zzz');
+    const { stdout } = await run(
+      'generate',
+      tinyModel,
+      'Once upon a time',
+      '-n',
+      '8',
+      '--json',
+      '-q',
+      '--stop',
+      'zzz',
+    );
     const result = JSON.parse(stdout);
     expect(result.tokens).toHaveLength(8);
     expect(result).toMatchObject({ finishReason: 'length', stats: { tokens: 8, promptTokens: 5 } });
@@ -107,7 +166,17 @@ describe('bitloom generate', () => {
 describe('bitloom quantize and info', () => {
   it('writes a file that says what it is and generates', async () => {
     const out = join(folder, 'small.gguf');
-    const { code, stderr } = await run('quantize', tinyModel, out, '-f', 'u4_g64', '--embedding', 'q8_0', '--method', 'mse');
+    const { code, stderr } = await run(
+      'quantize',
+      tinyModel,
+      out,
+      '-f',
+      'u4_g64',
+      '--embedding',
+      'q8_0',
+      '--method',
+      'mse',
+    );
     expect(code).toBe(0);
     expect(stderr).toMatch(/tiny\.gguf \(1\.\d+ MB\) -> .*small\.gguf \([\d.]+ kB\) in/);
     expect(statSync(out).size).toBeLessThan(statSync(tinyModel).size * 0.65);
@@ -134,12 +203,24 @@ describe('the script', () => {
     const exec = promisify(execFile);
     try {
       const script = join(compiled, 'cli/main.js');
-      const { stdout } = await exec(process.execPath, [script, 'generate', tinyModel, 'Once', '-n', '3']);
+      const { stdout } = await exec(process.execPath, [
+        script,
+        'generate',
+        tinyModel,
+        'Once',
+        '-n',
+        '3',
+      ]);
       expect(stdout.length).toBeGreaterThan(3);
       // With its door shut the addon can not be loaded: help must not try.
-      writeFileSync(join(compiled, 'native.js'), 'export let native; throw new Error("no binary");\n');
+      writeFileSync(
+        join(compiled, 'native.js'),
+        'export let native; throw new Error("no binary");\n',
+      );
       expect((await exec(process.execPath, [script, '--help'])).stdout).toContain('Usage: bitloom');
-      expect((await exec(process.execPath, [script, 'build', '--help'])).stdout).toContain('compile');
+      expect((await exec(process.execPath, [script, 'build', '--help'])).stdout).toContain(
+        'compile',
+      );
       await expect(exec(process.execPath, [script, 'info'])).rejects.toMatchObject({
         code: 1,
         stderr: 'bitloom: no binary\n',
@@ -151,6 +232,18 @@ describe('the script', () => {
 });
 
 it('formats bytes and tables', () => {
-  expect([0, 999, 1000, 12345, 1e9, 2.5e13].map(formatBytes)).toEqual(['0 B', '999 B', '1.00 kB', '12.3 kB', '1.00 GB', '25.0 TB']);
-  expect(formatTable([['a', 1], ['bcd', 22]])).toBe('a     1\nbcd  22\n');
+  expect([0, 999, 1000, 12345, 1e9, 2.5e13].map(formatBytes)).toEqual([
+    '0 B',
+    '999 B',
+    '1.00 kB',
+    '12.3 kB',
+    '1.00 GB',
+    '25.0 TB',
+  ]);
+  expect(
+    formatTable([
+      ['a', 1],
+      ['bcd', 22],
+    ]),
+  ).toBe('a     1\nbcd  22\n');
 });
