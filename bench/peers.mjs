@@ -36,7 +36,7 @@ const options = new Command()
   .parse()
   .opts();
 
-const roofs = new Roofs(machine.isa, { quick: options.quick || options.tiny });
+const roofs = new Roofs(machine.isa, options);
 const results = [];
 
 for (const name of ['onnxruntime-node', 'onnx-proto', 'node-llama-cpp']) {

@@ -29,11 +29,11 @@ export class Roofs {
   #brackets = [];
   #isa;
 
-  /** @param isa best level of the machine; @param quick fewer rounds and a smaller memory buffer */
-  constructor(isa, { quick = false } = {}) {
+  /** @param isa best level of the machine; @param quick fewer rounds; @param tiny a small memory buffer too */
+  constructor(isa, { quick = false, tiny = false } = {}) {
     this.#isa = isas[isa];
-    this.rounds = quick ? 8 : 40;
-    this.memoryBytes = quick ? 64 * 2 ** 20 : Math.max(400 * 2 ** 20, 4 * this.#caches.L3);
+    this.rounds = tiny ? 8 : quick ? 20 : 40;
+    this.memoryBytes = tiny ? 64 * 2 ** 20 : Math.max(400 * 2 ** 20, 4 * this.#caches.L3);
   }
 
   /** Where a working set of `bytes` lies when `threads` read it again and again. */

@@ -63,7 +63,7 @@ function configurationsOf() {
 
 async function main() {
   const configurations = configurationsOf();
-  const roofs = new Roofs(machine.isa, { quick: options.quick || options.tiny });
+  const roofs = new Roofs(machine.isa, options);
   const budget =
     options.quick || options.tiny ? { seconds: 0.02, rounds: 2 } : { seconds: 0.4, rounds: 4 };
   const results = [];
