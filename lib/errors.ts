@@ -55,4 +55,3 @@ export function argumentError(
   return Object.assign(error, { code });
 }
 
-export { argumentError as invalid };

@@ -41,6 +41,9 @@ inline void step_i8(const Activations& a, const Cursor& cursor, const Unpack& un
   }
   const uint8_t* block = cursor.block;
   for (int r = 0; r < kRows; ++r, block += cursor.row_stride) {
+    // Rows are a few KB: too short for the hardware's prefetcher to get ahead in each. The next kRows rows
+    // are what this thread reads next.
+    _mm_prefetch(reinterpret_cast<const char*>(block + kRows * cursor.row_stride), _MM_HINT_T0);
     const Step weights = Format::template load<kLast>(block, cursor, unpack);
     for (int i = 0; i < kActivations; ++i) {
       __m512 product = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start[i], weights.codes, activations[i]));
@@ -48,6 +51,46 @@ inline void step_i8(const Activations& a, const Cursor& cursor, const Unpack& un
       sums[i][r] = _mm512_fmadd_ps(product, _mm512_mul_ps(weights.scale, a_scale[i]), sums[i][r]);
     }
   }
+}
+
+// Eight steps at once for one row of a and formats of two blocks a step: the 16 scales of a weight row are
+// gathered, converted and multiplied by those of a in one go, where step_i8 spends half its instructions on
+// two scales at a time. The same products and sums in the same order.
+constexpr int kChunkSteps = 8;
+
+template <typename Format, int kRows>
+inline void chunk_i8(const Activations& a, Cursor& cursor, const Unpack& unpack, int64_t m, int64_t k,
+                     __m512* sums) {
+  alignas(64) float scales[kRows][2 * kChunkSteps];
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i offsets = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int>(cursor.block_stride)));
+  const int64_t at = m * a.k_padded + k;
+  const __m512 a_scales = _mm512_loadu_ps(a.scales + at / kGroup);
+  const uint8_t* block = cursor.block;
+  for (int r = 0; r < kRows; ++r, block += cursor.row_stride) {
+    const __m512i words = _mm512_i32gather_epi32(offsets, block, 1);  // a scale and two bytes of codes
+    const __m512 scale = unpack.bf16 ? _mm512_castsi512_ps(_mm512_slli_epi32(words, 16))
+                                     : _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+    _mm512_store_ps(scales[r], _mm512_mul_ps(scale, a_scales));
+  }
+  const __m512i none = _mm512_setzero_si512();
+  const __m512i zero_code = _mm512_set1_epi8(static_cast<char>(unpack.zero));
+  __m512 local[kRows];  // by value, so that they stay in registers
+  for (int r = 0; r < kRows; ++r) local[r] = sums[r];
+  for (int step = 0; step < kChunkSteps; ++step, cursor.next_blocks(2)) {
+    const __m512i activations = _mm512_loadu_si512(a.codes + at + step * kStep);
+    const __m512i start = _mm512_sub_epi32(none, _mm512_dpbusd_epi32(none, zero_code, activations));
+    block = cursor.block;
+    for (int r = 0; r < kRows; ++r, block += cursor.row_stride) {
+      _mm_prefetch(reinterpret_cast<const char*>(block + kRows * cursor.row_stride), _MM_HINT_T0);
+      const __m512i codes = Format::codes(block, block + cursor.block_stride, unpack);
+      const __m512 product = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start, codes, activations));
+      const __m512 scale = _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(scales[r][2 * step]),
+                                                _mm512_set1_ps(scales[r][2 * step + 1]));
+      local[r] = _mm512_fmadd_ps(product, scale, local[r]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) sums[r] = local[r];
 }
 
 // values[i][r] = a[m + i] . b[n + r]
@@ -60,6 +103,11 @@ inline void block_i8(const Activations& a, const WeightsView& b, const Unpack& u
   }
   Cursor cursor(b, n);
   int64_t k = 0;
+  if constexpr (kActivations == 1 && Format::kPaired && !Format::kZeroPoints) {
+    for (; k + kChunkSteps * kStep <= b.cols; k += kChunkSteps * kStep) {
+      chunk_i8<Format, kRows>(a, cursor, unpack, m, k, sums[0]);
+    }
+  }
   for (; k + kStep <= b.cols; k += kStep, Format::advance(cursor, unpack)) {
     step_i8<Format, false, kActivations, kRows>(a, cursor, unpack, m, k, sums);
   }

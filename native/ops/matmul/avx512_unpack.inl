@@ -83,14 +83,17 @@ struct Q4_0 {
   static constexpr bool kPaired = true;
   static constexpr bool kZeroPoints = false;
   // 0-15 in the low nibbles, 16-31 in the high ones: lanes of 16 bytes shifted by 0, 4, 0, 4.
+  static __m512i codes(const uint8_t* block, const uint8_t* second, const Unpack& unpack) {
+    // Two broadcasting loads and a blend: none needs the shuffle port.
+    const __m512i low = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2)));
+    const __m512i high = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(second + 2)));
+    const __m512i both = _mm512_mask_blend_epi64(0xf0, low, high);
+    return _mm512_and_si512(_mm512_srlv_epi64(both, unpack.shifts), unpack.mask);
+  }
   template <bool kLast>
   static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
     const uint8_t* second = kLast ? kZeroBlock : block + cursor.block_stride;
-    const __m512i both = _mm512_mask_broadcast_i32x4(
-        _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2))), 0xff00,
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(second + 2)));
-    const __m512i codes = _mm512_and_si512(_mm512_srlv_epi64(both, unpack.shifts), unpack.mask);
-    return {codes, half_pair(block, second), _mm512_setzero_ps()};
+    return {codes(block, second, unpack), half_pair(block, second), _mm512_setzero_ps()};
   }
   static void advance(Cursor& cursor, const Unpack&) { cursor.next_blocks(2); }
 };
@@ -98,13 +101,15 @@ struct Q4_0 {
 struct Q8_0 {
   static constexpr bool kPaired = true;
   static constexpr bool kZeroPoints = false;
+  static __m512i codes(const uint8_t* block, const uint8_t* second, const Unpack& unpack) {
+    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 2));
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(second + 2));
+    return _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1), unpack.flip);
+  }
   template <bool kLast>
   static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
     const uint8_t* second = kLast ? kZeroBlock : block + cursor.block_stride;
-    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 2));
-    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(second + 2));
-    const __m512i codes = _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1), unpack.flip);
-    return {codes, half_pair(block, second), _mm512_setzero_ps()};
+    return {codes(block, second, unpack), half_pair(block, second), _mm512_setzero_ps()};
   }
   static void advance(Cursor& cursor, const Unpack&) { cursor.next_blocks(2); }
 };
@@ -114,15 +119,18 @@ template <bool kZero>
 struct Grouped32 {
   static constexpr bool kPaired = true;
   static constexpr bool kZeroPoints = kZero;
-  template <bool kLast>
-  static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
+  static __m512i codes(const uint8_t* block, const uint8_t* second, const Unpack& unpack) {
     constexpr int64_t kHead = kZero ? 4 : 2;
-    const uint8_t* second = kLast ? kZeroBlock : block + cursor.block_stride;
     const __mmask32 bytes = static_cast<__mmask32>((uint64_t{1} << (unpack.stream_bytes / 2)) - 1);
     const __m256i low = _mm256_maskz_loadu_epi8(bytes, block + kHead);
     const __m256i high = _mm256_maskz_loadu_epi8(bytes, second + kHead);
+    return unpack.codes(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+  }
+  template <bool kLast>
+  static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
+    const uint8_t* second = kLast ? kZeroBlock : block + cursor.block_stride;
     Step result;
-    result.codes = unpack.codes(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+    result.codes = codes(block, second, unpack);
     result.scale = pair(half_value(block, unpack.bf16), half_value(second, unpack.bf16));
     if (kZero) {
       result.zero = _mm512_add_ps(pair(half_value(block + 2, unpack.bf16), half_value(second + 2, unpack.bf16)),
