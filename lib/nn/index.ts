@@ -7,11 +7,11 @@ export { Attention, type AttentionOptions, type AttentionScratch, type Attention
 export type { Architecture, ModelConfig } from './config.js';
 export { Decoder, type DecoderOptions, type DecoderParts, type ForwardOptions } from './decoder.js';
 export { DecoderLayer } from './decoder_layer.js';
-export {
-  type FinishReason,
-  type GenerateOptions,
-  type Generation,
-  type GenerationStats,
+export type {
+  FinishReason,
+  GenerateOptions,
+  Generation,
+  GenerationStats,
 } from './generation.js';
 export { KVCache, type KVCacheOptions, type LayerCache } from './kv_cache.js';
 export { type Activations, Linear, type LinearOptions } from './linear.js';
