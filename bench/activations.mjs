@@ -10,7 +10,11 @@ import { relativeError } from './statistics.mjs';
  */
 export function activationCase(names, work, make) {
   return {
-    ...names, format: 'f32', cold: false, type: 'f32', ...work,
+    ...names,
+    format: 'f32',
+    cold: false,
+    type: 'f32',
+    ...work,
     prepare() {
       const { shape, call, reference } = make();
       const out = bitloom.Tensor.zeros('f32', shape);

@@ -6,8 +6,17 @@ import { bitloom, root } from './native.mjs';
 import { cacheSizes } from './roofs.mjs';
 
 const interesting = [
-  'avx2', 'fma', 'avx_vnni', 'avx512f', 'avx512_vnni', 'avx512vbmi', 'avx512_bf16', 'avx512_fp16',
-  'amx_tile', 'amx_int8', 'amx_bf16',
+  'avx2',
+  'fma',
+  'avx_vnni',
+  'avx512f',
+  'avx512_vnni',
+  'avx512vbmi',
+  'avx512_bf16',
+  'avx512_fp16',
+  'amx_tile',
+  'amx_int8',
+  'amx_bf16',
 ];
 
 function processorFlags() {
@@ -37,7 +46,11 @@ export function machineFacts() {
 export function commit() {
   try {
     const git = (...options) =>
-      execFileSync('git', options, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+      execFileSync('git', options, {
+        cwd: root,
+        encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'ignore'],
+      }).trim();
     return git('rev-parse', 'HEAD') + (git('status', '--porcelain') === '' ? '' : '+changes');
   } catch {
     return 'unknown';

@@ -15,14 +15,19 @@ const minSampleMicros = 5;
 export function measure(prepared, configurations, { seconds, rounds }) {
   const jobs = configurations.map(({ isa, threads, around }) => {
     const calls = [];
-    for (let i = 0; i < prepared.variants; i++) calls.push(capture(() => prepared.body({ isa, threads }, i)));
+    for (let i = 0; i < prepared.variants; i++)
+      calls.push(capture(() => prepared.body({ isa, threads }, i)));
     return { calls, around, samples: [] };
   });
   for (const job of jobs) {
     const [once] = addon.time(job.calls, 1, 1, 1);
-    const [micros] = once > 1e5 ? [once] : addon.time(job.calls, 1, 1, Math.ceil(20 / Math.max(once, 0.05)));
-    job.repeats = prepared.variants > 1 ? 1 : Math.max(1, Math.ceil(minSampleMicros / Math.max(micros, 0.005)));
-    const fitting = Math.floor((seconds * 1e6) / rounds / Math.max(micros * job.repeats, minSampleMicros));
+    const [micros] =
+      once > 1e5 ? [once] : addon.time(job.calls, 1, 1, Math.ceil(20 / Math.max(once, 0.05)));
+    job.repeats =
+      prepared.variants > 1 ? 1 : Math.max(1, Math.ceil(minSampleMicros / Math.max(micros, 0.005)));
+    const fitting = Math.floor(
+      (seconds * 1e6) / rounds / Math.max(micros * job.repeats, minSampleMicros),
+    );
     job.count = Math.min(Math.max(fitting, 1), 500);
   }
   for (let round = 0; round < rounds; round++) {

@@ -42,7 +42,10 @@ function build() {
   const index = join(root, 'dist/esm/index.js');
   if (changedAt(index) < newest(join(root, 'lib'))) {
     process.stderr.write('bench: compiling lib/\n');
-    execFileSync(process.execPath, [join(root, 'native/build-ts.mjs')], { cwd: root, stdio: 'inherit' });
+    execFileSync(process.execPath, [join(root, 'native/build-ts.mjs')], {
+      cwd: root,
+      stdio: 'inherit',
+    });
   }
   return addon;
 }

@@ -18,7 +18,9 @@ const machine = machineFacts();
 const list = (value) => value.split(',');
 const options = new Command()
   .name('npm run bench:peers --')
-  .description('Times bitloom beside onnxruntime-node (single products) and node-llama-cpp (whole models).')
+  .description(
+    'Times bitloom beside onnxruntime-node (single products) and node-llama-cpp (whole models).',
+  )
   .option('--filter <text>', 'only products whose name has every word of the text')
   .option('--only <part>', 'products or models')
   .option('--threads <counts>', 'thread counts, e.g. 1,2', list, [...new Set([1, machine.threads])])
@@ -34,20 +36,29 @@ const options = new Command()
   .parse()
   .opts();
 
-const roofs = new Roofs(machine.isa, { quick: options.quick || options.tiny });
+const roofs = new Roofs(machine.isa, options);
 const results = [];
 
 for (const name of ['onnxruntime-node', 'onnx-proto', 'node-llama-cpp']) {
   if ((await findPeer(name)) === undefined) {
-    console.error(`bench: ${name} is not installed, its part is left out. To install the peers: ${installCommand}\n` +
-      '(or install them elsewhere and name that folder in BITLOOM_PEERS)');
+    console.error(
+      `bench: ${name} is not installed, its part is left out. To install the peers: ${installCommand}\n` +
+        '(or install them elsewhere and name that folder in BITLOOM_PEERS)',
+    );
   }
 }
 const threads = options.threads.map(Number);
 if (options.only !== 'models') await products();
 if (options.only !== 'products') await models();
-const report = { machine, date: new Date().toISOString(), commit: commit(), roofs: roofs.toJSON(), results };
-for (const problem of results.length > 0 ? problems(report) : []) console.error(`schema: ${problem}`);
+const report = {
+  machine,
+  date: new Date().toISOString(),
+  commit: commit(),
+  roofs: roofs.toJSON(),
+  results,
+};
+for (const problem of results.length > 0 ? problems(report) : [])
+  console.error(`schema: ${problem}`);
 if (options.json) writeFileSync(options.json, `${JSON.stringify(report, null, 1)}\n`);
 if (options.html) writeReport(options.html, report);
 
@@ -60,8 +71,25 @@ function add(work, { threads, algorithm, times, error, peer }) {
   const floor = Math.max(memory, compute);
   const { family, op, case: name, format, m, n, k, cold, bytes, operations } = work;
   results.push({
-    family, op, case: name, format, m, n, k, isa, algorithm, threads, cold, ...times, bytes, operations,
-    floor_us: floor, floor_ratio: floor / times.median_us, bound: memory >= compute ? 'memory' : 'compute', error, peer,
+    family,
+    op,
+    case: name,
+    format,
+    m,
+    n,
+    k,
+    isa,
+    algorithm,
+    threads,
+    cold,
+    ...times,
+    bytes,
+    operations,
+    floor_us: floor,
+    floor_ratio: floor / times.median_us,
+    bound: memory >= compute ? 'memory' : 'compute',
+    error,
+    peer,
   });
   const micros = (value) => value.toFixed(value < 100 ? 2 : 0).padStart(11);
   console.log(
@@ -78,8 +106,10 @@ async function products() {
   printHead();
   const words = (options.filter ?? '').split(/\s+/).filter(Boolean);
   const filter = (one) => words.every((word) => caseName(one).includes(word));
-  const budget = options.quick || options.tiny ? { seconds: 0.1, rounds: 2 } : { seconds: 0.6, rounds: 4 };
-  for await (const pair of compareProducts({ threads, budget, filter, tiny: options.tiny })) add(pair.one, pair);
+  const budget =
+    options.quick || options.tiny ? { seconds: 0.1, rounds: 2 } : { seconds: 0.6, rounds: 4 };
+  for await (const pair of compareProducts({ threads, budget, filter, tiny: options.tiny }))
+    add(pair.one, pair);
 }
 
 /** Files to compare: [name, path, format]. */
@@ -108,7 +138,10 @@ async function models() {
     for (const count of threads) {
       const promptTokens = options.tiny ? 8 : options.prompt;
       const pair = await compareDecoders(path, {
-        threads: count, promptTokens, decodeTokens: options.tiny ? 4 : options.tokens, rounds,
+        threads: count,
+        promptTokens,
+        decodeTokens: options.tiny ? 4 : options.tokens,
+        rounds,
       });
       addModel(name, format, count, promptTokens, pair);
     }
@@ -117,22 +150,48 @@ async function models() {
 
 /** One result for the prompt and one for a decode step; tokens a second follow from their times. */
 function addModel(name, format, count, promptTokens, pair) {
-  const { config, fileBytes, version } = pair;
-  const { hiddenSize, vocabSize, numLayers, numHeads, numKvHeads, headDim, intermediateSize } = config;
-  const layer = hiddenSize * headDim * (2 * numHeads + 2 * numKvHeads) + 3 * hiddenSize * intermediateSize;
+  const { config, fileBytes, version, error } = pair;
+  const { hiddenSize, vocabSize, numLayers, numHeads, numKvHeads, headDim, intermediateSize } =
+    config;
+  const layer =
+    hiddenSize * headDim * (2 * numHeads + 2 * numKvHeads) + 3 * hiddenSize * intermediateSize;
   const weights = numLayers * layer + vocabSize * hiddenSize; // multiplied per token; the embedding is looked up
   const bytes = fileBytes * (weights / (weights + vocabSize * hiddenSize));
-  for (const [op, m, operations] of [['prompt', promptTokens, 2 * numLayers * layer * promptTokens], ['decode', 1, 2 * weights]]) {
+  for (const [op, m, operations] of [
+    ['prompt', promptTokens, 2 * numLayers * layer * promptTokens],
+    ['decode', 1, 2 * weights],
+  ]) {
     const { own, other } = pair[op];
     add(
-      { family: 'nn', op, case: name, format, m, n: 0, k: 0, cold: true, type: 'i8', bytes, operations },
       {
-        threads: count, algorithm: 'decoder', error: 0,
+        family: 'nn',
+        op,
+        case: name,
+        format,
+        m,
+        n: 0,
+        k: 0,
+        cold: true,
+        type: 'i8',
+        bytes,
+        operations,
+      },
+      {
+        threads: count,
+        algorithm: 'decoder',
+        error,
         times: { median_us: own.median, p10_us: own.p10, p90_us: own.p90 },
-        peer: { name: 'node-llama-cpp', version, median_us: other.median, ratio: other.median / own.median },
+        peer: {
+          name: 'node-llama-cpp',
+          version,
+          median_us: other.median,
+          ratio: other.median / own.median,
+        },
       },
     );
     const rate = (micros) => ((m * 1e6) / micros).toFixed(1);
-    console.log(`  tokens a second: bitloom ${rate(own.median)}, node-llama-cpp ${rate(other.median)}`);
+    console.log(
+      `  tokens a second: bitloom ${rate(own.median)}, node-llama-cpp ${rate(other.median)}`,
+    );
   }
 }

@@ -20,9 +20,35 @@ const { values: options } = parseArgs({
 });
 
 const defaults = [
-  'f16', 'bf16', 'q8_0', 'u8_row', 'q6_k', 'u6_g64', 'q5_1', 'q5_0', 'u5_g64', 'q4_k', 'q4_1', 'q4_0',
-  'iq4_nl', 'nf4_g64', 'fp4_g32', 'u4z_g32', 'u4_g32', 'u4_g128', 'u4_g128:mse', 'i4_row', 'q3_k', 'u3_g64',
-  'u3z_g32:mse', 'q2_k', 'u2z_g32:mse', 'u2_g32:mse', 't2_g64', 't2_g64:mse', 'u1_g32',
+  'f16',
+  'bf16',
+  'q8_0',
+  'u8_row',
+  'q6_k',
+  'u6_g64',
+  'q5_1',
+  'q5_0',
+  'u5_g64',
+  'q4_k',
+  'q4_1',
+  'q4_0',
+  'iq4_nl',
+  'nf4_g64',
+  'fp4_g32',
+  'u4z_g32',
+  'u4_g32',
+  'u4_g128',
+  'u4_g128:mse',
+  'i4_row',
+  'q3_k',
+  'u3_g64',
+  'u3z_g32:mse',
+  'q2_k',
+  'u2z_g32:mse',
+  'u2_g32:mse',
+  't2_g64',
+  't2_g64:mse',
+  'u1_g32',
 ];
 const cases = ['f32/i8', ...(options.formats?.split(',') ?? defaults)];
 
@@ -35,15 +61,20 @@ function logSoftmax(row) {
 
 const reference = await load(options.model, { format: 'f32', activations: 'f32' });
 const { tokenizer, config } = reference;
-const ids = tokenizer.encode(readFileSync(options.text, 'utf8'), { addBos: false }).slice(0, Number(options.tokens));
+const ids = tokenizer
+  .encode(readFileSync(options.text, 'utf8'), { addBos: false })
+  .slice(0, Number(options.tokens));
 const begin = tokenizer.addBos ? [tokenizer.bosId] : [];
 const width = Math.min(reference.contextLength, 512) - begin.length;
 const windows = [];
-for (let at = 0; at < ids.length; at += width) windows.push([...begin, ...ids.slice(at, at + width)]);
+for (let at = 0; at < ids.length; at += width)
+  windows.push([...begin, ...ids.slice(at, at + width)]);
 
 async function logProbabilities(decoder, window) {
   const logits = await decoder.forwardAsync(window, { logits: 'all' });
-  const rows = window.map((_, i) => logSoftmax(logits.data.subarray(i * config.vocabSize, (i + 1) * config.vocabSize)));
+  const rows = window.map((_, i) =>
+    logSoftmax(logits.data.subarray(i * config.vocabSize, (i + 1) * config.vocabSize)),
+  );
   logits.dispose();
   return rows;
 }
@@ -69,13 +100,23 @@ async function measure(name, decoder, bits) {
       count++;
     }
   }
-  return { name, bits, perplexity: Math.exp(loss / count), kl: divergence / count, top1: agree / count, tokens: count };
+  return {
+    name,
+    bits,
+    perplexity: Math.exp(loss / count),
+    kl: divergence / count,
+    top1: agree / count,
+    tokens: count,
+  };
 }
 
 const matrixBits = (decoder) => {
   let bytes = 0;
   let weights = 0;
-  for (const { attention: { options: a }, mlp } of decoder.parts.layers) {
+  for (const {
+    attention: { options: a },
+    mlp,
+  } of decoder.parts.layers) {
     for (const { weight } of [a.query, a.key, a.value, a.output, mlp.gate, mlp.up, mlp.down]) {
       bytes += weight.bytes.byteLength;
       weights += weight.rows * weight.cols;
@@ -97,7 +138,9 @@ for (const each of cases) {
 console.log('| weights | bits/weight | perplexity | KL from f32 (nats) | same first choice |');
 console.log('|---|---:|---:|---:|---:|');
 for (const { name, bits, perplexity, kl, top1 } of results) {
-  console.log(`| ${name} | ${bits.toFixed(2)} | ${perplexity.toFixed(3)} | ${kl.toExponential(1)} | ${(top1 * 100).toFixed(1)} % |`);
+  console.log(
+    `| ${name} | ${bits.toFixed(2)} | ${perplexity.toFixed(3)} | ${kl.toExponential(1)} | ${(top1 * 100).toFixed(1)} % |`,
+  );
 }
 console.log(`\n${results[0].tokens} tokens`);
 if (options.json) writeFileSync(options.json, JSON.stringify(results, null, 1));

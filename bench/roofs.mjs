@@ -29,20 +29,20 @@ export class Roofs {
   #brackets = [];
   #isa;
 
-  /** @param isa best level of the machine; @param quick fewer rounds and a smaller memory buffer */
-  constructor(isa, { quick = false } = {}) {
+  /** @param isa best level of the machine; @param quick fewer rounds; @param tiny a small memory buffer too */
+  constructor(isa, { quick = false, tiny = false } = {}) {
     this.#isa = isas[isa];
-    this.rounds = quick ? 8 : 40;
-    this.memoryBytes = quick ? 64 * 2 ** 20 : Math.max(400 * 2 ** 20, 4 * this.#caches.L3);
+    this.rounds = tiny ? 8 : quick ? 20 : 40;
+    this.memoryBytes = tiny ? 64 * 2 ** 20 : Math.max(400 * 2 ** 20, 4 * this.#caches.L3);
   }
 
   /** Where a working set of `bytes` lies when `threads` read it again and again. */
   level(bytes, threads) {
     const { L1, L2, L3 } = this.#caches;
-    // Part of each cache: the rest is other data, and L3 is shared with whoever else is there.
-    if (bytes <= threads * L1 * 0.67) return 'L1';
-    if (bytes <= threads * L2 * 0.5) return 'L2';
-    return bytes <= L3 * 0.25 ? 'L3' : 'memory';
+    // The nearest level that could hold it, so that the floor is one; of L3, which others share, half.
+    if (bytes <= threads * L1) return 'L1';
+    if (bytes <= threads * L2) return 'L2';
+    return bytes <= L3 * 0.5 ? 'L3' : 'memory';
   }
 
   /** Bytes per second that `threads` read from `level`: the best round. */
@@ -50,14 +50,31 @@ export class Roofs {
     const key = `${level} ${threads}`;
     if (!this.#read.has(key)) {
       const { L1, L2, L3 } = this.#caches;
-      const bytes = { L1: threads * L1 * 0.67, L2: threads * L2 * 0.5, L3: L3 * 0.2, memory: this.memoryBytes }[level];
-      const speeds = addon.readRoof(this.#isa, threads, Math.floor(bytes), roundSeconds, this.rounds);
-      if (speeds.length === 0) throw new Error(`bench: no memory for the read roof of ${bytes} bytes`);
-      this.#read.set(key, { level, threads, bytes: Math.floor(bytes), ...rate(speeds, 'bytes_per_second') });
+      const bytes = {
+        L1: threads * L1 * 0.67,
+        L2: threads * L2 * 0.5,
+        L3: L3 * 0.2,
+        memory: this.memoryBytes,
+      }[level];
+      const speeds = addon.readRoof(
+        this.#isa,
+        threads,
+        Math.floor(bytes),
+        roundSeconds,
+        this.rounds,
+      );
+      if (speeds.length === 0)
+        throw new Error(`bench: no memory for the read roof of ${bytes} bytes`);
+      const { best, median } = rate(speeds, threads === 1 ? 0 : this.read(level, 1));
+      this.#read.set(key, {
+        level,
+        threads,
+        bytes: Math.floor(bytes),
+        bytes_per_second: best,
+        median,
+      });
     }
-    const speed = this.#read.get(key).bytes_per_second;
-    // More threads can do what one can: where they measure less, something else had a processor.
-    return threads === 1 ? speed : Math.max(speed, this.read(level, 1));
+    return this.#read.get(key).bytes_per_second;
   }
 
   /** Operations per second of the fastest instructions up to `isa` on operands of `type`. */
@@ -66,12 +83,17 @@ export class Roofs {
     const key = `${roof.name} ${threads}`;
     if (!this.#multiply.has(key)) {
       const speeds = addon.multiplyRoof(roof.index, threads, roundSeconds, this.rounds);
+      const { best, median } = rate(speeds, threads === 1 ? 0 : this.multiply(type, isa, 1));
       this.#multiply.set(key, {
-        name: roof.name, type, isa: isaNames[roof.isa], threads, ...rate(speeds, 'operations_per_second'),
+        name: roof.name,
+        type,
+        isa: isaNames[roof.isa],
+        threads,
+        operations_per_second: best,
+        median,
       });
     }
-    const speed = this.#multiply.get(key).operations_per_second;
-    return threads === 1 ? speed : Math.max(speed, this.multiply(type, isa, 1));
+    return this.#multiply.get(key).operations_per_second;
   }
 
   /**
@@ -82,7 +104,8 @@ export class Roofs {
     const roof = bestRoof(type, isa);
     if (isaNames[roof.isa] !== 'amx') return [body(), this.multiply(type, isa, threads)];
     this.multiply(type, isa, threads);
-    const measure = () => Math.max(...addon.multiplyRoof(roof.index, threads, roundSeconds, Math.min(this.rounds, 10)));
+    const measure = () =>
+      Math.max(...addon.multiplyRoof(roof.index, threads, roundSeconds, Math.min(this.rounds, 10)));
     const before = measure();
     const result = body();
     const after = measure();
@@ -99,11 +122,14 @@ export class Roofs {
   }
 }
 
-function rate(speeds, name) {
-  return { [name]: Math.max(...speeds), median: summary(speeds).median };
+/** More threads can do what one can: where they measure less, other programs had the processors. */
+function rate(speeds, ofOneThread) {
+  return { best: Math.max(ofOneThread, ...speeds), median: summary(speeds).median };
 }
 
 function bestRoof(type, isa) {
-  const fitting = addon.multiplyRoofs().filter((roof) => roof.type === type && roof.isa <= isas[isa]);
+  const fitting = addon
+    .multiplyRoofs()
+    .filter((roof) => roof.type === type && roof.isa <= isas[isa]);
   return fitting.reduce((best, roof) => (roof.isa > best.isa ? roof : best));
 }

@@ -15,12 +15,17 @@ const list = (value) => value.split(',');
 const options = new Command()
   .name('npm run bench --')
   .description('Times kernels through the C ABI and compares them with what this machine could do.')
-  .option('--filter <text>', 'only cases whose name has every word of the text (--list shows the names)')
-  .option('--isa <levels>', 'instruction set levels to force, e.g. avx2,avx512', list, [machine.isa])
+  .option(
+    '--filter <text>',
+    'only cases whose name has every word of the text (--list shows the names)',
+  )
+  .option('--isa <levels>', 'instruction set levels to force, e.g. avx2,avx512', list, [
+    machine.isa,
+  ])
   .option('--threads <counts>', 'thread counts, e.g. 1,2', list, [...new Set([1, machine.threads])])
   .option('--json <file>', 'write the results as JSON')
   .option('--html <file>', 'write the results as a page with roofline plots')
-  .option('--quick', 'a twentieth of the time: for a first look')
+  .option('--quick', 'fewer shapes, a twentieth of the time for each: for a first look')
   .option('--tiny', 'tiny shapes: for testing the bench itself')
   .option('--list', 'print the names of the cases and exit')
   .option('--check-schema', 'fail unless the JSON has the documented form')
@@ -28,7 +33,7 @@ const options = new Command()
   .opts();
 
 const words = (options.filter ?? '').split(/\s+/).filter(Boolean);
-const cases = (await allCases({ tiny: options.tiny })).filter((one) =>
+const cases = (await allCases(options)).filter((one) =>
   words.every((word) => `${one.family} ${caseName(one)}`.includes(word)),
 );
 if (options.list) {
@@ -40,7 +45,8 @@ if (options.list) {
 function configurationsOf() {
   const configurations = [];
   for (const isa of options.isa) {
-    if (!Object.hasOwn(isas, isa)) throw new Error(`--isa ${isa}: expected ${Object.keys(isas).join(', ')}`);
+    if (!Object.hasOwn(isas, isa))
+      throw new Error(`--isa ${isa}: expected ${Object.keys(isas).join(', ')}`);
     if (isas[isa] > isas[machine.isa]) {
       console.error(`bench: this machine has no ${isa}; left out`);
       continue;
@@ -57,8 +63,9 @@ function configurationsOf() {
 
 async function main() {
   const configurations = configurationsOf();
-  const roofs = new Roofs(machine.isa, { quick: options.quick || options.tiny });
-  const budget = options.quick || options.tiny ? { seconds: 0.02, rounds: 2 } : { seconds: 0.4, rounds: 4 };
+  const roofs = new Roofs(machine.isa, options);
+  const budget =
+    options.quick || options.tiny ? { seconds: 0.02, rounds: 2 } : { seconds: 0.4, rounds: 4 };
   const results = [];
   console.log(
     `${'case'.padEnd(44)} ${'isa'.padEnd(7)} thr  ${'kernel'.padEnd(20)} median us     floor us  floor/time  bound    error`,
@@ -69,7 +76,13 @@ async function main() {
       printResult(one, result);
     }
   }
-  const report = { machine, date: new Date().toISOString(), commit: commit(), roofs: roofs.toJSON(), results };
+  const report = {
+    machine,
+    date: new Date().toISOString(),
+    commit: commit(),
+    roofs: roofs.toJSON(),
+    results,
+  };
   if (options.json) writeFileSync(options.json, `${JSON.stringify(report, null, 1)}\n`);
   if (options.html) writeReport(options.html, report);
   if (options.checkSchema) {

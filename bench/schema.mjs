@@ -7,7 +7,10 @@ const string = (value) => typeof value === 'string' && value.length > 0;
 
 const peer = (value) =>
   value === null ||
-  (string(value.name) && string(value.version) && positive(value.median_us) && positive(value.ratio));
+  (string(value.name) &&
+    string(value.version) &&
+    positive(value.median_us) &&
+    positive(value.ratio));
 
 const resultFields = {
   family: string,
@@ -47,7 +50,8 @@ export function problems(report) {
       continue;
     }
     for (const [name, valid] of Object.entries(resultFields)) {
-      if (!valid(result[name])) found.push(`results[${index}].${name} is ${JSON.stringify(result[name])}`);
+      if (!valid(result[name]))
+        found.push(`results[${index}].${name} is ${JSON.stringify(result[name])}`);
     }
     if (!(result.p10_us <= result.median_us && result.median_us <= result.p90_us)) {
       found.push(`results[${index}]: p10, median, p90 are not in order`);

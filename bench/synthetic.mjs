@@ -30,7 +30,8 @@ export function modelShape(parameters) {
   });
   // About 80 channels a layer: 22 layers at 2048, as TinyLlama.
   const unfit = (shape) =>
-    Math.abs(Math.log((shape.layers * 80) / shape.hidden)) + 4 * Math.abs(Math.log(shape.parameters / parameters));
+    Math.abs(Math.log((shape.layers * 80) / shape.hidden)) +
+    4 * Math.abs(Math.log(shape.parameters / parameters));
   return fitting.reduce((best, shape) => (unfit(shape) < unfit(best) ? shape : best));
 }
 
@@ -84,12 +85,15 @@ function vocabulary() {
   }
   const controls = tokens.length;
   tokens.push('▁', ...'abcdefghijklmnopqrstuvwxyz.,!?');
-  const syllables = [...'bcdfghjklmnpqrstvwxz'].flatMap((first) => [...'aeiou'].map((second) => first + second));
+  const syllables = [...'bcdfghjklmnpqrstvwxz'].flatMap((first) =>
+    [...'aeiou'].map((second) => first + second),
+  );
   tokens.push(...syllables, ...syllables.map((syllable) => `▁${syllable}`));
   const pairs = syllables.flatMap((first) => syllables.map((second) => first + second));
   tokens.push(...pairs.map((pair) => `▁${pair}`), ...pairs);
   for (const pair of pairs) {
-    for (const syllable of syllables) if (tokens.length < vocabularySize) tokens.push(`▁${pair}${syllable}`);
+    for (const syllable of syllables)
+      if (tokens.length < vocabularySize) tokens.push(`▁${pair}${syllable}`);
   }
   tokens.length = vocabularySize;
   return {
@@ -139,7 +143,9 @@ function tensors(shape, format, onTensor) {
   };
   const norm = (name) =>
     list.push({
-      name: `${name}.weight`, type: 'f32', shape: [hidden],
+      name: `${name}.weight`,
+      type: 'f32',
+      shape: [hidden],
       data: () => new Uint8Array(new Float32Array(hidden).fill(1).buffer),
     });
   matrix('token_embd', vocabularySize, hidden);

@@ -6,19 +6,21 @@ import { fileURLToPath } from 'node:url';
 import { machine } from 'bitloom';
 import { load } from 'bitloom/nn';
 
-const [model = fileURLToPath(new URL('tiny.gguf', import.meta.url)), ...given] = process.argv.slice(2);
-const prompts = given.length > 0 ? given : [
-  'Once upon a time',
-  'One day, a curious fox named Pip',
-  'In the small house by the river',
-];
+const [model = fileURLToPath(new URL('tiny.gguf', import.meta.url)), ...given] =
+  process.argv.slice(2);
+const prompts =
+  given.length > 0
+    ? given
+    : ['Once upon a time', 'One day, a curious fox named Pip', 'In the small house by the river'];
 
 /** Lets the model go on after each prompt; gives the tokens per second of all. */
 async function speak(format) {
   const decoder = await load(model, format === undefined ? {} : { format });
   const { weight } = decoder.parts.layers[0].mlp.up;
   const bits = (weight.bytes.byteLength * 8) / (weight.rows * weight.cols);
-  console.log(`\n--- ${weight.format}: ${bits.toFixed(2)} bits a weight, kernel ${decoder.parts.layers[0].mlp.up.kernel()}`);
+  console.log(
+    `\n--- ${weight.format}: ${bits.toFixed(2)} bits a weight, kernel ${decoder.parts.layers[0].mlp.up.kernel()}`,
+  );
   let steps = 0;
   let seconds = 0;
   for (const prompt of prompts) {

@@ -5,7 +5,8 @@
  */
 export { BitloomError, type BitloomErrorCode } from './errors.js';
 export { type DType, type Format, type FormatInfo, formats, type Isa } from './generated.js';
-export { machine, type Machine, setIsa, setThreads } from './machine.js';
+export { type Machine, machine, setIsa, setThreads } from './machine.js';
+export { type AttentionOptions, attention, attentionAsync } from './ops/attention/attention.js';
 export { type AddOptions, add, addAsync } from './ops/elementwise/add.js';
 export {
   type GeluApproximation,
@@ -17,7 +18,6 @@ export { type MulOptions, mul, mulAsync } from './ops/elementwise/mul.js';
 export { type SiluOptions, silu, siluAsync } from './ops/elementwise/silu.js';
 export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swiglu.js';
 export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
-export { type AttentionOptions, attention, attentionAsync } from './ops/attention/attention.js';
 export {
   type Compute,
   type MatmulOptions,
@@ -25,6 +25,8 @@ export {
   matmulAsync,
   matmulKernel,
 } from './ops/matmul/matmul.js';
+export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
+export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {
   type DequantizeOptions,
   dequantize,
@@ -37,16 +39,20 @@ export {
   quantize,
   quantizeAsync,
 } from './ops/quantize/quantize.js';
-export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
-export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
-export { type SoftmaxOptions, softmax, softmaxAsync } from './ops/softmax/softmax.js';
-export { type RopeMode, type RopeOptions, type RopeScaling, rope, ropeAsync } from './ops/rope/rope.js';
+export {
+  type RopeMode,
+  type RopeOptions,
+  type RopeScaling,
+  rope,
+  ropeAsync,
+} from './ops/rope/rope.js';
 export {
   type Sampled,
   type SampleOptions,
   sample,
   sampleAsync,
 } from './ops/sampling/sample.js';
+export { type SoftmaxOptions, softmax, softmaxAsync } from './ops/softmax/softmax.js';
 export { type Layout, QuantizedTensor, type QuantizedTensorOptions } from './quantized_tensor.js';
 export { type AsyncOptions, type RunOptions, sequence } from './run.js';
 export {

@@ -6,12 +6,27 @@ import { bitloom } from '../native.mjs';
 
 export function* cases({ tiny }) {
   const [heads, sharedHeads, channels] = tiny ? [4, 2, 16] : [32, 8, 128];
-  for (const [m, keys] of tiny ? [[1, 8]] : [[1, 512], [128, 128]]) {
+  for (const [m, keys] of tiny
+    ? [[1, 8]]
+    : [
+        [1, 512],
+        [128, 128],
+      ]) {
     // Causal: query t sees keys - m + t + 1 keys.
     const seen = m * (keys - m) + (m * (m + 1)) / 2;
     yield activationCase(
-      { family: 'attention', op: 'attention', case: `${heads}/${sharedHeads}x${channels} ${keys} keys`, m, n: keys, k: channels },
-      { bytes: 4 * channels * (2 * m * heads + 2 * keys * sharedHeads), operations: 4 * seen * heads * channels },
+      {
+        family: 'attention',
+        op: 'attention',
+        case: `${heads}/${sharedHeads}x${channels} ${keys} keys`,
+        m,
+        n: keys,
+        k: channels,
+      },
+      {
+        bytes: 4 * channels * (2 * m * heads + 2 * keys * sharedHeads),
+        operations: 4 * seen * heads * channels,
+      },
       () => {
         const q = gaussianTensor([m, heads, channels]);
         const k = gaussianTensor([keys, sharedHeads, channels], 2);
@@ -30,7 +45,8 @@ export function* cases({ tiny }) {
 function firstHead(q, k, v) {
   const [m, , channels] = q.shape;
   const [keys, sharedHeads] = k.shape;
-  const row = (tensor, token) => tensor.data.subarray(token * sharedHeads * channels).subarray(0, channels);
+  const row = (tensor, token) =>
+    tensor.data.subarray(token * sharedHeads * channels).subarray(0, channels);
   const scores = Array.from({ length: keys - m + 1 }, (_, token) => {
     const key = row(k, token);
     let sum = 0;

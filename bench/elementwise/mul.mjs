@@ -3,6 +3,11 @@ import { bitloom } from '../native.mjs';
 import { elementwiseCases } from './shared.mjs';
 
 export const cases = (options) =>
-  elementwiseCases(options, 'mul', 2, 1, (left, right) => left * right, (inputs, run) =>
-    bitloom.mul(...inputs, run),
+  elementwiseCases(
+    options,
+    'mul',
+    2,
+    1,
+    (left, right) => left * right,
+    (inputs, run) => bitloom.mul(...inputs, run),
   );

@@ -18,7 +18,9 @@ export function* elementwiseCases({ tiny }, op, inputCount, operations, formula,
           shape: [m, d],
           call: (run, out) => call(inputs, { ...run, out }),
           reference: () =>
-            Float64Array.from(inputs[0].data, (_, i) => formula(...inputs.map((input) => input.data[i]))),
+            Float64Array.from(inputs[0].data, (_, i) =>
+              formula(...inputs.map((input) => input.data[i])),
+            ),
         };
       },
     );

@@ -9,8 +9,15 @@ export function* cases({ tiny }) {
     for (const m of tiny ? [1] : [1, 256]) {
       const rowBytes = bitloom.QuantizedTensor.empty(format, [1, cols]).bytes.length;
       yield {
-        family: 'embedding', op: 'embedding', case: `${vocabulary}x${cols}`, format, m, n: cols, k: 0,
-        cold: false, type: 'f32',
+        family: 'embedding',
+        op: 'embedding',
+        case: `${vocabulary}x${cols}`,
+        format,
+        m,
+        n: cols,
+        k: 0,
+        cold: false,
+        type: 'f32',
         bytes: m * (rowBytes + 4 * cols),
         operations: m * cols,
         prepare: () => prepare(format, vocabulary, cols, m),
@@ -20,7 +27,10 @@ export function* cases({ tiny }) {
 }
 
 function prepare(format, vocabulary, cols, m) {
-  const table = new bitloom.QuantizedTensor(format, weightBytes(format, vocabulary, cols), [vocabulary, cols]);
+  const table = new bitloom.QuantizedTensor(format, weightBytes(format, vocabulary, cols), [
+    vocabulary,
+    cols,
+  ]);
   const next = uniform(5);
   const ids = Int32Array.from({ length: m }, () => Math.floor(next() * vocabulary));
   const out = bitloom.Tensor.zeros('f32', [m, cols]);

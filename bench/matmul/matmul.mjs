@@ -3,20 +3,37 @@ import { coldBytes, copies, gaussianTensor, uniform, weightBytes } from '../data
 import { bitloom } from '../native.mjs';
 import { relativeError } from '../statistics.mjs';
 
-const shapes = [[4096, 4096], [11008, 4096], [4096, 11008]]; // N, K
+const shapes = [
+  [4096, 4096],
+  [11008, 4096],
+  [4096, 11008],
+]; // N, K
 const formats = [
-  'q4_0', 'q8_0', 'u4_g128', 'u2_g128', 'u1_g128', 't2_g256', 'nf4_g64', 'f16', 'f32', 'q4_k', 'q6_k',
+  'q4_0',
+  'q8_0',
+  'u4_g128',
+  'u2_g128',
+  'u1_g128',
+  't2_g256',
+  'nf4_g64',
+  'f16',
+  'f32',
+  'q4_k',
+  'q6_k',
 ];
 /** Formats whose codes are integers: only these have a path with int8 activations. */
 const integerCodes = /^(q8_0|q4_0|u\d|i\d|t2)/;
 /** A prompt of 256 tokens takes seconds in the unspecialised formats. */
 const promptFormats = new Set(['q4_0', 'q8_0', 'u4_g128', 'u2_g128']);
 
-/** All cases; `shapes`, `formats` and `ms` replace the usual ones, `cold` says whether M = 1 walks memory. */
-export function* cases({ tiny = false, cold = !tiny, ...own }) {
-  for (const [n, k] of own.shapes ?? (tiny ? [[64, 256]] : shapes)) {
+/**
+ * All cases, or with `quick` those of one shape and at most 32 rows; `shapes`, `formats` and `ms` replace the
+ * usual ones, `cold` says whether M = 1 walks memory.
+ */
+export function* cases({ tiny = false, quick = false, cold = !tiny, ...own }) {
+  for (const [n, k] of own.shapes ?? (tiny ? [[64, 256]] : quick ? shapes.slice(0, 1) : shapes)) {
     for (const format of own.formats ?? formats) {
-      for (const m of own.ms ?? (tiny ? [1, 3] : [1, 8, 32, 256])) {
+      for (const m of own.ms ?? (tiny ? [1, 3] : quick ? [1, 8, 32] : [1, 8, 32, 256])) {
         if (own.ms === undefined && m === 256 && !promptFormats.has(format)) continue;
         for (const compute of integerCodes.test(format) ? ['i8', 'f32'] : ['f32']) {
           yield matmulCase({ m, n, k, format, compute, cold: m === 1 && cold });
@@ -29,11 +46,19 @@ export function* cases({ tiny = false, cold = !tiny, ...own }) {
 function matmulCase({ m, n, k, format, compute, cold }) {
   const weights = bitloom.QuantizedTensor.empty(format, [1, k]).bytes.length * n;
   return {
-    family: 'matmul', op: 'matmul', case: `${n}x${k} ${compute}`, format, m, n, k, cold,
+    family: 'matmul',
+    op: 'matmul',
+    case: `${n}x${k} ${compute}`,
+    format,
+    m,
+    n,
+    k,
+    cold,
     type: compute,
     bytes: weights + 4 * m * (k + n), // each weight and activation read once, each output written once
     operations: 2 * m * n * k,
-    prepare: () => prepare({ m, n, k, format, compute, variants: cold ? Math.ceil(coldBytes / weights) : 1 }),
+    prepare: () =>
+      prepare({ m, n, k, format, compute, variants: cold ? Math.ceil(coldBytes / weights) : 1 }),
   };
 }
 
@@ -67,7 +92,9 @@ function exactOutput(a, weights, row, column) {
   const k = weights.cols;
   const rowBytes = weights.bytes.length / weights.rows;
   const bytes = weights.bytes.subarray(column * rowBytes, (column + 1) * rowBytes);
-  const decoded = bitloom.dequantize(new bitloom.QuantizedTensor(weights.format, bytes, [1, k])).data;
+  const decoded = bitloom.dequantize(
+    new bitloom.QuantizedTensor(weights.format, bytes, [1, k]),
+  ).data;
   let sum = 0;
   for (let i = 0; i < k; i++) sum += a.data[row * k + i] * decoded[i];
   return sum;

@@ -85,7 +85,8 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   const int32_t threads = info[1].ToNumber().Int32Value();
   const double bytes = info[2].ToNumber().DoubleValue();
   const double seconds = info[3].ToNumber().DoubleValue();
-  if (isa > bl_isa_available() || !valid_threads(threads) || !(bytes >= 1 && bytes <= 1e12)) return env.Undefined();
+  if (isa > bl_isa_available() || !valid_threads(threads) || !(bytes >= 1 && bytes <= 1e12))
+    return env.Undefined();
   const int32_t rounds = info[4].ToNumber().Int32Value();
   return speeds_array(env, read_roof(isa, threads, static_cast<size_t>(bytes), seconds, rounds));
 }

@@ -11,19 +11,19 @@
 
 // A loop of kChains independent multiply-adds: enough to cover the latency (4 or 5 cycles) of two ports.
 // The empty asm makes the compiler take `x` for new in every iteration and keep every result.
-#define BENCH_CHAINS(Vector, broadcast, step)                                                      \
-  constexpr int kChains = 12;                                                                      \
-  Vector sums[kChains];                                                                            \
-  Vector x = broadcast;                                                                            \
-  Vector y = broadcast;                                                                            \
-  for (Vector& sum : sums) sum = broadcast;                                                        \
-  for (int64_t i = 0; i < iterations; ++i) {                                                       \
-    _Pragma("GCC unroll 12") for (int c = 0; c < kChains; ++c) {                                   \
-      __asm__ volatile("" : "+v"(x));                                                              \
-      sums[c] = step;                                                                              \
-    }                                                                                              \
-  }                                                                                                \
-  for (Vector& sum : sums) __asm__ volatile("" : : "v"(sum));                                      \
+#define BENCH_CHAINS(Vector, broadcast, step)                    \
+  constexpr int kChains = 12;                                    \
+  Vector sums[kChains];                                          \
+  Vector x = broadcast;                                          \
+  Vector y = broadcast;                                          \
+  for (Vector& sum : sums) sum = broadcast;                      \
+  for (int64_t i = 0; i < iterations; ++i) {                     \
+    _Pragma("GCC unroll 12") for (int c = 0; c < kChains; ++c) { \
+      __asm__ volatile("" : "+v"(x));                            \
+      sums[c] = step;                                            \
+    }                                                            \
+  }                                                              \
+  for (Vector& sum : sums) __asm__ volatile("" : : "v"(sum));    \
   (void)y
 
 namespace bitloom::scalar {
@@ -80,30 +80,30 @@ inline void configure_tiles() {
 
 // A 2 x 2 block of result tiles over 8 steps of depth: A (2 tiles a step) comes from L2, the panel of B
 // (16 KB) stays in L1. Four tile loads feed four products, as in the inner loop of a matrix product.
-#define BENCH_TILE_BLOCKS(product)                                               \
-  configure_tiles();                                                             \
-  _tile_zero(0);                                                                 \
-  _tile_zero(1);                                                                 \
-  _tile_zero(2);                                                                 \
-  _tile_zero(3);                                                                 \
-  size_t offset = 0;                                                             \
-  for (int64_t i = 0; i < iterations; ++i) {                                     \
-    const uint8_t* a = operands.a + offset;                                      \
-    const uint8_t* b = operands.b;                                               \
-    for (int step = 0; step < 8; ++step) {                                       \
-      _tile_loadd(4, a, 64);                                                     \
-      _tile_loadd(6, b, 64);                                                     \
-      _tile_loadd(5, a + 1024, 64);                                              \
-      _tile_loadd(7, b + 1024, 64);                                              \
-      product(0, 4, 6);                                                          \
-      product(1, 4, 7);                                                          \
-      product(2, 5, 6);                                                          \
-      product(3, 5, 7);                                                          \
-      a += 2048;                                                                 \
-      b += 2048;                                                                 \
-    }                                                                            \
-    offset = (offset + 16384) % bench::kMultiplyBytesA;                          \
-  }                                                                              \
+#define BENCH_TILE_BLOCKS(product)                      \
+  configure_tiles();                                    \
+  _tile_zero(0);                                        \
+  _tile_zero(1);                                        \
+  _tile_zero(2);                                        \
+  _tile_zero(3);                                        \
+  size_t offset = 0;                                    \
+  for (int64_t i = 0; i < iterations; ++i) {            \
+    const uint8_t* a = operands.a + offset;             \
+    const uint8_t* b = operands.b;                      \
+    for (int step = 0; step < 8; ++step) {              \
+      _tile_loadd(4, a, 64);                            \
+      _tile_loadd(6, b, 64);                            \
+      _tile_loadd(5, a + 1024, 64);                     \
+      _tile_loadd(7, b + 1024, 64);                     \
+      product(0, 4, 6);                                 \
+      product(1, 4, 7);                                 \
+      product(2, 5, 6);                                 \
+      product(3, 5, 7);                                 \
+      a += 2048;                                        \
+      b += 2048;                                        \
+    }                                                   \
+    offset = (offset + 16384) % bench::kMultiplyBytesA; \
+  }                                                     \
   _tile_release()
 
 void multiply_i8(int64_t iterations, const bench::MultiplyOperands& operands) {

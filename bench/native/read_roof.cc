@@ -11,24 +11,24 @@
 // A read pass: `lines` cache lines of each of 8 streams that start `stride` bytes apart. The result
 // depends on every byte so that no load is dropped. With `prefetch`, lines 1 KB ahead are asked for:
 // it helps beyond L2 and costs load slots below.
-#define BENCH_READ_STREAMS(Vector, zero, load, combine, per_line)                                     \
-  constexpr int kStreams = 8;                                                                         \
-  constexpr size_t kVectorBytes = 64 / per_line;                                                      \
-  Vector sums[kStreams];                                                                              \
-  for (Vector& sum : sums) sum = zero;                                                                \
-  for (size_t i = 0; i < lines; ++i) {                                                                \
-    _Pragma("GCC unroll 8") for (int s = 0; s < kStreams; ++s) {                                      \
-      const uint8_t* line = data + static_cast<size_t>(s) * stride + i * 64;                          \
-      if (prefetch) _mm_prefetch(reinterpret_cast<const char*>(line + 1024), _MM_HINT_T0);            \
-      _Pragma("GCC unroll 4") for (int v = 0; v < per_line; ++v) {                                    \
-        sums[s] = combine(sums[s], load(reinterpret_cast<const Vector*>(line + v * kVectorBytes)));   \
-      }                                                                                               \
-    }                                                                                                 \
-  }                                                                                                   \
-  Vector total = sums[0];                                                                             \
-  for (int s = 1; s < kStreams; ++s) total = combine(total, sums[s]);                                 \
-  uint8_t bytes[kVectorBytes];                                                                        \
-  std::memcpy(bytes, &total, kVectorBytes);                                                           \
+#define BENCH_READ_STREAMS(Vector, zero, load, combine, per_line)                                   \
+  constexpr int kStreams = 8;                                                                       \
+  constexpr size_t kVectorBytes = 64 / per_line;                                                    \
+  Vector sums[kStreams];                                                                            \
+  for (Vector& sum : sums) sum = zero;                                                              \
+  for (size_t i = 0; i < lines; ++i) {                                                              \
+    _Pragma("GCC unroll 8") for (int s = 0; s < kStreams; ++s) {                                    \
+      const uint8_t* line = data + static_cast<size_t>(s) * stride + i * 64;                        \
+      if (prefetch) _mm_prefetch(reinterpret_cast<const char*>(line + 1024), _MM_HINT_T0);          \
+      _Pragma("GCC unroll 4") for (int v = 0; v < per_line; ++v) {                                  \
+        sums[s] = combine(sums[s], load(reinterpret_cast<const Vector*>(line + v * kVectorBytes))); \
+      }                                                                                             \
+    }                                                                                               \
+  }                                                                                                 \
+  Vector total = sums[0];                                                                           \
+  for (int s = 1; s < kStreams; ++s) total = combine(total, sums[s]);                               \
+  uint8_t bytes[kVectorBytes];                                                                      \
+  std::memcpy(bytes, &total, kVectorBytes);                                                         \
   return bytes[0];
 
 namespace bitloom::scalar {
@@ -112,13 +112,14 @@ std::vector<double> read_roof(int32_t isa, int32_t threads, size_t bytes, double
   const double once = run_together(threads, touch, [&](int32_t thread) { pass(thread, 0, count, 1); });
   const double wanted = seconds / std::max(once, 1e-8);
   const int64_t passes = count == lines ? std::max<int64_t>(1, std::llround(wanted)) : 1;
-  if (passes == 1) count = std::clamp<size_t>(static_cast<size_t>(static_cast<double>(count) * wanted), 1, lines);
+  if (passes == 1)
+    count = std::clamp<size_t>(static_cast<size_t>(static_cast<double>(count) * wanted), 1, lines);
   std::vector<double> speeds;
   size_t first = 0;
   for (int32_t round = 0; round < rounds; ++round) {
     if (first + count > lines) first = 0;
-    const double time = run_together(
-        threads, [](int32_t) {}, [&](int32_t thread) { pass(thread, first, count, passes); });
+    const double time =
+        run_together(threads, [](int32_t) {}, [&](int32_t thread) { pass(thread, first, count, passes); });
     speeds.push_back(static_cast<double>(passes) * static_cast<double>(count * 64 * 8) * threads / time);
     first += count;
   }

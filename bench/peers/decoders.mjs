@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { uniform } from '../data.mjs';
-import { summary } from '../statistics.mjs';
+import { relativeError, summary } from '../statistics.mjs';
 import { findPeer } from './resolve.mjs';
 
 const { load } = await import('../../dist/esm/nn/index.js');
@@ -24,7 +24,15 @@ export async function compareDecoders(file, { threads, promptTokens, decodeToken
     await own.run();
     await other.run();
     for (let round = 0; round < rounds; round++) {
-      for (const [name, one] of round % 2 === 0 ? [['own', own], ['other', other]] : [['other', other], ['own', own]]) {
+      for (const [name, one] of round % 2 === 0
+        ? [
+            ['own', own],
+            ['other', other],
+          ]
+        : [
+            ['other', other],
+            ['own', own],
+          ]) {
         await sleep(200);
         samples[name].push(await one.run());
       }
@@ -37,13 +45,21 @@ export async function compareDecoders(file, { threads, promptTokens, decodeToken
     own: summary(samples.own.map((sample) => sample[phase])),
     other: summary(samples.other.map((sample) => sample[phase])),
   });
-  return { prompt: of('prompt'), decode: of('decode'), version: peer.version, config: own.config, fileBytes: statSync(file).size };
+  return {
+    prompt: of('prompt'),
+    decode: of('decode'),
+    version: peer.version,
+    config: own.config,
+    error: own.error,
+    fileBytes: statSync(file).size,
+  };
 }
 
 async function bitloomDecoder(file, threads, prompt, decodeTokens) {
   const decoder = await load(file, { threads });
   return {
     config: decoder.config,
+    error: await activationError(file, decoder, prompt.slice(0, 8)),
     async run() {
       const generation = decoder.generate(prompt, { maxTokens: decodeTokens + 1, stopTokens: [] });
       await generation.text();
@@ -54,11 +70,26 @@ async function bitloomDecoder(file, threads, prompt, decodeTokens) {
   };
 }
 
+/** Of the logits after `tokens`, against the same weights with f32 activations. */
+async function activationError(file, decoder, tokens) {
+  const exact = await load(file, { activations: 'f32' });
+  const error = relativeError(decoder.forward(tokens).data, exact.forward(tokens).data);
+  exact.dispose();
+  return error;
+}
+
 async function llamaDecoder({ getLlama, LlamaLogLevel }, file, threads, prompt, decodeTokens) {
-  const llama = await getLlama({ gpu: false, build: 'never', maxThreads: threads, logLevel: LlamaLogLevel.error });
+  const llama = await getLlama({
+    gpu: false,
+    build: 'never',
+    maxThreads: threads,
+    logLevel: LlamaLogLevel.error,
+  });
   const model = await llama.loadModel({ modelPath: file });
   const context = await model.createContext({
-    contextSize: prompt.length + decodeTokens + 8, batchSize: Math.max(prompt.length, 32), threads: { ideal: threads, min: threads },
+    contextSize: prompt.length + decodeTokens + 8,
+    batchSize: Math.max(prompt.length, 32),
+    threads: { ideal: threads, min: threads },
   });
   const sequence = context.getSequence();
   return {

@@ -30,7 +30,14 @@ const nodes = {
     return {
       domain: '',
       attributes: {},
-      initializers: [['B', 'FLOAT', [k, n], bytesOf(Float32Array.from(randomBytes(n * k, 3), (x) => x / 255 - 0.5))]],
+      initializers: [
+        [
+          'B',
+          'FLOAT',
+          [k, n],
+          bytesOf(Float32Array.from(randomBytes(n * k, 3), (x) => x / 255 - 0.5)),
+        ],
+      ],
     };
   },
   /** int8 weights with a scale per output; activations in uint8, quantized on the way. */
@@ -52,23 +59,38 @@ export function productModel(onnx, kind, options) {
   const { domain, attributes, initializers } = nodes[kind](options);
   const value = (name, columns) => ({
     name,
-    type: { tensorType: { elemType: FLOAT, shape: { dim: [{ dimParam: 'M' }, { dimValue: columns }] } } },
+    type: {
+      tensorType: { elemType: FLOAT, shape: { dim: [{ dimParam: 'M' }, { dimValue: columns }] } },
+    },
   });
   const model = onnx.ModelProto.create({
     irVersion: 10,
-    opsetImport: [{ domain: '', version: 21 }, { domain: 'com.microsoft', version: 1 }],
+    opsetImport: [
+      { domain: '', version: 21 },
+      { domain: 'com.microsoft', version: 1 },
+    ],
     graph: {
       name: kind,
       input: [value('a', options.k)],
       output: [value('y', options.n)],
       node: [
         {
-          opType: kind, domain, input: ['a', ...initializers.map(([name]) => name)], output: ['y'],
-          attribute: Object.entries(attributes).map(([name, i]) => ({ name, i, type: onnx.AttributeProto.AttributeType.INT })),
+          opType: kind,
+          domain,
+          input: ['a', ...initializers.map(([name]) => name)],
+          output: ['y'],
+          attribute: Object.entries(attributes).map(([name, i]) => ({
+            name,
+            i,
+            type: onnx.AttributeProto.AttributeType.INT,
+          })),
         },
       ],
       initializer: initializers.map(([name, type, dims, rawData]) => ({
-        name, dims, rawData, dataType: onnx.TensorProto.DataType[type],
+        name,
+        dims,
+        rawData,
+        dataType: onnx.TensorProto.DataType[type],
       })),
     },
   });
@@ -81,7 +103,9 @@ export async function sessions(ort, model, count, threads) {
   for (let i = 0; i < count; i++) {
     list.push(
       await ort.InferenceSession.create(model, {
-        intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: 'sequential',
+        intraOpNumThreads: threads,
+        interOpNumThreads: 1,
+        executionMode: 'sequential',
       }),
     );
   }

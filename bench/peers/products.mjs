@@ -23,19 +23,36 @@ export async function* compareProducts({ threads, budget, filter, tiny }) {
   if (ort === undefined || proto === undefined) return;
   const { onnx } = proto.module.default ?? proto.module;
   const runtime = ort.module.default ?? ort.module;
-  for (const [n, k] of tiny ? [[64, 256]] : [[4096, 4096], [11008, 4096]]) {
+  for (const [n, k] of tiny
+    ? [[64, 256]]
+    : [
+        [4096, 4096],
+        [11008, 4096],
+      ]) {
     for (const pair of pairs) {
-      const own = [...cases({ shapes: [[n, k]], formats: [pair.format], ms: tiny ? [1, 3] : [1, 8, 32, 256], cold: !tiny })]
+      const own = [
+        ...cases({
+          shapes: [[n, k]],
+          formats: [pair.format],
+          ms: tiny ? [1, 3] : [1, 8, 32, 256],
+          cold: !tiny,
+        }),
+      ]
         .filter((one) => one.type === pair.compute)
         .filter((one) => filter(one));
       if (own.length === 0) continue;
       const name = `onnxruntime-node ${pair.kind}${pair.block ? ` ${pair.bits} bits, blocks of ${pair.block}, accuracy ${pair.accuracy}` : ''}`;
       const model = productModel(onnx, pair.kind, { n, k, ...pair });
       for (const count of threads) {
-        const coldCount = own.some((one) => one.cold) ? Math.ceil((coldBytes * 8) / (n * k * pair.bits)) : 1;
+        const coldCount = own.some((one) => one.cold)
+          ? Math.ceil((coldBytes * 8) / (n * k * pair.bits))
+          : 1;
         const list = await sessions(runtime, model, coldCount, count);
         for (const one of own) {
-          yield await comparePair(one, count, runtime, list, budget, { name, version: ort.version });
+          yield await comparePair(one, count, runtime, list, budget, {
+            name,
+            version: ort.version,
+          });
         }
         for (const session of list) await session.release();
       }
@@ -54,7 +71,8 @@ async function comparePair(one, threads, runtime, list, budget, peer) {
   const [own, other] = await interleave([ours, theirs], budget);
   prepared.body({ threads }, 0);
   return {
-    one, threads,
+    one,
+    threads,
     algorithm: prepared.algorithm({ threads }),
     times: { median_us: own.median, p10_us: own.p10, p90_us: own.p90 },
     error: prepared.error(),

@@ -4,7 +4,11 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { root } from '../native.mjs';
 
-const versions = { 'onnxruntime-node': '1.30.0', 'onnx-proto': '8.0.1', 'node-llama-cpp': '3.22.1' };
+const versions = {
+  'onnxruntime-node': '1.30.0',
+  'onnx-proto': '8.0.1',
+  'node-llama-cpp': '3.22.1',
+};
 
 /** What to type to have the peers. */
 export const installCommand = `npm install --no-save --ignore-scripts ${Object.entries(versions)
@@ -14,7 +18,10 @@ export const installCommand = `npm install --no-save --ignore-scripts ${Object.e
 /** { version, module } of an installed package, or undefined. */
 export async function findPeer(name) {
   const given = process.env.BITLOOM_PEERS;
-  const folders = [...(given === undefined ? [] : [given, join(given, 'node_modules')]), join(root, 'node_modules')];
+  const folders = [
+    ...(given === undefined ? [] : [given, join(given, 'node_modules')]),
+    join(root, 'node_modules'),
+  ];
   for (const folder of folders) {
     const file = join(folder, name, 'package.json');
     if (!existsSync(file)) continue;

@@ -8,12 +8,22 @@ export function* cases(options) {
   const [rows, cols] = shape(options);
   for (const format of formats) {
     yield {
-      family: 'quantize', op: 'dequantize', case: `${rows}x${cols}`, format, m: rows, n: cols, k: 0,
-      cold: false, type: 'f32',
+      family: 'quantize',
+      op: 'dequantize',
+      case: `${rows}x${cols}`,
+      format,
+      m: rows,
+      n: cols,
+      k: 0,
+      cold: false,
+      type: 'f32',
       bytes: 4 * rows * cols + bytesOf(format, [rows, cols]),
       operations: rows * cols,
       prepare() {
-        const input = new bitloom.QuantizedTensor(format, weightBytes(format, rows, cols), [rows, cols]);
+        const input = new bitloom.QuantizedTensor(format, weightBytes(format, rows, cols), [
+          rows,
+          cols,
+        ]);
         const out = bitloom.Tensor.zeros('f32', [rows, cols]);
         return {
           variants: 1,

@@ -9,11 +9,22 @@ export function* cases(options) {
   for (const format of ['q4_0', 'q8_0', 'u4_g128']) {
     const bytes = 2 * bytesOf(format, [rows, cols]);
     yield {
-      family: 'quantize', op: 'pack', case: `${rows}x${cols} panel8`, format, m: rows, n: cols, k: 0,
-      cold: false, type: 'f32', bytes,
+      family: 'quantize',
+      op: 'pack',
+      case: `${rows}x${cols} panel8`,
+      format,
+      m: rows,
+      n: cols,
+      k: 0,
+      cold: false,
+      type: 'f32',
+      bytes,
       operations: 0, // only moves
       prepare() {
-        const input = new bitloom.QuantizedTensor(format, weightBytes(format, rows, cols), [rows, cols]);
+        const input = new bitloom.QuantizedTensor(format, weightBytes(format, rows, cols), [
+          rows,
+          cols,
+        ]);
         return {
           variants: 1,
           body: (run) => bitloom.pack(input, { ...run, layout: 'panel8' }),

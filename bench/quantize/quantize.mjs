@@ -8,8 +8,15 @@ export function* cases(options) {
   const [rows, cols] = shape(options);
   for (const format of formats) {
     yield {
-      family: 'quantize', op: 'quantize', case: `${rows}x${cols} minmax`, format, m: rows, n: cols, k: 0,
-      cold: false, type: 'f32',
+      family: 'quantize',
+      op: 'quantize',
+      case: `${rows}x${cols} minmax`,
+      format,
+      m: rows,
+      n: cols,
+      k: 0,
+      cold: false,
+      type: 'f32',
       bytes: 4 * rows * cols + bytesOf(format, [rows, cols]),
       operations: 2 * rows * cols, // at least a comparison and a product each
       prepare() {

@@ -11,11 +11,22 @@ export function* cases({ tiny }) {
   for (const m of tiny ? [1] : [1, 256]) {
     for (const mode of ['interleaved', 'half']) {
       yield activationCase(
-        { family: 'rope', op: 'rope', case: `${heads}x${channels} ${mode}`, m, n: heads * channels, k: 0 },
+        {
+          family: 'rope',
+          op: 'rope',
+          case: `${heads}x${channels} ${mode}`,
+          m,
+          n: heads * channels,
+          k: 0,
+        },
         { bytes: 4 * 2 * m * heads * channels, operations: 3 * m * heads * channels },
         () => {
           const x = gaussianTensor([m, heads, channels]);
-          const positions = new bitloom.Tensor('i32', Int32Array.from({ length: m }, (_, i) => start + i), [m]);
+          const positions = new bitloom.Tensor(
+            'i32',
+            Int32Array.from({ length: m }, (_, i) => start + i),
+            [m],
+          );
           return {
             shape: [m, heads, channels],
             call: (run, out) => bitloom.rope(x, positions, { ...run, mode, theta, out }),

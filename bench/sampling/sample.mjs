@@ -11,8 +11,15 @@ export function* cases({ tiny }) {
   const vocabulary = tiny ? 64 : 32000;
   for (const [name, options] of Object.entries(variants)) {
     yield {
-      family: 'sampling', op: 'sample', case: `${vocabulary} ${name}`, format: 'f32',
-      m: 1, n: vocabulary, k: 0, cold: false, type: 'f32',
+      family: 'sampling',
+      op: 'sample',
+      case: `${vocabulary} ${name}`,
+      format: 'f32',
+      m: 1,
+      n: vocabulary,
+      k: 0,
+      cold: false,
+      type: 'f32',
       bytes: 4 * vocabulary,
       operations: vocabulary, // a comparison each
       prepare() {

@@ -51,7 +51,9 @@ export async function generate(
     const kernels = kernelSummary(decoder);
     const { isa, threads } = machine();
     log(`loaded ${model} in ${loadSeconds.toFixed(2)} s: ${describe(decoder)}`);
-    log(`kernels (${isa}, ${threads} threads): ${kernels.map((k) => `${k.kernel} x ${k.layers} for ${k.format}`).join(', ')}`);
+    log(
+      `kernels (${isa}, ${threads} threads): ${kernels.map((k) => `${k.kernel} x ${k.layers} for ${k.format}`).join(', ')}`,
+    );
     const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed } = options;
     const generation = decoder.generate(prompt, {
       ...{ maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed },
@@ -76,13 +78,24 @@ export async function generate(
   }
 }
 
-async function loadWithBar(model: string, options: GenerateCommand, output: Output): Promise<Decoder> {
+async function loadWithBar(
+  model: string,
+  options: GenerateCommand,
+  output: Output,
+): Promise<Decoder> {
   const { format, method, activations, context } = options;
   if (method !== 'minmax' && method !== 'mse') {
-    throw argumentError('BL_INVALID_ARGUMENT', `--method is ${JSON.stringify(method)}, expected minmax or mse`);
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `--method is ${JSON.stringify(method)}, expected minmax or mse`,
+    );
   }
   if (format !== undefined) formatInfo(format);
-  const bar = new ProgressBar(format === undefined ? 'loading' : `quantizing to ${format}`, output, options.quiet === true);
+  const bar = new ProgressBar(
+    format === undefined ? 'loading' : `quantizing to ${format}`,
+    output,
+    options.quiet === true,
+  );
   const loadOptions: LoadOptions = {
     method,
     activations: activations as Activations,
@@ -139,10 +152,18 @@ function kernelSummary(decoder: Decoder): KernelUse[] {
   return [...uses.values()];
 }
 
-function report({ stats, finishReason }: Generation, peakBytes: number, log: (line: string) => void): void {
+function report(
+  { stats, finishReason }: Generation,
+  peakBytes: number,
+  log: (line: string) => void,
+): void {
   const { promptTokens, promptTokensPerSecond, tokens, tokensPerSecond } = stats;
   log(`prompt: ${promptTokens} tokens, ${promptTokensPerSecond.toFixed(1)} tokens/s`);
-  const reasons = { stop: 'end of text', length: 'as many as asked for', context: 'the context is full' };
+  const reasons = {
+    stop: 'end of text',
+    length: 'as many as asked for',
+    context: 'the context is full',
+  };
   const why = finishReason === undefined ? '' : ` (${reasons[finishReason]})`;
   log(`generated: ${tokens} tokens, ${tokensPerSecond.toFixed(1)} tokens/s${why}`);
   log(`peak memory: ${formatBytes(peakBytes)}`);

@@ -8,7 +8,8 @@ export async function info(
   options: { json?: boolean; tensors?: boolean },
   output: Output,
 ): Promise<void> {
-  const facts = file === undefined ? await machineFacts() : await fileFacts(file, options.tensors === true);
+  const facts =
+    file === undefined ? await machineFacts() : await fileFacts(file, options.tensors === true);
   output.stdout.write(options.json === true ? `${JSON.stringify(facts)}\n` : formatFacts(facts));
 }
 
@@ -27,7 +28,16 @@ function formatFacts(facts: Facts): string {
 }
 
 // Formats whose kernels stand for those of their kind.
-const kernelFormats = ['q4_0', 'q8_0', 'q4_k', 'u4_g128', 't2_g256', 'nf4_g64', 'f16', 'f32'] as const;
+const kernelFormats = [
+  'q4_0',
+  'q8_0',
+  'q4_k',
+  'u4_g128',
+  't2_g256',
+  'nf4_g64',
+  'f16',
+  'f32',
+] as const;
 
 async function machineFacts(): Promise<Facts> {
   const { cpus, totalmem } = await import('node:os');
@@ -71,9 +81,18 @@ async function fileFacts(path: string, all: boolean): Promise<Facts> {
     const byFormat = new Map<string, { tensors: number; weights: number; bytes: number }>();
     for (const { format, count, bytes } of tensors) {
       const sum = byFormat.get(format) ?? { tensors: 0, weights: 0, bytes: 0 };
-      byFormat.set(format, { tensors: sum.tensors + 1, weights: sum.weights + count, bytes: sum.bytes + bytes });
+      byFormat.set(format, {
+        tensors: sum.tensors + 1,
+        weights: sum.weights + count,
+        bytes: sum.bytes + bytes,
+      });
     }
-    const list = tensors.map(({ name, format, shape, bytes }) => [name, format, `[${shape}]`, bytes]);
+    const list = tensors.map(({ name, format, shape, bytes }) => [
+      name,
+      format,
+      `[${shape}]`,
+      bytes,
+    ]);
     return {
       file: path,
       size: formatBytes(source.size),

@@ -12,12 +12,14 @@ export interface Output {
 
 const whole = (text: string): number => {
   const value = Number(text);
-  if (text.trim() === '' || !Number.isSafeInteger(value)) throw new InvalidArgumentError('It is not a whole number.');
+  if (text.trim() === '' || !Number.isSafeInteger(value))
+    throw new InvalidArgumentError('It is not a whole number.');
   return value;
 };
 const real = (text: string): number => {
   const value = Number(text);
-  if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('It is not a number.');
+  if (text.trim() === '' || !Number.isFinite(value))
+    throw new InvalidArgumentError('It is not a number.');
   return value;
 };
 
@@ -55,7 +57,9 @@ function program(output: Output): Command {
 function addGenerate(command: Command, output: Output): void {
   command
     .command('generate <model> <prompt>')
-    .description('text that follows a prompt, to standard output; everything else goes to standard error')
+    .description(
+      'text that follows a prompt, to standard output; everything else goes to standard error',
+    )
     .option('-f, --format <name>', 'quantize the weights to this format first, e.g. u4_g128')
     .option('--method <name>', 'how to quantize: minmax or mse', 'minmax')
     .option('--activations <name>', 'auto, f32 or i8', 'auto')
@@ -82,7 +86,10 @@ function addQuantize(command: Command, output: Output): void {
   command
     .command('quantize <in> <out>')
     .description('write a GGUF model with its matrices in another format')
-    .requiredOption('-f, --format <name>', 'e.g. q4_0, q8_0 (which llama.cpp reads), u4_g128, t2_g256')
+    .requiredOption(
+      '-f, --format <name>',
+      'e.g. q4_0, q8_0 (which llama.cpp reads), u4_g128, t2_g256',
+    )
     .option('--embedding <name>', 'another format for the embedding and output matrices')
     .option('--method <name>', 'minmax or mse', 'minmax')
     .option('-t, --threads <count>', 'threads to use (default: physical cores)', whole)
@@ -106,7 +113,9 @@ export async function main(args: readonly string[], output: Output = process): P
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 1;
     const message = error instanceof Error ? error.message : String(error);
-    output.stderr.write(`bitloom: ${message.replace(/^bitloom: /, '').replace(/\s*\n\s*/g, ' ')}\n`);
+    output.stderr.write(
+      `bitloom: ${message.replace(/^bitloom: /, '').replace(/\s*\n\s*/g, ' ')}\n`,
+    );
     return 1;
   }
 }

@@ -26,7 +26,10 @@ export async function quantize(
 ): Promise<void> {
   const { format, embedding, method, threads, quiet = false } = options;
   if (method !== 'minmax' && method !== 'mse') {
-    throw argumentError('BL_INVALID_ARGUMENT', `--method is ${JSON.stringify(method)}, expected minmax or mse`);
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `--method is ${JSON.stringify(method)}, expected minmax or mse`,
+    );
   }
   for (const name of [format, embedding]) if (name !== undefined) formatInfo(name);
   if (threads !== undefined) setThreads(threads);

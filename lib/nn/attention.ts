@@ -1,6 +1,6 @@
 import { argumentError } from '../errors.js';
-import { attention } from '../ops/attention/attention.js';
-import { rope } from '../ops/rope/rope.js';
+import { attention, type AttentionOptions as MixOptions } from '../ops/attention/attention.js';
+import { type RopeOptions, rope } from '../ops/rope/rope.js';
 import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';
 import type { LayerCache } from './kv_cache.js';
@@ -58,8 +58,8 @@ export interface AttentionStep {
 export class Attention {
   readonly headDim: number;
   readonly valueDim: number;
-  readonly #run: RunOptions;
-  readonly #rope: Parameters<typeof rope>[2];
+  readonly #rope: RopeOptions;
+  readonly #mix: MixOptions;
 
   constructor(readonly options: AttentionOptions) {
     const { query, key, value, output, numHeads, numKvHeads, isa, threads } = options;
@@ -79,13 +79,14 @@ export class Attention {
         );
       }
     }
-    this.#run = {
+    const run: RunOptions = {
       ...(isa === undefined ? {} : { isa }),
       ...(threads === undefined ? {} : { threads }),
     };
+    this.#mix = { ...run, causal: true, window: options.window ?? 0 };
     const { mode, theta, rotaryDim, scaling } = options.rope;
     this.#rope = {
-      ...this.#run,
+      ...run,
       mode,
       theta,
       rotaryDim,
@@ -125,11 +126,12 @@ export class Attention {
     options.queryNorm?.forward(query, query);
     options.keyNorm?.forward(key, key);
     rope(query, positions, { ...this.#rope, out: query });
-    rope(key, positions, { ...this.#rope, out: cache.keys.slice(start, end) });
+    rope(key, positions, {
+      ...(this.#rope as RopeOptions<'f32' | 'f16'>),
+      out: cache.keys.slice(start, end),
+    });
     attention(query, cache.keys.slice(0, end), cache.values.slice(0, end), {
-      ...this.#run,
-      causal: true,
-      ...(options.window ? { window: options.window } : {}),
+      ...this.#mix,
       out: scratch.mixed.heads,
     });
     return options.output.forward(scratch.mixed.rows, out);

@@ -1,7 +1,7 @@
 // What a GGUF file's metadata says about the network, checked: later code divides and allocates by it.
 import type { GGUFFile, GGUFValue } from '../io/index.js';
 import { invalidModel, unsupportedModel } from './model_error.js';
-import { readRope, type RopeConfig } from './rope_config.js';
+import { type RopeConfig, readRope } from './rope_config.js';
 
 /** Shape of a llama-family decoder. */
 export interface ModelConfig {
@@ -56,7 +56,9 @@ export class MetadataReader {
     const value = this.metadata.get(name);
     if (value === undefined && fallback !== undefined) return fallback;
     if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most) {
-      throw invalidModel(`metadata ${name} is ${show(value)}, expected a whole number from ${least} to ${most}`);
+      throw invalidModel(
+        `metadata ${name} is ${show(value)}, expected a whole number from ${least} to ${most}`,
+      );
     }
     return value;
   }
@@ -67,7 +69,9 @@ export class MetadataReader {
     const value = this.metadata.get(name);
     if (value === undefined && fallback !== undefined) return fallback;
     if (typeof value !== 'number' || !(value >= least && value <= most)) {
-      throw invalidModel(`metadata ${name} is ${show(value)}, expected a number from ${least} to ${most}`);
+      throw invalidModel(
+        `metadata ${name} is ${show(value)}, expected a number from ${least} to ${most}`,
+      );
     }
     return value;
   }
@@ -123,7 +127,12 @@ export function readConfig(file: Pick<GGUFFile, 'metadata' | 'tensors'>): ModelC
       `metadata ${architecture}.embedding_length is ${hiddenSize}, expected a multiple of ${numHeads} (= attention.head_count)`,
     );
   }
-  const headDim = reader.integer('attention.key_length', 1, maxSize, Math.floor(hiddenSize / numHeads));
+  const headDim = reader.integer(
+    'attention.key_length',
+    1,
+    maxSize,
+    Math.floor(hiddenSize / numHeads),
+  );
   const name = file.metadata.get('general.name');
   return {
     architecture: architecture as Architecture,
@@ -144,7 +153,10 @@ export function readConfig(file: Pick<GGUFFile, 'metadata' | 'tensors'>): ModelC
 }
 
 /** Rows of the embedding table, which metadata and tokenizer must agree with where they say anything. */
-function readVocabSize(file: Pick<GGUFFile, 'metadata' | 'tensors'>, reader: MetadataReader): number {
+function readVocabSize(
+  file: Pick<GGUFFile, 'metadata' | 'tensors'>,
+  reader: MetadataReader,
+): number {
   const bitloomShape = file.metadata.get('bitloom.shape.token_embd.weight');
   const shape = Array.isArray(bitloomShape)
     ? bitloomShape

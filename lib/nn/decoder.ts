@@ -71,7 +71,11 @@ export class Decoder {
     this.#options = options;
     this.tokenizer = options.tokenizer;
     const { contextLength = Math.min(config.contextLength, 4096) } = options;
-    if (!Number.isInteger(contextLength) || contextLength < 1 || contextLength > config.contextLength) {
+    if (
+      !Number.isInteger(contextLength) ||
+      contextLength < 1 ||
+      contextLength > config.contextLength
+    ) {
       throw argumentError(
         'BL_OUT_OF_RANGE',
         `Decoder: contextLength is ${contextLength}, expected 1 to ${config.contextLength} (= config.contextLength)`,

@@ -76,8 +76,7 @@ export class StepMemory {
 
   #tensors(rows: number): StepTensors {
     const { hiddenSize, numHeads, numKvHeads, headDim, valueDim, intermediateSize } = this.#config;
-    const matrix = (memory: Float32Array, cols: number) =>
-      new Tensor('f32', memory, [rows, cols]);
+    const matrix = (memory: Float32Array, cols: number) => new Tensor('f32', memory, [rows, cols]);
     const view = (memory: Float32Array, heads: number, dim: number): HeadsView => ({
       rows: matrix(memory, heads * dim),
       heads: new Tensor('f32', memory, [rows, heads, dim]),

@@ -229,6 +229,9 @@ function checkOptions(options: GenerateOptions): void {
   }
   const stops: unknown[] = typeof stop === 'string' ? [stop] : [...stop];
   if (!stops.every((text) => typeof text === 'string' && text !== '')) {
-    throw argumentError('BL_INVALID_ARGUMENT', 'generate: stop has an entry that is no text or empty');
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      'generate: stop has an entry that is no text or empty',
+    );
   }
 }

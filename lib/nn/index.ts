@@ -3,7 +3,12 @@
  *
  * @packageDocumentation
  */
-export { Attention, type AttentionOptions, type AttentionScratch, type AttentionStep } from './attention.js';
+export {
+  Attention,
+  type AttentionOptions,
+  type AttentionScratch,
+  type AttentionStep,
+} from './attention.js';
 export type { Architecture, ModelConfig } from './config.js';
 export { Decoder, type DecoderOptions, type DecoderParts, type ForwardOptions } from './decoder.js';
 export { DecoderLayer } from './decoder_layer.js';

@@ -48,7 +48,13 @@ export class KVCache {
   /** @throws `BL_INVALID_SHAPE` for sizes that can not be, `BL_OUT_OF_MEMORY` */
   constructor(options: KVCacheOptions) {
     const { numLayers, numKvHeads, headDim, valueDim = headDim, capacity, dtype = 'f32' } = options;
-    for (const [name, value] of Object.entries({ numLayers, numKvHeads, headDim, valueDim, capacity })) {
+    for (const [name, value] of Object.entries({
+      numLayers,
+      numKvHeads,
+      headDim,
+      valueDim,
+      capacity,
+    })) {
       if (!Number.isInteger(value) || value < 1) {
         throw argumentError(
           'BL_INVALID_SHAPE',

@@ -90,11 +90,7 @@ function countWeights(file: GGUFFile): number {
   return count;
 }
 
-function matrixLoader(
-  options: LoadOptions,
-  total: number,
-  made: QuantizedTensor[],
-): MatrixLoader {
+function matrixLoader(options: LoadOptions, total: number, made: QuantizedTensor[]): MatrixLoader {
   let done = 0;
   return async (name, stored) => {
     const { format, method, codebook, signal, isa, threads } = options;
@@ -115,7 +111,13 @@ function matrixLoader(
   };
 }
 
-function runOptions({ isa, threads }: { isa?: RunOptions['isa']; threads?: number | undefined }): RunOptions {
+function runOptions({
+  isa,
+  threads,
+}: {
+  isa?: RunOptions['isa'];
+  threads?: number | undefined;
+}): RunOptions {
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 256)) {
     throw argumentError('BL_INVALID_ARGUMENT', `load: threads is ${threads}, expected 1 to 256`);
   }
@@ -133,7 +135,10 @@ async function build(
   const run = runOptions(options);
   const { hiddenSize, vocabSize, epsilon } = config;
   const norm = (name: string): RMSNorm =>
-    new RMSNorm(tensors.vector(`${name}.weight`, hiddenSize, 'embedding_length'), { epsilon, ...run });
+    new RMSNorm(tensors.vector(`${name}.weight`, hiddenSize, 'embedding_length'), {
+      epsilon,
+      ...run,
+    });
   const embedding = await tensors.matrix(
     'token_embd.weight',
     [vocabSize, hiddenSize],
@@ -184,7 +189,12 @@ async function buildLayer(
   { norm, activations, run, freqFactors }: LayerContext,
 ): Promise<DecoderLayer> {
   const { hiddenSize, intermediateSize, numHeads, numKvHeads, headDim, valueDim } = config;
-  const linear = async (name: string, rows: number, cols: number, meaning: string): Promise<Linear> => {
+  const linear = async (
+    name: string,
+    rows: number,
+    cols: number,
+    meaning: string,
+  ): Promise<Linear> => {
     const full = `blk.${index}.${name}`;
     const weight = await tensors.matrix(`${full}.weight`, [rows, cols], meaning);
     const bias = tensors.optionalVector(`${full}.bias`, rows, meaning.split(',')[0] as string);
@@ -198,9 +208,24 @@ async function buildLayer(
   const hidden = 'embedding_length';
   const attention = new Attention({
     query: await linear('attn_q', numHeads * headDim, hiddenSize, `heads * key_length, ${hidden}`),
-    key: await linear('attn_k', numKvHeads * headDim, hiddenSize, `kv heads * key_length, ${hidden}`),
-    value: await linear('attn_v', numKvHeads * valueDim, hiddenSize, `kv heads * value_length, ${hidden}`),
-    output: await linear('attn_output', hiddenSize, numHeads * valueDim, `${hidden}, heads * value_length`),
+    key: await linear(
+      'attn_k',
+      numKvHeads * headDim,
+      hiddenSize,
+      `kv heads * key_length, ${hidden}`,
+    ),
+    value: await linear(
+      'attn_v',
+      numKvHeads * valueDim,
+      hiddenSize,
+      `kv heads * value_length, ${hidden}`,
+    ),
+    output: await linear(
+      'attn_output',
+      hiddenSize,
+      numHeads * valueDim,
+      `${hidden}, heads * value_length`,
+    ),
     queryNorm: headNorm('attn_q_norm'),
     keyNorm: headNorm('attn_k_norm'),
     numHeads,

@@ -44,7 +44,8 @@ export class ModelTensors {
   checkAllRead(): void {
     for (const name of this.file.tensors.keys()) {
       // Old converters stored the frequencies of the rotary embedding, which follow from the metadata.
-      if (!name.startsWith('blk.') || this.#read.has(name) || name.includes('attn_rot_embd')) continue;
+      if (!name.startsWith('blk.') || this.#read.has(name) || name.includes('attn_rot_embd'))
+        continue;
       throw unsupportedModel(`tensor ${name} is none that this architecture uses`);
     }
   }

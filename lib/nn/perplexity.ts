@@ -62,7 +62,10 @@ export async function perplexity(
     logits.dispose();
   }
   if (tokens === 0) {
-    throw argumentError('BL_INVALID_ARGUMENT', `perplexity: text has ${ids.length} tokens, expected two or more`);
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `perplexity: text has ${ids.length} tokens, expected two or more`,
+    );
   }
   loss /= tokens;
   return { perplexity: Math.exp(loss), loss, tokens };

@@ -15,7 +15,13 @@ import { readConfig } from './config.js';
 import type { Progress } from './load.js';
 import { type ModelSource, openSource } from './model_source.js';
 import { requantize, rowsFit } from './requantize.js';
-import { isStorageKey, storedMatrix, storedShape, storeMatrix, tensorFormat } from './stored_tensor.js';
+import {
+  isStorageKey,
+  storedMatrix,
+  storedShape,
+  storeMatrix,
+  tensorFormat,
+} from './stored_tensor.js';
 
 /** Options of {@link quantizeModel}. */
 export interface QuantizeModelOptions extends RunOptions {
@@ -82,17 +88,28 @@ export async function quantizeModel(
     let done = 0;
     for (const { tensor, target, weights } of plans) {
       if (target === undefined) {
-        tensors.push({ name: tensor.name, type: tensor.type, shape: tensor.shape, data: () => tensor.data() });
+        tensors.push({
+          name: tensor.name,
+          type: tensor.type,
+          shape: tensor.shape,
+          data: () => tensor.data(),
+        });
         continue;
       }
       const { stored, codebook } = target;
-      const made = storeMatrix(tensor.name, target.format, [stored.rows, stored.cols], codebook, async () => {
-        options.signal?.throwIfAborted();
-        const matrix = await convert(stored, target.format, options);
-        done += weights;
-        options.onProgress?.({ tensor: tensor.name, done, total });
-        return matrix.bytes;
-      });
+      const made = storeMatrix(
+        tensor.name,
+        target.format,
+        [stored.rows, stored.cols],
+        codebook,
+        async () => {
+          options.signal?.throwIfAborted();
+          const matrix = await convert(stored, target.format, options);
+          done += weights;
+          options.onProgress?.({ tensor: tensor.name, done, total });
+          return matrix.bytes;
+        },
+      );
       tensors.push(made.tensor);
       for (const [key, value, type] of made.metadata) {
         metadata.set(key, value);
@@ -130,7 +147,10 @@ function plan(
   return { tensor, weights, target: { stored, format: target, codebook: table } };
 }
 
-function tableOf(format: Format, codebook: QuantizeModelOptions['codebook']): Float32Array | undefined {
+function tableOf(
+  format: Format,
+  codebook: QuantizeModelOptions['codebook'],
+): Float32Array | undefined {
   if (formatInfo(format).kind !== 'codebook' || codebook === undefined) return undefined;
   return Float32Array.from(codebook);
 }

@@ -38,7 +38,10 @@ export async function requantize(
   const { rows, cols } = input;
   const { method = 'minmax', codebook, signal, ...run } = options;
   if (input.layout !== 'canonical') {
-    throw new BitloomError('BL_INVALID_LAYOUT', `requantize: layout is ${input.layout}, expected canonical`);
+    throw new BitloomError(
+      'BL_INVALID_LAYOUT',
+      `requantize: layout is ${input.layout}, expected canonical`,
+    );
   }
   const tables = codebook === undefined ? {} : { codebook };
   const output = QuantizedTensor.empty(format, [rows, cols], tables);

@@ -1,4 +1,4 @@
-import { rmsNorm } from '../ops/norm/rms_norm.js';
+import { type RmsNormOptions as NormOptions, rmsNorm } from '../ops/norm/rms_norm.js';
 import type { RunOptions } from '../run.js';
 import type { FloatDType, Tensor } from '../tensor.js';
 
@@ -11,7 +11,7 @@ export interface RMSNormOptions extends RunOptions {
 /** `y = x / sqrt(mean(x^2) + epsilon) * weight` over the last axis. */
 export class RMSNorm {
   readonly epsilon: number;
-  readonly #run: RunOptions;
+  readonly #options: NormOptions;
 
   /** @param weight [D] */
   constructor(
@@ -20,7 +20,7 @@ export class RMSNorm {
   ) {
     const { epsilon = 1e-5, ...run } = options;
     this.epsilon = epsilon;
-    this.#run = run;
+    this.#options = { ...run, epsilon };
   }
 
   /**
@@ -28,11 +28,8 @@ export class RMSNorm {
    * @returns [..., D]: `out` (may be x), or a new f32 tensor
    */
   forward<D extends FloatDType = 'f32'>(x: Tensor<FloatDType>, out?: Tensor<D>): Tensor<D> {
-    return rmsNorm<D>(x, this.weight, {
-      ...this.#run,
-      epsilon: this.epsilon,
-      ...(out === undefined ? {} : { out }),
-    });
+    const options = this.#options as NormOptions<D>;
+    return rmsNorm<D>(x, this.weight, out === undefined ? options : { ...options, out });
   }
 
   /** Lets go of the weights. */

@@ -7,7 +7,13 @@
 //   bitloom.shape.<tensor>     [rows, cols]
 //   bitloom.codebook.<tensor>  [2^bits floats], cb formats only
 import { type Format, type FormatInfo, formats } from '../generated.js';
-import type { GGUFFile, GGUFTensor, GGUFTensorInput, GGUFValue, GGUFValueType } from '../io/index.js';
+import type {
+  GGUFFile,
+  GGUFTensor,
+  GGUFTensorInput,
+  GGUFValue,
+  GGUFValueType,
+} from '../io/index.js';
 import { QuantizedTensor, weightsBytes } from '../quantized_tensor.js';
 import { Tensor } from '../tensor.js';
 import { invalidModel, unsupportedModel } from './model_error.js';
@@ -44,7 +50,9 @@ function storedFormat(file: GGUFFile, name: string): StoredFormat | undefined {
   }
   const shape = numbers(file, prefixes.shape + name);
   if (shape?.length !== 2 || !shape.every((size) => Number.isSafeInteger(size) && size > 0)) {
-    throw invalidModel(`metadata ${prefixes.shape}${name} is [${shape ?? ''}], expected [rows, cols]`);
+    throw invalidModel(
+      `metadata ${prefixes.shape}${name} is [${shape ?? ''}], expected [rows, cols]`,
+    );
   }
   return {
     format: format as Format,
@@ -91,7 +99,9 @@ export function storedMatrix(file: GGUFFile, tensor: GGUFTensor): QuantizedTenso
     return new QuantizedTensor(format, tensor.data(), [rows, cols], options);
   } catch (cause) {
     if ((cause as { code?: string }).code === 'BL_INVALID_FILE') throw cause;
-    throw Object.assign(invalidModel(`tensor ${tensor.name}: ${(cause as Error).message}`), { cause });
+    throw Object.assign(invalidModel(`tensor ${tensor.name}: ${(cause as Error).message}`), {
+      cause,
+    });
   }
 }
 

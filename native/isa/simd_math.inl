@@ -68,10 +68,10 @@ inline Vec times_sigmoid(Vec x, Vec y) {
   return if_negative(y, x * e, x) / (Vec::set(1.0f) + e);
 }
 
-// Phi(-u) for u >= 0, the upper tail of the normal distribution, to a relative error of 14 * 2^-24 (12.8 found,
-// near u = 13) down to where exp is subnormal (u = 13.2): exp(-u^2 / 2) t Q(t), t = 1 / (1 + 0.35 u). Q is the minimax polynomial of
-// degree 8 for erfcx(u / sqrt(2)) / (2 t) on u in [0, 14.5] (Lawson iteration; error 3.2e-8). u^2 / 2 is
-// kept in two parts, since exp turns its absolute error into a relative one.
+// Phi(-u) for u >= 0, the upper tail of the normal distribution, to a relative error of 14 * 2^-24 (12.8
+// found, near u = 13) down to where exp is subnormal (u = 13.2): exp(-u^2 / 2) t Q(t), t = 1 / (1 + 0.35 u).
+// Q is the minimax polynomial of degree 8 for erfcx(u / sqrt(2)) / (2 t) on u in [0, 14.5] (Lawson iteration;
+// error 3.2e-8). u^2 / 2 is kept in two parts, since exp turns its absolute error into a relative one.
 inline Vec normal_tail(Vec u) {
   u = min(Vec::set(15.0f), u);
   const Vec half = u * Vec::set(-0.5f);

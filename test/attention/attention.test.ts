@@ -5,10 +5,18 @@ import { type AttentionShape, attentionReference } from '../reference/attention.
 import { epsilon, floatTypes, isas, strided, worst } from '../reference/op_checks.js';
 import { firstDifference, gaussian } from '../reference/random.js';
 
-function tensors(shape: AttentionShape, dtype: FloatDType, seed = 1, gaps: number[] = []) {
+function tensors(shape: AttentionShape, dtype: FloatDType, seed = 1, gaps: readonly number[] = []) {
   const { queries, keys, heads, kvHeads, headDim, valueDim } = shape;
   const make = (sizes: number[], salt: number) =>
-    strided(dtype, gaussian(sizes.reduce((a, b) => a * b), seed + salt), sizes, gaps);
+    strided(
+      dtype,
+      gaussian(
+        sizes.reduce((a, b) => a * b),
+        seed + salt,
+      ),
+      sizes,
+      gaps,
+    );
   return {
     q: make([queries, heads, headDim], 0),
     k: make([keys, kvHeads, headDim], 1),
@@ -44,7 +52,19 @@ describe('attention', () => {
           isa: fc.constantFrom(...isas),
           seed: fc.integer(),
         }),
-        ({ queries, extra, kvHeads, group, headDim, valueDim, causal, isa, seed, gaps, ...rest }) => {
+        ({
+          queries,
+          extra,
+          kvHeads,
+          group,
+          headDim,
+          valueDim,
+          causal,
+          isa,
+          seed,
+          gaps,
+          ...rest
+        }) => {
           const keys = Math.max(1, queries + extra);
           const shape = { queries, keys, heads: kvHeads * group, kvHeads, headDim, valueDim };
           const { q, k, v } = tensors(shape, dtype, seed, gaps);
@@ -57,9 +77,16 @@ describe('attention', () => {
           const values = v.toArray();
           const expected = attentionReference(q.toArray(), k.toArray(), values, shape, options);
           const sizes = [queries, shape.heads, valueDim];
-          const out = strided(dtype, new Float32Array(queries * shape.heads * valueDim), sizes, [1, 2, 1]);
+          const out = strided(
+            dtype,
+            new Float32Array(queries * shape.heads * valueDim),
+            sizes,
+            [1, 2, 1],
+          );
           const actual = attention(q, k, v, { ...options, isa, out }).toArray();
-          expect(worst(actual, expected, bound(isa, headDim, values, dtype), 0)).toBeLessThanOrEqual(1);
+          expect(
+            worst(actual, expected, bound(isa, headDim, values, dtype), 0),
+          ).toBeLessThanOrEqual(1);
         },
       ),
       { numRuns: 40 },
@@ -98,7 +125,9 @@ describe('attention', () => {
         const actual = attention(q, k, v, { ...options, threads });
         expect(firstDifference(actual.bytes, expected.bytes)).toBe(-1);
       }
-      expect(firstDifference((await attentionAsync(q, k, v, options)).bytes, expected.bytes)).toBe(-1);
+      expect(firstDifference((await attentionAsync(q, k, v, options)).bytes, expected.bytes)).toBe(
+        -1,
+      );
       const viewed = attention(room.q, room.k, room.v, options);
       expect(firstDifference(viewed.bytes, expected.bytes)).toBe(-1);
     }
@@ -112,7 +141,9 @@ describe('attention', () => {
     for (const isa of isas) {
       const out = Tensor.zeros('f16', [2, 4, 8]);
       expect(attention(q, k, v, { isa, out })).toBe(out);
-      expect(worst(out.toArray(), expected, bound(isa, 16, v.toArray(), 'f16'), 0)).toBeLessThanOrEqual(1);
+      expect(
+        worst(out.toArray(), expected, bound(isa, 16, v.toArray(), 'f16'), 0),
+      ).toBeLessThanOrEqual(1);
     }
   });
 
@@ -131,7 +162,9 @@ describe('attention', () => {
       }
       const dirty = attention(q, dirtyK, dirtyV, { ...options, isa }).data;
       const row = 3 * 21;
-      expect(firstDifference(dirty.subarray(row, 39 * row), clean.data.subarray(row, 39 * row))).toBe(-1);
+      expect(
+        firstDifference(dirty.subarray(row, 39 * row), clean.data.subarray(row, 39 * row)),
+      ).toBe(-1);
       expect(dirty.subarray(0, row).every(Number.isNaN)).toBe(true);
       expect(dirty.subarray(39 * row).every(Number.isNaN)).toBe(true);
     }
@@ -157,7 +190,11 @@ describe('attention', () => {
         // A whole block of -infinity before must change nothing but the all-excluded case.
         for (const before of [0, 64, 100]) {
           const keys = before + scores.length;
-          const k = new Tensor('f32', [...Array<number>(before).fill(minus), ...scores], [keys, 1, 1]);
+          const k = new Tensor(
+            'f32',
+            [...Array<number>(before).fill(minus), ...scores],
+            [keys, 1, 1],
+          );
           const v = new Tensor('f32', [...Array<number>(before).fill(9), ...values], [keys, 1, 1]);
           const q = new Tensor('f32', [1], [1, 1, 1]);
           expect([name, isa, ...attention(q, k, v, { scale: 1, isa }).toArray()]).toEqual([

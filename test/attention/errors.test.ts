@@ -21,7 +21,11 @@ describe('attention errors', () => {
     ['kv heads', q, k, f32(3, 1, 5), 'v.shape[1] is 1, expected 2 (= k.shape[1])'],
   ])('%s', (_, badQ, badK, badV, message) => {
     const out = f32(2, 4, 5);
-    expectError(() => attention(badQ, badK, badV, { out }), 'BL_INVALID_SHAPE', `attention: ${message}`);
+    expectError(
+      () => attention(badQ, badK, badV, { out }),
+      'BL_INVALID_SHAPE',
+      `attention: ${message}`,
+    );
   });
 
   it('dtypes', () => {
@@ -94,7 +98,9 @@ describe('attention errors', () => {
   });
 
   it('rejects the promise of the async form', async () => {
-    await expect(attentionAsync(q, k, f32(1, 2, 5))).rejects.toMatchObject({ code: 'BL_INVALID_SHAPE' });
+    await expect(attentionAsync(q, k, f32(1, 2, 5))).rejects.toMatchObject({
+      code: 'BL_INVALID_SHAPE',
+    });
   });
 
   it('gives an empty result for zero queries, heads or value_dim', () => {

@@ -46,7 +46,10 @@ function check(golden: Case): void {
   const keys = causal ? Math.min(pastRows + q.rows, pastRows + k.rows) : pastRows + k.rows;
   for (let batch = 0; batch < golden.batches; batch++) {
     const cut = (now: Block, before: Block | undefined): Tensor<'f32'> => {
-      const rows = [...(before === undefined ? [] : batchOf(before, batch)), ...batchOf(now, batch)];
+      const rows = [
+        ...(before === undefined ? [] : batchOf(before, batch)),
+        ...batchOf(now, batch),
+      ];
       return new Tensor('f32', rows, [pastRows + now.rows, now.heads, now.dim]).slice(0, keys);
     };
     for (const isa of isas) {
@@ -89,7 +92,8 @@ function onnxCases(): Case[] {
         ? { data: tensor.data, heads, rows: second, dim: third / heads, packed }
         : { data: tensor.data, heads: second, rows: third, dim: fourth, packed };
     };
-    const input = (name: string) => golden.inputs.find((tensor) => tensor.name === name) as OnnxTensor;
+    const input = (name: string) =>
+      golden.inputs.find((tensor) => tensor.name === name) as OnnxTensor;
     const qHeads = attributes.q_num_heads ?? 0;
     const kvHeads = attributes.kv_num_heads ?? 0;
     cases.push({
@@ -182,8 +186,8 @@ function mhaCases(): Case[] {
   const cases: Case[] = [];
   for (const golden of goldenCases<MhaCase>('ort_mha.json') ?? []) {
     const { num_heads: heads, hidden_size: hidden, v_hidden_size: vHidden, case: name } = golden;
-    // Where there are both, the f32 one was computed in less than f32 (every value has few bits). Scores in
-    // f16 up to 8 are off by up to 2^-8 / 2 each, so are weights relatively, and values reach 3.
+    // HeadSize40, the one with both, was computed in f16 throughout (its f32 vector too): with scores up to 9
+    // and values up to 7 the formula in double differs from it by up to 0.018.
     const half = golden.fp16_output_data ?? [];
     const output = half.length > 0 ? half : golden.fp32_output_data;
     if (golden.mask_type !== 'MASK_NONE') continue;
@@ -210,10 +214,13 @@ function mhaCases(): Case[] {
       q: block(golden.query_data, hidden, golden.sequence_length, 0),
       k: block(golden.key_data, hidden, keyRows, hidden),
       v: block(golden.value_data, vHidden, keyRows, 2 * hidden),
-      past: pastRows > 0 ? { k: past(golden.past_key_data, hidden), v: past(golden.past_value_data, vHidden) } : undefined,
+      past:
+        pastRows > 0
+          ? { k: past(golden.past_key_data, hidden), v: past(golden.past_value_data, vHidden) }
+          : undefined,
       y: { data: output, heads, rows: golden.sequence_length, dim: vHidden / heads, packed: true },
       causal: false,
-      tolerance: output === half ? 1e-2 : 1e-4,
+      tolerance: output !== half ? 1e-4 : golden.fp32_output_data.length > 0 ? 0.02 : 3e-3,
     });
   }
   return cases;

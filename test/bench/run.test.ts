@@ -47,7 +47,17 @@ describe('npm run bench', () => {
   beforeAll(() => {
     const json = join(folder, 'tiny.json');
     const html = join(folder, 'tiny.html');
-    bench('run.mjs', '--tiny', '--threads', '1,2', '--check-schema', '--json', json, '--html', html);
+    bench(
+      'run.mjs',
+      '--tiny',
+      '--threads',
+      '1,2',
+      '--check-schema',
+      '--json',
+      json,
+      '--html',
+      html,
+    );
     report = JSON.parse(readFileSync(json, 'utf8'));
     page = readFileSync(html, 'utf8');
   }, 300_000);
@@ -111,7 +121,9 @@ describe('npm run bench', () => {
 
 describe('bench/run.mjs', () => {
   it('lists the cases of a filter without running them', () => {
-    const lines = bench('run.mjs', '--list', '--filter', 'matmul q4_0 4096x4096').trim().split('\n');
+    const lines = bench('run.mjs', '--list', '--filter', 'matmul q4_0 4096x4096')
+      .trim()
+      .split('\n');
     expect(lines).toContain('matmul q4_0 4096x4096 i8 M=1');
     expect(lines.every((line) => line.startsWith('matmul q4_0 4096x4096'))).toBe(true);
   });

@@ -30,20 +30,23 @@ describe('Decoder over examples/tiny.gguf', () => {
   it.each([
     ['f32', 1e-5],
     ['i8', 0.1],
-  ] as const)('a prompt at once, in pieces and token by token agree (%s within %f)', async (activations, bound) => {
-    const model = await load(tinyModel, { activations });
-    const tokens = ids(300);
-    const whole = model.forward(tokens).toArray();
-    const cache = model.createCache();
-    model.forward(tokens.slice(0, 5), { cache });
-    model.forward(tokens.slice(5, 299), { cache });
-    expect(rms(model.forward(tokens.slice(299), { cache }).toArray(), whole)).toBeLessThan(bound);
-    cache.rewind(280);
-    let last: number[] = [];
-    for (const id of tokens.slice(280)) last = model.forward([id], { cache }).toArray();
-    expect(rms(last, whole)).toBeLessThan(bound);
-    model.dispose();
-  });
+  ] as const)(
+    'a prompt at once, in pieces and token by token agree (%s within %f)',
+    async (activations, bound) => {
+      const model = await load(tinyModel, { activations });
+      const tokens = ids(300);
+      const whole = model.forward(tokens).toArray();
+      const cache = model.createCache();
+      model.forward(tokens.slice(0, 5), { cache });
+      model.forward(tokens.slice(5, 299), { cache });
+      expect(rms(model.forward(tokens.slice(299), { cache }).toArray(), whole)).toBeLessThan(bound);
+      cache.rewind(280);
+      let last: number[] = [];
+      for (const id of tokens.slice(280)) last = model.forward([id], { cache }).toArray();
+      expect(rms(last, whole)).toBeLessThan(bound);
+      model.dispose();
+    },
+  );
 
   it('logits of all tokens and of the last one agree, to the bit', () => {
     const tokens = ids(300);
@@ -103,7 +106,9 @@ describe('Decoder over examples/tiny.gguf', () => {
     expect(() => decoder.forward([1, -1], { cache })).toThrow(code('BL_OUT_OF_RANGE'));
     expect(() => decoder.forward([0.5], { cache })).toThrow(code('BL_OUT_OF_RANGE'));
     expect(() => decoder.forward([], { cache })).toThrow(code('BL_INVALID_ARGUMENT'));
-    expect(() => decoder.forward([1], { logits: 'none' as 'all' })).toThrow(code('BL_INVALID_ARGUMENT'));
+    expect(() => decoder.forward([1], { logits: 'none' as 'all' })).toThrow(
+      code('BL_INVALID_ARGUMENT'),
+    );
     expect(() => decoder.forward(ids(513))).toThrow(code('BL_OUT_OF_RANGE'));
     expect(() => decoder.createCache({ capacity: 1e9 })).toThrow(code('BL_OUT_OF_RANGE'));
     expect(cache.length).toBe(2);
@@ -113,7 +118,9 @@ describe('Decoder over examples/tiny.gguf', () => {
 
   it('refuses a cache of another shape or one in use', async () => {
     const other = new KVCache({ numLayers: 1, numKvHeads: 2, headDim: 32, capacity: 8 });
-    expect(() => decoder.forward([1], { cache: other })).toThrow('cache.numLayers is 1, expected 6');
+    expect(() => decoder.forward([1], { cache: other })).toThrow(
+      'cache.numLayers is 1, expected 6',
+    );
     const narrow = new KVCache({ numLayers: 6, numKvHeads: 2, headDim: 16, capacity: 8 });
     expect(() => decoder.forward([1], { cache: narrow })).toThrow(code('BL_INVALID_SHAPE'));
     expect(narrow.length).toBe(0);
@@ -145,15 +152,18 @@ describe('Decoder over examples/tiny.gguf', () => {
 describe('Decoder: threads and instruction sets', () => {
   const tokens = ids(40);
 
-  it.each(['f32', 'i8'] as const)('threads 1, 2, 3, 7 give equal bits (%s)', async (activations) => {
-    const results: number[][] = [];
-    for (const threads of [1, 2, 3, 7]) {
-      const decoder = await load(tinyModel, { threads, activations });
-      results.push(decoder.forward(tokens).toArray());
-      decoder.dispose();
-    }
-    for (const result of results) expect(result).toEqual(results[0]);
-  });
+  it.each(['f32', 'i8'] as const)(
+    'threads 1, 2, 3, 7 give equal bits (%s)',
+    async (activations) => {
+      const results: number[][] = [];
+      for (const threads of [1, 2, 3, 7]) {
+        const decoder = await load(tinyModel, { threads, activations });
+        results.push(decoder.forward(tokens).toArray());
+        decoder.dispose();
+      }
+      for (const result of results) expect(result).toEqual(results[0]);
+    },
+  );
 
   const levels: Isa[] = ['scalar', 'avx2', 'avx512', 'amx'];
   const available = levels.slice(1, levels.indexOf(machine().isaAvailable) + 1);
@@ -167,7 +177,9 @@ describe('Decoder: threads and instruction sets', () => {
     const scalar = await logits('scalar');
     const vector = await logits(isa);
     // Sums in another order, f32; logits reach 20.
-    expect(Math.max(...scalar.map((value, i) => Math.abs(value - (vector[i] as number))))).toBeLessThan(5e-4);
+    expect(
+      Math.max(...scalar.map((value, i) => Math.abs(value - (vector[i] as number)))),
+    ).toBeLessThan(5e-4);
   });
 });
 
@@ -224,9 +236,10 @@ describe('KVCache', () => {
     expect(() => new KVCache(huge)).toThrow(code('BL_INVALID_SHAPE'));
     const large = { numLayers: 1, numKvHeads: 2 ** 16, headDim: 2 ** 16, capacity: 2 ** 16 };
     expect(() => new KVCache(large)).toThrow(RangeError);
-    expect(() => new KVCache({ numLayers: 1, numKvHeads: 1, headDim: 2, capacity: 4, dtype: 'i8' as 'f16' })).toThrow(
-      code('BL_INVALID_DTYPE'),
-    );
+    expect(
+      () =>
+        new KVCache({ numLayers: 1, numKvHeads: 1, headDim: 2, capacity: 4, dtype: 'i8' as 'f16' }),
+    ).toThrow(code('BL_INVALID_DTYPE'));
   });
 });
 

@@ -45,9 +45,9 @@ const blockBits: Partial<Record<Format, number>> = {
 
 describe('every format on a random model', () => {
   const bytes = ggufBytes(
-    randomModel({ hidden: 256, intermediate: 256, layers: 1, vocab: 32 }).content,
+    randomModel({ hidden: 256, intermediate: 256, layers: 1, vocab: 16 }).content,
   );
-  const tokens = [1, 2, 3, 5, 8, 13];
+  const tokens = [1, 2, 3, 5, 8];
   let expected: number[];
   beforeAll(async () => {
     const decoder = await load(bytes, { activations: 'f32' });
@@ -56,11 +56,11 @@ describe('every format on a random model', () => {
   });
 
   // Weights are even in [-a, a]: a step of 2a / 2^bits is a relative error of 2^-bits of their standard deviation.
-  // Seven matrices one behind the other, and a norm that spreads what it gets, make up to 6 of it; tables that are not
-  // even in their range, and scales in bf16 (2^-9), some more.
+  // Seven matrices one behind the other, and a norm that spreads what it gets, make up to 5.5 of it (fp4, the
+  // least even table); scales in bf16 add 2^-9 of each weight.
   const bound = (info: FormatInfo, format: Format): number => {
     const bits = blockBits[format] ?? (info.kind === 'ternary' ? 1.5 : info.bits);
-    return 12 * 2 ** -bits + (format.endsWith('bf16') ? 0.03 : 0.002);
+    return 7 * 2 ** -bits + (format.endsWith('bf16') ? 0.01 : 0.002);
   };
 
   it.each(Object.keys(formats) as Format[])('%s', async (format) => {
@@ -78,27 +78,27 @@ describe('every format on a random model', () => {
 });
 
 describe('perplexity of examples/tiny.gguf', () => {
-  const text = readFileSync(join(examples, 'train-tiny/heldout.txt'), 'utf8').slice(0, 4000);
+  const text = readFileSync(join(examples, 'train-tiny/heldout.txt'), 'utf8').slice(0, 2500);
   let base: number;
   beforeAll(async () => {
     const decoder = await load(tinyModel, { activations: 'f32' });
     const result = await perplexity(decoder, text, { window: 256 });
     base = result.loss;
     expect(result.perplexity).toBeCloseTo(Math.exp(result.loss));
-    expect(result.tokens).toBeGreaterThan(500);
+    expect(result.tokens).toBeGreaterThan(400);
     decoder.dispose();
   });
 
   // Bounds that the README of lib/nn states, in nats per token above the f32 model.
   it.each([
     ['f16', 1e-3],
-    ['q8_0', 5e-3],
-    ['u6_g64', 1.5e-2],
-    ['q5_0', 3e-2],
-    ['q4_0', 8e-2],
-    ['u4_g128', 0.1],
-    ['nf4_g64', 0.1],
-    ['u3_g64', 0.5],
+    ['q8_0', 2e-3],
+    ['u6_g64', 5e-3],
+    ['q5_0', 1e-2],
+    ['q4_0', 2e-2],
+    ['u4_g128', 3e-2],
+    ['nf4_g64', 3e-2],
+    ['u3_g64', 0.1],
   ] as [Format, number][])('%s loses at most %f nats', async (format, most) => {
     const decoder = await load(tinyModel, { format });
     const { loss } = await perplexity(decoder, text, { window: 256 });
@@ -109,7 +109,9 @@ describe('perplexity of examples/tiny.gguf', () => {
   it('refuses what can not be scored', async () => {
     const decoder = await load(tinyModel);
     await expect(perplexity(decoder, '')).rejects.toMatchObject({ code: 'BL_INVALID_ARGUMENT' });
-    await expect(perplexity(decoder, text, { window: 1 })).rejects.toMatchObject({ code: 'BL_OUT_OF_RANGE' });
+    await expect(perplexity(decoder, text, { window: 1 })).rejects.toMatchObject({
+      code: 'BL_OUT_OF_RANGE',
+    });
     decoder.dispose();
   });
 });
@@ -127,7 +129,10 @@ describe('quantizeModel', () => {
       const out = join(folder, `${format}.gguf`);
       const table = codebookFor(format);
       const progress: Progress[] = [];
-      await quantizeModel(tinyModel, out, format, { ...table, onProgress: (step) => progress.push(step) });
+      await quantizeModel(tinyModel, out, format, {
+        ...table,
+        onProgress: (step) => progress.push(step),
+      });
       expect(progress.at(-1)).toMatchObject({ done: progress.at(-1)?.total });
       const fromFile = await load(out);
       const onLoad = await load(tinyModel, { format, ...table });
@@ -148,16 +153,24 @@ describe('quantizeModel', () => {
     const file = readGGUF(source);
     expect([...file.metadata.keys()].filter((key) => key.startsWith('bitloom.'))).toEqual([]);
     expect(file.metadata.get('general.file_type')).toBe(2);
-    expect(file.tensors.get('blk.0.ffn_up.weight')).toMatchObject({ type: 'q4_0', shape: [352, 128] });
+    expect(file.tensors.get('blk.0.ffn_up.weight')).toMatchObject({
+      type: 'q4_0',
+      shape: [352, 128],
+    });
     expect(file.tensors.get('output_norm.weight')?.type).toBe('f32');
     source.dispose();
   });
 
   it('keeps matrices whose rows do not fit, and embeddings in a format of their own', async () => {
     const out = join(folder, 'mixed.gguf');
-    await quantizeModel(ggufBytes(randomModel({ hidden: 64, intermediate: 80 }).content), out, 'q4_0', {
-      embedding: 'q8_0',
-    });
+    await quantizeModel(
+      ggufBytes(randomModel({ hidden: 64, intermediate: 80 }).content),
+      out,
+      'q4_0',
+      {
+        embedding: 'q8_0',
+      },
+    );
     const decoder = await load(out);
     expect(decoder.parts.embedding.format).toBe('q8_0');
     expect(decoder.parts.layers[0]?.mlp.up.weight.format).toBe('q4_0');
@@ -167,8 +180,12 @@ describe('quantizeModel', () => {
 
   it('says what is wrong, and leaves no file', async () => {
     const out = join(folder, 'never.gguf');
-    await expect(quantizeModel(tinyModel, out, 'q9' as Format)).rejects.toMatchObject({ code: 'BL_INVALID_FORMAT' });
-    await expect(quantizeModel(tinyModel, out, 'cb4_g64')).rejects.toMatchObject({ code: 'BL_INVALID_ARGUMENT' });
+    await expect(quantizeModel(tinyModel, out, 'q9' as Format)).rejects.toMatchObject({
+      code: 'BL_INVALID_FORMAT',
+    });
+    await expect(quantizeModel(tinyModel, out, 'cb4_g64')).rejects.toMatchObject({
+      code: 'BL_INVALID_ARGUMENT',
+    });
     const signal = AbortSignal.abort(new Error('enough'));
     await expect(quantizeModel(tinyModel, out, 'q4_0', { signal })).rejects.toThrow('enough');
     expect(() => mapFile(out)).toThrow(code('BL_NOT_FOUND'));

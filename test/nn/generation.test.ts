@@ -34,7 +34,9 @@ describe('generate', () => {
 
   it('the same seed gives the same text, another one another', async () => {
     const text = (seed: number) =>
-      decoder.generate(prompt, { maxTokens: 30, temperature: 1, topP: 0.95, topK: 100, seed }).text();
+      decoder
+        .generate(prompt, { maxTokens: 30, temperature: 1, topP: 0.95, topK: 100, seed })
+        .text();
     const first = await text(1);
     expect(await text(1)).toBe(first);
     expect(await text(2)).not.toBe(first);
@@ -150,7 +152,9 @@ describe('generate', () => {
 describe('StopText', () => {
   it('passes all before the first stop, however the text is cut', () => {
     const letters = fc.string({ unit: fc.constantFrom('a', 'b', 'c'), maxLength: 12 });
-    const stops = fc.array(fc.string({ unit: fc.constantFrom('a', 'b'), minLength: 1, maxLength: 4 }));
+    const stops = fc.array(
+      fc.string({ unit: fc.constantFrom('a', 'b'), minLength: 1, maxLength: 4 }),
+    );
     fc.assert(
       fc.property(fc.array(letters), stops, (pieces, list) => {
         const filter = new StopText(list);
@@ -158,7 +162,11 @@ describe('StopText', () => {
         const all = pieces.join('');
         const ends = list.map((stop) => all.indexOf(stop)).filter((at) => at >= 0);
         // Of overlapping stops the one that is complete first counts; it begins at the minimum or later.
-        const firstEnd = Math.min(...list.map((stop) => all.indexOf(stop) + stop.length).filter((_, i) => all.includes(list[i] as string)));
+        const firstEnd = Math.min(
+          ...list
+            .map((stop) => all.indexOf(stop) + stop.length)
+            .filter((_, i) => all.includes(list[i] as string)),
+        );
         expect(filter.found).toBe(ends.length > 0);
         if (ends.length === 0) expect(passed).toBe(all);
         else {

@@ -46,7 +46,10 @@ export function randomModel(options: RandomModelOptions = {}): {
   const tensors = new Map<string, { shape: readonly number[]; values: Float32Array }>();
   const add = (name: string, shape: number[], center: number, spread: number): void => {
     const count = shape.reduce((product, size) => product * size, 1);
-    tensors.set(name, { shape, values: Float32Array.from({ length: count }, () => center + spread * random()) });
+    tensors.set(name, {
+      shape,
+      values: Float32Array.from({ length: count }, () => center + spread * random()),
+    });
   };
   const matrix = (name: string, rows: number, cols: number): void =>
     add(name, [rows, cols], 0, 2 / Math.sqrt(cols));
@@ -104,6 +107,17 @@ export function randomModel(options: RandomModelOptions = {}): {
   const mode = architecture === 'llama' ? 'interleaved' : 'half';
   return {
     content: { metadata, tensors: inputs },
-    reference: { tensors, numLayers: layers, numHeads, numKvHeads, headDim, epsilon, theta, mode, window, linearFactor },
+    reference: {
+      tensors,
+      numLayers: layers,
+      numHeads,
+      numKvHeads,
+      headDim,
+      epsilon,
+      theta,
+      mode,
+      window,
+      linearFactor,
+    },
   };
 }

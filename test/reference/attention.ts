@@ -35,7 +35,9 @@ export function attentionReference(
       for (let s = begin; s < end; s++) {
         let dot = 0;
         for (let i = 0; i < headDim; i++) {
-          dot += (q[(t * heads + h) * headDim + i] as number) * (k[(s * kvHeads + g) * headDim + i] as number);
+          dot +=
+            (q[(t * heads + h) * headDim + i] as number) *
+            (k[(s * kvHeads + g) * headDim + i] as number);
         }
         scores.push(scale * dot);
       }

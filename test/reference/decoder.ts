@@ -26,10 +26,15 @@ export function referenceLogits(model: ReferenceModel, tokens: readonly number[]
   };
   const norm = (x: Vector, weight: Vector): Vector => {
     const meanSquare = x.reduce((sum, value) => sum + value * value, 0) / x.length;
-    return x.map((value, i) => (value / Math.sqrt(meanSquare + model.epsilon)) * (weight[i] as number));
+    return x.map(
+      (value, i) => (value / Math.sqrt(meanSquare + model.epsilon)) * (weight[i] as number),
+    );
   };
   const linear = (x: Vector, name: string): Vector => {
-    const { shape, values } = model.tensors.get(`${name}.weight`) as { shape: number[]; values: Vector };
+    const { shape, values } = model.tensors.get(`${name}.weight`) as {
+      shape: number[];
+      values: Vector;
+    };
     const [rows = 0, cols = 0] = shape;
     const bias = vector(`${name}.bias`);
     return Array.from({ length: rows }, (_, n) => {
@@ -76,14 +81,18 @@ export function referenceLogits(model: ReferenceModel, tokens: readonly number[]
       query.flatMap((q, h) => {
         const g = Math.floor(h / (model.numHeads / model.numKvHeads));
         const first = model.window > 0 ? Math.max(0, t + 1 - model.window) : 0;
-        const scores = Array.from({ length: t + 1 - first }, (_, s) =>
-          dot(q, keys[first + s]?.[g] as Vector) / Math.sqrt(model.headDim),
+        const scores = Array.from(
+          { length: t + 1 - first },
+          (_, s) => dot(q, keys[first + s]?.[g] as Vector) / Math.sqrt(model.headDim),
         );
         const largest = Math.max(...scores);
         const powers = scores.map((score) => Math.exp(score - largest));
         const total = powers.reduce((sum, power) => sum + power, 0);
         return q.map((_, i) =>
-          powers.reduce((sum, power, s) => sum + (power / total) * (values[first + s]?.[g]?.[i] as number), 0),
+          powers.reduce(
+            (sum, power, s) => sum + (power / total) * (values[first + s]?.[g]?.[i] as number),
+            0,
+          ),
         );
       }),
     );

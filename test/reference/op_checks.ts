@@ -9,7 +9,11 @@ const levels: Isa[] = ['scalar', 'avx2', 'avx512'];
 /** The levels of this machine that have kernels of their own here; scalar first. */
 export const isas: Isa[] = levels.slice(
   0,
-  1 + Math.max(0, levels.indexOf(machine().isaAvailable === 'amx' ? 'avx512' : machine().isaAvailable)),
+  1 +
+    Math.max(
+      0,
+      levels.indexOf(machine().isaAvailable === 'amx' ? 'avx512' : machine().isaAvailable),
+    ),
 );
 
 export const floatTypes: FloatDType[] = ['f32', 'f16', 'bf16'];
@@ -43,7 +47,9 @@ export function strided<D extends FloatDType | 'i32'>(
     memory[offset] = value;
   });
   const dense = new Tensor<FloatDType | 'i32'>(dtype, memory, [step]);
-  return new Tensor<FloatDType | 'i32'>(dtype, dense.bytes, shape, { strides }) as Tensor as Tensor<D>;
+  return new Tensor<FloatDType | 'i32'>(dtype, dense.bytes, shape, {
+    strides,
+  }) as Tensor as Tensor<D>;
 }
 
 /** The error that `body` throws must have this code and message. */

@@ -13,7 +13,11 @@ describe('rope errors', () => {
     [0.5, 'rope: factor is 0.5, expected a finite number of at least 1'],
     [Number.NaN, 'rope: factor is nan, expected a finite number of at least 1'],
   ])('factor %d', (factor, message) => {
-    for (const scaling of [{ type: 'linear', factor } as const, { ...llama3, factor }, { ...yarn, factor }]) {
+    for (const scaling of [
+      { type: 'linear', factor } as const,
+      { ...llama3, factor },
+      { ...yarn, factor },
+    ]) {
       expectError(() => rope(x, positions, { scaling }), 'BL_OUT_OF_RANGE', message);
     }
   });
@@ -26,9 +30,15 @@ describe('rope errors', () => {
       { ...llama3, highFreqFactor: 1 },
       'high_freq_factor is 1, expected a finite number above 1 (= low_freq_factor)',
     ],
-    [{ ...yarn, attentionFactor: -1 }, 'attention_factor is -1, expected a finite number of at least 0'],
+    [
+      { ...yarn, attentionFactor: -1 },
+      'attention_factor is -1, expected a finite number of at least 0',
+    ],
     [{ ...yarn, betaSlow: -1 }, 'beta_slow is -1, expected a finite number of at least 0'],
-    [{ ...yarn, betaFast: 1, betaSlow: 2 }, 'beta_fast is 1, expected a finite number of at least 2 (= beta_slow)'],
+    [
+      { ...yarn, betaFast: 1, betaSlow: 2 },
+      'beta_fast is 1, expected a finite number of at least 2 (= beta_slow)',
+    ],
   ])('scaling %o', (scaling, message) => {
     expectError(() => rope(x, positions, { scaling }), 'BL_OUT_OF_RANGE', `rope: ${message}`);
   });
@@ -131,9 +141,13 @@ describe('rope errors', () => {
     const both = new Float32Array(4);
     expectError(
       () =>
-        rope(Tensor.zeros('f32', [2, 1, 2]), new Tensor('i32', new Int32Array(both.buffer, 0, 2), [2]), {
-          out: new Tensor('f32', both, [2, 1, 2]),
-        }),
+        rope(
+          Tensor.zeros('f32', [2, 1, 2]),
+          new Tensor('i32', new Int32Array(both.buffer, 0, 2), [2]),
+          {
+            out: new Tensor('f32', both, [2, 1, 2]),
+          },
+        ),
       'BL_INVALID_ARGUMENT',
       'rope: output overlaps positions, expected separate memory',
     );
@@ -159,12 +173,16 @@ describe('rope errors', () => {
       'BL_INVALID_ARGUMENT',
       'rope: scaling.type is "dynamic", expected linear, llama3 or yarn',
     );
-    await expect(ropeAsync(x, positions, { rotaryDim: 3 })).rejects.toMatchObject({ code: 'BL_INVALID_SHAPE' });
+    await expect(ropeAsync(x, positions, { rotaryDim: 3 })).rejects.toMatchObject({
+      code: 'BL_INVALID_SHAPE',
+    });
   });
 
   it('writes nothing when it fails', () => {
     const out = Tensor.zeros('f32', [2, 3, 8]);
-    expect(() => rope(Tensor.zeros('f32', [2, 3, 8]), new Tensor('i32', [5, -1], [2]), { out })).toThrow();
+    expect(() =>
+      rope(Tensor.zeros('f32', [2, 3, 8]), new Tensor('i32', [5, -1], [2]), { out }),
+    ).toThrow();
     expect(out.data.every((value) => value === 0)).toBe(true);
   });
 });

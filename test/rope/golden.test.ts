@@ -62,7 +62,9 @@ describe.skipIf(cases.length === 0)('golden vectors of rope (skipped without ../
         new Tensor('i32', positionsOf(golden), [sequence_length]),
         { mode: golden.interleaved ? 'interleaved' : 'half', rotaryDim, isa },
       );
-      expect(worst(actual.data, view(golden.output_data).toArray(), 5e-4, 0)).toBeLessThanOrEqual(1);
+      expect(worst(actual.data, view(golden.output_data).toArray(), 5e-4, 0)).toBeLessThanOrEqual(
+        1,
+      );
     }
   });
 });

@@ -19,7 +19,14 @@ const scalings: (RopeScaling | undefined)[] = [
   { type: 'llama3', factor: 8, originalContext: 8192 },
   { type: 'llama3', factor: 32, originalContext: 512, lowFreqFactor: 1.5, highFreqFactor: 3 },
   { type: 'yarn', factor: 4, originalContext: 4096 },
-  { type: 'yarn', factor: 16, originalContext: 64, attentionFactor: 1.25, betaFast: 8, betaSlow: 2 },
+  {
+    type: 'yarn',
+    factor: 16,
+    originalContext: 64,
+    attentionFactor: 1.25,
+    betaFast: 8,
+    betaSlow: 2,
+  },
 ];
 /** cos, sin and four roundings in f32: |error| <= 4 steps of the pair's length. */
 const bound = (values: ArrayLike<number>, dtype: FloatDType): number =>
@@ -47,9 +54,19 @@ describe('rope', () => {
           fc.pre(rotaryDim > 0 || rest === 0);
           const headDim = rotaryDim + rest;
           const shape = [batches, tokens, heads, headDim] as const;
-          const x = strided(dtype, gaussian(batches * tokens * heads * headDim, seed), shape, [3, 1, 2]);
-          const positions = Array.from({ length: tokens }, (_, t) => (t * 7919 + seed % 1000 + 1000) % 131072);
-          const freqFactors = factors ? Array.from({ length: pairs }, (_, j) => 1 + j / 8) : undefined;
+          const x = strided(
+            dtype,
+            gaussian(batches * tokens * heads * headDim, seed),
+            shape,
+            [3, 1, 2],
+          );
+          const positions = Array.from(
+            { length: tokens },
+            (_, t) => (t * 7919 + (seed % 1000) + 1000) % 131072,
+          );
+          const freqFactors = factors
+            ? Array.from({ length: pairs }, (_, j) => 1 + j / 8)
+            : undefined;
           const values = x.toArray();
           const expected = ropeReference(values, shape, positions, {
             mode,
@@ -80,7 +97,9 @@ describe('rope', () => {
     const x = new Tensor('f32', [1, 0, 0, 1], [1, 2, 2]);
     const expected = [Math.cos(1), Math.sin(1), -Math.sin(1), Math.cos(1)].map(Math.fround);
     expect(rope(x, new Tensor('i32', [1], [1])).toArray()).toEqual(expected);
-    expect(rope(x, new Tensor('i32', [1], [1]), { mode: 'interleaved' }).toArray()).toEqual(expected);
+    expect(rope(x, new Tensor('i32', [1], [1]), { mode: 'interleaved' }).toArray()).toEqual(
+      expected,
+    );
   });
 
   it('leaves position 0 and channels past rotaryDim as they are', () => {
@@ -100,28 +119,41 @@ describe('rope', () => {
     expect(Array.from(data)).toEqual([Math.cos(position), Math.sin(position)].map(Math.fround));
   });
 
-  it.each(modes)('gives equal bits on every level, thread count and in place (%s)', async (mode) => {
-    const shape = [70, 5, 46];
-    const positions = new Tensor('i32', Array.from({ length: 70 }, (_, t) => 3 * t), [70]);
-    const values = gaussian(70 * 5 * 46);
-    const x = new Tensor('f32', values, shape);
-    const options = { mode, rotaryDim: 42 };
-    const expected = rope(x, positions, { ...options, isa: 'scalar', threads: 1 });
-    for (const isa of isas) {
-      for (const threads of [1, 2, 3, 7]) {
-        const actual = rope(x, positions, { ...options, isa, threads });
-        expect(firstDifference(actual.bytes, expected.bytes)).toBe(-1);
+  it.each(modes)(
+    'gives equal bits on every level, thread count and in place (%s)',
+    async (mode) => {
+      const shape = [70, 5, 46];
+      const positions = new Tensor(
+        'i32',
+        Array.from({ length: 70 }, (_, t) => 3 * t),
+        [70],
+      );
+      const values = gaussian(70 * 5 * 46);
+      const x = new Tensor('f32', values, shape);
+      const options = { mode, rotaryDim: 42 };
+      const expected = rope(x, positions, { ...options, isa: 'scalar', threads: 1 });
+      for (const isa of isas) {
+        for (const threads of [1, 2, 3, 7]) {
+          const actual = rope(x, positions, { ...options, isa, threads });
+          expect(firstDifference(actual.bytes, expected.bytes)).toBe(-1);
+        }
+        const same = new Tensor('f32', values.slice(), shape);
+        expect(rope(same, positions, { ...options, isa, out: same })).toBe(same);
+        expect(firstDifference(same.bytes, expected.bytes)).toBe(-1);
       }
-      const same = new Tensor('f32', values.slice(), shape);
-      expect(rope(same, positions, { ...options, isa, out: same })).toBe(same);
-      expect(firstDifference(same.bytes, expected.bytes)).toBe(-1);
-    }
-    expect(firstDifference((await ropeAsync(x, positions, options)).bytes, expected.bytes)).toBe(-1);
-  });
+      expect(firstDifference((await ropeAsync(x, positions, options)).bytes, expected.bytes)).toBe(
+        -1,
+      );
+    },
+  );
 
   it('follows the formula for NaN, infinity and denormals', () => {
     const tiny = 2 ** -149;
-    const x = new Tensor('f32', [Number.NaN, 1, Number.POSITIVE_INFINITY, 1, tiny, 0, 2, 2], [1, 4, 2]);
+    const x = new Tensor(
+      'f32',
+      [Number.NaN, 1, Number.POSITIVE_INFINITY, 1, tiny, 0, 2, 2],
+      [1, 4, 2],
+    );
     for (const isa of isas) {
       const y = rope(x, new Tensor('i32', [1], [1]), { isa }).toArray();
       expect(y.slice(0, 2)).toEqual([Number.NaN, Number.NaN]);

@@ -53,7 +53,12 @@ function prepare<D extends FloatDType>(
   const output = outputTensor(options.out, left.shape);
   return {
     op: 'add',
-    values: [...tensorValues(left), ...tensorValues(right), ...tensorValues(output), runValue(options)],
+    values: [
+      ...tensorValues(left),
+      ...tensorValues(right),
+      ...tensorValues(output),
+      runValue(options),
+    ],
     result: output,
   };
 }

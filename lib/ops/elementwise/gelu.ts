@@ -51,7 +51,10 @@ export function geluAsync<D extends FloatDType = 'f32'>(
   return runAsync(() => prepare(x, options), options);
 }
 
-function prepare<D extends FloatDType>(x: Tensor<FloatDType>, options: GeluOptions<D>): Call<Tensor<D>> {
+function prepare<D extends FloatDType>(
+  x: Tensor<FloatDType>,
+  options: GeluOptions<D>,
+): Call<Tensor<D>> {
   const approximation = options.approximation ?? 'erf';
   if (!Object.hasOwn(approximationIds, approximation)) {
     throw argumentError(

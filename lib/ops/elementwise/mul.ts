@@ -54,7 +54,12 @@ function prepare<D extends FloatDType>(
   const output = outputTensor(options.out, left.shape);
   return {
     op: 'mul',
-    values: [...tensorValues(left), ...tensorValues(right), ...tensorValues(output), runValue(options)],
+    values: [
+      ...tensorValues(left),
+      ...tensorValues(right),
+      ...tensorValues(output),
+      runValue(options),
+    ],
     result: output,
   };
 }

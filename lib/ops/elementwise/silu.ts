@@ -42,7 +42,10 @@ export function siluAsync<D extends FloatDType = 'f32'>(
   return runAsync(() => prepare(x, options), options);
 }
 
-function prepare<D extends FloatDType>(x: Tensor<FloatDType>, options: SiluOptions<D>): Call<Tensor<D>> {
+function prepare<D extends FloatDType>(
+  x: Tensor<FloatDType>,
+  options: SiluOptions<D>,
+): Call<Tensor<D>> {
   const output = outputTensor(options.out, x.shape);
   return {
     op: 'silu',

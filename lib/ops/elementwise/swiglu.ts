@@ -53,7 +53,12 @@ function prepare<D extends FloatDType>(
   const output = outputTensor(options.out, gate.shape);
   return {
     op: 'swiglu',
-    values: [...tensorValues(gate), ...tensorValues(up), ...tensorValues(output), runValue(options)],
+    values: [
+      ...tensorValues(gate),
+      ...tensorValues(up),
+      ...tensorValues(output),
+      runValue(options),
+    ],
     result: output,
   };
 }

@@ -57,7 +57,12 @@ function prepare<D extends FloatDType>(
   const output = outputTensor(options.out, [...ids.shape, table.cols]);
   return {
     op: 'embedding',
-    values: [...weightValues(table), ...tensorValues(ids), ...tensorValues(output), runValue(options)],
+    values: [
+      ...weightValues(table),
+      ...tensorValues(ids),
+      ...tensorValues(output),
+      runValue(options),
+    ],
     result: output,
   };
 }

@@ -88,7 +88,7 @@ function prepare<D extends FloatDType>(
       `matmul: compute is ${JSON.stringify(compute)}, expected f32 or i8`,
     );
   }
-  const c = outputTensor(options.out, [...a.shape.slice(0, -1), b.rows]);
+  const c = options.out ?? outputTensor(undefined, [...a.shape.slice(0, -1), b.rows]);
   return {
     op: 'matmul',
     values: [

@@ -117,7 +117,16 @@ function scalingValues(scaling: RopeScaling | undefined): number[] {
     }
     case 'yarn': {
       const { attentionFactor = 0, betaFast = 32, betaSlow = 1 } = scaling;
-      return [id, scaling.factor, 1, 4, scaling.originalContext, attentionFactor, betaFast, betaSlow];
+      return [
+        id,
+        scaling.factor,
+        1,
+        4,
+        scaling.originalContext,
+        attentionFactor,
+        betaFast,
+        betaSlow,
+      ];
     }
   }
 }

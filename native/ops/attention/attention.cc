@@ -14,9 +14,9 @@ namespace bitloom {
 namespace {
 
 const AttentionKernelRow kKernels[] = {
-#define BL_ATTENTION_KERNEL(isa, strides, max_heads, max_queries, max_rows)                             \
-  {"attention_" #isa, BL_ISA_##isa, strides, max_heads, max_queries, max_rows, isa::attention, \
-   isa::attention_scratch_bytes},
+#define BL_ATTENTION_KERNEL(isa, strides, max_heads, max_queries, max_rows) \
+  {"attention_" #isa, BL_ISA_##isa, strides,        max_heads,              \
+   max_queries,       max_rows,     isa::attention, isa::attention_scratch_bytes},
 #include "kernels.inc"
 #undef BL_ATTENTION_KERNEL
 };
@@ -42,7 +42,8 @@ bl_status check_shapes(const bl_attention_args& args, bl_error* error) {
   BL_CHECK(k[0] <= kMaxLength && q[2] <= kMaxLength, invalid_shape,
            "attention: k is %lld keys x %lld, expected at most 2^40 each", static_cast<long long>(k[0]),
            static_cast<long long>(q[2]));
-  BL_CHECK(q[1] % k[1] == 0, invalid_shape, "attention: q.shape[1] is %lld, expected a multiple of %lld (= k.shape[1])",
+  BL_CHECK(q[1] % k[1] == 0, invalid_shape,
+           "attention: q.shape[1] is %lld, expected a multiple of %lld (= k.shape[1])",
            static_cast<long long>(q[1]), static_cast<long long>(k[1]));
   BL_RETURN_IF_ERROR(check_dim({"attention", "k"}, args.k, 2, q[2], "q.shape[2]", error));
   BL_RETURN_IF_ERROR(check_dim({"attention", "v"}, args.v, 0, k[0], "k.shape[0]", error));
@@ -56,7 +57,8 @@ bl_status check_shapes(const bl_attention_args& args, bl_error* error) {
 
 bl_status validate(const bl_attention_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_shapes(args, error));
-  BL_CHECK(std::isfinite(args.scale), out_of_range, "attention: scale is %g, expected a finite number", args.scale);
+  BL_CHECK(std::isfinite(args.scale), out_of_range, "attention: scale is %g, expected a finite number",
+           args.scale);
   BL_CHECK(args.causal == 0 || args.causal == 1, invalid_argument, "attention: causal is %d, expected 0 or 1",
            args.causal);
   BL_CHECK(args.causal == 0 || args.q.shape[0] <= args.k.shape[0], invalid_shape,
@@ -65,8 +67,10 @@ bl_status validate(const bl_attention_args& args, bl_error* error) {
   BL_CHECK(args.window >= 0, out_of_range, "attention: window is %d, expected at least 0", args.window);
   BL_CHECK(args.window == 0 || args.causal == 1, invalid_argument,
            "attention: window is %d, expected 0 when not causal", args.window);
-  BL_RETURN_IF_ERROR(check_apart({"attention", "output"}, args.output, "q", args.q.data, args.q.bytes, error));
-  BL_RETURN_IF_ERROR(check_apart({"attention", "output"}, args.output, "k", args.k.data, args.k.bytes, error));
+  BL_RETURN_IF_ERROR(
+      check_apart({"attention", "output"}, args.output, "q", args.q.data, args.q.bytes, error));
+  BL_RETURN_IF_ERROR(
+      check_apart({"attention", "output"}, args.output, "k", args.k.data, args.k.bytes, error));
   return check_apart({"attention", "output"}, args.output, "v", args.v.data, args.v.bytes, error);
 }
 
@@ -82,7 +86,8 @@ AttentionCall read(const bl_attention_args& args) {
   call.keys = args.k.shape[0];
   call.kv_heads = args.k.shape[1];
   call.value_dim = args.v.shape[2];
-  call.scale = args.scale != 0 ? args.scale : static_cast<float>(1 / std::sqrt(static_cast<double>(call.head_dim)));
+  call.scale =
+      args.scale != 0 ? args.scale : static_cast<float>(1 / std::sqrt(static_cast<double>(call.head_dim)));
   call.causal = args.causal != 0;
   call.window = args.window;
   return call;
@@ -94,8 +99,9 @@ const AttentionKernelRow& choose(const AttentionCall& call, const bl_run& run) {
   for (const AttentionKernelRow& row : kKernels) {
     const char* reason = row.isa > isa ? "ISA level" : !row.takes(call) ? "strides" : nullptr;
     if (verbose_dispatch()) {
-      std::fprintf(stderr, "bitloom: attention %lld queries %lld keys: %s: %s\n", static_cast<long long>(call.queries),
-                   static_cast<long long>(call.keys), row.name, reason == nullptr ? "taken" : reason);
+      std::fprintf(stderr, "bitloom: attention %lld queries %lld keys: %s: %s\n",
+                   static_cast<long long>(call.queries), static_cast<long long>(call.keys), row.name,
+                   reason == nullptr ? "taken" : reason);
     }
     if (reason == nullptr) {
       chosen = &row;
@@ -114,10 +120,15 @@ struct Partition {
   Partition(const AttentionCall& call, const AttentionKernelRow& kernel)
       : group(call.group()),
         heads_per_task(std::min(group, kernel.max_heads)),
-        queries_per_task(std::min(kernel.max_queries, std::max<int64_t>(kernel.max_rows / heads_per_task, 1))),
+        queries_per_task(
+            std::min(kernel.max_queries, std::max<int64_t>(kernel.max_rows / heads_per_task, 1))),
         head_parts((group + heads_per_task - 1) / heads_per_task),
         query_blocks((call.queries + queries_per_task - 1) / queries_per_task),
         count(call.kv_heads * head_parts * query_blocks) {}
+
+  int64_t rows(const AttentionCall& call) const {
+    return heads_per_task * std::min(queries_per_task, call.queries);
+  }
 
   AttentionTask task(const AttentionCall& call, int64_t i) const {
     const int64_t query = i % query_blocks * queries_per_task;
@@ -142,7 +153,7 @@ extern "C" bl_status bl_attention(const bl_attention_args* args, bl_error* error
   const AttentionKernelRow& kernel = choose(call, checked.run);
   const Partition partition(call, kernel);
   const int64_t slots = std::min(partition.count, kMaxSlots);
-  const uint64_t slot_bytes = align_up(kernel.scratch_bytes(call));
+  const uint64_t slot_bytes = align_up(kernel.scratch_bytes(call, partition.rows(call)));
   const Scratch scratch(static_cast<uint64_t>(slots) * slot_bytes);
   BL_CHECK(scratch.data() != nullptr, out_of_memory, "attention: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(static_cast<uint64_t>(slots) * slot_bytes));

@@ -24,9 +24,7 @@ struct AttentionCall {
 
   // Keys [first, last) that query t sees.
   int64_t last_key(int64_t t) const { return causal ? t + (keys - queries) + 1 : keys; }
-  int64_t first_key(int64_t t) const {
-    return window == 0 ? 0 : std::max<int64_t>(last_key(t) - window, 0);
-  }
+  int64_t first_key(int64_t t) const { return window == 0 ? 0 : std::max<int64_t>(last_key(t) - window, 0); }
 };
 
 // A piece of the result: some query heads, all of one kv head, at some queries.
@@ -51,7 +49,7 @@ struct AttentionKernelRow {
   int64_t max_queries;  // of a task, times its heads at most `max_rows`
   int64_t max_rows;
   AttentionKernel run;
-  uint64_t (*scratch_bytes)(const AttentionCall& call);
+  uint64_t (*scratch_bytes)(const AttentionCall& call, int64_t rows);  // of the largest task
 };
 
 inline bool has_any_strides(const AttentionCall&) { return true; }
@@ -60,10 +58,10 @@ inline bool has_unit_strides(const AttentionCall& call) {
          (call.value_dim == 1 || call.v.strides[2] == 1);
 }
 
-#define BL_ATTENTION_KERNEL(isa, strides, max_heads, max_queries, max_rows)                     \
-  namespace isa {                                                                               \
+#define BL_ATTENTION_KERNEL(isa, strides, max_heads, max_queries, max_rows)              \
+  namespace isa {                                                                        \
   void attention(const AttentionCall& call, const AttentionTask& task, uint8_t* memory); \
-  uint64_t attention_scratch_bytes(const AttentionCall& call);                                  \
+  uint64_t attention_scratch_bytes(const AttentionCall& call, int64_t rows);             \
   }
 #include "kernels.inc"
 #undef BL_ATTENTION_KERNEL

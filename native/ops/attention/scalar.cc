@@ -52,7 +52,8 @@ void attend(const AttentionCall& call, int64_t t, int64_t head, const Work& work
   }
   for (int64_t i = 0; i < call.value_dim; ++i) work.row[i] = static_cast<float>(work.sums[i] / total);
   const int64_t offset = t * call.output.strides[0] + head * call.output.strides[1];
-  store_values(call.output.dtype, static_cast<uint8_t*>(call.output.data) + offset * dtype_bytes(call.output.dtype),
+  store_values(call.output.dtype,
+               static_cast<uint8_t*>(call.output.data) + offset * dtype_bytes(call.output.dtype),
                call.output.strides[2], call.value_dim, work.row);
 }
 
@@ -65,7 +66,7 @@ void attention(const AttentionCall& call, const AttentionTask& task, uint8_t* me
   }
 }
 
-uint64_t attention_scratch_bytes(const AttentionCall& call) {
+uint64_t attention_scratch_bytes(const AttentionCall& call, int64_t) {
   return static_cast<uint64_t>(call.keys + call.value_dim) * sizeof(double) +
          static_cast<uint64_t>(call.head_dim + std::max(call.head_dim, call.value_dim)) * sizeof(float);
 }

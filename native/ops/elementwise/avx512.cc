@@ -8,9 +8,11 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+// clang-format off: the order of these is their meaning
 #include "../../isa/avx512_begin.h"
-#include "../../isa/simd_avx512.h"
+#include "../../isa/simd_avx512.inl"
 #include "../../isa/simd_math.inl"
 #include "kernels.inl"
 #include "../../isa/end.h"
+// clang-format on
 #endif  // __x86_64__

@@ -16,7 +16,8 @@ const KernelRow<Elementwise, ElementwiseKernel> kKernels[] = {
 #undef BL_ELEMENTWISE_KERNEL
 };
 
-// Elements a kernel gets at a time: what is not contiguous f32 goes through buffers of this size on the stack.
+// Elements a kernel gets at a time: what is not contiguous f32 goes through buffers of this size on the
+// stack.
 constexpr int64_t kChunk = 2048;
 
 // Drops axes of size 1 and joins neighbours that lie behind one another in all views, so that contiguous
@@ -85,7 +86,8 @@ void run_elementwise(const ElementwiseCall& call) {
       const int64_t count = std::min(kChunk, output.length - first);
       float* in_place = direct(output, row, first);
       float* out = in_place != nullptr ? in_place : buffers[2];
-      kernel(load(left, row, first, count, buffers[0]), load(right, row, first, count, buffers[1]), out, count);
+      kernel(load(left, row, first, count, buffers[0]), load(right, row, first, count, buffers[1]), out,
+             count);
       if (in_place == nullptr) {
         store_values(output.tensor.dtype, address(output, row, first), output.stride, count, out);
       }

@@ -16,12 +16,13 @@ enum class Elementwise { silu, gelu_erf, gelu_tanh, swiglu, add, mul };
 // Error against the scalar kernel, relative to the result in units of 2^-24: add and mul 0, silu 8,
 // swiglu 10, gelu_erf 14, gelu_tanh 12 + 8 |u|, u = sqrt(8 / pi) (x + 0.044715 x^3), whose rounding exp
 // amplifies. In the far tail, where the exponential itself is subnormal, |x| * 2^-147 more (for swiglu times
-// |right|): below x = -87 for silu, -13 for gelu_erf, -10 for gelu_tanh.
+// 1 + |right|; an infinite right gives NaN once the exponential is 0): below x = -87 for silu, -13 for
+// gelu_erf, -10 for gelu_tanh.
 using ElementwiseKernel = void (*)(const float* left, const float* right, float* output, int64_t count);
 
-#define BL_ELEMENTWISE_KERNEL(op, isa)                                                       \
-  namespace isa {                                                                            \
-  void op##_f32(const float* left, const float* right, float* output, int64_t count);        \
+#define BL_ELEMENTWISE_KERNEL(op, isa)                                                \
+  namespace isa {                                                                     \
+  void op##_f32(const float* left, const float* right, float* output, int64_t count); \
   }
 #include "kernels.inc"
 #undef BL_ELEMENTWISE_KERNEL

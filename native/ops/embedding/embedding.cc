@@ -18,7 +18,8 @@ constexpr int64_t kTaskWeights = int64_t{1} << 13;
 constexpr int64_t kChunk = 1024;
 
 int32_t id_at(const bl_embedding_args& args, const Rows& ids, int64_t index) {
-  return load_as<int32_t>(ids.at(index / ids.length) + index % ids.length * ids.stride * dtype_bytes(args.ids.dtype));
+  return load_as<int32_t>(ids.at(index / ids.length) +
+                          index % ids.length * ids.stride * dtype_bytes(args.ids.dtype));
 }
 
 bl_status validate(const bl_embedding_args& args, bl_error* error) {
@@ -36,16 +37,16 @@ bl_status validate(const bl_embedding_args& args, bl_error* error) {
              axis);
   }
   BL_RETURN_IF_ERROR(check_dim(output, args.output, args.ids.rank, args.table.cols, "table.cols", error));
-  BL_RETURN_IF_ERROR(
-      check_apart(output, args.output, "table", args.table.data,
-                  bl_weights_bytes(args.table.format, args.table.rows, args.table.cols), error));
+  BL_RETURN_IF_ERROR(check_apart(output, args.output, "table", args.table.data,
+                                 bl_weights_bytes(args.table.format, args.table.rows, args.table.cols),
+                                 error));
   BL_RETURN_IF_ERROR(check_apart(output, args.output, "ids", args.ids.data, args.ids.bytes, error));
   const Rows ids(args.ids);
   for (int64_t i = 0; i < ids.count * ids.length; ++i) {
     const int32_t id = id_at(args, ids, i);
     BL_CHECK(id >= 0 && id < args.table.rows, out_of_range,
-             "embedding: ids[%lld] is %d, expected 0 to %lld (= table.rows - 1)", static_cast<long long>(i), id,
-             static_cast<long long>(args.table.rows - 1));
+             "embedding: ids[%lld] is %d, expected 0 to %lld (= table.rows - 1)", static_cast<long long>(i),
+             id, static_cast<long long>(args.table.rows - 1));
   }
   return BL_STATUS_ok;
 }

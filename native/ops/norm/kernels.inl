@@ -29,7 +29,8 @@ void rms_norm_f32(const float* x, const float* weight, const float* bias, float*
 void layer_norm_f32(const float* x, const float* weight, const float* bias, float* output, int64_t count,
                     float epsilon) {
   const double n = static_cast<double>(count);
-  const float center = static_cast<float>(sum_of(x, count, 0.0f, [](Vec total, Vec v) { return total + v; }) / n);
+  const float center =
+      static_cast<float>(sum_of(x, count, 0.0f, [](Vec total, Vec v) { return total + v; }) / n);
   // d = x - center is exact where x is near center, so that what center lacks of the mean is seen in the
   // mean of d: no cancellation even where |mean| is much larger than the deviation.
   const Vec c = Vec::set(center);

@@ -5,7 +5,7 @@
 extern "C" bl_status bl_layer_norm(const bl_layer_norm_args* args, bl_error* error) {
   using namespace bitloom;
   BL_READ_ARGS(bl_layer_norm_args, "layer_norm", call);
-  return run_norm({Norm::layer_norm, "layer_norm", call.run, call.x, call.weight, call.bias, call.output,
-                   call.epsilon},
-                  error);
+  return run_norm(
+      {Norm::layer_norm, "layer_norm", call.run, call.x, call.weight, call.bias, call.output, call.epsilon},
+      error);
 }

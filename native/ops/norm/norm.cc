@@ -1,4 +1,5 @@
-// What rms_norm and layer_norm share: validate, choose a kernel, convert the vectors, partition the rows, run.
+// What rms_norm and layer_norm share: validate, choose a kernel, convert the vectors, partition the rows,
+// run.
 #include <cmath>
 #include <cstring>
 

@@ -5,7 +5,7 @@
 extern "C" bl_status bl_rms_norm(const bl_rms_norm_args* args, bl_error* error) {
   using namespace bitloom;
   BL_READ_ARGS(bl_rms_norm_args, "rms_norm", call);
-  return run_norm({Norm::rms_norm, "rms_norm", call.run, call.x, call.weight, bl_tensor{}, call.output,
-                   call.epsilon},
-                  error);
+  return run_norm(
+      {Norm::rms_norm, "rms_norm", call.run, call.x, call.weight, bl_tensor{}, call.output, call.epsilon},
+      error);
 }

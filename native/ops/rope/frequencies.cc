@@ -33,7 +33,8 @@ double llama3_scaled(double f, const bl_rope_args& args) {
 
 // The pair index, as a real number, whose rotation makes `turns` full turns within the original context.
 double yarn_pair_at(double turns, const bl_rope_args& args) {
-  return args.rotary_dim * std::log(args.original_context / (turns * kTwoPi)) / (2 * std::log(double{args.theta}));
+  return args.rotary_dim * std::log(args.original_context / (turns * kTwoPi)) /
+         (2 * std::log(double{args.theta}));
 }
 
 struct YarnRamp {

@@ -21,8 +21,8 @@ struct RopeKernelRow {
   RopeKernel run;
 };
 
-#define BL_ROPE_KERNEL(isa, mode)                                                                           \
-  namespace isa {                                                                                           \
+#define BL_ROPE_KERNEL(isa, mode)                                                                    \
+  namespace isa {                                                                                    \
   void rope_##mode(const float* x, const float* cosine, const float* sine, int64_t pairs, float* y); \
   }
 #include "kernels.inc"

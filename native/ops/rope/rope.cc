@@ -43,12 +43,14 @@ bl_status check_scaling(const bl_rope_args& args, bl_error* error) {
   if (args.scaling == BL_ROPE_SCALING_llama3) {
     BL_CHECK(finite_positive(args.low_freq_factor), out_of_range,
              "rope: low_freq_factor is %g, expected a finite number above 0", args.low_freq_factor);
-    BL_CHECK(std::isfinite(args.high_freq_factor) && args.high_freq_factor > args.low_freq_factor, out_of_range,
+    BL_CHECK(std::isfinite(args.high_freq_factor) && args.high_freq_factor > args.low_freq_factor,
+             out_of_range,
              "rope: high_freq_factor is %g, expected a finite number above %g (= low_freq_factor)",
              args.high_freq_factor, args.low_freq_factor);
     return BL_STATUS_ok;
   }
-  BL_CHECK(args.theta > 1, out_of_range, "rope: theta is %g, expected a number above 1 with yarn", args.theta);
+  BL_CHECK(args.theta > 1, out_of_range, "rope: theta is %g, expected a number above 1 with yarn",
+           args.theta);
   BL_CHECK(std::isfinite(args.attention_factor) && args.attention_factor >= 0, out_of_range,
            "rope: attention_factor is %g, expected a finite number of at least 0", args.attention_factor);
   BL_CHECK(finite_positive(args.beta_slow), out_of_range,
@@ -60,13 +62,15 @@ bl_status check_scaling(const bl_rope_args& args, bl_error* error) {
 }
 
 bl_status check_freq_factors(const bl_rope_args& args, bl_error* error) {
-  BL_RETURN_IF_ERROR(check_optional_vector({"rope", "freq_factors"}, args.freq_factors, dtype_bit(BL_DTYPE_f32),
-                                           args.rotary_dim / 2, "rotary_dim / 2", error));
+  BL_RETURN_IF_ERROR(check_optional_vector({"rope", "freq_factors"}, args.freq_factors,
+                                           dtype_bit(BL_DTYPE_f32), args.rotary_dim / 2, "rotary_dim / 2",
+                                           error));
   if (args.freq_factors.data == nullptr) return BL_STATUS_ok;
   for (int64_t j = 0; j < args.rotary_dim / 2; ++j) {
     const float factor = load_as<float>(static_cast<const float*>(args.freq_factors.data) + j);
     BL_CHECK(finite_positive(factor), out_of_range,
-             "rope: freq_factors[%lld] is %g, expected a finite number above 0", static_cast<long long>(j), factor);
+             "rope: freq_factors[%lld] is %g, expected a finite number above 0", static_cast<long long>(j),
+             factor);
   }
   return check_apart({"rope", "output"}, args.output, "freq_factors", args.freq_factors.data,
                      args.freq_factors.bytes, error);
@@ -79,7 +83,8 @@ int32_t position_at(const bl_tensor& positions, int64_t token) {
 // Also fills in what zero stands for.
 bl_status validate(bl_rope_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_tensor({"rope", "x"}, args.x, kFloatTypes, 3, BL_MAX_RANK, error));
-  BL_RETURN_IF_ERROR(check_tensor({"rope", "positions"}, args.positions, dtype_bit(BL_DTYPE_i32), 1, 1, error));
+  BL_RETURN_IF_ERROR(
+      check_tensor({"rope", "positions"}, args.positions, dtype_bit(BL_DTYPE_i32), 1, 1, error));
   BL_RETURN_IF_ERROR(check_output({"rope", "output"}, args.output, kFloatTypes, 3, BL_MAX_RANK, error));
   BL_RETURN_IF_ERROR(check_same_shape({"rope", "output"}, args.output, "x", args.x, error));
   char axis[32];
@@ -106,8 +111,8 @@ bl_status validate(bl_rope_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_scaling(args, error));
   BL_RETURN_IF_ERROR(check_freq_factors(args, error));
   BL_RETURN_IF_ERROR(check_alias({"rope", "output"}, args.output, "x", args.x, error));
-  BL_RETURN_IF_ERROR(
-      check_apart({"rope", "output"}, args.output, "positions", args.positions.data, args.positions.bytes, error));
+  BL_RETURN_IF_ERROR(check_apart({"rope", "output"}, args.output, "positions", args.positions.data,
+                                 args.positions.bytes, error));
   // A stride of 0 repeats one position, however many tokens the view claims.
   const int64_t positions = args.positions.strides[0] == 0 ? std::min<int64_t>(args.positions.shape[0], 1)
                                                            : args.positions.shape[0];
@@ -141,7 +146,9 @@ struct Work {
     return align_up(static_cast<uint64_t>(args.rotary_dim + args.x.shape[args.x.rank - 1]) * sizeof(float));
   }
   Work(const bl_rope_args& args, uint8_t* memory)
-      : cosine(reinterpret_cast<float*>(memory)), sine(cosine + args.rotary_dim / 2), row(cosine + args.rotary_dim) {}
+      : cosine(reinterpret_cast<float*>(memory)),
+        sine(cosine + args.rotary_dim / 2),
+        row(cosine + args.rotary_dim) {}
 };
 
 // One head: the rotated channels, then the rest as they are.

@@ -76,11 +76,13 @@ bl_status check_options(const bl_sample_args& args, bl_error* error) {
   BL_CHECK(std::isfinite(args.temperature) && args.temperature >= 0, out_of_range,
            "sample: temperature is %g, expected a finite number of at least 0", args.temperature);
   BL_CHECK(args.top_k >= 0, out_of_range, "sample: top_k is %d, expected at least 0", args.top_k);
-  BL_CHECK(args.top_p >= 0 && args.top_p <= 1, out_of_range, "sample: top_p is %g, expected 0 to 1", args.top_p);
+  BL_CHECK(args.top_p >= 0 && args.top_p <= 1, out_of_range, "sample: top_p is %g, expected 0 to 1",
+           args.top_p);
   BL_CHECK(args.min_p >= 0 && args.min_p < 1, out_of_range,
            "sample: min_p is %g, expected at least 0 and below 1", args.min_p);
   BL_CHECK(std::isfinite(args.repetition_penalty) && args.repetition_penalty >= 0, out_of_range,
-           "sample: repetition_penalty is %g, expected a finite number of at least 0", args.repetition_penalty);
+           "sample: repetition_penalty is %g, expected a finite number of at least 0",
+           args.repetition_penalty);
   BL_CHECK(args.token != nullptr, invalid_argument, "sample: token is null");
   return BL_STATUS_ok;
 }
@@ -99,9 +101,11 @@ bl_status validate(const bl_sample_args& args, bl_error* error) {
     BL_CHECK(!std::isnan(logit), non_finite, "sample: logits[%lld] is NaN", static_cast<long long>(i));
     any = any || logit > -kInfinity;
   }
-  BL_CHECK(any, non_finite, "sample: every logit is -infinity, expected at least one token that can be picked");
+  BL_CHECK(any, non_finite,
+           "sample: every logit is -infinity, expected at least one token that can be picked");
   if (args.previous.data == nullptr) return BL_STATUS_ok;
-  BL_RETURN_IF_ERROR(check_tensor({"sample", "previous"}, args.previous, dtype_bit(BL_DTYPE_i32), 1, 1, error));
+  BL_RETURN_IF_ERROR(
+      check_tensor({"sample", "previous"}, args.previous, dtype_bit(BL_DTYPE_i32), 1, 1, error));
   for (int64_t i = 0; i < previous_count(args.previous); ++i) {
     const int32_t id = previous_at(args.previous, i);
     BL_CHECK(id >= 0 && id < vocab, out_of_range, "sample: previous[%lld] is %d, expected 0 to %lld",
@@ -114,7 +118,8 @@ bl_status validate(const bl_sample_args& args, bl_error* error) {
 // stays finite where the logit was, so that a penalty alone never makes a token certain or impossible.
 float penalized(float logit, float penalty) {
   if (std::isinf(logit)) return logit;
-  const double value = logit > 0 ? static_cast<double>(logit) / penalty : static_cast<double>(logit) * penalty;
+  const double value =
+      logit > 0 ? static_cast<double>(logit) / penalty : static_cast<double>(logit) * penalty;
   constexpr double kLargest = std::numeric_limits<float>::max();
   return static_cast<float>(std::clamp(value, -kLargest, kLargest));
 }
@@ -220,7 +225,8 @@ extern "C" bl_status bl_sample(const bl_sample_args* args, bl_error* error) {
            static_cast<unsigned long long>(bytes));
   Candidate* candidates = reinterpret_cast<Candidate*>(scratch.data());
   load(call, candidates);
-  Candidate* end = std::remove_if(candidates, candidates + vocab, [](const Candidate& c) { return c.logit == -kInfinity; });
+  Candidate* end = std::remove_if(candidates, candidates + vocab,
+                                  [](const Candidate& c) { return c.logit == -kInfinity; });
   const Pick pick = sample(call, candidates, end - candidates);
   *call.token = pick.id;
   if (call.probability != nullptr) *call.probability = static_cast<float>(pick.probability);

@@ -21,9 +21,9 @@ enum class Softmax { softmax };
 // their errors cancel to a few units).
 using SoftmaxKernel = void (*)(const float* x, float* output, int64_t count, float scale);
 
-#define BL_SOFTMAX_KERNEL(op, isa)                                             \
-  namespace isa {                                                              \
-  void op##_f32(const float* x, float* output, int64_t count, float scale);    \
+#define BL_SOFTMAX_KERNEL(op, isa)                                          \
+  namespace isa {                                                           \
+  void op##_f32(const float* x, float* output, int64_t count, float scale); \
   }
 #include "kernels.inc"
 #undef BL_SOFTMAX_KERNEL

@@ -35,8 +35,7 @@ extern "C" bl_status bl_softmax(const bl_softmax_args* args, bl_error* error) {
   BL_READ_ARGS(bl_softmax_args, "softmax", call);
   BL_RETURN_IF_ERROR(validate(call, error));
   const Rows x(call.x);
-  const SoftmaxKernel kernel =
-      choose(kKernels, Softmax::softmax, "softmax", call.run, x.count, x.length).run;
+  const SoftmaxKernel kernel = choose(kKernels, Softmax::softmax, "softmax", call.run, x.count, x.length).run;
   return run_rows(
       "softmax", call.run, x, Rows(call.output),
       [&](const float* in, float* out) { kernel(in, out, x.length, call.scale); }, error);

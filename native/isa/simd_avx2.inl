@@ -1,5 +1,5 @@
 // 8 lanes of f32 for level avx2. Included inside the region that isa/avx2_begin.h opens (it defines
-// bitloom::avx2::Vec), after <immintrin.h> and <cstdint>; so it has no include guard. simd_avx512.h
+// bitloom::avx2::Vec), after <immintrin.h> and <cstdint>; so it has no include guard. simd_avx512.inl
 // defines the same struct with 16 lanes, and kernels written over Vec serve both levels.
 struct Vec {
   static constexpr int64_t kLanes = 8;
@@ -27,7 +27,8 @@ struct Vec {
   }
 
   static __m256i first(int64_t n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
   static __m256 power_of_two(__m256i n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
@@ -47,9 +48,7 @@ inline Vec fnma(Vec a, Vec b, Vec c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)};
 inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
-inline Vec round_even(Vec a) {
-  return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
+inline Vec round_even(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 // sign bit of condition ? a : b
 inline Vec if_negative(Vec condition, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, a.v, condition.v)}; }
 // a * 2^n for whole n, |n| <= 250: in two factors, so that each is a normal number and results reach into

@@ -1,4 +1,4 @@
-// 16 lanes of f32 for level avx512; see simd_avx2.h.
+// 16 lanes of f32 for level avx512; see simd_avx2.inl.
 struct Vec {
   static constexpr int64_t kLanes = 16;
   __m512 v;

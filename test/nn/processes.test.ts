@@ -1,0 +1,121 @@
+// Ends that come while the kernels work: of a process, of a worker; and decoders in worker threads.
+import { execFile } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { compileLibrary } from '../compiled.js';
+import { tinyModel } from './models.js';
+
+const run = promisify(execFile);
+
+let library: ReturnType<typeof compileLibrary>;
+beforeAll(() => {
+  library = compileLibrary();
+}, 60_000);
+afterAll(() => library.remove());
+
+/** Runs a module in a process of its own; `load`, `model` and `ids` are at hand. */
+async function script(name: string, body: string): Promise<string> {
+  const file = join(library.folder, `${name}.mjs`);
+  const head = `
+    import { load } from './nn/index.js';
+    const model = ${JSON.stringify(tinyModel)};
+    const ids = Array.from({ length: 512 }, (_, i) => i);
+  `;
+  writeFileSync(file, head + body);
+  const { stdout } = await run(process.execPath, [file], { timeout: 50_000 });
+  return stdout.trim();
+}
+
+it('process.exit while a step runs ends the process well', async () => {
+  const out = await script(
+    'exit',
+    `const decoder = await load(model);
+     for (let i = 0; i < 4; i++) decoder.forwardAsync(ids);
+     setTimeout(() => { console.log('leaving'); process.exit(0); }, 5);`,
+  );
+  expect(out).toBe('leaving');
+});
+
+it('a decoder works in a worker, and a worker that is terminated at work takes nothing along', async () => {
+  const out = await script(
+    'workers',
+    `import { isMainThread, parentPort, Worker } from 'node:worker_threads';
+     import { fileURLToPath } from 'node:url';
+     const decoder = await load(model);
+     if (isMainThread) {
+       const expected = decoder.forward([1, 2, 3]).toArray().join();
+       const workers = [1, 2].map(() => new Worker(fileURLToPath(import.meta.url)));
+       const results = await Promise.all(workers.map((w) => new Promise((resolve, reject) => {
+         w.once('message', resolve);
+         w.once('error', reject);
+       })));
+       // Both go on computing: end them amid it.
+       await new Promise((resolve) => setTimeout(resolve, 20));
+       await Promise.all(workers.map((w) => w.terminate()));
+       const after = decoder.forward([1, 2, 3]).toArray().join();
+       console.log(results.every((r) => r === expected), after === expected);
+     } else {
+       parentPort.postMessage(decoder.forward([1, 2, 3]).toArray().join());
+       for (;;) await Promise.all([decoder.forwardAsync(ids), decoder.forwardAsync(ids)]);
+     }`,
+  );
+  expect(out).toBe('true true');
+});
+
+it('a worker terminated within a sync step ends too', async () => {
+  const out = await script(
+    'sync',
+    `import { isMainThread, parentPort, Worker } from 'node:worker_threads';
+     import { fileURLToPath } from 'node:url';
+     if (isMainThread) {
+       const worker = new Worker(fileURLToPath(import.meta.url));
+       await new Promise((resolve) => worker.once('message', resolve));
+       await new Promise((resolve) => setTimeout(resolve, 20));
+       await worker.terminate();
+       const decoder = await load(model);
+       console.log(decoder.forward([1]).size);
+     } else {
+       const decoder = await load(model);
+       parentPort.postMessage('ready');
+       for (;;) decoder.forward(ids);
+     }`,
+  );
+  expect(out).toBe('1024');
+});
+
+it('loading copies no weights: memory stays near that of the process', async () => {
+  const out = await script(
+    'memory',
+    `import { ggufBytes, writeGGUF, readGGUF, mapFile } from './io/index.js';
+     import { rmSync } from 'node:fs';
+     // 6 blocks of the example's shape, made 40 MB each by a wide MLP.
+     const file = readGGUF(mapFile(model));
+     const metadata = new Map(file.metadata);
+     const wide = 104448;
+     metadata.set('llama.feed_forward_length', wide);
+     const tensors = [...file.tensors.values()].map(({ name, type, shape, data }) =>
+       !name.includes('ffn_') || name.includes('norm') ? { name, type, shape, data: () => data() }
+         : { name, type: 'q8_0', shape: name.includes('down') ? [128, wide] : [wide, 128],
+             data: () => new Uint8Array(wide * 4 * 34) });
+     const path = model + '.' + process.pid + '.tmp';
+     await writeGGUF(path, { metadata, types: file.types, tensors });
+     try {
+       globalThis.gc?.();
+       const before = process.memoryUsage.rss();
+       const begin = performance.now();
+       const decoder = await load(path);
+       const seconds = (performance.now() - begin) / 1000;
+       const grown = process.memoryUsage.rss() - before;
+       const { statSync } = await import('node:fs');
+       console.log(JSON.stringify({ bytes: statSync(path).size, grown, seconds, logits: decoder.forward([1]).size }));
+     } finally {
+       rmSync(path);
+     }`,
+  );
+  const { bytes, grown, logits } = JSON.parse(out) as Record<string, number>;
+  expect(bytes).toBeGreaterThan(250e6);
+  expect(grown).toBeLessThan(0.15 * (bytes as number));
+  expect(logits).toBe(1024);
+});
