@@ -1,12 +1,14 @@
 // Formats C and C++ sources with the clang-format of the clang-format-node package (one version for
 // everybody), as .clang-format says. `--check` only names the files that differ and exits with 1.
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { clangFormatPath } = createRequire(import.meta.url)('clang-format-node');
+// The package marks its program executable in an install script, which npm 12 does not run.
+chmodSync(clangFormatPath, 0o755);
 const check = process.argv.includes('--check');
 
 // Tracked files and new ones that git does not ignore.

@@ -250,6 +250,7 @@ bl_status check_alias(Argument argument, const bl_tensor& output, const char* in
 }
 
 void load_values(int32_t dtype, const void* data, int64_t stride, int64_t count, float* values) {
+  if (count == 0) return;  // data may be null then, which memcpy does not take even for 0 bytes
   const uint8_t* bytes = static_cast<const uint8_t*>(data);
   const int64_t step = stride * dtype_bytes(dtype);
   switch (dtype) {
@@ -269,6 +270,7 @@ void load_values(int32_t dtype, const void* data, int64_t stride, int64_t count,
 }
 
 void store_values(int32_t dtype, void* data, int64_t stride, int64_t count, const float* values) {
+  if (count == 0) return;
   uint8_t* bytes = static_cast<uint8_t*>(data);
   const int64_t step = stride * dtype_bytes(dtype);
   if (dtype == BL_DTYPE_f32 && stride == 1) {

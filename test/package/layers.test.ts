@@ -66,7 +66,7 @@ const faults = (
 
 const includes = /^\s*#\s*include\s+(<[^>]+>|"[^"]+")/gm;
 const imports = /(?:\bfrom\s+|\bimport\s*\(\s*|\bimport\s+|\brequire\(\s*)'([^']+)'/g;
-const native = files.filter((file) => /^native\/.*\.(cc|h|inc)$/.test(file));
+const native = files.filter((file) => /^native\/.*\.(cc|h|inc|inl)$/.test(file));
 const lib = files.filter((file) => /^lib\/.*\.ts$/.test(file));
 
 describe('include direction', () => {
