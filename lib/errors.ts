@@ -54,4 +54,3 @@ export function argumentError(
   const error = rangeCodes.has(code) ? new RangeError(message) : new TypeError(message);
   return Object.assign(error, { code });
 }
-

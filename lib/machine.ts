@@ -54,7 +54,10 @@ export function setIsa(isa: Isa | undefined): void {
  */
 export function setThreads(threads: number | undefined): void {
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 256)) {
-    throw argumentError('BL_INVALID_ARGUMENT', `setThreads: threads is ${threads}, expected 1 to 256`);
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `setThreads: threads is ${threads}, expected 1 to 256`,
+    );
   }
   native.setThreads(threads ?? 0);
 }

@@ -36,7 +36,10 @@ export function weightsBytes(format: Format, rows: number, cols: number): number
   }
   const bytes = native.weightsBytes(info.id, rows, cols);
   if ((bytes === 0 && rows > 0 && cols > 0) || !Number.isSafeInteger(bytes)) {
-    throw argumentError('BL_INVALID_SHAPE', `QuantizedTensor: ${rows} x ${cols} ${format} is too large`);
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `QuantizedTensor: ${rows} x ${cols} ${format} is too large`,
+    );
   }
   return bytes;
 }
@@ -154,7 +157,8 @@ export class QuantizedTensor<F extends Format = Format> {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    if (this.#owned && this.#bytes.buffer instanceof ArrayBuffer) native.detach(this.#bytes.buffer as ArrayBuffer);
+    if (this.#owned && this.#bytes.buffer instanceof ArrayBuffer)
+      native.detach(this.#bytes.buffer as ArrayBuffer);
     this.#bytes = new Uint8Array(0);
   }
 
@@ -172,7 +176,10 @@ function checkedCodebook(
   const given = options.codebook;
   if (entries === 0) {
     if (given === undefined) return undefined;
-    throw argumentError('BL_INVALID_ARGUMENT', `QuantizedTensor: format ${format} takes no codebook`);
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `QuantizedTensor: format ${format} takes no codebook`,
+    );
   }
   if (given === undefined || given.length !== entries) {
     throw argumentError(

@@ -63,7 +63,10 @@ export function dtypeOf(name: string): DType {
 /** Elements of a shape; throws `BL_INVALID_SHAPE` unless it is a list of whole numbers of at least 0. */
 export function elementCount(shape: readonly number[], what = 'Tensor'): number {
   if (!Array.isArray(shape) || shape.length > maxRank) {
-    throw argumentError('BL_INVALID_SHAPE', `${what}: shape is not a list of at most ${maxRank} sizes`);
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${what}: shape is not a list of at most ${maxRank} sizes`,
+    );
   }
   let count = 1;
   for (let axis = 0; axis < shape.length; axis++) {
@@ -77,7 +80,10 @@ export function elementCount(shape: readonly number[], what = 'Tensor'): number 
     count *= size as number;
   }
   if (!Number.isSafeInteger(count)) {
-    throw argumentError('BL_INVALID_SHAPE', `${what}: shape [${shape}] has more than 2^53 elements`);
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${what}: shape [${shape}] has more than 2^53 elements`,
+    );
   }
   return count;
 }
@@ -284,8 +290,17 @@ export class Tensor<D extends DType = DType> {
   /** Rows [begin, end) of the first axis, over the same memory. */
   slice(begin: number, end: number): Tensor<D> {
     const rows = this.shape[0] ?? 0;
-    if (!Number.isInteger(begin) || !Number.isInteger(end) || begin < 0 || end < begin || end > rows) {
-      throw argumentError('BL_OUT_OF_RANGE', `slice: [${begin}, ${end}) is not within [0, ${rows}]`);
+    if (
+      !Number.isInteger(begin) ||
+      !Number.isInteger(end) ||
+      begin < 0 ||
+      end < begin ||
+      end > rows
+    ) {
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `slice: [${begin}, ${end}) is not within [0, ${rows}]`,
+      );
     }
     const first = begin * (this.strides[0] ?? 0) * dtypes[this.dtype].bytes;
     const bytes = begin === rows ? this.bytes.subarray(0, 0) : this.bytes.subarray(first);
@@ -303,7 +318,8 @@ export class Tensor<D extends DType = DType> {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    if (this.#owned && this.#bytes.buffer instanceof ArrayBuffer) native.detach(this.#bytes.buffer as ArrayBuffer);
+    if (this.#owned && this.#bytes.buffer instanceof ArrayBuffer)
+      native.detach(this.#bytes.buffer as ArrayBuffer);
     this.#bytes = new Uint8Array(0);
   }
 
@@ -374,7 +390,12 @@ const readers: Record<DType, (view: DataView, offset: number) => number> = {
 };
 
 /** Value of a sign-exponent-mantissa code; without infinities only the all-ones code is NaN. */
-function smallFloat(code: number, exponentBits: number, mantissaBits: number, infinities: boolean): number {
+function smallFloat(
+  code: number,
+  exponentBits: number,
+  mantissaBits: number,
+  infinities: boolean,
+): number {
   const sign = (code >>> (exponentBits + mantissaBits)) & 1 ? -1 : 1;
   const maxExponent = 2 ** exponentBits - 1;
   const exponent = (code >>> mantissaBits) & maxExponent;

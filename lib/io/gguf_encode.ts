@@ -168,7 +168,10 @@ function encodeWhole(
   const whole = BigInt(value);
   const { width, min, max } = GGUF_NUMBERS[type];
   if (whole < min || whole > max) {
-    throw argumentError('BL_OUT_OF_RANGE', `${what} is ${whole}, expected ${min} to ${max} (${type})`);
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${what} is ${whole}, expected ${min} to ${max} (${type})`,
+    );
   }
   out.field(width, (view, at) => {
     // Two's complement: the low bytes are the same for signed and unsigned.

@@ -184,7 +184,10 @@ function entries<T>(
   if (from === undefined) return new Map();
   if (from instanceof Map) return new Map(from as ReadonlyMap<string, T>);
   if (typeof from !== 'object' || from === null || Array.isArray(from)) {
-    throw argumentError('BL_INVALID_ARGUMENT', `${what} is ${typeof from}, expected a Map or an object`);
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${what} is ${typeof from}, expected a Map or an object`,
+    );
   }
   return new Map(Object.entries(from));
 }

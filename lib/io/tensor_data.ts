@@ -24,7 +24,10 @@ export function checkData(
   shown: string,
 ): Uint8Array {
   if (!(data instanceof Uint8Array)) {
-    throw argumentError('BL_INVALID_ARGUMENT', `${what} has ${typeof data} data, expected a Uint8Array`);
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${what} has ${typeof data} data, expected a Uint8Array`,
+    );
   }
   if (data.byteLength !== expected) {
     throw argumentError(

@@ -98,7 +98,10 @@ export class Tokenizer {
     const ids: number[] = [];
     if (addBos) {
       if (this.bosId === undefined) {
-        throw argumentError('BL_INVALID_ARGUMENT', 'encode: addBos is true, but the model has no BOS');
+        throw argumentError(
+          'BL_INVALID_ARGUMENT',
+          'encode: addBos is true, but the model has no BOS',
+        );
       }
       ids.push(this.bosId);
     }

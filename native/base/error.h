@@ -24,9 +24,9 @@ __attribute__((format(printf, 3, 4))) inline bl_status fail(bl_error* error, bl_
 }  // namespace bitloom
 
 // `error` must be in scope. BL_CHECK(cols == k, invalid_shape, "matmul: b.cols is %lld, ...", ...).
-#define BL_CHECK(condition, status, ...)                                                \
-  do {                                                                                  \
-    if (!(condition)) return ::bitloom::fail(error, BL_STATUS_##status, __VA_ARGS__);   \
+#define BL_CHECK(condition, status, ...)                                              \
+  do {                                                                                \
+    if (!(condition)) return ::bitloom::fail(error, BL_STATUS_##status, __VA_ARGS__); \
   } while (0)
 
 // Passes on the failure of a check that a function made.

@@ -123,7 +123,8 @@ bl_status bl_file_open(const char* path, bl_file** file, bl_error* error) {
   const uint64_t mapped = (bytes + page - 1) / page * page;
   // Writable but private: a stray write from JavaScript changes a copy of the page, not the file, and is
   // no segmentation fault.
-  void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor.value, 0);
+  void* data =
+      mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor.value, 0);
   BL_CHECK(data != MAP_FAILED, out_of_memory, "file_open: %s: cannot map %llu bytes: %s", path,
            static_cast<unsigned long long>(bytes), std::strerror(errno));
   bl_file* opened = new (std::nothrow) bl_file{static_cast<uint8_t*>(data), bytes, mapped};
@@ -131,8 +132,8 @@ bl_status bl_file_open(const char* path, bl_file** file, bl_error* error) {
   if (opened == nullptr || !register_mapping(*opened)) {
     delete opened;
     munmap(data, mapped);
-    return bitloom::fail(error, BL_STATUS_out_of_memory, "file_open: %s: more than %d files are mapped",
-                         path, kMaxMappings);
+    return bitloom::fail(error, BL_STATUS_out_of_memory, "file_open: %s: more than %d files are mapped", path,
+                         kMaxMappings);
   }
   *file = opened;
   return BL_STATUS_ok;

@@ -17,8 +17,8 @@ class Scratch {
   // Uses the caller's block when it is large enough (its first bytes are skipped up to alignment), else
   // allocates. data() is null when that failed.
   Scratch(void* workspace, uint64_t workspace_bytes, uint64_t bytes) {
-    const uint64_t shift = (kScratchAlignment - reinterpret_cast<uintptr_t>(workspace) % kScratchAlignment) %
-                           kScratchAlignment;
+    const uint64_t shift =
+        (kScratchAlignment - reinterpret_cast<uintptr_t>(workspace) % kScratchAlignment) % kScratchAlignment;
     if (workspace != nullptr && workspace_bytes >= shift + bytes) {
       data_ = static_cast<uint8_t*>(workspace) + shift;
     } else {

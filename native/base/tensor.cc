@@ -74,8 +74,8 @@ bl_status check_tensor(Argument argument, const bl_tensor& tensor, uint32_t dtyp
                        int max_rank, bl_error* error) {
   const char* op = argument.op;
   const char* name = argument.name;
-  BL_CHECK(dtype_bytes(tensor.dtype) != 0, invalid_dtype, "%s: %s.dtype is %d, expected a known dtype",
-           op, name, tensor.dtype);
+  BL_CHECK(dtype_bytes(tensor.dtype) != 0, invalid_dtype, "%s: %s.dtype is %d, expected a known dtype", op,
+           name, tensor.dtype);
   if ((dtypes & dtype_bit(tensor.dtype)) == 0) {
     char expected[64] = "";
     for (int32_t dtype = 0; dtype_bytes(dtype) != 0; ++dtype) {
@@ -87,8 +87,8 @@ bl_status check_tensor(Argument argument, const bl_tensor& tensor, uint32_t dtyp
                 dtype_name(tensor.dtype), expected);
   }
   if (min_rank == max_rank) {
-    BL_CHECK(tensor.rank == min_rank, invalid_shape, "%s: %s.rank is %d, expected %d", op, name,
-             tensor.rank, min_rank);
+    BL_CHECK(tensor.rank == min_rank, invalid_shape, "%s: %s.rank is %d, expected %d", op, name, tensor.rank,
+             min_rank);
   }
   BL_CHECK(tensor.rank >= min_rank && tensor.rank <= max_rank, invalid_shape,
            "%s: %s.rank is %d, expected %d to %d", op, name, tensor.rank, min_rank, max_rank);
@@ -96,9 +96,8 @@ bl_status check_tensor(Argument argument, const bl_tensor& tensor, uint32_t dtyp
   for (int axis = 0; axis < tensor.rank; ++axis) {
     BL_CHECK(tensor.shape[axis] >= 0, invalid_shape, "%s: %s.shape[%d] is %lld, expected at least 0", op,
              name, axis, static_cast<long long>(tensor.shape[axis]));
-    BL_CHECK(tensor.strides[axis] >= 0, invalid_shape,
-             "%s: %s.strides[%d] is %lld, expected at least 0", op, name, axis,
-             static_cast<long long>(tensor.strides[axis]));
+    BL_CHECK(tensor.strides[axis] >= 0, invalid_shape, "%s: %s.strides[%d] is %lld, expected at least 0", op,
+             name, axis, static_cast<long long>(tensor.strides[axis]));
     BL_CHECK(!__builtin_mul_overflow(count, std::max<int64_t>(tensor.shape[axis], 1), &count) &&
                  count < kMaxElements,
              invalid_shape, "%s: %s.shape has more than 2^60 elements", op, name);
@@ -106,8 +105,8 @@ bl_status check_tensor(Argument argument, const bl_tensor& tensor, uint32_t dtyp
   const int64_t elements = extent(tensor);
   BL_CHECK(elements >= 0, invalid_shape, "%s: %s.strides reach further than 2^60 elements", op, name);
   if (elements == 0) return BL_STATUS_ok;
-  BL_CHECK(tensor.data != nullptr, invalid_argument, "%s: %s.data is null, expected %lld elements", op,
-           name, static_cast<long long>(elements));
+  BL_CHECK(tensor.data != nullptr, invalid_argument, "%s: %s.data is null, expected %lld elements", op, name,
+           static_cast<long long>(elements));
   const uint64_t needed = static_cast<uint64_t>(elements) * static_cast<uint64_t>(dtype_bytes(tensor.dtype));
   BL_CHECK(tensor.bytes >= needed, buffer_too_small,
            "%s: %s.bytes is %llu, expected at least %llu for its shape and strides", op, name,
@@ -163,8 +162,8 @@ bl_status check_same_shape(Argument argument, const bl_tensor& tensor, const cha
   return BL_STATUS_ok;
 }
 
-bl_status check_optional_vector(Argument argument, const bl_tensor& tensor, uint32_t dtypes,
-                                int64_t size, const char* size_name, bl_error* error) {
+bl_status check_optional_vector(Argument argument, const bl_tensor& tensor, uint32_t dtypes, int64_t size,
+                                const char* size_name, bl_error* error) {
   if (tensor.data == nullptr) return BL_STATUS_ok;
   BL_RETURN_IF_ERROR(check_tensor(argument, tensor, dtypes, 1, 1, error));
   BL_RETURN_IF_ERROR(check_dim(argument, tensor, 0, size, size_name, error));
@@ -184,10 +183,10 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
   BL_CHECK(weights.rows >= 0 && weights.cols >= 0, invalid_shape,
            "%s: %s is %lld x %lld, expected dimensions of at least 0", op, name,
            static_cast<long long>(weights.rows), static_cast<long long>(weights.cols));
-  BL_CHECK(info->block_elements == 0 || info->kind != BL_KIND_block ||
-               weights.cols % info->block_elements == 0,
-           invalid_shape, "%s: %s.cols is %lld, expected a multiple of %d (the block of %s)", op, name,
-           static_cast<long long>(weights.cols), info->block_elements, info->name);
+  BL_CHECK(
+      info->block_elements == 0 || info->kind != BL_KIND_block || weights.cols % info->block_elements == 0,
+      invalid_shape, "%s: %s.cols is %lld, expected a multiple of %d (the block of %s)", op, name,
+      static_cast<long long>(weights.cols), info->block_elements, info->name);
   const uint64_t needed = bl_weights_bytes(weights.format, weights.rows, weights.cols);
   BL_CHECK(needed != 0 || weights.rows == 0 || weights.cols == 0, invalid_shape,
            "%s: %s is %lld x %lld, more than 2^62 bytes", op, name, static_cast<long long>(weights.rows),
@@ -228,8 +227,8 @@ uint64_t used_bytes(const bl_tensor& tensor) {
 
 }  // namespace
 
-bl_status check_apart(Argument argument, const bl_tensor& output, const char* input_name,
-                      const void* input, uint64_t input_bytes, bl_error* error) {
+bl_status check_apart(Argument argument, const bl_tensor& output, const char* input_name, const void* input,
+                      uint64_t input_bytes, bl_error* error) {
   BL_CHECK(!overlaps(output.data, used_bytes(output), input, input_bytes), invalid_argument,
            "%s: %s overlaps %s, expected separate memory", argument.op, argument.name, input_name);
   return BL_STATUS_ok;
@@ -314,9 +313,8 @@ void Rows::store(int64_t row, const float* values) const {
 float* Rows::direct(int64_t row) const {
   if (tensor.dtype != BL_DTYPE_f32 || (stride != 1 && length > 1)) return nullptr;
   uint8_t* address = at(row);
-  return reinterpret_cast<uintptr_t>(address) % alignof(float) == 0
-             ? reinterpret_cast<float*>(address)
-             : nullptr;
+  return reinterpret_cast<uintptr_t>(address) % alignof(float) == 0 ? reinterpret_cast<float*>(address)
+                                                                    : nullptr;
 }
 
 }  // namespace bitloom

@@ -8,14 +8,13 @@
 
 namespace bitloom {
 
-const char* dtype_name(int32_t dtype);   // "f32"; "unknown" for a value outside the list
-int64_t dtype_bytes(int32_t dtype);      // 0 for a value outside the list
+const char* dtype_name(int32_t dtype);           // "f32"; "unknown" for a value outside the list
+int64_t dtype_bytes(int32_t dtype);              // 0 for a value outside the list
 int64_t element_count(const bl_tensor& tensor);  // product of the shape, 1 for rank 0
 bool is_contiguous(const bl_tensor& tensor);
 
 constexpr uint32_t dtype_bit(int32_t dtype) { return 1u << dtype; }
-constexpr uint32_t kFloatTypes =
-    dtype_bit(BL_DTYPE_f32) | dtype_bit(BL_DTYPE_f16) | dtype_bit(BL_DTYPE_bf16);
+constexpr uint32_t kFloatTypes = dtype_bit(BL_DTYPE_f32) | dtype_bit(BL_DTYPE_f16) | dtype_bit(BL_DTYPE_bf16);
 
 // One argument as messages name it: "matmul" and "a" give "matmul: a.shape[1] is ...".
 struct Argument {
@@ -36,8 +35,8 @@ bl_status check_same_shape(Argument argument, const bl_tensor& tensor, const cha
 bl_status check_dim(Argument argument, const bl_tensor& tensor, int axis, int64_t expected,
                     const char* expected_name, bl_error* error);
 // [size] of the given dtypes, contiguous; data null is allowed and means "not given".
-bl_status check_optional_vector(Argument argument, const bl_tensor& tensor, uint32_t dtypes,
-                                int64_t size, const char* size_name, bl_error* error);
+bl_status check_optional_vector(Argument argument, const bl_tensor& tensor, uint32_t dtypes, int64_t size,
+                                const char* size_name, bl_error* error);
 // Known format and layout, dimensions that the format takes, enough bytes, a codebook where needed.
 bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* error);
 bl_status check_run(const char* op, const bl_run& run, bl_error* error);
@@ -46,8 +45,8 @@ bool overlaps(const void* a, uint64_t a_bytes, const void* b, uint64_t b_bytes);
 // `output` must be `input` itself (same data, dtype and strides) or lie apart from it.
 bl_status check_alias(Argument argument, const bl_tensor& output, const char* input_name,
                       const bl_tensor& input, bl_error* error);
-bl_status check_apart(Argument argument, const bl_tensor& output, const char* input_name,
-                      const void* input, uint64_t input_bytes, bl_error* error);
+bl_status check_apart(Argument argument, const bl_tensor& output, const char* input_name, const void* input,
+                      uint64_t input_bytes, bl_error* error);
 
 // The rows of a tensor: its last axis is the row, all axes before it are counted together.
 struct Rows {
@@ -57,9 +56,9 @@ struct Rows {
   int64_t length = 1;
   int64_t stride = 1;  // in elements, within a row
 
-  uint8_t* at(int64_t row) const;                     // first element of a row
-  void load(int64_t row, float* values) const;        // [length], converted to f32
-  void store(int64_t row, const float* values) const; // [length], rounded to nearest even
+  uint8_t* at(int64_t row) const;                      // first element of a row
+  void load(int64_t row, float* values) const;         // [length], converted to f32
+  void store(int64_t row, const float* values) const;  // [length], rounded to nearest even
   // The row itself when it is contiguous f32, else null: saves a copy.
   float* direct(int64_t row) const;
 
@@ -84,8 +83,8 @@ bool read_args(const Args* args, Args* copy) {
 }  // namespace bitloom
 
 // Begins an entry point: `args` becomes a checked copy named `name`.
-#define BL_READ_ARGS(Type, op, name)                                                           \
-  Type name;                                                                                   \
-  BL_CHECK(::bitloom::read_args(args, &name), invalid_argument,                                \
-           op ": args is null or args.size is not sizeof(" #Type ")");                         \
+#define BL_READ_ARGS(Type, op, name)                                   \
+  Type name;                                                           \
+  BL_CHECK(::bitloom::read_args(args, &name), invalid_argument,        \
+           op ": args is null or args.size is not sizeof(" #Type ")"); \
   BL_RETURN_IF_ERROR(::bitloom::check_run(op, name.run, error))

@@ -162,9 +162,7 @@ class Pool {
 
 }  // namespace
 
-int32_t thread_count(const bl_run& run) {
-  return run.threads > 0 ? run.threads : Pool::instance().size();
-}
+int32_t thread_count(const bl_run& run) { return run.threads > 0 ? run.threads : Pool::instance().size(); }
 
 void run_tasks(const bl_run& run, int64_t count, void (*task)(void*, int64_t), void* body) {
   if (run.executor != nullptr) {

@@ -25,8 +25,15 @@ constexpr int32_t block_bytes_of_group(int bits, int group_size, int has_zero_po
 constexpr bl_format_info kFormats[] = {
 #define BL_BLOCK_FORMAT(name, elements, bytes, gguf_type) \
   {#name, BL_KIND_block, 0, elements, BL_DTYPE_f16, 0, gguf_type, elements, bytes},
-#define BL_GROUPED_FORMAT(name, kind, bits, group_size, scale_dtype, zero)                    \
-  {#name, BL_KIND_##kind, bits,       group_size, BL_DTYPE_##scale_dtype, zero, -1, group_size, \
+#define BL_GROUPED_FORMAT(name, kind, bits, group_size, scale_dtype, zero) \
+  {#name,                                                                  \
+   BL_KIND_##kind,                                                         \
+   bits,                                                                   \
+   group_size,                                                             \
+   BL_DTYPE_##scale_dtype,                                                 \
+   zero,                                                                   \
+   -1,                                                                     \
+   group_size,                                                             \
    block_bytes_of_group(bits, group_size, zero)},
 #include "formats.inc"
 };
@@ -35,8 +42,7 @@ static_assert(sizeof(kFormats) / sizeof(kFormats[0]) == BL_FORMAT_count);
 int32_t format_id(const bl_format_info& info) { return static_cast<int32_t>(&info - kFormats); }
 
 // The plain floats are formats with blocks of one weight: decoded `stride` bytes apart.
-void decode_floats(int32_t format, const uint8_t* bytes, int64_t stride, int64_t count,
-                   float* values) {
+void decode_floats(int32_t format, const uint8_t* bytes, int64_t stride, int64_t count, float* values) {
   for (int64_t i = 0; i < count; ++i) decode_gguf_block(format, bytes + i * stride, 1, values + i);
 }
 
@@ -64,10 +70,14 @@ const float kE2m1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
 
 const float* codebook_of(const bl_format_info& info, const float* user_codebook) {
   switch (info.kind) {
-    case BL_KIND_nf4: return kNf4;
-    case BL_KIND_fp4: return kE2m1;
-    case BL_KIND_codebook: return user_codebook;
-    default: return nullptr;
+    case BL_KIND_nf4:
+      return kNf4;
+    case BL_KIND_fp4:
+      return kE2m1;
+    case BL_KIND_codebook:
+      return user_codebook;
+    default:
+      return nullptr;
   }
 }
 
@@ -86,8 +96,8 @@ WeightsView::WeightsView(const bl_weights& weights)
       layout(weights.layout),
       codebook(codebook_of(*info, weights.codebook)) {}
 
-void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count,
-                  const float* codebook, float* values) {
+void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count, const float* codebook,
+                  float* values) {
   if (info.kind == BL_KIND_block) {
     decode_gguf_block(format_id(info), bytes, count, values);
   } else {
@@ -104,14 +114,12 @@ void encode_block(const bl_format_info& info, const float* values, int64_t count
   }
 }
 
-void decode_row(const WeightsView& weights, int64_t row, int64_t first, int64_t count,
-                float* values) {
+void decode_row(const WeightsView& weights, int64_t row, int64_t first, int64_t count, float* values) {
   if (count <= 0) return;
   const bl_format_info& info = *weights.info;
   const int64_t elements = weights.block_elements;
   if (info.block_elements == 1) {
-    decode_floats(format_id(info), weights.block(row, first), weights.block_stride(row), count,
-                  values);
+    decode_floats(format_id(info), weights.block(row, first), weights.block_stride(row), count, values);
     return;
   }
   while (count > 0) {
@@ -160,8 +168,8 @@ uint64_t bl_row_bytes(int32_t format, int64_t cols) {
   } else {
     if (info->kind == BL_KIND_block && cols % info->block_elements != 0) return 0;
     const int64_t blocks = cols / info->block_elements + (cols % info->block_elements != 0);
-    if (__builtin_mul_overflow(static_cast<uint64_t>(blocks),
-                               static_cast<uint64_t>(info->block_bytes), &bytes)) {
+    if (__builtin_mul_overflow(static_cast<uint64_t>(blocks), static_cast<uint64_t>(info->block_bytes),
+                               &bytes)) {
       return 0;
     }
   }
@@ -170,8 +178,7 @@ uint64_t bl_row_bytes(int32_t format, int64_t cols) {
 
 uint64_t bl_weights_bytes(int32_t format, int64_t rows, int64_t cols) {
   uint64_t bytes = 0;
-  if (rows <= 0 ||
-      __builtin_mul_overflow(bl_row_bytes(format, cols), static_cast<uint64_t>(rows), &bytes)) {
+  if (rows <= 0 || __builtin_mul_overflow(bl_row_bytes(format, cols), static_cast<uint64_t>(rows), &bytes)) {
     return 0;
   }
   return bytes <= bitloom::kMaxBytes ? bytes : 0;

@@ -49,8 +49,8 @@ struct WeightsView {
 };
 
 // values[0, count) = the first `count` weights of the block at `bytes`, exact. `codebook` as codebook_of.
-void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count,
-                  const float* codebook, float* values);
+void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count, const float* codebook,
+                  float* values);
 
 // Encodes values[0, count), all finite, count <= the block's elements, into a whole block at `bytes`
 // (`elements` weights long, spare codes zero). Deterministic: ties to even, first of equal candidates.

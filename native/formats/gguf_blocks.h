@@ -149,8 +149,7 @@ struct ScaleAndMin {
 };
 inline ScaleAndMin unpack_scale_and_min(const uint8_t* scales, int s) {
   if (s < 4) return {scales[s] & 63, scales[s + 4] & 63};
-  return {(scales[s + 4] & 15) | (scales[s - 4] >> 6 << 4),
-          (scales[s + 4] >> 4) | (scales[s] >> 6 << 4)};
+  return {(scales[s + 4] & 15) | (scales[s - 4] >> 6 << 4), (scales[s + 4] >> 4) | (scales[s] >> 6 << 4)};
 }
 
 // Scale of sub-block `s` (0 to 15) of q3_k, -32 to 31.

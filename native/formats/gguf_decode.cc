@@ -182,23 +182,43 @@ void decode_part(const uint8_t* bytes, int64_t count, float* values) {
 void decode_gguf_block(int32_t format, const uint8_t* bytes, int64_t count, float* values) {
   if (count <= 0) return;
   switch (format) {
-    case BL_FORMAT_f32: values[0] = load_as<float>(bytes); return;
-    case BL_FORMAT_f16: values[0] = f16_to_f32(load_as<uint16_t>(bytes)); return;
-    case BL_FORMAT_bf16: values[0] = bf16_to_f32(load_as<uint16_t>(bytes)); return;
-    case BL_FORMAT_q8_0: return decode_part<BlockQ8_0, 32>(bytes, count, values);
-    case BL_FORMAT_q4_0: return decode_part<BlockQ4_0, 32>(bytes, count, values);
-    case BL_FORMAT_q4_1: return decode_part<BlockQ4_1, 32>(bytes, count, values);
-    case BL_FORMAT_q5_0: return decode_part<BlockQ5_0, 32>(bytes, count, values);
-    case BL_FORMAT_q5_1: return decode_part<BlockQ5_1, 32>(bytes, count, values);
-    case BL_FORMAT_q2_k: return decode_part<BlockQ2K, 256>(bytes, count, values);
-    case BL_FORMAT_q3_k: return decode_part<BlockQ3K, 256>(bytes, count, values);
-    case BL_FORMAT_q4_k: return decode_part<BlockQ4K, 256>(bytes, count, values);
-    case BL_FORMAT_q5_k: return decode_part<BlockQ5K, 256>(bytes, count, values);
-    case BL_FORMAT_q6_k: return decode_part<BlockQ6K, 256>(bytes, count, values);
-    case BL_FORMAT_tq1_0: return decode_part<BlockTQ1_0, 256>(bytes, count, values);
-    case BL_FORMAT_tq2_0: return decode_part<BlockTQ2_0, 256>(bytes, count, values);
-    case BL_FORMAT_iq4_nl: return decode_part<BlockIQ4NL, 32>(bytes, count, values);
-    default: return;
+    case BL_FORMAT_f32:
+      values[0] = load_as<float>(bytes);
+      return;
+    case BL_FORMAT_f16:
+      values[0] = f16_to_f32(load_as<uint16_t>(bytes));
+      return;
+    case BL_FORMAT_bf16:
+      values[0] = bf16_to_f32(load_as<uint16_t>(bytes));
+      return;
+    case BL_FORMAT_q8_0:
+      return decode_part<BlockQ8_0, 32>(bytes, count, values);
+    case BL_FORMAT_q4_0:
+      return decode_part<BlockQ4_0, 32>(bytes, count, values);
+    case BL_FORMAT_q4_1:
+      return decode_part<BlockQ4_1, 32>(bytes, count, values);
+    case BL_FORMAT_q5_0:
+      return decode_part<BlockQ5_0, 32>(bytes, count, values);
+    case BL_FORMAT_q5_1:
+      return decode_part<BlockQ5_1, 32>(bytes, count, values);
+    case BL_FORMAT_q2_k:
+      return decode_part<BlockQ2K, 256>(bytes, count, values);
+    case BL_FORMAT_q3_k:
+      return decode_part<BlockQ3K, 256>(bytes, count, values);
+    case BL_FORMAT_q4_k:
+      return decode_part<BlockQ4K, 256>(bytes, count, values);
+    case BL_FORMAT_q5_k:
+      return decode_part<BlockQ5K, 256>(bytes, count, values);
+    case BL_FORMAT_q6_k:
+      return decode_part<BlockQ6K, 256>(bytes, count, values);
+    case BL_FORMAT_tq1_0:
+      return decode_part<BlockTQ1_0, 256>(bytes, count, values);
+    case BL_FORMAT_tq2_0:
+      return decode_part<BlockTQ2_0, 256>(bytes, count, values);
+    case BL_FORMAT_iq4_nl:
+      return decode_part<BlockIQ4NL, 32>(bytes, count, values);
+    default:
+      return;
   }
 }
 

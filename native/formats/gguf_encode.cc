@@ -63,8 +63,7 @@ void encode_q8_0(const float* values, int32_t method, BlockQ8_0& block) {
     return;
   }
   for (int i = 0; i < 32; ++i) {
-    block.codes[i] =
-        static_cast<int8_t>(clamp(std::round(values[i] * scale.inverse), -127, 127));
+    block.codes[i] = static_cast<int8_t>(clamp(std::round(values[i] * scale.inverse), -127, 127));
   }
 }
 
@@ -227,15 +226,21 @@ void encode_with(void (*encode)(const float*, int32_t, Block&), const float* val
 
 void encode_once(int32_t format, const float* values, int32_t method, uint8_t* bytes) {
   switch (format) {
-    case BL_FORMAT_q8_0: return encode_with(encode_q8_0, values, method, bytes);
-    case BL_FORMAT_tq1_0: return encode_with(encode_tq1_0, values, method, bytes);
-    case BL_FORMAT_tq2_0: return encode_with(encode_tq2_0, values, method, bytes);
-    case BL_FORMAT_iq4_nl: return encode_with(encode_iq4_nl, values, method, bytes);
+    case BL_FORMAT_q8_0:
+      return encode_with(encode_q8_0, values, method, bytes);
+    case BL_FORMAT_tq1_0:
+      return encode_with(encode_tq1_0, values, method, bytes);
+    case BL_FORMAT_tq2_0:
+      return encode_with(encode_tq2_0, values, method, bytes);
+    case BL_FORMAT_iq4_nl:
+      return encode_with(encode_iq4_nl, values, method, bytes);
     case BL_FORMAT_q4_0:
     case BL_FORMAT_q4_1:
     case BL_FORMAT_q5_0:
-    case BL_FORMAT_q5_1: return encode_nibble_block(format, values, method, bytes);
-    default: return encode_k_block(format, values, method, bytes);
+    case BL_FORMAT_q5_1:
+      return encode_nibble_block(format, values, method, bytes);
+    default:
+      return encode_k_block(format, values, method, bytes);
   }
 }
 
@@ -256,10 +261,15 @@ void store_16_bits(uint16_t bits, uint8_t* bytes) { std::memcpy(bytes, &bits, si
 
 void encode_gguf_block(int32_t format, const float* values, int32_t method, uint8_t* bytes) {
   switch (format) {
-    case BL_FORMAT_f32: std::memcpy(bytes, values, sizeof(float)); return;
-    case BL_FORMAT_f16: return store_16_bits(f32_to_f16_finite(values[0]), bytes);
-    case BL_FORMAT_bf16: return store_16_bits(f32_to_bf16_finite(values[0]), bytes);
-    default: break;
+    case BL_FORMAT_f32:
+      std::memcpy(bytes, values, sizeof(float));
+      return;
+    case BL_FORMAT_f16:
+      return store_16_bits(f32_to_f16_finite(values[0]), bytes);
+    case BL_FORMAT_bf16:
+      return store_16_bits(f32_to_bf16_finite(values[0]), bytes);
+    default:
+      break;
   }
   encode_once(format, values, BL_QUANTIZE_minmax, bytes);
   if (method != BL_QUANTIZE_mse) return;

@@ -64,8 +64,7 @@ SuperBlock round_symmetric(const float* values, const SymmetricShape& shape, flo
   for (int s = 0; s < 16; ++s) {
     const float* sub = values + 16 * s;
     const double ideal = super_scale != 0 ? free[s] / super_scale : 0;
-    const int middle =
-        static_cast<int>(round_even(clamp(ideal, shape.scale_low, shape.scale_high)));
+    const int middle = static_cast<int>(round_even(clamp(ideal, shape.scale_low, shape.scale_high)));
     Fit best{0, kInfinity, 0, 0};
     for (const int scale : {middle, middle - 1, middle + 1}) {
       if (scale < shape.scale_low || scale > shape.scale_high) continue;
@@ -139,8 +138,8 @@ double affine_error(const float* values, int count, float scale, float min, int 
   return error;
 }
 
-SuperBlock round_affine(const float* values, const AffineShape& shape, float super_scale,
-                        float super_min, const Line* lines) {
+SuperBlock round_affine(const float* values, const AffineShape& shape, float super_scale, float super_min,
+                        const Line* lines) {
   SuperBlock block;
   block.super_scale = super_scale;
   block.super_min = super_min;
@@ -157,9 +156,8 @@ SuperBlock round_affine(const float* values, const AffineShape& shape, float sup
     for (const int scale : {scale_middle, scale_middle - 1, scale_middle + 1}) {
       for (const int min : {min_middle, min_middle - 1, min_middle + 1}) {
         if (scale < 0 || scale > shape.scale_high || min < 0 || min > shape.scale_high) continue;
-        const double error =
-            affine_error(sub, count, super_scale * static_cast<float>(scale),
-                         super_min * static_cast<float>(min), shape.high);
+        const double error = affine_error(sub, count, super_scale * static_cast<float>(scale),
+                                          super_min * static_cast<float>(min), shape.high);
         if (!(error < best)) continue;
         best = error;
         block.scales[s] = scale;
@@ -193,8 +191,7 @@ SuperBlock fit_affine(const float* values, const AffineShape& shape, int32_t met
   SuperBlock best;
   const auto try_scales = [&](double scale, double min) {
     if (scale < 0 || min < 0) return false;
-    const SuperBlock block =
-        round_affine(values, shape, stored_f16(scale), stored_f16(min), lines);
+    const SuperBlock block = round_affine(values, shape, stored_f16(scale), stored_f16(min), lines);
     if (!(block.error < best.error)) return false;
     best = block;
     return true;
@@ -241,7 +238,8 @@ void encode_k_block(int32_t format, const float* values, int32_t method, uint8_t
       return store<BlockQ5K>(fit_affine(values, {8, 31, 63}, method), bytes);
     case BL_FORMAT_q6_k:
       return store<BlockQ6K>(fit_symmetric(values, {-32, 31, -128, 127}, method), bytes);
-    default: return;
+    default:
+      return;
   }
 }
 

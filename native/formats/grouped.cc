@@ -12,8 +12,8 @@ float load_scalar(const uint8_t* bytes, int32_t dtype) {
 
 // values[i] = scale * level(code of weight first + i)
 template <typename Level>
-void decode_codes(const uint8_t* codes, int bits, int64_t first, int64_t count, float scale,
-                  float* values, Level level) {
+void decode_codes(const uint8_t* codes, int bits, int64_t first, int64_t count, float scale, float* values,
+                  Level level) {
   for (int64_t i = 0; i < count; ++i) {
     values[i] = scale * level(read_code(codes, first + i, bits));
   }
@@ -32,9 +32,8 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
   switch (info.kind) {
     case BL_KIND_unsigned_int:
       if (info.has_zero_point != 0) {
-        return decode_codes(codes, bits, first, count, scale, values, [=](uint32_t code) {
-          return static_cast<float>(code) - zero_point;
-        });
+        return decode_codes(codes, bits, first, count, scale, values,
+                            [=](uint32_t code) { return static_cast<float>(code) - zero_point; });
       }
       if (bits == 1) {
         return decode_codes(codes, bits, first, count, scale, values,
@@ -52,15 +51,15 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
         return static_cast<float>(sign_extend(code, bits)) - zero_point;
       });
     case BL_KIND_ternary:
-      return decode_codes(codes, bits, first, count, scale, values, [](uint32_t code) {
-        return static_cast<float>(static_cast<int>(code) - 1);
-      });
+      return decode_codes(codes, bits, first, count, scale, values,
+                          [](uint32_t code) { return static_cast<float>(static_cast<int>(code) - 1); });
     case BL_KIND_nf4:
     case BL_KIND_fp4:
     case BL_KIND_codebook:
       return decode_codes(codes, bits, first, count, scale, values,
                           [=](uint32_t code) { return codebook[code]; });
-    default: return;
+    default:
+      return;
   }
 }
 

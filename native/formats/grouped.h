@@ -8,9 +8,7 @@
 namespace bitloom {
 
 // Bytes before a block's codes: scale and, if the format has one, zero point.
-inline int64_t grouped_header_bytes(const bl_format_info& info) {
-  return info.has_zero_point != 0 ? 4 : 2;
-}
+inline int64_t grouped_header_bytes(const bl_format_info& info) { return info.has_zero_point != 0 ? 4 : 2; }
 
 // Code `index` of a bit stream, least significant bit first; bits 1 to 8. Reads the second byte only if
 // the code reaches into it.

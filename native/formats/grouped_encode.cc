@@ -111,8 +111,7 @@ void encode_integers(const bl_format_info& info, const float* values, int64_t co
 }
 
 // u1, i1: for given signs the mean magnitude has the least squared error, whatever the method.
-void encode_signs(const bl_format_info& info, const float* values, int64_t count,
-                  BlockWriter& block) {
+void encode_signs(const bl_format_info& info, const float* values, int64_t count, BlockWriter& block) {
   const StoredScale round{info.scale_dtype, 1.0f};
   const float scale = round(Extent(values, count).mean_magnitude);
   const int negative = info.kind == BL_KIND_signed_int ? 1 : 0;
@@ -207,8 +206,8 @@ void encode_offsets(const bl_format_info& info, const float* values, int64_t cou
   float zero_point = 0;
   if (scale != 0) {
     const double exact = clamp(low - min / scale, low, high);
-    zero_point = info.bits == 1 ? StoredScale{info.scale_dtype, 1.0f}(exact)
-                                : static_cast<float>(round_even(exact));
+    zero_point =
+        info.bits == 1 ? StoredScale{info.scale_dtype, 1.0f}(exact) : static_cast<float>(round_even(exact));
   }
   OffsetFit best{measure(values, count, scale, OffsetLevels{low, high, zero_point}), zero_point};
   if (method == BL_QUANTIZE_mse && scale != 0) {
@@ -226,12 +225,11 @@ void encode_offsets(const bl_format_info& info, const float* values, int64_t cou
   }
 }
 
-void encode_codebook(const bl_format_info& info, const float* values, int64_t count,
-                     const float* codebook, int32_t method, BlockWriter& block) {
+void encode_codebook(const bl_format_info& info, const float* values, int64_t count, const float* codebook,
+                     int32_t method, BlockWriter& block) {
   const CodebookLevels levels(codebook, 1 << info.bits);
   const StoredScale round{info.scale_dtype, levels.largest()};
-  const double base =
-      levels.largest() > 0 ? Extent(values, count).largest() / levels.largest() : 0.0;
+  const double base = levels.largest() > 0 ? Extent(values, count).largest() / levels.largest() : 0.0;
   Fit fit = best_scale(values, count, levels, round, {base});
   if (method == BL_QUANTIZE_mse) {
     fit = search_scale(values, count, levels, round, fit, {base, -base});
@@ -253,12 +251,14 @@ void encode_grouped(const bl_format_info& info, const float* values, int64_t cou
       if (info.has_zero_point != 0) return encode_offsets(info, values, count, method, block);
       if (info.bits == 1) return encode_signs(info, values, count, block);
       return encode_integers(info, values, count, method, block);
-    case BL_KIND_ternary: return encode_integers(info, values, count, method, block);
+    case BL_KIND_ternary:
+      return encode_integers(info, values, count, method, block);
     case BL_KIND_nf4:
     case BL_KIND_fp4:
     case BL_KIND_codebook:
       return encode_codebook(info, values, count, codebook, method, block);
-    default: return;
+    default:
+      return;
   }
 }
 

@@ -29,8 +29,7 @@ struct LineSearch {
 };
 
 // Fits at most 32 values with the codes that `start` gives them: the least squares line of (code, value).
-inline Line refit_line(const float* values, int count, int high, const Line& start,
-                       bool min_not_positive) {
+inline Line refit_line(const float* values, int count, int high, const Line& start, bool min_not_positive) {
   int codes[32];
   const double inverse = inverse_or_zero(start.scale);
   double codes_sum = 0, squares = 0, values_sum = 0, products = 0;

@@ -99,9 +99,9 @@ inline int count_below(const double* thresholds, int size, double target) {
 // How well a scale fits, and the sums for the scale of least squared error at the same levels.
 struct Fit {
   float scale;
-  double error;         // sum of (value - scale * level)^2
-  double value_level;   // sum of value * level
-  double level_level;   // sum of level^2
+  double error;        // sum of (value - scale * level)^2
+  double value_level;  // sum of value * level
+  double level_level;  // sum of level^2
 };
 
 template <typename Levels>
@@ -131,8 +131,7 @@ Fit best_scale(const float* values, int64_t count, const Levels& levels, const R
 
 // Alternates least squares and nearest levels from `best` while that helps (Lloyd's iteration).
 template <typename Levels, typename Round>
-Fit refine_scale(const float* values, int64_t count, const Levels& levels, const Round& round,
-                 Fit best) {
+Fit refine_scale(const float* values, int64_t count, const Levels& levels, const Round& round, Fit best) {
   for (int iteration = 0; iteration < 6 && best.level_level > 0; ++iteration) {
     const float scale = round(best.value_level / best.level_level);
     if (scale == best.scale) break;
@@ -151,8 +150,8 @@ inline constexpr int kLastFraction = 35;
 
 // The mse method: the best of `best` and a grid of `stride`/32 steps over each of `bases`, refined.
 template <typename Levels, typename Round>
-Fit search_scale(const float* values, int64_t count, const Levels& levels, const Round& round,
-                 Fit best, std::initializer_list<double> bases, int stride = 1) {
+Fit search_scale(const float* values, int64_t count, const Levels& levels, const Round& round, Fit best,
+                 std::initializer_list<double> bases, int stride = 1) {
   for (const double base : bases) {
     float previous = best.scale;
     for (int step = kFirstFraction; step <= kLastFraction; step += stride) {
@@ -168,7 +167,7 @@ Fit search_scale(const float* values, int64_t count, const Levels& levels, const
 
 // What minmax needs to know of a group.
 struct Extent {
-  float min;         // 0 for no values
+  float min;  // 0 for no values
   float max;
   float signed_max;  // the value of largest magnitude, first of equals
   double mean_magnitude;

@@ -100,8 +100,8 @@ typedef struct bl_weights {
 } bl_weights;
 
 /* Runs task(argument, i) for i in [0, count), in any order, on any threads, and returns after all. */
-typedef void (*bl_parallel_for)(void* context, void (*task)(void* argument, int64_t index),
-                                void* argument, int64_t count);
+typedef void (*bl_parallel_for)(void* context, void (*task)(void* argument, int64_t index), void* argument,
+                                int64_t count);
 
 /* How to run a call. All zero but isa (BL_ISA_default) is the default. Results never depend on
  * threads or executor. */
@@ -116,10 +116,10 @@ typedef struct bl_run {
 
 BL_API uint32_t bl_abi_version(void);
 BL_API const char* bl_version(void);
-BL_API const char* bl_status_name(int32_t status); /* "invalid_shape", NULL if unknown */
-BL_API const char* bl_isa_name(int32_t isa);       /* "avx512", NULL if unknown */
-BL_API int32_t bl_isa_available(void);             /* the best level of this machine */
-BL_API int32_t bl_isa_active(void);                /* the level in force */
+BL_API const char* bl_status_name(int32_t status);                 /* "invalid_shape", NULL if unknown */
+BL_API const char* bl_isa_name(int32_t isa);                       /* "avx512", NULL if unknown */
+BL_API int32_t bl_isa_available(void);                             /* the best level of this machine */
+BL_API int32_t bl_isa_active(void);                                /* the level in force */
 BL_API bl_status bl_set_isa(int32_t isa, bl_error* error);         /* BL_ISA_default: undo */
 BL_API int32_t bl_threads(void);                                   /* the pool's size */
 BL_API bl_status bl_set_threads(int32_t threads, bl_error* error); /* 0: default; at most 256 */
@@ -127,11 +127,11 @@ BL_API bl_status bl_set_threads(int32_t threads, bl_error* error); /* 0: default
 /* ---- Formats ---------------------------------------------------------------------------------- */
 
 typedef struct bl_format_info {
-  const char* name;       /* "u4_g128" */
-  int32_t kind;           /* bl_format_kind */
-  int32_t bits;           /* of a code; 0 for block formats */
-  int32_t group_size;     /* weights that share a scale; 0: the row */
-  int32_t scale_dtype;    /* bl_dtype */
+  const char* name;    /* "u4_g128" */
+  int32_t kind;        /* bl_format_kind */
+  int32_t bits;        /* of a code; 0 for block formats */
+  int32_t group_size;  /* weights that share a scale; 0: the row */
+  int32_t scale_dtype; /* bl_dtype */
   int32_t has_zero_point;
   int32_t gguf_type;      /* type id in GGUF files, -1 if none */
   int32_t block_elements; /* weights in a block; 0: the row */
@@ -193,12 +193,12 @@ typedef enum bl_compute {
 typedef struct bl_matmul_args {
   size_t size;
   bl_run run;
-  bl_tensor a;    /* [..., M, K] f32, f16 or bf16 */
-  bl_weights b;   /* [N, K] */
-  bl_tensor bias; /* [N] f32, or data NULL */
-  bl_tensor c;    /* [..., M, N] f32, f16 or bf16; must not overlap a */
-  int32_t compute;         /* bl_compute */
-  void* workspace;         /* bl_matmul_workspace_bytes bytes, or NULL: allocated for the call */
+  bl_tensor a;     /* [..., M, K] f32, f16 or bf16 */
+  bl_weights b;    /* [N, K] */
+  bl_tensor bias;  /* [N] f32, or data NULL */
+  bl_tensor c;     /* [..., M, N] f32, f16 or bf16; must not overlap a */
+  int32_t compute; /* bl_compute */
+  void* workspace; /* bl_matmul_workspace_bytes bytes, or NULL: allocated for the call */
   uint64_t workspace_bytes;
 } bl_matmul_args;
 BL_API bl_status bl_matmul(const bl_matmul_args* args, bl_error* error);
@@ -342,7 +342,7 @@ typedef struct bl_attention_args {
   bl_tensor output; /* [queries, num_heads, value_dim]; must not overlap q, k, v */
   float scale;      /* 0: 1 / sqrt(head_dim) */
   int32_t causal;
-  int32_t window;   /* with causal: only the last `window` keys; 0: all */
+  int32_t window; /* with causal: only the last `window` keys; 0: all */
 } bl_attention_args;
 BL_API bl_status bl_attention(const bl_attention_args* args, bl_error* error);
 
@@ -355,12 +355,12 @@ BL_API bl_status bl_attention(const bl_attention_args* args, bl_error* error);
 typedef struct bl_sample_args {
   size_t size;
   bl_run run;
-  bl_tensor logits;   /* [vocab] f32, contiguous; NaN is an error */
-  bl_tensor previous; /* [count] i32 ids in [0, vocab), or data NULL */
-  float temperature;  /* >= 0 */
-  int32_t top_k;      /* 0: all */
-  float top_p;        /* in (0, 1]; 0 and 1: all */
-  float min_p;        /* in [0, 1): drop below min_p times the largest probability */
+  bl_tensor logits;         /* [vocab] f32, contiguous; NaN is an error */
+  bl_tensor previous;       /* [count] i32 ids in [0, vocab), or data NULL */
+  float temperature;        /* >= 0 */
+  int32_t top_k;            /* 0: all */
+  float top_p;              /* in (0, 1]; 0 and 1: all */
+  float min_p;              /* in [0, 1): drop below min_p times the largest probability */
   float repetition_penalty; /* > 0; 0 and 1: none */
   uint64_t seed;
   uint64_t position;  /* index of the draw */

@@ -25,8 +25,8 @@ napi_value run_sync(napi_env env, napi_callback_info info) {
   napi_get_cb_info(env, info, &count, values, nullptr, &data);
   Call call;
   bl_error error{};
-  if (!read_call(env, static_cast<int32_t>(reinterpret_cast<intptr_t>(data)), values,
-                 count < 32 ? count : 32, &call, &error) ||
+  if (!read_call(env, static_cast<int32_t>(reinterpret_cast<intptr_t>(data)), values, count < 32 ? count : 32,
+                 &call, &error) ||
       run_call(call, &error) != BL_STATUS_ok) {
     throw_error(env, error);
   }
@@ -58,23 +58,23 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Napi::Object lists = Napi::Object::New(env);
   Napi::Array statuses = Napi::Array::New(env);
-#define BL_STATUS(name, value, js_class)                      \
-  {                                                           \
-    Napi::Object row = Napi::Object::New(env);                \
-    row["name"] = #name;                                      \
-    row["jsClass"] = #js_class;                               \
-    statuses[static_cast<uint32_t>(value)] = row;             \
+#define BL_STATUS(name, value, js_class)          \
+  {                                               \
+    Napi::Object row = Napi::Object::New(env);    \
+    row["name"] = #name;                          \
+    row["jsClass"] = #js_class;                   \
+    statuses[static_cast<uint32_t>(value)] = row; \
   }
 #include "../base/status.inc"
 #undef BL_STATUS
   Napi::Array dtypes = Napi::Array::New(env);
-#define BL_DTYPE(name, value, bytes_each, typed_array)        \
-  {                                                           \
-    Napi::Object row = Napi::Object::New(env);                \
-    row["name"] = #name;                                      \
-    row["bytes"] = bytes_each;                                \
-    row["typedArray"] = #typed_array;                         \
-    dtypes[static_cast<uint32_t>(value)] = row;               \
+#define BL_DTYPE(name, value, bytes_each, typed_array) \
+  {                                                    \
+    Napi::Object row = Napi::Object::New(env);         \
+    row["name"] = #name;                               \
+    row["bytes"] = bytes_each;                         \
+    row["typedArray"] = #typed_array;                  \
+    dtypes[static_cast<uint32_t>(value)] = row;        \
   }
 #include "../base/dtypes.inc"
 #undef BL_DTYPE
@@ -105,7 +105,8 @@ Napi::Value machine(const Napi::CallbackInfo& info) {
 
 Napi::Value set_number(const Napi::CallbackInfo& info, bl_status (*set)(int32_t, bl_error*)) {
   bl_error error{};
-  const int32_t value = info.Length() == 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -2;
+  const int32_t value =
+      info.Length() == 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -2;
   if (set(value, &error) != BL_STATUS_ok) return throw_status(info.Env(), error);
   return info.Env().Undefined();
 }

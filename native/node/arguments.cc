@@ -121,7 +121,8 @@ bool Arguments::tensor(const char* name, bl_tensor* out) {
     }
     empty = empty || out->shape[axis] == 0;
   }
-  if (address == nullptr && !empty) return bad(name, "is detached: its buffer has no memory", BL_STATUS_detached);
+  if (address == nullptr && !empty)
+    return bad(name, "is detached: its buffer has no memory", BL_STATUS_detached);
   return true;
 }
 

@@ -34,7 +34,7 @@ BackingStore hold_memory(napi_env env, napi_value buffer) {
 
 struct Job {
   std::vector<Call> calls;
-  std::vector<BackingStore> memory;    // of every buffer the calls use, until the job is done
+  std::vector<BackingStore> memory;       // of every buffer the calls use, until the job is done
   std::atomic<int32_t>* state = nullptr;  // non-zero: abort; in a SharedArrayBuffer, or null
   bl_error error{};
   napi_async_work work = nullptr;

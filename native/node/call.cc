@@ -8,20 +8,21 @@
 namespace bitloom::node {
 
 const Operator kOperators[] = {
-#define BL_OP(name, js_name)                                                             \
-  {#name, #js_name,                                                                      \
-   [](Arguments& arguments, AnyArgs* args) {                                             \
-     args->name = bl_##name##_args{};                                                    \
-     args->name.size = sizeof(args->name);                                               \
-     return read_##name(arguments, &args->name) && arguments.run(&args->name.run);       \
-   },                                                                                    \
+#define BL_OP(name, js_name)                                                       \
+  {#name, #js_name,                                                                \
+   [](Arguments& arguments, AnyArgs* args) {                                       \
+     args->name = bl_##name##_args{};                                              \
+     args->name.size = sizeof(args->name);                                         \
+     return read_##name(arguments, &args->name) && arguments.run(&args->name.run); \
+   },                                                                              \
    [](const AnyArgs& args, bl_error* error) { return bl_##name(&args.name, error); }},
 #include "../ops/ops.inc"
 #undef BL_OP
 };
 const int32_t kOperatorCount = sizeof(kOperators) / sizeof(kOperators[0]);
 
-bool read_call(napi_env env, int32_t op, const napi_value* values, size_t count, Call* call, bl_error* error) {
+bool read_call(napi_env env, int32_t op, const napi_value* values, size_t count, Call* call,
+               bl_error* error) {
   if (op < 0 || op >= kOperatorCount) {
     fail(error, BL_STATUS_invalid_argument, "call: operator is %d, expected 0 to %d", op, kOperatorCount - 1);
     return false;
@@ -40,7 +41,6 @@ bl_status run_call(const Call& call, bl_error* error) {
 }
 
 namespace {
-
 
 napi_status create_Error(napi_env env, napi_value code, napi_value message, napi_value* out) {
   return napi_create_error(env, code, message, out);

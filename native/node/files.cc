@@ -55,8 +55,10 @@ Napi::Value view(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   const double size = static_cast<double>(bl_file_bytes(file->file));
-  const double offset = info.Length() > 0 && info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
-  const double length = info.Length() > 1 && info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : -1;
+  const double offset =
+      info.Length() > 0 && info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+  const double length =
+      info.Length() > 1 && info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : -1;
   if (!(offset >= 0 && length >= 0 && offset <= size && length <= size - offset)) {
     fail(&error, BL_STATUS_out_of_range, "mapFile: bytes [%.0f, %.0f) are not within the file of %.0f bytes",
          offset, offset + length, size);
@@ -99,7 +101,8 @@ Napi::Value map_file(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   bl_error error{};
   bl_file* opened = nullptr;
-  const std::string path = info.Length() == 1 && info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
+  const std::string path =
+      info.Length() == 1 && info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
   if (path.empty() || path.find('\0') != std::string::npos) {
     fail(&error, BL_STATUS_invalid_argument, "mapFile: path is not a non-empty string without NUL");
   } else {

@@ -19,7 +19,9 @@ import { decodeReferenceRow, referenceRowBytes } from '../reference/formats.js';
 import { referenceMatmul, roundActivations } from '../reference/matmul.js';
 import { gaussian } from '../reference/random.js';
 
-const levels = (Object.keys(isas) as Isa[]).filter((isa) => isas[isa] <= isas[machine().isaAvailable]);
+const levels = (Object.keys(isas) as Isa[]).filter(
+  (isa) => isas[isa] <= isas[machine().isaAvailable],
+);
 const computes: Compute[] = ['f32', 'i8'];
 
 function hasIntegerCodes(format: Format): boolean {
@@ -46,7 +48,8 @@ const bound = 2 ** -20;
 
 function check(a: Float32Array, b: QuantizedTensor, m: number, compute: Compute, isa: Isa): void {
   const c = matmul(new Tensor('f32', a, [m, b.cols]), b, { compute, isa }).data;
-  const rounded = compute === 'i8' && hasIntegerCodes(b.format) ? roundActivations(a, m, b.cols) : a;
+  const rounded =
+    compute === 'i8' && hasIntegerCodes(b.format) ? roundActivations(a, m, b.cols) : a;
   const { values, magnitudes } = referenceMatmul(rounded, decoded(b), m, b.rows, b.cols);
   for (let i = 0; i < values.length; i++) {
     const error = Math.abs((c[i] as number) - (values[i] as number));
@@ -74,7 +77,26 @@ describe('matmul', () => {
   });
 
   it.each(levels)('takes any M, N, K at level %s', (isa) => {
-    const some: Format[] = ['f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'iq4_nl', 'q2_k', 'q6_k', 'cb3_g32', 'cb8_row', 'q4_0', 'u3z_g32', 'i5_g64', 'u8z_row', 'u1_g128', 'i1_row', 't2_g256', 'nf4_row'];
+    const some: Format[] = [
+      'f32',
+      'f16',
+      'bf16',
+      'q8_0',
+      'q5_1',
+      'iq4_nl',
+      'q2_k',
+      'q6_k',
+      'cb3_g32',
+      'cb8_row',
+      'q4_0',
+      'u3z_g32',
+      'i5_g64',
+      'u8z_row',
+      'u1_g128',
+      'i1_row',
+      't2_g256',
+      'nf4_row',
+    ];
     fc.assert(
       fc.property(
         fc.constantFrom(...some),
@@ -86,27 +108,38 @@ describe('matmul', () => {
         (format, m, n, anyK, compute, seed) => {
           const { kind, blockElements } = formats[format];
           const k = kind === 'block' ? Math.ceil(anyK / blockElements) * blockElements : anyK;
-          check(gaussian(m * k, seed), quantized(format, gaussian(n * k, seed + 1), [n, k]), m, compute, isa);
+          check(
+            gaussian(m * k, seed),
+            quantized(format, gaussian(n * k, seed + 1), [n, k]),
+            m,
+            compute,
+            isa,
+          );
         },
       ),
       { numRuns: 60 },
     );
   });
 
-  it.each(levels)('gives the same bits for 1, 2, 3 and 7 threads and for each panel layout at level %s', (isa) => {
-    for (const format of ['q4_0', 'q8_0', 'u4z_g128', 'q6_k', 'q4_k', 'q5_0', 'f32'] as const) {
-      const [m, n, k] = [5, 203, 768];
-      const a = new Tensor('f32', gaussian(m * k, 3), [m, k]);
-      const b = quantized(format, gaussian(n * k, 4), [n, k]);
-      for (const compute of computes) {
-        const once = matmul(a, b, { compute, isa, threads: 1 }).bytes;
-        for (const threads of [2, 3, 7]) {
-          expect(Buffer.compare(matmul(a, b, { compute, isa, threads }).bytes, once)).toBe(0);
+  it.each(levels)(
+    'gives the same bits for 1, 2, 3 and 7 threads and for each panel layout at level %s',
+    (isa) => {
+      for (const format of ['q4_0', 'q8_0', 'u4z_g128', 'q6_k', 'q4_k', 'q5_0', 'f32'] as const) {
+        const [m, n, k] = [5, 203, 768];
+        const a = new Tensor('f32', gaussian(m * k, 3), [m, k]);
+        const b = quantized(format, gaussian(n * k, 4), [n, k]);
+        for (const compute of computes) {
+          const once = matmul(a, b, { compute, isa, threads: 1 }).bytes;
+          for (const threads of [2, 3, 7]) {
+            expect(Buffer.compare(matmul(a, b, { compute, isa, threads }).bytes, once)).toBe(0);
+          }
+          expect(
+            Buffer.compare(matmul(a, pack(b, { layout: 'panel8' }), { compute, isa }).bytes, once),
+          ).toBe(0);
         }
-        expect(Buffer.compare(matmul(a, pack(b, { layout: 'panel8' }), { compute, isa }).bytes, once)).toBe(0);
       }
-    }
-  });
+    },
+  );
 
   it.each(levels)('gives a row the same bits alone and in a batch at level %s', (isa) => {
     const [m, n, k] = [9, 40, 320];
@@ -116,7 +149,10 @@ describe('matmul', () => {
       for (const compute of computes) {
         const all = matmul(new Tensor('f32', a, [m, k]), b, { compute, isa }).data;
         for (let row = 0; row < m; row++) {
-          const alone = matmul(new Tensor('f32', a.slice(row * k, (row + 1) * k), [k]), b, { compute, isa });
+          const alone = matmul(new Tensor('f32', a.slice(row * k, (row + 1) * k), [k]), b, {
+            compute,
+            isa,
+          });
           expect(alone.shape).toEqual([n]);
           expect([...alone.data]).toEqual([...all.subarray(row * n, (row + 1) * n)]);
         }
@@ -134,7 +170,10 @@ describe('matmul', () => {
       const c = matmul(new Tensor('f32', identity, [k, k]), b, { isa }).data;
       const weights = decoded(b);
       // + 0: the sum of a weight -0 and zeros is +0.
-      const expected = Float32Array.from(c, (_, i) => (weights[(i % 5) * k + Math.floor(i / 5)] as number) + 0);
+      const expected = Float32Array.from(
+        c,
+        (_, i) => (weights[(i % 5) * k + Math.floor(i / 5)] as number) + 0,
+      );
       if (Buffer.compare(Buffer.from(c.buffer), Buffer.from(expected.buffer)) !== 0) {
         expect(c, format).toEqual(expected);
         expect.fail(`${format}: bits differ`);
@@ -151,7 +190,9 @@ describe('matmul', () => {
     for (const dtype of ['f16', 'bf16'] as const) {
       const c = matmul(new Tensor(dtype, values, [batch, m, k]), b);
       expect(c.toArray()).toEqual(plain.toArray());
-      const out = matmul(new Tensor(dtype, values, [batch, m, k]), b, { out: Tensor.zeros(dtype, [batch, m, n]) });
+      const out = matmul(new Tensor(dtype, values, [batch, m, k]), b, {
+        out: Tensor.zeros(dtype, [batch, m, n]),
+      });
       const expected = new Tensor(dtype, plain.toArray(), [batch, m, n]);
       expect(Buffer.compare(out.bytes, expected.bytes)).toBe(0);
     }
@@ -161,11 +202,22 @@ describe('matmul', () => {
     const strided = new Tensor('f32', memory, [batch, m, k], { strides });
     values.forEach((value, i) => {
       const row = Math.floor(i / k);
-      memory.writeFloatLE(value, 4 * (Math.floor(row / m) * (strides[0] as number) + (row % m) * (strides[1] as number) + 2 * (i % k)));
+      memory.writeFloatLE(
+        value,
+        4 *
+          (Math.floor(row / m) * (strides[0] as number) +
+            (row % m) * (strides[1] as number) +
+            2 * (i % k)),
+      );
     });
-    const out = new Tensor('f32', Buffer.alloc(4 * batch * m * n * 3 + 3).subarray(3), [batch, m, n], {
-      strides: [m * n * 3, n * 3, 3],
-    });
+    const out = new Tensor(
+      'f32',
+      Buffer.alloc(4 * batch * m * n * 3 + 3).subarray(3),
+      [batch, m, n],
+      {
+        strides: [m * n * 3, n * 3, 3],
+      },
+    );
     for (const isa of levels) {
       expect(matmul(strided, b, { out, isa }).toArray()).toEqual(
         matmul(new Tensor('f32', values, [batch, m, k]), b, { isa }).toArray(),
@@ -181,7 +233,9 @@ describe('matmul', () => {
     const c = matmul(new Tensor('f32', a, [m, k]), b, { bias: new Tensor('f32', bias, [n]) }).data;
     const { values, magnitudes } = referenceMatmul(a, decoded(b), m, n, k, bias);
     values.forEach((value, i) => {
-      expect(Math.abs((c[i] as number) - value)).toBeLessThanOrEqual(bound * (magnitudes[i] as number));
+      expect(Math.abs((c[i] as number) - value)).toBeLessThanOrEqual(
+        bound * (magnitudes[i] as number),
+      );
     });
   });
 
@@ -196,8 +250,13 @@ describe('matmul', () => {
         const c = matmul(new Tensor('f32', a, [1, k]), b, { compute: 'i8', isa }).data;
         expect(c[0]).toBe(-128 * 127 * k * sign);
         const u8 = Uint8Array.of(0x00, 0x3c, ...new Array(32).fill(0xff));
-        const unsigned = new QuantizedTensor('u8_g32', Buffer.concat(new Array(k / 32).fill(u8)), [1, k]);
-        expect(matmul(new Tensor('f32', a, [1, k]), unsigned, { compute: 'i8', isa }).data[0]).toBe(127 * 127 * k * sign);
+        const unsigned = new QuantizedTensor('u8_g32', Buffer.concat(new Array(k / 32).fill(u8)), [
+          1,
+          k,
+        ]);
+        expect(matmul(new Tensor('f32', a, [1, k]), unsigned, { compute: 'i8', isa }).data[0]).toBe(
+          127 * 127 * k * sign,
+        );
       }
     }
   });
@@ -231,7 +290,9 @@ describe('matmul', () => {
           const rounded = compute === 'i8' ? roundActivations(a, 1, k) : a;
           const { values, magnitudes } = referenceMatmul(rounded, decoded(b), 1, 8, k);
           values.forEach((value, i) => {
-            expect(Math.abs((c[i] as number) - value)).toBeLessThanOrEqual(bound * (magnitudes[i] as number) + 1e-40 * k);
+            expect(Math.abs((c[i] as number) - value)).toBeLessThanOrEqual(
+              bound * (magnitudes[i] as number) + 1e-40 * k,
+            );
           });
         }
       }
@@ -268,7 +329,10 @@ describe('matmul', () => {
     const [m, n, k] = [4, 300, 256];
     const a = new Tensor('f32', gaussian(m * k, 20), [m, k]);
     const b = quantized('q4_0', gaussian(n * k, 21), [n, k]);
-    const [first, second] = await Promise.all([matmulAsync(a, b), matmulAsync(a, b, { compute: 'i8' })]);
+    const [first, second] = await Promise.all([
+      matmulAsync(a, b),
+      matmulAsync(a, b, { compute: 'i8' }),
+    ]);
     expect(Buffer.compare(first.bytes, matmul(a, b).bytes)).toBe(0);
     expect(Buffer.compare(second.bytes, matmul(a, b, { compute: 'i8' }).bytes)).toBe(0);
   });
@@ -281,27 +345,82 @@ describe('matmul', () => {
       expect(matmulKernel(a, b, { isa })).toBe(`matmul_f32_${vector}`);
       expect(matmulKernel(a, b, { isa, compute: 'i8' })).toBe(`matmul_i8_${vector}`);
     }
-    expect(matmulKernel(a, quantized('nf4_g64', gaussian(64), [1, 64]), { compute: 'i8', isa: 'scalar' })).toBe('matmul_f32_scalar');
+    expect(
+      matmulKernel(a, quantized('nf4_g64', gaussian(64), [1, 64]), {
+        compute: 'i8',
+        isa: 'scalar',
+      }),
+    ).toBe('matmul_f32_scalar');
   });
 
   const a = Tensor.zeros('f32', [2, 64]);
   const b = quantized('q4_0', gaussian(3 * 64), [3, 64]);
   const shared = new Float32Array(2 * 64 + 6);
   it.each([
-    ['BL_INVALID_SHAPE', 'matmul: b.cols is 64, expected 32 (= a.shape[1])', () => matmul(Tensor.zeros('f32', [2, 32]), b)],
-    ['BL_INVALID_SHAPE', 'matmul: a.rank is 0, expected 1 to 6', () => matmul(Tensor.zeros('f32', []), b)],
-    ['BL_INVALID_SHAPE', 'matmul: c.shape[1] is 4, expected 3 (= b.rows)', () => matmul(a, b, { out: Tensor.zeros('f32', [2, 4]) })],
-    ['BL_INVALID_SHAPE', 'matmul: c.shape[0] is 1, expected 2 (= a.shape[0])', () => matmul(a, b, { out: Tensor.zeros('f32', [1, 3]) })],
-    ['BL_INVALID_SHAPE', 'matmul: c.rank is 1, expected 2 (= a.rank)', () => matmul(a, b, { out: Tensor.zeros('f32', [6]) })],
-    ['BL_INVALID_SHAPE', 'matmul: bias.shape[0] is 2, expected 3 (= b.rows)', () => matmul(a, b, { bias: Tensor.zeros('f32', [2]) })],
-    ['BL_INVALID_DTYPE', 'matmul: a.dtype is i8, expected f32 or f16 or bf16', () => matmul(Tensor.zeros('i8', [2, 64]) as never, b)],
-    ['BL_INVALID_DTYPE', 'matmul: bias.dtype is f16, expected f32', () => matmul(a, b, { bias: Tensor.zeros('f16', [3]) as never })],
-    ['BL_INVALID_ARGUMENT', 'matmul: compute is "i4", expected f32 or i8', () => matmul(a, b, { compute: 'i4' as never })],
-    ['BL_INVALID_ARGUMENT', 'matmul: c overlaps a, expected separate memory', () =>
-      matmul(new Tensor('f32', shared, [2, 64]), b, { out: new Tensor('f32', shared.subarray(127), [2, 3]) })],
-    ['BL_INVALID_SHAPE', 'matmul: c.strides[1] is 1, expected at least 2: an output must not overlap itself', () =>
-      matmul(a, b, { out: new Tensor('f32', new Float32Array(6), [2, 3], { strides: [1, 1] }) })],
-    ['BL_INVALID_ARGUMENT', 'run: threads is 0, expected 1 to 256', () => matmul(a, b, { threads: 0 })],
+    [
+      'BL_INVALID_SHAPE',
+      'matmul: b.cols is 64, expected 32 (= a.shape[1])',
+      () => matmul(Tensor.zeros('f32', [2, 32]), b),
+    ],
+    [
+      'BL_INVALID_SHAPE',
+      'matmul: a.rank is 0, expected 1 to 6',
+      () => matmul(Tensor.zeros('f32', []), b),
+    ],
+    [
+      'BL_INVALID_SHAPE',
+      'matmul: c.shape[1] is 4, expected 3 (= b.rows)',
+      () => matmul(a, b, { out: Tensor.zeros('f32', [2, 4]) }),
+    ],
+    [
+      'BL_INVALID_SHAPE',
+      'matmul: c.shape[0] is 1, expected 2 (= a.shape[0])',
+      () => matmul(a, b, { out: Tensor.zeros('f32', [1, 3]) }),
+    ],
+    [
+      'BL_INVALID_SHAPE',
+      'matmul: c.rank is 1, expected 2 (= a.rank)',
+      () => matmul(a, b, { out: Tensor.zeros('f32', [6]) }),
+    ],
+    [
+      'BL_INVALID_SHAPE',
+      'matmul: bias.shape[0] is 2, expected 3 (= b.rows)',
+      () => matmul(a, b, { bias: Tensor.zeros('f32', [2]) }),
+    ],
+    [
+      'BL_INVALID_DTYPE',
+      'matmul: a.dtype is i8, expected f32 or f16 or bf16',
+      () => matmul(Tensor.zeros('i8', [2, 64]) as never, b),
+    ],
+    [
+      'BL_INVALID_DTYPE',
+      'matmul: bias.dtype is f16, expected f32',
+      () => matmul(a, b, { bias: Tensor.zeros('f16', [3]) as never }),
+    ],
+    [
+      'BL_INVALID_ARGUMENT',
+      'matmul: compute is "i4", expected f32 or i8',
+      () => matmul(a, b, { compute: 'i4' as never }),
+    ],
+    [
+      'BL_INVALID_ARGUMENT',
+      'matmul: c overlaps a, expected separate memory',
+      () =>
+        matmul(new Tensor('f32', shared, [2, 64]), b, {
+          out: new Tensor('f32', shared.subarray(127), [2, 3]),
+        }),
+    ],
+    [
+      'BL_INVALID_SHAPE',
+      'matmul: c.strides[1] is 1, expected at least 2: an output must not overlap itself',
+      () =>
+        matmul(a, b, { out: new Tensor('f32', new Float32Array(6), [2, 3], { strides: [1, 1] }) }),
+    ],
+    [
+      'BL_INVALID_ARGUMENT',
+      'run: threads is 0, expected 1 to 256',
+      () => matmul(a, b, { threads: 0 }),
+    ],
   ])('refuses with %s: %s', async (code, message, call) => {
     expect(call).toThrow(expect.objectContaining({ code, message }));
   });

@@ -43,7 +43,10 @@ describe.skipIf(peer === undefined)('node-llama-cpp (needs it installed)', () =>
     return found;
   }
 
-  async function ours(file: string, prompt: string): Promise<{ prompt: number[]; tokens: number[] }> {
+  async function ours(
+    file: string,
+    prompt: string,
+  ): Promise<{ prompt: number[]; tokens: number[] }> {
     const decoder = await load(file);
     const generation = decoder.generate(prompt, { maxTokens: tokens });
     await generation.text();
@@ -52,13 +55,16 @@ describe.skipIf(peer === undefined)('node-llama-cpp (needs it installed)', () =>
     return result;
   }
 
-  it.each(['q8_0', 'f16'] as const)('continues the demo model written in %s as bitloom does', async (format) => {
-    const file = join(folder, `tiny-${format}.gguf`);
-    await quantizeModel(tinyModel, file, format);
-    const own = await ours(file, 'In the small house by the river');
-    expect(own.tokens).toHaveLength(tokens);
-    expect(await continued(file, own.prompt)).toEqual(own.tokens);
-  });
+  it.each(['q8_0', 'f16'] as const)(
+    'continues the demo model written in %s as bitloom does',
+    async (format) => {
+      const file = join(folder, `tiny-${format}.gguf`);
+      await quantizeModel(tinyModel, file, format);
+      const own = await ours(file, 'In the small house by the river');
+      expect(own.tokens).toHaveLength(tokens);
+      expect(await continued(file, own.prompt)).toEqual(own.tokens);
+    },
+  );
 
   it.skipIf(!hasStories260k)('continues stories260K written in f32 as bitloom does', async () => {
     const file = join(folder, 'stories.gguf');

@@ -37,7 +37,8 @@ export function roundActivations(a: Float32Array, m: number, k: number): Float64
     for (let begin = 0; begin < k; begin += 32) {
       const end = Math.min(begin + 32, k);
       let largest = 0;
-      for (let l = begin; l < end; l++) largest = Math.max(largest, Math.abs(a[i * k + l] as number));
+      for (let l = begin; l < end; l++)
+        largest = Math.max(largest, Math.abs(a[i * k + l] as number));
       if (largest < 1.5e-36) continue;
       const inverse = Math.fround(127 / largest);
       const scale = Math.fround(largest / 127);

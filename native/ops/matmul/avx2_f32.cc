@@ -33,7 +33,8 @@ void decode_integer(const WeightsView& b, const Unpack& unpack, int64_t row, int
     for (int lane = 0; lane < 32; lane += 8) {
       const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + lane));
       const __m256i wide = Format::kWide ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes);
-      _mm256_storeu_ps(values + i + lane, _mm256_mul_ps(_mm256_sub_ps(_mm256_cvtepi32_ps(wide), zero), scale));
+      _mm256_storeu_ps(values + i + lane,
+                       _mm256_mul_ps(_mm256_sub_ps(_mm256_cvtepi32_ps(wide), zero), scale));
     }
   }
 }
@@ -64,7 +65,8 @@ void decode_codebook(const WeightsView& b, const Unpack& unpack, int64_t row, in
     alignas(32) uint8_t codes[32];
     _mm256_store_si256(reinterpret_cast<__m256i*>(codes), step.codes);
     for (int lane = 0; lane < 32; lane += 8) {
-      const __m256i index = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + lane)));
+      const __m256i index =
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + lane)));
       const __m256 level = _mm256_i32gather_ps(b.codebook, index, 4);
       _mm256_storeu_ps(values + i + lane, _mm256_mul_ps(level, _mm256_set1_ps(step.scale)));
     }
@@ -80,7 +82,8 @@ inline __m256 load_floats(int32_t gguf_type, const uint8_t* bytes, int64_t i) {
 }
 
 // Decodes `count` <= kChunk weights from `first` (a multiple of kChunk) and pads with zeros to kStep.
-void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t first, int64_t count, float* values) {
+void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t first, int64_t count,
+            float* values) {
   const bl_format_info& info = *b.info;
   if (is_code_block_format(info)) {
     CodeBlock block;
@@ -93,11 +96,12 @@ void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t fir
   } else if (info.kind == BL_KIND_nf4 || info.kind == BL_KIND_fp4 || info.kind == BL_KIND_codebook) {
     decode_codebook(b, unpack, row, first, count, values);
   } else if (has_integer_codes(info)) {
-    (info.bits == 8 ? decode_integer<Grouped<true>> : decode_integer<Grouped<false>>)(b, unpack, row, first, count,
-                                                                                        values);
+    (info.bits == 8 ? decode_integer<Grouped<true>> : decode_integer<Grouped<false>>)(b, unpack, row, first,
+                                                                                      count, values);
   } else if (b.layout == BL_LAYOUT_canonical && count % 8 == 0) {
     const uint8_t* bytes = b.block(row, first);
-    for (int64_t i = 0; i < count; i += 8) _mm256_storeu_ps(values + i, load_floats(info.gguf_type, bytes, i));
+    for (int64_t i = 0; i < count; i += 8)
+      _mm256_storeu_ps(values + i, load_floats(info.gguf_type, bytes, i));
   } else {
     decode_row(b, row, first, count, values);
   }
@@ -105,8 +109,8 @@ void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t fir
 }
 
 template <int kActivations, int kRows>
-inline void block_f32(const Activations& a, const float (*weights)[kChunk], int64_t m, int64_t k, int64_t padded,
-                      float* values, int64_t stride) {
+inline void block_f32(const Activations& a, const float (*weights)[kChunk], int64_t m, int64_t k,
+                      int64_t padded, float* values, int64_t stride) {
   __m256 sums[kActivations][kRows];
   for (auto& row : sums) {
     for (__m256& sum : row) sum = _mm256_setzero_ps();
@@ -143,10 +147,12 @@ void matmul_f32(const Activations& a, const WeightsView& b, const Tile& tile) {
       int64_t m = tile.m_begin;
       if (rows == kRows) {
         for (; m + 2 <= tile.m_end; m += 2) {
-          block_f32<2, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride, tile.stride);
+          block_f32<2, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride,
+                              tile.stride);
         }
         for (; m < tile.m_end; ++m) {
-          block_f32<1, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride, tile.stride);
+          block_f32<1, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride,
+                              tile.stride);
         }
       } else {
         for (; m < tile.m_end; ++m) {

@@ -71,8 +71,8 @@ void tile_i8(const Activations& a, const WeightsView& b, const Tile& tile) {
 
 // Products of one code block of kRows rows with all activations of the tile, added to sums[m][r].
 template <int kRows>
-inline void add_code_blocks(const Activations& a, const CodeBlock* blocks, bool mins, const Tile& tile, int64_t k,
-                            __m256 (*sums)[kRows]) {
+inline void add_code_blocks(const Activations& a, const CodeBlock* blocks, bool mins, const Tile& tile,
+                            int64_t k, __m256 (*sums)[kRows]) {
   for (int64_t step = 0; step < kCodeBlock / kGroup && k + step * kGroup < a.k_padded; ++step) {
     for (int64_t m = tile.m_begin; m < tile.m_end; ++m) {
       const int64_t at = m * a.k_padded + k + step * kGroup;
@@ -84,10 +84,12 @@ inline void add_code_blocks(const Activations& a, const CodeBlock* blocks, bool 
         const __m256i codes =
             _mm256_load_si256(reinterpret_cast<const __m256i*>(block.codes + step * kGroup));
         // Lanes 0-3 (of 4 weights each) are one sub-block of 16, lanes 4-7 the next.
-        const __m256 scale = _mm256_set_m128(_mm_set1_ps(block.scales[2 * step + 1]), _mm_set1_ps(block.scales[2 * step]));
+        const __m256 scale =
+            _mm256_set_m128(_mm_set1_ps(block.scales[2 * step + 1]), _mm_set1_ps(block.scales[2 * step]));
         __m256 product = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(multiply<true>(codes, activations)));
         if (mins) {
-          const __m256 min = _mm256_set_m128(_mm_set1_ps(block.mins[2 * step + 1]), _mm_set1_ps(block.mins[2 * step]));
+          const __m256 min =
+              _mm256_set_m128(_mm_set1_ps(block.mins[2 * step + 1]), _mm_set1_ps(block.mins[2 * step]));
           const __m256i a_sum = multiply<false>(_mm256_set1_epi8(1), activations);
           product = _mm256_fmadd_ps(min, _mm256_cvtepi32_ps(a_sum), product);
         }

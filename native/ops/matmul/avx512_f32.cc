@@ -93,7 +93,8 @@ void decode_codebook(const WeightsView& b, const Unpack& unpack, int64_t row, in
     for (int lane = 0; lane < 4; ++lane) {
       const __m512i index =
           _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(codes + 16 * lane)));
-      const __m512 level = small ? _mm512_permutexvar_ps(index, entries) : _mm512_i32gather_ps(index, b.codebook, 4);
+      const __m512 level =
+          small ? _mm512_permutexvar_ps(index, entries) : _mm512_i32gather_ps(index, b.codebook, 4);
       const __m512 scale = _mm512_permutexvar_ps(_mm512_set1_epi32(lane < 2 ? 0 : 8), step.scale);
       _mm512_storeu_ps(values + i + 16 * lane, _mm512_mul_ps(level, scale));
     }
@@ -109,7 +110,8 @@ inline __m512 load_floats(int32_t gguf_type, const uint8_t* bytes, int64_t i) {
 }
 
 // Decodes `count` <= kChunk weights from `first` (a multiple of kChunk) and pads with zeros to kStep.
-void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t first, int64_t count, float* values) {
+void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t first, int64_t count,
+            float* values) {
   const bl_format_info& info = *b.info;
   const bool narrow = info.group_size == kGroup;
   if (is_code_block_format(info)) {
@@ -123,14 +125,15 @@ void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t fir
   } else if (info.kind == BL_KIND_nf4 || info.kind == BL_KIND_fp4 || info.kind == BL_KIND_codebook) {
     decode_codebook(b, unpack, row, first, count, values);
   } else if (has_integer_codes(info) && info.has_zero_point) {
-    (narrow ? decode_integer<Grouped32<true>> : decode_integer<GroupedWide<true>>)(b, unpack, row, first, count,
-                                                                                     values);
+    (narrow ? decode_integer<Grouped32<true>> : decode_integer<GroupedWide<true>>)(b, unpack, row, first,
+                                                                                   count, values);
   } else if (has_integer_codes(info)) {
-    (narrow ? decode_integer<Grouped32<false>> : decode_integer<GroupedWide<false>>)(b, unpack, row, first, count,
-                                                                                       values);
+    (narrow ? decode_integer<Grouped32<false>> : decode_integer<GroupedWide<false>>)(b, unpack, row, first,
+                                                                                     count, values);
   } else if (b.layout == BL_LAYOUT_canonical && count % 16 == 0) {
     const uint8_t* bytes = b.block(row, first);
-    for (int64_t i = 0; i < count; i += 16) _mm512_storeu_ps(values + i, load_floats(info.gguf_type, bytes, i));
+    for (int64_t i = 0; i < count; i += 16)
+      _mm512_storeu_ps(values + i, load_floats(info.gguf_type, bytes, i));
   } else {
     decode_row(b, row, first, count, values);
   }
@@ -139,8 +142,8 @@ void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t fir
 
 // values[i][r] += a[m + i][k, k + padded) . weights[r]
 template <int kActivations, int kRows>
-inline void block_f32(const Activations& a, const float (*weights)[kChunk], int64_t m, int64_t k, int64_t padded,
-                      float* values, int64_t stride) {
+inline void block_f32(const Activations& a, const float (*weights)[kChunk], int64_t m, int64_t k,
+                      int64_t padded, float* values, int64_t stride) {
   __m512 sums[kActivations][kRows];
   for (auto& row : sums) {
     for (__m512& sum : row) sum = _mm512_setzero_ps();
@@ -177,10 +180,12 @@ void matmul_f32(const Activations& a, const WeightsView& b, const Tile& tile) {
       int64_t m = tile.m_begin;
       if (rows == kRows) {
         for (; m + 4 <= tile.m_end; m += 4) {
-          block_f32<4, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride, tile.stride);
+          block_f32<4, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride,
+                              tile.stride);
         }
         for (; m < tile.m_end; ++m) {
-          block_f32<1, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride, tile.stride);
+          block_f32<1, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride,
+                              tile.stride);
         }
       } else {
         for (; m < tile.m_end; ++m) {

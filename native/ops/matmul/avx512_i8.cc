@@ -148,8 +148,8 @@ void tile_i8(const Activations& a, const WeightsView& b, const Tile& tile) {
 
 // Products of one code block of kRows rows with all activations of the tile, added to sums[m][r].
 template <int kRows>
-inline void add_code_blocks(const Activations& a, const CodeBlock* blocks, bool mins, const Tile& tile, int64_t k,
-                            __m512 (*sums)[kRows]) {
+inline void add_code_blocks(const Activations& a, const CodeBlock* blocks, bool mins, const Tile& tile,
+                            int64_t k, __m512 (*sums)[kRows]) {
   // Lane i of a step of 64 weights (16 lanes of 4) has the scale of sub-block i / 4.
   const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
@@ -173,7 +173,8 @@ inline void add_code_blocks(const Activations& a, const CodeBlock* blocks, bool 
         __m512 product =
             _mm512_mul_ps(scale[r], _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start, codes[r], activations)));
         if (mins) {
-          const __m512 a_sum = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(none, _mm512_set1_epi8(1), activations));
+          const __m512 a_sum =
+              _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(none, _mm512_set1_epi8(1), activations));
           product = _mm512_fmadd_ps(min[r], a_sum, product);
         }
         sum[r] = _mm512_fmadd_ps(product, a_scale, sum[r]);
@@ -208,7 +209,9 @@ void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales
   for (int64_t begin = 0; begin < padded_k(k); begin += kGroup) {
     const int64_t count = begin >= k ? 0 : (k - begin < kGroup ? k - begin : kGroup);
     const __mmask16 low_mask = static_cast<__mmask16>(count >= 16 ? 0xffff : (1 << count) - 1);
-    const __mmask16 high_mask = static_cast<__mmask16>(count >= 32 ? 0xffff : count <= 16 ? 0 : (1 << (count - 16)) - 1);
+    const __mmask16 high_mask = static_cast<__mmask16>(count >= 32   ? 0xffff
+                                                       : count <= 16 ? 0
+                                                                     : (1 << (count - 16)) - 1);
     const __m512 low = _mm512_maskz_loadu_ps(low_mask, x + begin);
     const __m512 high = _mm512_maskz_loadu_ps(high_mask, x + begin + 16);
     const __m512 low_abs = _mm512_abs_ps(low);
@@ -240,7 +243,8 @@ void matmul_i8(const Activations& a, const WeightsView& b, const Tile& tile) {
   if (info.group_size == 32) {
     return info.has_zero_point ? tile_i8<Grouped32<true>>(a, b, tile) : tile_i8<Grouped32<false>>(a, b, tile);
   }
-  return info.has_zero_point ? tile_i8<GroupedWide<true>>(a, b, tile) : tile_i8<GroupedWide<false>>(a, b, tile);
+  return info.has_zero_point ? tile_i8<GroupedWide<true>>(a, b, tile)
+                             : tile_i8<GroupedWide<false>>(a, b, tile);
 }
 
 #include "../../isa/end.h"

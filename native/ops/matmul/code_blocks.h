@@ -19,9 +19,17 @@ struct CodeBlock {
 // Formats that CodeBlock holds: the quantized GGUF types but q8_0 and q4_0, which have kernels of their own.
 inline bool is_code_block_format(const bl_format_info& info) {
   switch (info.gguf_type) {
-    case 3: case 6: case 7:                            // q4_1, q5_0, q5_1
-    case 10: case 11: case 12: case 13: case 14:       // q2_k to q6_k
-    case 20: case 34: case 35:                         // iq4_nl, tq1_0, tq2_0
+    case 3:
+    case 6:
+    case 7:  // q4_1, q5_0, q5_1
+    case 10:
+    case 11:
+    case 12:
+    case 13:
+    case 14:  // q2_k to q6_k
+    case 20:
+    case 34:
+    case 35:  // iq4_nl, tq1_0, tq2_0
       return true;
     default:
       return false;

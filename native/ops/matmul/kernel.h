@@ -21,16 +21,16 @@ constexpr int64_t padded_k(int64_t k) { return (k + kStep - 1) / kStep * kStep; 
 // a[m][k] ~ scales[m][k / 32] * codes[m][k], |code| <= 127.
 struct Activations {
   int64_t k_padded;
-  const float* values;   // [M][k_padded]
-  const int8_t* codes;   // [M][k_padded]
-  const float* scales;   // [M][k_padded / 32]
+  const float* values;  // [M][k_padded]
+  const int8_t* codes;  // [M][k_padded]
+  const float* scales;  // [M][k_padded / 32]
 };
 
 // Which part of c one call computes: rows of a in [m_begin, m_end), rows of b in [n_begin, n_end).
 struct Tile {
   int64_t m_begin, m_end;
   int64_t n_begin, n_end;
-  float* values;   // [m_end - m_begin][stride], written: sum_k a[m, k] * b[n, k]
+  float* values;  // [m_end - m_begin][stride], written: sum_k a[m, k] * b[n, k]
   int64_t stride;
 };
 
@@ -116,8 +116,8 @@ struct Cursor {
   }
 };
 
-#define BL_MATMUL_KERNEL(isa, compute, formats, mr, nr)                                 \
-  namespace isa {                                                                       \
+#define BL_MATMUL_KERNEL(isa, compute, formats, mr, nr)                                \
+  namespace isa {                                                                      \
   void matmul_##compute(const Activations& a, const WeightsView& b, const Tile& tile); \
   }
 #include "kernels.inc"

@@ -15,7 +15,7 @@ namespace bitloom {
 namespace {
 
 const MatmulKernelRow kKernels[] = {
-#define BL_MATMUL_KERNEL(isa, compute, formats, mr, nr)                                          \
+#define BL_MATMUL_KERNEL(isa, compute, formats, mr, nr)                                                     \
   {"matmul_" #compute "_" #isa, BL_ISA_##isa, BL_COMPUTE_##compute, formats, mr, nr, isa::matmul_##compute, \
    isa::pack_activations_i8},
 #include "kernels.inc"
@@ -42,8 +42,7 @@ bl_status validate(const bl_matmul_args& args, bl_error* error) {
              "matmul: c.shape[%d] is %lld, expected %lld (= a.shape[%d])", axis,
              static_cast<long long>(args.c.shape[axis]), static_cast<long long>(args.a.shape[axis]), axis);
   }
-  BL_RETURN_IF_ERROR(
-      check_dim({"matmul", "c"}, args.c, args.c.rank - 1, args.b.rows, "b.rows", error));
+  BL_RETURN_IF_ERROR(check_dim({"matmul", "c"}, args.c, args.c.rank - 1, args.b.rows, "b.rows", error));
   BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "bias"}, args.bias, dtype_bit(BL_DTYPE_f32),
                                            args.b.rows, "b.rows", error));
   BL_CHECK(args.compute == BL_COMPUTE_f32 || args.compute == BL_COMPUTE_i8, invalid_argument,
@@ -63,10 +62,10 @@ const MatmulKernelRow& choose(const bl_matmul_args& args) {
       args.compute == BL_COMPUTE_i8 && has_integer_codes(info) ? BL_COMPUTE_i8 : BL_COMPUTE_f32;
   const MatmulKernelRow* chosen = nullptr;
   for (const MatmulKernelRow& row : kKernels) {
-    const char* reason = row.isa > isa             ? "ISA level"
-                         : row.compute != compute  ? "compute mode"
-                         : !row.takes(info)        ? "format"
-                                                   : nullptr;
+    const char* reason = row.isa > isa            ? "ISA level"
+                         : row.compute != compute ? "compute mode"
+                         : !row.takes(info)       ? "format"
+                                                  : nullptr;
     if (verbose_dispatch()) {
       std::fprintf(stderr, "bitloom: matmul %s %lldx%lld: %s: %s\n", info.name,
                    static_cast<long long>(args.b.rows), static_cast<long long>(args.b.cols), row.name,
@@ -99,7 +98,8 @@ struct Plan {
   uint64_t pack_tasks() const { return static_cast<uint64_t>(std::min<int64_t>(m, 16)); }
 };
 
-Activations pack(const bl_matmul_args& args, const MatmulKernelRow& kernel, const Plan& plan, uint8_t* memory) {
+Activations pack(const bl_matmul_args& args, const MatmulKernelRow& kernel, const Plan& plan,
+                 uint8_t* memory) {
   int8_t* codes = reinterpret_cast<int8_t*>(memory);
   float* scales = reinterpret_cast<float*>(memory + plan.codes_bytes);
   float* values = reinterpret_cast<float*>(memory + plan.codes_bytes + plan.scales_bytes);

@@ -20,8 +20,8 @@ bl_status validate(const bl_dequantize_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_apart(output, args.output, "input", input.data, bytes, error));
   const bl_format_info& info = *bl_get_format_info(input.format);
   if (info.kind != BL_KIND_codebook) return BL_STATUS_ok;
-  return check_apart(output, args.output, "input.codebook", input.codebook,
-                     sizeof(float) << info.bits, error);
+  return check_apart(output, args.output, "input.codebook", input.codebook, sizeof(float) << info.bits,
+                     error);
 }
 
 void decode_into(const WeightsView& weights, const Rows& rows, int64_t row) {

@@ -17,14 +17,14 @@ bl_status validate(const bl_pack_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_weights({"pack", "input"}, input, error));
   BL_RETURN_IF_ERROR(check_weights({"pack", "output"}, output, error));
   BL_CHECK(output.format == input.format, invalid_format,
-           "pack: output.format is %s, expected %s (= input.format)",
-           bl_get_format_info(output.format)->name, bl_get_format_info(input.format)->name);
+           "pack: output.format is %s, expected %s (= input.format)", bl_get_format_info(output.format)->name,
+           bl_get_format_info(input.format)->name);
   BL_CHECK(output.rows == input.rows, invalid_shape,
-           "pack: output.rows is %lld, expected %lld (= input.rows)",
-           static_cast<long long>(output.rows), static_cast<long long>(input.rows));
+           "pack: output.rows is %lld, expected %lld (= input.rows)", static_cast<long long>(output.rows),
+           static_cast<long long>(input.rows));
   BL_CHECK(output.cols == input.cols, invalid_shape,
-           "pack: output.cols is %lld, expected %lld (= input.cols)",
-           static_cast<long long>(output.cols), static_cast<long long>(input.cols));
+           "pack: output.cols is %lld, expected %lld (= input.cols)", static_cast<long long>(output.cols),
+           static_cast<long long>(input.cols));
   const uint64_t bytes = bl_weights_bytes(input.format, input.rows, input.cols);
   BL_CHECK(!overlaps(output.data, bytes, input.data, bytes), invalid_argument,
            "pack: output overlaps input, expected separate memory");
@@ -34,8 +34,7 @@ bl_status validate(const bl_pack_args& args, bl_error* error) {
 // Copies the blocks of rows [begin, end), which lie in one panel. kBytes is the size of a block if known
 // at compile time (a copy is then a few instructions), else 0.
 template <int kBytes>
-void move_panel(const WeightsView& from, const WeightsView& to, uint8_t* output, int64_t begin,
-                int64_t end) {
+void move_panel(const WeightsView& from, const WeightsView& to, uint8_t* output, int64_t begin, int64_t end) {
   const size_t bytes = kBytes != 0 ? kBytes : static_cast<size_t>(from.block_bytes);
   const int64_t blocks = from.row_bytes / from.block_bytes;
   for (int64_t row = begin; row < end; ++row) {
@@ -52,11 +51,16 @@ void move_panel(const WeightsView& from, const WeightsView& to, uint8_t* output,
 void move_any_panel(const WeightsView& from, const WeightsView& to, uint8_t* output, int64_t begin,
                     int64_t end) {
   switch (from.block_bytes) {
-    case 2: return move_panel<2>(from, to, output, begin, end);    // f16, bf16
-    case 4: return move_panel<4>(from, to, output, begin, end);    // f32
-    case 18: return move_panel<18>(from, to, output, begin, end);  // 4 bits in groups of 32
-    case 34: return move_panel<34>(from, to, output, begin, end);  // q8_0
-    default: return move_panel<0>(from, to, output, begin, end);
+    case 2:
+      return move_panel<2>(from, to, output, begin, end);  // f16, bf16
+    case 4:
+      return move_panel<4>(from, to, output, begin, end);  // f32
+    case 18:
+      return move_panel<18>(from, to, output, begin, end);  // 4 bits in groups of 32
+    case 34:
+      return move_panel<34>(from, to, output, begin, end);  // q8_0
+    default:
+      return move_panel<0>(from, to, output, begin, end);
   }
 }
 

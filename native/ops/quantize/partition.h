@@ -17,9 +17,8 @@ template <typename Body>
 void for_row_bands(const bl_run& run, int64_t rows, int64_t cols, Body&& body, int64_t unit = 1) {
   const int64_t wanted = kBandWeights / std::max<int64_t>(cols, 1);
   const int64_t band = std::max<int64_t>(1, wanted / unit) * unit;
-  parallel_for(run, rows / band + (rows % band != 0), [&](int64_t index) {
-    body(index * band, std::min(rows, index * band + band));
-  });
+  parallel_for(run, rows / band + (rows % band != 0),
+               [&](int64_t index) { body(index * band, std::min(rows, index * band + band)); });
 }
 
 }  // namespace bitloom

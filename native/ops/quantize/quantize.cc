@@ -41,8 +41,7 @@ bl_status validate(const bl_quantize_args& args, bl_error* error) {
   for (int i = 0; i < 1 << info.bits; ++i) {
     const float entry = load_as<float>(reinterpret_cast<const uint8_t*>(output.codebook) + 4 * i);
     BL_CHECK(std::isfinite(entry), non_finite,
-             "quantize: output.codebook[%d] is %g, expected a finite number", i,
-             static_cast<double>(entry));
+             "quantize: output.codebook[%d] is %g, expected a finite number", i, static_cast<double>(entry));
   }
   return BL_STATUS_ok;
 }
@@ -87,7 +86,9 @@ bl_status check_finite(const bl_quantize_args& args, const Rows& rows, bl_error*
   load_part(rows, row, column, 1, &value);
   return fail(error, BL_STATUS_non_finite, "quantize: input[%lld, %lld] is %s, expected a finite number",
               static_cast<long long>(row), static_cast<long long>(column),
-              std::isnan(value) ? "NaN" : value < 0 ? "-Infinity" : "Infinity");
+              std::isnan(value) ? "NaN"
+              : value < 0       ? "-Infinity"
+                                : "Infinity");
 }
 
 // A row whose blocks are no longer than a chunk.
