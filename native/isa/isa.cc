@@ -61,8 +61,8 @@ int32_t detect() {
   if (!has(leaf1.ecx, {12, 23, 27, 28, 29}) || !has(leaf7.ebx, {3, 5, 8})) return BL_ISA_scalar;
   const uint64_t state = saved_state();
   if ((state & 0x6) != 0x6) return BL_ISA_scalar;  // xmm, ymm
-  // F, DQ, BW, VL; then VBMI, VNNI.
-  const bool avx512 = has(leaf7.ebx, {16, 17, 30, 31}) && has(leaf7.ecx, {1, 11}) &&
+  // F, DQ, BW, VL; then VBMI, GFNI, VNNI.
+  const bool avx512 = has(leaf7.ebx, {16, 17, 30, 31}) && has(leaf7.ecx, {1, 8, 11}) &&
                       (state & 0xe0) == 0xe0;  // opmask, upper zmm
   if (!avx512) return BL_ISA_avx2;
   // AMX-BF16, AMX-TILE, AMX-INT8.

@@ -14,6 +14,7 @@
 #include "../../isa/avx512_begin.h"
 
 #include "avx512_unpack.inl"
+#include "avx512_q4_0.inl"
 #include "code_blocks.inl"
 
 namespace {
@@ -233,7 +234,7 @@ void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales
 void matmul_i8(const Activations& a, const WeightsView& b, const Tile& tile) {
   const bl_format_info& info = *b.info;
   if (info.gguf_type == 8) return tile_i8<Q8_0>(a, b, tile);
-  if (info.gguf_type == 2) return tile_i8<Q4_0>(a, b, tile);
+  if (info.gguf_type == 2) return tile_q4_0(a, b, tile);
   if (is_code_block_format(info)) {
     int64_t n = tile.n_begin;
     for (; n + 4 <= tile.n_end; n += 4) tile_code_blocks<4>(a, b, tile, n);

@@ -24,6 +24,9 @@ struct Activations {
   const float* values;  // [M][k_padded]
   const int8_t* codes;  // [M][k_padded]
   const float* scales;  // [M][k_padded / 32]
+  // [M][k_padded / 32][4]: minus 8 times the sum of codes {4i to 4i+3, 16+4i to 16+4i+3} of each group, which
+  // is where products with q4_0's codes (zero is 8, two weights a byte) begin. q4_0 only.
+  const int32_t* starts;
 };
 
 // Which part of c one call computes: rows of a in [m_begin, m_end), rows of b in [n_begin, n_end).

@@ -82,7 +82,7 @@ const MatmulKernelRow& choose(const bl_matmul_args& args) {
 // Sizes of the packed activations in the workspace.
 struct Plan {
   int64_t m, k_padded;
-  uint64_t codes_bytes, scales_bytes, values_bytes, row_bytes;
+  uint64_t codes_bytes, scales_bytes, starts_bytes, values_bytes, row_bytes;
 
   Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel) {
     m = Rows(args.a).count;
@@ -90,20 +90,34 @@ struct Plan {
     const bool i8 = kernel.compute == BL_COMPUTE_i8;
     codes_bytes = i8 ? align_up(static_cast<uint64_t>(m * k_padded)) : 0;
     scales_bytes = i8 ? align_up(static_cast<uint64_t>(m * k_padded / kGroup) * 4) : 0;
+    starts_bytes = i8 && args.b.format == BL_FORMAT_q4_0 ? align_up(static_cast<uint64_t>(m * k_padded / kGroup) * 16) : 0;
     values_bytes = i8 ? 0 : align_up(static_cast<uint64_t>(m * k_padded) * 4);
     row_bytes = i8 ? align_up(static_cast<uint64_t>(k_padded) * 4) : 0;
   }
   // One f32 row per task of the packing: rows are packed 8 at a time, see pack().
-  uint64_t total() const { return codes_bytes + scales_bytes + values_bytes + pack_tasks() * row_bytes; }
+  uint64_t total() const { return codes_bytes + scales_bytes + starts_bytes + values_bytes + pack_tasks() * row_bytes; }
   uint64_t pack_tasks() const { return static_cast<uint64_t>(std::min<int64_t>(m, 16)); }
 };
+
+void set_starts(const int8_t* codes, int64_t k_padded, int32_t* starts) {
+  for (int64_t group = 0; group < k_padded; group += kGroup, codes += kGroup, starts += 4) {
+    for (int i = 0; i < 4; ++i) {
+      int32_t sum = 0;
+      for (int j = 4 * i; j < 4 * i + 4; ++j) sum += codes[j] + codes[j + 16];
+      starts[i] = -8 * sum;
+    }
+  }
+}
 
 Activations pack(const bl_matmul_args& args, const MatmulKernelRow& kernel, const Plan& plan,
                  uint8_t* memory) {
   int8_t* codes = reinterpret_cast<int8_t*>(memory);
   float* scales = reinterpret_cast<float*>(memory + plan.codes_bytes);
-  float* values = reinterpret_cast<float*>(memory + plan.codes_bytes + plan.scales_bytes);
-  uint8_t* rows_memory = memory + plan.codes_bytes + plan.scales_bytes + plan.values_bytes;
+  memory += plan.codes_bytes + plan.scales_bytes;
+  int32_t* starts = plan.starts_bytes == 0 ? nullptr : reinterpret_cast<int32_t*>(memory);
+  memory += plan.starts_bytes;
+  float* values = reinterpret_cast<float*>(memory);
+  uint8_t* rows_memory = memory + plan.values_bytes;
   const Rows a(args.a);
   const int64_t k = args.b.cols;
   const int64_t tasks = static_cast<int64_t>(plan.pack_tasks());
@@ -117,7 +131,9 @@ Activations pack(const bl_matmul_args& args, const MatmulKernelRow& kernel, cons
           row = reinterpret_cast<float*>(rows_memory + static_cast<uint64_t>(task) * plan.row_bytes);
           a.load(m, row);
         }
-        kernel.pack(row, k, codes + m * plan.k_padded, scales + m * plan.k_padded / kGroup);
+        const int64_t group = m * plan.k_padded / kGroup;
+        kernel.pack(row, k, codes + m * plan.k_padded, scales + group);
+        if (starts != nullptr) set_starts(codes + m * plan.k_padded, plan.k_padded, starts + 4 * group);
       } else {
         float* row = values + m * plan.k_padded;
         a.load(m, row);
@@ -125,7 +141,7 @@ Activations pack(const bl_matmul_args& args, const MatmulKernelRow& kernel, cons
       }
     }
   });
-  return {plan.k_padded, values, codes, scales};
+  return {plan.k_padded, values, codes, scales, starts};
 }
 
 // c's part of a finished tile: bias added, converted.
