@@ -19,6 +19,7 @@ namespace bitloom {
 namespace {
 
 constexpr int32_t kMaxThreads = 256;
+constexpr int64_t kMaxTasks = int64_t{1} << 31;  // a share packs two task numbers into 64 bits
 
 // How long a thread polls before it sleeps. A decode step calls operators a few microseconds apart; to
 // wake a sleeping thread costs about 50 microseconds here, so polling a little longer than that pays.
@@ -98,13 +99,18 @@ class Pool {
 
   void run(int32_t threads, int64_t count, void (*task)(void*, int64_t), void* body) {
     threads = static_cast<int32_t>(std::min<int64_t>(threads, count));
-    if (threads <= 1 || busy_.test_and_set(std::memory_order_acquire)) {
+    if (threads <= 1 || count > kMaxTasks || busy_.test_and_set(std::memory_order_acquire)) {
       // Alone, nested, or another thread's call has the pool: the calling thread does all of it.
       for (int64_t i = 0; i < count; ++i) task(body, i);
       return;
     }
     threads = std::min(threads, start_workers(threads - 1) + 1);
-    job_ = {task, body, count, threads};
+    job_ = {task, body, threads};
+    for (int32_t t = 0; t < threads; ++t) {
+      const uint64_t begin = static_cast<uint64_t>(count * t / threads);
+      const uint64_t end = static_cast<uint64_t>(count * (t + 1) / threads);
+      shares_[t].range.store(Share::pack(begin, end), std::memory_order_relaxed);
+    }
     pending_.store(static_cast<uint32_t>(started_), std::memory_order_relaxed);
     epoch_.fetch_add(1, std::memory_order_release);
     epoch_.notify_all();
@@ -119,16 +125,38 @@ class Pool {
   struct Job {
     void (*task)(void*, int64_t);
     void* body;
-    int64_t count;
     int32_t threads;
   };
 
-  // Thread t takes the t-th of `threads` equal runs of tasks.
-  static void run_share(const Job& job, int32_t thread) {
+  // The tasks [begin, end) that a thread has left. Its owner takes them from the front, so that it walks
+  // through memory in order; a thread that has none left takes them from the back of another's, because on
+  // a shared machine one core can be much slower than the next. A cache line each.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> range{0};  // begin in the low half, end in the high half
+
+    static uint64_t pack(uint64_t begin, uint64_t end) { return end << 32 | begin; }
+
+    // The next task from the front or the back; -1 if none is left.
+    int64_t take(bool front) {
+      uint64_t old = range.load(std::memory_order_relaxed);
+      for (;;) {
+        const uint64_t begin = old & 0xffffffffu;
+        const uint64_t end = old >> 32;
+        if (begin >= end) return -1;
+        const uint64_t next = front ? pack(begin + 1, end) : pack(begin, end - 1);
+        if (range.compare_exchange_weak(old, next, std::memory_order_relaxed)) {
+          return static_cast<int64_t>(front ? begin : end - 1);
+        }
+      }
+    }
+  };
+
+  void run_share(const Job& job, int32_t thread) {
     if (thread >= job.threads) return;
-    const int64_t begin = job.count * thread / job.threads;
-    const int64_t end = job.count * (thread + 1) / job.threads;
-    for (int64_t i = begin; i < end; ++i) job.task(job.body, i);
+    for (int32_t i = 0; i < job.threads; ++i) {
+      Share& share = shares_[(thread + i) % job.threads];
+      for (int64_t task = share.take(i == 0); task >= 0; task = share.take(i == 0)) job.task(job.body, task);
+    }
   }
 
   // Makes sure that `wanted` workers exist, as far as the system gives them; says how many there are.
@@ -156,6 +184,7 @@ class Pool {
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;  // held by the call that owns the members below
   int32_t started_ = 0;
   Job job_{};
+  Share shares_[kMaxThreads];
   std::atomic<uint32_t> epoch_{0};    // counts jobs; workers wait for it to change
   std::atomic<uint32_t> pending_{0};  // workers that have not finished the current job
 };

@@ -2,9 +2,9 @@
 // 512-bit vectors are preferred: every processor of this level runs them without the clock loss of
 // the first AVX-512 parts (VBMI and VNNI together came with Ice Lake).
 #if defined(__clang__)
-#pragma clang attribute push(                                                                               \
-    __attribute__((                                                                                         \
-        target("avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni"))), \
+#pragma clang attribute push(                                                                             \
+    __attribute__((target(                                                                                \
+        "avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni"))), \
     apply_to = function)
 #else
 #pragma GCC push_options

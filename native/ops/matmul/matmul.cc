@@ -90,12 +90,16 @@ struct Plan {
     const bool i8 = kernel.compute == BL_COMPUTE_i8;
     codes_bytes = i8 ? align_up(static_cast<uint64_t>(m * k_padded)) : 0;
     scales_bytes = i8 ? align_up(static_cast<uint64_t>(m * k_padded / kGroup) * 4) : 0;
-    starts_bytes = i8 && args.b.format == BL_FORMAT_q4_0 ? align_up(static_cast<uint64_t>(m * k_padded / kGroup) * 16) : 0;
+    starts_bytes = i8 && args.b.format == BL_FORMAT_q4_0
+                       ? align_up(static_cast<uint64_t>(m * k_padded / kGroup) * 16)
+                       : 0;
     values_bytes = i8 ? 0 : align_up(static_cast<uint64_t>(m * k_padded) * 4);
     row_bytes = i8 ? align_up(static_cast<uint64_t>(k_padded) * 4) : 0;
   }
   // One f32 row per task of the packing: rows are packed 8 at a time, see pack().
-  uint64_t total() const { return codes_bytes + scales_bytes + starts_bytes + values_bytes + pack_tasks() * row_bytes; }
+  uint64_t total() const {
+    return codes_bytes + scales_bytes + starts_bytes + values_bytes + pack_tasks() * row_bytes;
+  }
   uint64_t pack_tasks() const { return static_cast<uint64_t>(std::min<int64_t>(m, 16)); }
 };
 
