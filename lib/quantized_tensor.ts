@@ -4,8 +4,8 @@ import { native } from './native.js';
 import { bytesOf, type TensorSource } from './tensor.js';
 
 /** How quantized weights lie in memory: as in a file, or as the kernels like them best. */
-export type Layout = 'canonical' | 'panel8';
-const layoutIds: Record<Layout, number> = { canonical: 0, panel8: 1 };
+export type Layout = 'canonical' | 'panel8' | 'lanes16';
+const layoutIds: Record<Layout, number> = { canonical: 0, panel8: 1, lanes16: 2 };
 
 /** Options of {@link QuantizedTensor}. */
 export interface QuantizedTensorOptions {
@@ -98,7 +98,7 @@ export class QuantizedTensor<F extends Format = Format> {
     if (!Object.hasOwn(layoutIds, this.layout)) {
       throw argumentError(
         'BL_INVALID_LAYOUT',
-        `QuantizedTensor: layout is ${JSON.stringify(this.layout)}, expected canonical or panel8`,
+        `QuantizedTensor: layout is ${JSON.stringify(this.layout)}, expected canonical, panel8 or lanes16`,
       );
     }
     this.rows = rows;

@@ -123,7 +123,13 @@ void decode_row(const WeightsView& weights, int64_t row, int64_t first, int64_t 
     return;
   }
   while (count > 0) {
-    const uint8_t* bytes = weights.block(row, first / elements);
+    uint8_t lane[34];  // the largest block of layout lanes16
+    const uint8_t* bytes = lane;
+    if (weights.in_lanes(row)) {
+      load_lane_block(weights.lane_block(row, first / elements), row % kLaneRows, weights.block_bytes, lane);
+    } else {
+      bytes = weights.block(row, first / elements);
+    }
     const int64_t skip = first % elements;
     const int64_t part = count < elements - skip ? count : elements - skip;
     if (info.kind != BL_KIND_block) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../include/bitloom.h"
+#include "lanes.h"
 
 namespace bitloom {
 
@@ -33,14 +34,22 @@ struct WeightsView {
 
   explicit WeightsView(const bl_weights& weights);
 
+  // Not for rows that lie in lanes.
   const uint8_t* block(int64_t row, int64_t index) const {
-    if (layout == BL_LAYOUT_canonical) return data + row * row_bytes + index * block_bytes;
+    if (layout != BL_LAYOUT_panel8) return data + row * row_bytes + index * block_bytes;
     const int64_t panel = row & ~int64_t{7};
     return data + panel * row_bytes + (index * panel_rows(row) + (row & 7)) * block_bytes;
   }
+  // Layout lanes16: whether a row is one of sixteen (formats/lanes.h), and block `index` of those.
+  bool in_lanes(int64_t row) const {
+    return layout == BL_LAYOUT_lanes16 && row < rows / kLaneRows * kLaneRows;
+  }
+  const uint8_t* lane_block(int64_t row, int64_t index) const {
+    return data + row / kLaneRows * kLaneRows * row_bytes + index * kLaneRows * block_bytes;
+  }
   // Distance between consecutive blocks of a row.
   int64_t block_stride(int64_t row) const {
-    return layout == BL_LAYOUT_canonical ? block_bytes : block_bytes * panel_rows(row);
+    return layout == BL_LAYOUT_panel8 ? block_bytes * panel_rows(row) : block_bytes;
   }
   int64_t panel_rows(int64_t row) const {
     const int64_t left = rows - (row & ~int64_t{7});

@@ -64,11 +64,14 @@ typedef enum bl_format_kind {
   BL_KIND_codebook /* cb<b> */
 } bl_format_kind;
 
-/* How a weight matrix lies in memory. */
+/* How a weight matrix lies in memory. The same bytes in every layout, and the same size: only their order
+ * within 16 rows differs. */
 typedef enum bl_layout {
   BL_LAYOUT_canonical = 0, /* as in a file: row after row */
-  BL_LAYOUT_panel8 = 1     /* panels of 8 rows (the last may have fewer): block j of each row of the
-                              panel, then block j+1 of each; same bytes, same size */
+  BL_LAYOUT_panel8 = 1, /* panels of 8 rows (the last may have fewer): block j of each row of the
+                           panel, then block j+1 of each */
+  BL_LAYOUT_lanes16 = 2 /* q4_0 and q8_0: block j of 16 rows, their codes interleaved by 4 bytes; see
+                           formats/lanes.h. What one token's matmul reads fastest at level avx512 */
 } bl_layout;
 
 /* What went wrong: "matmul: b.cols is 4096, expected 4095 (= a.shape[1])". */
@@ -171,12 +174,13 @@ typedef struct bl_dequantize_args {
 } bl_dequantize_args;
 BL_API bl_status bl_dequantize(const bl_dequantize_args* args, bl_error* error);
 
-/* Changes the layout; both ways. */
+/* Changes the layout, from any to any. */
 typedef struct bl_pack_args {
   size_t size;
   bl_run run;
   bl_weights input;  /* [rows, cols] */
-  bl_weights output; /* same format, rows, cols; data written; must not overlap input */
+  bl_weights output; /* same format, rows, cols; data written. In place if its data is the input's; must
+                        not overlap it otherwise */
 } bl_pack_args;
 BL_API bl_status bl_pack(const bl_pack_args* args, bl_error* error);
 

@@ -191,7 +191,7 @@ describe('errors', () => {
   it('an unknown layout for pack', () => {
     expect(failing(() => pack(weights, { layout: 'tiles' as 'panel8' }))).toEqual([
       'BL_INVALID_LAYOUT',
-      expect.stringContaining('expected canonical or panel8'),
+      expect.stringContaining('expected canonical, panel8 or lanes16'),
     ]);
   });
 });

@@ -114,7 +114,9 @@ void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t fir
             float* values) {
   const bl_format_info& info = *b.info;
   const bool narrow = info.group_size == kGroup;
-  if (is_code_block_format(info)) {
+  if (b.in_lanes(row)) {
+    decode_row(b, row, first, count, values);  // lanes16 is for i8; here it is only correct
+  } else if (is_code_block_format(info)) {
     CodeBlock block;
     unpack_code_block(b, row, first, count, &block);
     decode_code_block(block, values);

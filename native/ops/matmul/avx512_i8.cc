@@ -15,6 +15,7 @@
 
 #include "avx512_unpack.inl"
 #include "avx512_q4_0.inl"
+#include "avx512_lanes.inl"
 #include "code_blocks.inl"
 
 namespace {
@@ -231,8 +232,14 @@ void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales
   }
 }
 
-void matmul_i8(const Activations& a, const WeightsView& b, const Tile& tile) {
+void matmul_i8(const Activations& a, const WeightsView& b, const Tile& whole) {
   const bl_format_info& info = *b.info;
+  Tile tile = whole;
+  if (b.layout == BL_LAYOUT_lanes16) {
+    tile.n_begin = info.gguf_type == 2 ? tile_lanes<true>(a, b, whole) : tile_lanes<false>(a, b, whole);
+    tile.values += tile.n_begin - whole.n_begin;  // what is left is canonical
+    if (tile.n_begin == tile.n_end) return;
+  }
   if (info.gguf_type == 8) return tile_i8<Q8_0>(a, b, tile);
   if (info.gguf_type == 2) return tile_q4_0(a, b, tile);
   if (is_code_block_format(info)) {

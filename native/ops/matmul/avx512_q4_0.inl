@@ -12,10 +12,6 @@
 
 namespace {
 
-inline __m512i broadcast_16(const void* bytes) {
-  return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(bytes)));
-}
-
 // kQuads groups of 4 rows from n on; kActivations rows of a from m on. Of the weight rows only the first
 // `rows` exist: the others are read as the first one, by a stride of zero, when kFull is false.
 template <bool kFull, int kActivations, int kQuads>
@@ -84,7 +80,7 @@ inline void block_q4_0(const Activations& a, const WeightsView& b, int64_t m, in
         const __m512i high_codes = _mm512_gf2p8affine_epi64_epi8(codes, shift_4, 0);
         const __m512 scale = _mm512_permutexvar_ps(pick, scales[q]);
         for (int x = 0; x < kActivations; ++x) {
-          __m512i product = broadcast_16(a.starts + 4 * (group + x * (a.k_padded / kGroup)));
+          __m512i product = broadcast_16(a.starts + 8 * (group + x * (a.k_padded / kGroup)));
           product = _mm512_dpbusd_epi32(product, low_codes, low[x]);
           product = _mm512_dpbusd_epi32(product, high_codes, high[x]);
           // One row of a: its scales are in already.

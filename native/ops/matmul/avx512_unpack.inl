@@ -13,6 +13,11 @@ inline float half_value(const uint8_t* bytes, bool bf16) {
   return bf16 ? bf16_to_f32(bits) : _cvtsh_ss(bits);
 }
 
+// 16 bytes, four times.
+inline __m512i broadcast_16(const void* bytes) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(bytes)));
+}
+
 // Lanes 0-7 of a, lanes 8-15 of b.
 inline __m512 pair(float a, float b) {
   return _mm512_insertf32x8(_mm512_set1_ps(a), _mm256_set1_ps(b), 1);

@@ -24,8 +24,9 @@ struct Activations {
   const float* values;  // [M][k_padded]
   const int8_t* codes;  // [M][k_padded]
   const float* scales;  // [M][k_padded / 32]
-  // [M][k_padded / 32][4]: minus 8 times the sum of codes {4i to 4i+3, 16+4i to 16+4i+3} of each group, which
-  // is where products with q4_0's codes (zero is 8, two weights a byte) begin. q4_0 only.
+  // [M][k_padded / 32][8], for q4_0 and q8_0: minus z times the sum of a group's codes, where z is the code of
+  // the weight zero as the kernels read it (8, 128): what their products begin with. First the four sums over
+  // codes {4i to 4i+3, 16+4i to 16+4i+3}, then the sum of all, four times.
   const int32_t* starts;
 };
 
@@ -55,6 +56,7 @@ struct MatmulKernelRow {
   int32_t isa;
   int32_t compute;  // bl_compute
   bool (*takes)(const bl_format_info& info);
+  bool lanes16;
   int32_t mr;
   int32_t nr;
   MatmulKernel run;
@@ -105,7 +107,7 @@ struct Cursor {
 
   Cursor(const WeightsView& b, int64_t row)
       : block(b.block(row, 0)),
-        row_stride(b.layout == BL_LAYOUT_canonical ? b.row_bytes : b.block_bytes),
+        row_stride(b.layout == BL_LAYOUT_panel8 ? b.block_bytes : b.row_bytes),
         block_stride(b.block_stride(row)),
         block_code_bytes(b.block_bytes - (b.info->has_zero_point ? 4 : 2)) {}
 
@@ -119,7 +121,7 @@ struct Cursor {
   }
 };
 
-#define BL_MATMUL_KERNEL(isa, compute, formats, mr, nr)                                \
+#define BL_MATMUL_KERNEL(isa, compute, formats, lanes16, mr, nr)                                \
   namespace isa {                                                                      \
   void matmul_##compute(const Activations& a, const WeightsView& b, const Tile& tile); \
   }

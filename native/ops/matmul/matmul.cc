@@ -15,8 +15,8 @@ namespace bitloom {
 namespace {
 
 const MatmulKernelRow kKernels[] = {
-#define BL_MATMUL_KERNEL(isa, compute, formats, mr, nr)                                                     \
-  {"matmul_" #compute "_" #isa, BL_ISA_##isa, BL_COMPUTE_##compute, formats, mr, nr, isa::matmul_##compute, \
+#define BL_MATMUL_KERNEL(isa, compute, formats, lanes16, mr, nr)                                                     \
+  {"matmul_" #compute "_" #isa, BL_ISA_##isa, BL_COMPUTE_##compute, formats, lanes16, mr, nr, isa::matmul_##compute, \
    isa::pack_activations_i8},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
@@ -65,6 +65,7 @@ const MatmulKernelRow& choose(const bl_matmul_args& args) {
     const char* reason = row.isa > isa            ? "ISA level"
                          : row.compute != compute ? "compute mode"
                          : !row.takes(info)       ? "format"
+                         : args.b.layout == BL_LAYOUT_lanes16 && !row.lanes16 ? "layout"
                                                   : nullptr;
     if (verbose_dispatch()) {
       std::fprintf(stderr, "bitloom: matmul %s %lldx%lld: %s: %s\n", info.name,
@@ -90,9 +91,8 @@ struct Plan {
     const bool i8 = kernel.compute == BL_COMPUTE_i8;
     codes_bytes = i8 ? align_up(static_cast<uint64_t>(m * k_padded)) : 0;
     scales_bytes = i8 ? align_up(static_cast<uint64_t>(m * k_padded / kGroup) * 4) : 0;
-    starts_bytes = i8 && args.b.format == BL_FORMAT_q4_0
-                       ? align_up(static_cast<uint64_t>(m * k_padded / kGroup) * 16)
-                       : 0;
+    const bool starts = i8 && (args.b.format == BL_FORMAT_q4_0 || args.b.format == BL_FORMAT_q8_0);
+    starts_bytes = starts ? align_up(static_cast<uint64_t>(m * k_padded / kGroup) * 8 * sizeof(int32_t)) : 0;
     values_bytes = i8 ? 0 : align_up(static_cast<uint64_t>(m * k_padded) * 4);
     row_bytes = i8 ? align_up(static_cast<uint64_t>(k_padded) * 4) : 0;
   }
@@ -103,13 +103,16 @@ struct Plan {
   uint64_t pack_tasks() const { return static_cast<uint64_t>(std::min<int64_t>(m, 16)); }
 };
 
-void set_starts(const int8_t* codes, int64_t k_padded, int32_t* starts) {
-  for (int64_t group = 0; group < k_padded; group += kGroup, codes += kGroup, starts += 4) {
+void set_starts(const int8_t* codes, int64_t k_padded, int32_t zero, int32_t* starts) {
+  for (int64_t group = 0; group < k_padded; group += kGroup, codes += kGroup, starts += 8) {
+    int32_t total = 0;
     for (int i = 0; i < 4; ++i) {
       int32_t sum = 0;
       for (int j = 4 * i; j < 4 * i + 4; ++j) sum += codes[j] + codes[j + 16];
-      starts[i] = -8 * sum;
+      starts[i] = -zero * sum;
+      total += starts[i];
     }
+    for (int i = 4; i < 8; ++i) starts[i] = total;
   }
 }
 
@@ -137,7 +140,10 @@ Activations pack(const bl_matmul_args& args, const MatmulKernelRow& kernel, cons
         }
         const int64_t group = m * plan.k_padded / kGroup;
         kernel.pack(row, k, codes + m * plan.k_padded, scales + group);
-        if (starts != nullptr) set_starts(codes + m * plan.k_padded, plan.k_padded, starts + 4 * group);
+        if (starts != nullptr) {
+          set_starts(codes + m * plan.k_padded, plan.k_padded, args.b.format == BL_FORMAT_q4_0 ? 8 : 128,
+                     starts + 8 * group);
+        }
       } else {
         float* row = values + m * plan.k_padded;
         a.load(m, row);

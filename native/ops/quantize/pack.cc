@@ -1,15 +1,18 @@
-// pack: moves blocks between layouts, a panel of 8 rows at a time.
+// pack: moves blocks between layouts, sixteen rows at a time: these have the same bytes in every layout, so
+// that a matrix can be packed in place.
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
+#include "../../base/scratch.h"
 #include "../../base/tensor.h"
 #include "../../formats/formats.h"
-#include "partition.h"
+#include "../../base/thread_pool.h"
 
 namespace bitloom {
 namespace {
 
-constexpr int64_t kPanelRows = 8;
+constexpr int64_t kRowsAtOnce = 16;  // a multiple of the rows of each layout's panels
 
 bl_status validate(const bl_pack_args& args, bl_error* error) {
   const bl_weights& input = args.input;
@@ -26,8 +29,8 @@ bl_status validate(const bl_pack_args& args, bl_error* error) {
            "pack: output.cols is %lld, expected %lld (= input.cols)", static_cast<long long>(output.cols),
            static_cast<long long>(input.cols));
   const uint64_t bytes = bl_weights_bytes(input.format, input.rows, input.cols);
-  BL_CHECK(!overlaps(output.data, bytes, input.data, bytes), invalid_argument,
-           "pack: output overlaps input, expected separate memory");
+  BL_CHECK(output.data == input.data || !overlaps(output.data, bytes, input.data, bytes), invalid_argument,
+           "pack: output overlaps input in part, expected the same or separate memory");
   return BL_STATUS_ok;
 }
 
@@ -48,8 +51,32 @@ void move_panel(const WeightsView& from, const WeightsView& to, uint8_t* output,
   }
 }
 
+// The same for layouts of which one is lanes16, block by block.
+void move_lanes(const WeightsView& from, const WeightsView& to, uint8_t* output, int64_t begin, int64_t end) {
+  const int64_t blocks = from.row_bytes / from.block_bytes;
+  uint8_t block[34];
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t i = 0; i < blocks; ++i) {
+      if (from.in_lanes(row)) {
+        load_lane_block(from.lane_block(row, i), row % kLaneRows, from.block_bytes, block);
+      } else {
+        std::memcpy(block, from.block(row, i), static_cast<size_t>(from.block_bytes));
+      }
+      if (to.in_lanes(row)) {
+        uint8_t* sixteen = output + (to.lane_block(row, i) - to.data);
+        store_lane_block(block, row % kLaneRows, to.block_bytes, sixteen);
+      } else {
+        std::memcpy(output + (to.block(row, i) - to.data), block, static_cast<size_t>(to.block_bytes));
+      }
+    }
+  }
+}
+
 void move_any_panel(const WeightsView& from, const WeightsView& to, uint8_t* output, int64_t begin,
                     int64_t end) {
+  if (from.layout == BL_LAYOUT_lanes16 || to.layout == BL_LAYOUT_lanes16) {
+    return move_lanes(from, to, output, begin, end);
+  }
   switch (from.block_bytes) {
     case 2:
       return move_panel<2>(from, to, output, begin, end);  // f16, bf16
@@ -75,13 +102,27 @@ extern "C" bl_status bl_pack(const bl_pack_args* args, bl_error* error) {
   const WeightsView from(checked.input);
   const WeightsView to(checked.output);
   uint8_t* output = static_cast<uint8_t*>(checked.output.data);
-  for_row_bands(
-      checked.run, from.rows, from.cols,
-      [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; row += kPanelRows) {
-          move_any_panel(from, to, output, row, std::min(end, row + kPanelRows));
-        }
-      },
-      kPanelRows);
+  const bool in_place = checked.output.data == checked.input.data;
+  const int64_t bands = std::min<int64_t>(64, (from.rows + kRowsAtOnce - 1) / kRowsAtOnce);
+  const uint64_t copy_bytes = in_place ? align_up(static_cast<uint64_t>(kRowsAtOnce * from.row_bytes)) : 0;
+  const Scratch scratch(copy_bytes * static_cast<uint64_t>(bands));
+  BL_CHECK(scratch.data() != nullptr, out_of_memory, "pack: cannot allocate %llu bytes",
+           static_cast<unsigned long long>(copy_bytes * static_cast<uint64_t>(bands)));
+  const int64_t groups = (from.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  parallel_for(checked.run, bands, [&](int64_t band) {
+    for (int64_t group = groups * band / bands; group < groups * (band + 1) / bands; ++group) {
+      const int64_t row = group * kRowsAtOnce;
+      const int64_t end = std::min(from.rows, row + kRowsAtOnce);
+      WeightsView source = from;
+      if (in_place) {
+        // A copy of the sixteen rows, seen from where row 0 would be.
+        uint8_t* copy = scratch.data() + copy_bytes * static_cast<uint64_t>(band);
+        std::memcpy(copy, from.data + row * from.row_bytes, static_cast<size_t>((end - row) * from.row_bytes));
+        source.data = reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(copy) -
+                                                       static_cast<uintptr_t>(row * from.row_bytes));
+      }
+      move_any_panel(source, to, output, row, end);
+    }
+  });
   return BL_STATUS_ok;
 }

@@ -22,7 +22,8 @@ bl_status validate(const bl_quantize_args& args, bl_error* error) {
   const bl_weights& output = args.output;
   BL_RETURN_IF_ERROR(check_weights({"quantize", "output"}, output, error));
   BL_CHECK(output.layout == BL_LAYOUT_canonical, invalid_layout,
-           "quantize: output.layout is panel8, expected canonical");
+           "quantize: output.layout is %s, expected canonical",
+           output.layout == BL_LAYOUT_panel8 ? "panel8" : "lanes16");
   BL_CHECK(output.rows == args.input.shape[0], invalid_shape,
            "quantize: output.rows is %lld, expected %lld (= input.shape[0])",
            static_cast<long long>(output.rows), static_cast<long long>(args.input.shape[0]));
