@@ -166,7 +166,9 @@ async function build(
   );
   const layers: DecoderLayer[] = [];
   for (let i = 0; i < config.numLayers; i++) {
-    layers.push(await buildLayer(tensors, config, i, { norm, activations, run, freqFactors, packed }));
+    layers.push(
+      await buildLayer(tensors, config, i, { norm, activations, run, freqFactors, packed }),
+    );
   }
   return new Decoder(
     config,

@@ -179,9 +179,12 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
   BL_CHECK(info != nullptr, invalid_format, "%s: %s.format is %d, expected a known format", op, name,
            weights.format);
   BL_CHECK(weights.layout >= BL_LAYOUT_canonical && weights.layout <= BL_LAYOUT_lanes16, invalid_layout,
-           "%s: %s.layout is %d, expected 0 (canonical), 1 (panel8) or 2 (lanes16)", op, name, weights.layout);
-  BL_CHECK(weights.layout != BL_LAYOUT_lanes16 || weights.format == BL_FORMAT_q4_0 || weights.format == BL_FORMAT_q8_0,
-           invalid_layout, "%s: %s.layout is lanes16, which is for q4_0 and q8_0, not %s", op, name, info->name);
+           "%s: %s.layout is %d, expected 0 (canonical), 1 (panel8) or 2 (lanes16)", op, name,
+           weights.layout);
+  BL_CHECK(weights.layout != BL_LAYOUT_lanes16 || weights.format == BL_FORMAT_q4_0 ||
+               weights.format == BL_FORMAT_q8_0,
+           invalid_layout, "%s: %s.layout is lanes16, which is for q4_0 and q8_0, not %s", op, name,
+           info->name);
   BL_CHECK(weights.rows >= 0 && weights.cols >= 0, invalid_shape,
            "%s: %s is %lld x %lld, expected dimensions of at least 0", op, name,
            static_cast<long long>(weights.rows), static_cast<long long>(weights.cols));

@@ -130,9 +130,10 @@ class Pool {
 
   // The tasks [begin, end) that a thread has left. Its owner takes them from the front, so that it walks
   // through memory in order; a thread that has none left takes them from the back of another's, because on
-  // a shared machine one core can be much slower than the next. A cache line each.
-  struct alignas(64) Share {
+  // a shared machine one core can be much slower than the next.
+  struct Share {
     std::atomic<uint64_t> range{0};  // begin in the low half, end in the high half
+    char apart[56];                  // a cache line each; alignas would need a newer libstdc++ for its new
 
     static uint64_t pack(uint64_t begin, uint64_t end) { return end << 32 | begin; }
 

@@ -68,10 +68,10 @@ typedef enum bl_format_kind {
  * within 16 rows differs. */
 typedef enum bl_layout {
   BL_LAYOUT_canonical = 0, /* as in a file: row after row */
-  BL_LAYOUT_panel8 = 1, /* panels of 8 rows (the last may have fewer): block j of each row of the
-                           panel, then block j+1 of each */
-  BL_LAYOUT_lanes16 = 2 /* q4_0 and q8_0: block j of 16 rows, their codes interleaved by 4 bytes; see
-                           formats/lanes.h. What one token's matmul reads fastest at level avx512 */
+  BL_LAYOUT_panel8 = 1,    /* panels of 8 rows (the last may have fewer): block j of each row of the
+                              panel, then block j+1 of each */
+  BL_LAYOUT_lanes16 = 2    /* q4_0 and q8_0: block j of 16 rows, their codes interleaved by 4 bytes; see
+                              formats/lanes.h. What one token's matmul reads fastest at level avx512 */
 } bl_layout;
 
 /* What went wrong: "matmul: b.cols is 4096, expected 4095 (= a.shape[1])". */

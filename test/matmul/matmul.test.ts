@@ -181,37 +181,42 @@ describe('matmul', () => {
     }
   });
 
-  it.each(levels)('reads lanes16: rows in lanes and rows past the last sixteen, at level %s', (isa) => {
-    for (const format of ['q4_0', 'q8_0'] as const) {
-      for (const [m, n, k] of [
-        [1, 16, 32],
-        [1, 50, 96],
-        [6, 33, 320],
-        [5, 15, 64],
-        [37, 100, 1056],
-      ] as const) {
-        const b = quantized(format, gaussian(n * k, k), [n, k]);
-        const packed = pack(b, { layout: 'lanes16' });
-        expect([...pack(packed, { layout: 'canonical' }).bytes]).toEqual([...b.bytes]);
-        const a = gaussian(m * k, n);
-        const x = new Tensor('f32', a, [m, k]);
-        for (const compute of computes) {
-          const c = matmul(x, packed, { compute, isa });
-          const rounded = compute === 'i8' ? roundActivations(a, m, k) : a;
-          const { values, magnitudes } = referenceMatmul(rounded, decoded(b), m, n, k);
-          values.forEach((value, i) => {
-            const error = Math.abs((c.data[i] as number) - value);
-            expect(error).toBeLessThanOrEqual(bound * (magnitudes[i] as number));
-          });
-          for (const threads of [1, 2, 3, 7]) {
-            expect(Buffer.compare(matmul(x, packed, { compute, isa, threads }).bytes, c.bytes)).toBe(0);
+  it.each(levels)(
+    'reads lanes16: rows in lanes and rows past the last sixteen, at level %s',
+    (isa) => {
+      for (const format of ['q4_0', 'q8_0'] as const) {
+        for (const [m, n, k] of [
+          [1, 16, 32],
+          [1, 50, 96],
+          [6, 33, 320],
+          [5, 15, 64],
+          [37, 100, 1056],
+        ] as const) {
+          const b = quantized(format, gaussian(n * k, k), [n, k]);
+          const packed = pack(b, { layout: 'lanes16' });
+          expect([...pack(packed, { layout: 'canonical' }).bytes]).toEqual([...b.bytes]);
+          const a = gaussian(m * k, n);
+          const x = new Tensor('f32', a, [m, k]);
+          for (const compute of computes) {
+            const c = matmul(x, packed, { compute, isa });
+            const rounded = compute === 'i8' ? roundActivations(a, m, k) : a;
+            const { values, magnitudes } = referenceMatmul(rounded, decoded(b), m, n, k);
+            values.forEach((value, i) => {
+              const error = Math.abs((c.data[i] as number) - value);
+              expect(error).toBeLessThanOrEqual(bound * (magnitudes[i] as number));
+            });
+            for (const threads of [1, 2, 3, 7]) {
+              expect(
+                Buffer.compare(matmul(x, packed, { compute, isa, threads }).bytes, c.bytes),
+              ).toBe(0);
+            }
+            const alone = matmul(x.slice(m - 1, m), packed, { compute, isa });
+            expect([...alone.data]).toEqual([...c.data.subarray((m - 1) * n, m * n)]);
           }
-          const alone = matmul(x.slice(m - 1, m), packed, { compute, isa });
-          expect([...alone.data]).toEqual([...c.data.subarray((m - 1) * n, m * n)]);
         }
       }
-    }
-  });
+    },
+  );
 
   it('reads and writes f16, bf16, strided and batched tensors', () => {
     const [batch, m, n, k] = [2, 3, 10, 64];

@@ -24,9 +24,9 @@ struct Activations {
   const float* values;  // [M][k_padded]
   const int8_t* codes;  // [M][k_padded]
   const float* scales;  // [M][k_padded / 32]
-  // [M][k_padded / 32][8], for q4_0 and q8_0: minus z times the sum of a group's codes, where z is the code of
-  // the weight zero as the kernels read it (8, 128): what their products begin with. First the four sums over
-  // codes {4i to 4i+3, 16+4i to 16+4i+3}, then the sum of all, four times.
+  // [M][k_padded / 32][8], for q4_0 and q8_0: minus z times the sum of a group's codes, where z is the code
+  // of the weight zero as the kernels read it (8, 128): what their products begin with. First the four sums
+  // over codes {4i to 4i+3, 16+4i to 16+4i+3}, then the sum of all, four times.
   const int32_t* starts;
 };
 
@@ -121,7 +121,7 @@ struct Cursor {
   }
 };
 
-#define BL_MATMUL_KERNEL(isa, compute, formats, lanes16, mr, nr)                                \
+#define BL_MATMUL_KERNEL(isa, compute, formats, lanes16, mr, nr)                       \
   namespace isa {                                                                      \
   void matmul_##compute(const Activations& a, const WeightsView& b, const Tile& tile); \
   }

@@ -15,8 +15,15 @@ namespace bitloom {
 namespace {
 
 const MatmulKernelRow kKernels[] = {
-#define BL_MATMUL_KERNEL(isa, compute, formats, lanes16, mr, nr)                                                     \
-  {"matmul_" #compute "_" #isa, BL_ISA_##isa, BL_COMPUTE_##compute, formats, lanes16, mr, nr, isa::matmul_##compute, \
+#define BL_MATMUL_KERNEL(isa, compute, formats, lanes16, mr, nr) \
+  {"matmul_" #compute "_" #isa,                                  \
+   BL_ISA_##isa,                                                 \
+   BL_COMPUTE_##compute,                                         \
+   formats,                                                      \
+   lanes16,                                                      \
+   mr,                                                           \
+   nr,                                                           \
+   isa::matmul_##compute,                                        \
    isa::pack_activations_i8},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
@@ -62,11 +69,11 @@ const MatmulKernelRow& choose(const bl_matmul_args& args) {
       args.compute == BL_COMPUTE_i8 && has_integer_codes(info) ? BL_COMPUTE_i8 : BL_COMPUTE_f32;
   const MatmulKernelRow* chosen = nullptr;
   for (const MatmulKernelRow& row : kKernels) {
-    const char* reason = row.isa > isa            ? "ISA level"
-                         : row.compute != compute ? "compute mode"
-                         : !row.takes(info)       ? "format"
+    const char* reason = row.isa > isa                                        ? "ISA level"
+                         : row.compute != compute                             ? "compute mode"
+                         : !row.takes(info)                                   ? "format"
                          : args.b.layout == BL_LAYOUT_lanes16 && !row.lanes16 ? "layout"
-                                                  : nullptr;
+                                                                              : nullptr;
     if (verbose_dispatch()) {
       std::fprintf(stderr, "bitloom: matmul %s %lldx%lld: %s: %s\n", info.name,
                    static_cast<long long>(args.b.rows), static_cast<long long>(args.b.cols), row.name,
