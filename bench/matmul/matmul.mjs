@@ -22,7 +22,7 @@ const formats = [
   'q6_k',
 ];
 /** Formats whose codes are integers: only these have a path with int8 activations. */
-const integerCodes = /^(q8_0|q4_0|u\d|i\d|t2)/;
+const integerCodes = /^(i?t?q\d|u\d|i\d|t2)/;
 /** A prompt of 256 tokens takes seconds in the unspecialised formats. */
 const promptFormats = new Set(['q4_0', 'q8_0', 'u4_g128', 'u2_g128']);
 
@@ -38,17 +38,28 @@ export function* cases({ tiny = false, quick = false, cold = !tiny, ...own }) {
         for (const compute of integerCodes.test(format) ? ['i8', 'f32'] : ['f32']) {
           yield matmulCase({ m, n, k, format, compute, cold: m === 1 && cold });
         }
+        if (format === 'q4_0' || format === 'q8_0') {
+          yield matmulCase({
+            m,
+            n,
+            k,
+            format,
+            compute: 'i8',
+            cold: m === 1 && cold,
+            layout: 'lanes16',
+          });
+        }
       }
     }
   }
 }
 
-function matmulCase({ m, n, k, format, compute, cold }) {
+function matmulCase({ m, n, k, format, compute, cold, layout = 'canonical' }) {
   const weights = bitloom.QuantizedTensor.empty(format, [1, k]).bytes.length * n;
   return {
     family: 'matmul',
     op: 'matmul',
-    case: `${n}x${k} ${compute}`,
+    case: `${n}x${k} ${compute}${layout === 'canonical' ? '' : ` ${layout}`}`,
     format,
     m,
     n,
@@ -58,15 +69,26 @@ function matmulCase({ m, n, k, format, compute, cold }) {
     bytes: weights + 4 * m * (k + n), // each weight and activation read once, each output written once
     operations: 2 * m * n * k,
     prepare: () =>
-      prepare({ m, n, k, format, compute, variants: cold ? Math.ceil(coldBytes / weights) : 1 }),
+      prepare({
+        m,
+        n,
+        k,
+        format,
+        compute,
+        layout,
+        variants: cold ? Math.ceil(coldBytes / weights) : 1,
+      }),
   };
 }
 
-function prepare({ m, n, k, format, compute, variants }) {
+function prepare({ m, n, k, format, compute, layout, variants }) {
   const a = gaussianTensor([m, k]);
   const out = bitloom.Tensor.zeros('f32', [m, n]);
-  const weights = copies(weightBytes(format, n, k), variants).map(
-    (bytes) => new bitloom.QuantizedTensor(format, bytes, [n, k]),
+  const canonical = new bitloom.QuantizedTensor(format, weightBytes(format, n, k), [n, k]);
+  const { bytes: packed } =
+    layout === 'canonical' ? canonical : bitloom.pack(canonical, { layout });
+  const weights = copies(packed, variants).map(
+    (bytes) => new bitloom.QuantizedTensor(format, bytes, [n, k], { layout }),
   );
   return {
     variants,
@@ -81,7 +103,7 @@ function prepare({ m, n, k, format, compute, variants }) {
         const row = Math.floor(next() * m);
         const column = Math.floor(next() * n);
         values.push(out.data[row * n + column]);
-        reference.push(exactOutput(a, weights[0], row, column));
+        reference.push(exactOutput(a, canonical, row, column));
       }
       return relativeError(values, reference);
     },

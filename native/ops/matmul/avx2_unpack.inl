@@ -80,7 +80,8 @@ struct Grouped {
   static constexpr bool kWide = kWideCodes;
   static Step load(const uint8_t* block, const Cursor& cursor, const Unpack& unpack) {
     const uint8_t* bytes = block + (unpack.has_zero_point ? 4 : 2) + cursor.code_offset;
-    const int64_t left = cursor.block_code_bytes - cursor.code_offset;
+    // Bits past a group's codes are not used, so that whole words may be read up to the matrix's end.
+    const int64_t left = cursor.end - bytes;
     const int64_t n = unpack.code_bytes;
     Step result;
     result.codes = _mm256_setr_epi64x(static_cast<int64_t>(unpack.codes(bytes, left)),

@@ -104,12 +104,14 @@ struct Cursor {
   int64_t block_stride;
   int64_t code_offset = 0;  // into the block's codes
   int64_t block_code_bytes;
+  const uint8_t* end;  // of the whole matrix: what lies before it may be read
 
   Cursor(const WeightsView& b, int64_t row)
       : block(b.block(row, 0)),
         row_stride(b.layout == BL_LAYOUT_panel8 ? b.block_bytes : b.row_bytes),
         block_stride(b.block_stride(row)),
-        block_code_bytes(b.block_bytes - (b.info->has_zero_point ? 4 : 2)) {}
+        block_code_bytes(b.block_bytes - (b.info->has_zero_point ? 4 : 2)),
+        end(b.data + b.rows * b.row_bytes) {}
 
   void next_blocks(int64_t count) { block += count * block_stride; }
   void next_codes(int64_t bytes) {
