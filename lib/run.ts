@@ -96,6 +96,7 @@ export async function sequence<R>(body: () => R, options: AsyncOptions = {}): Pr
     recording = undefined;
   }
   if (result instanceof Promise) {
+    result.catch(() => undefined); // this error is the one that is reported
     throw argumentError('BL_INVALID_ARGUMENT', 'sequence: body is async, expected a sync function');
   }
   await runCalls(calls, options);
