@@ -18,6 +18,8 @@
 namespace {
 
 constexpr int64_t kChunk = 256;  // weights decoded at a time; a multiple of all blocks
+constexpr int kActivations = 4;  // the register tile: rows of a and of b
+constexpr int kRows = 4;
 
 // Weights [first, first + 64 * steps) of a row of integer codes.
 template <typename Format>
@@ -143,63 +145,29 @@ void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t fir
 }
 
 // values[i][r] += a[m + i][k, k + padded) . weights[r]
-template <int kActivations, int kRows>
+template <int kHeight, int kWidth>
 inline void block_f32(const Activations& a, const float (*weights)[kChunk], int64_t m, int64_t k,
                       int64_t padded, float* values, int64_t stride) {
-  __m512 sums[kActivations][kRows];
+  __m512 sums[kHeight][kWidth];
   for (auto& row : sums) {
     for (__m512& sum : row) sum = _mm512_setzero_ps();
   }
   for (int64_t i = 0; i < padded; i += 16) {
-    __m512 w[kRows];
-    for (int r = 0; r < kRows; ++r) w[r] = _mm512_loadu_ps(weights[r] + i);
-    for (int j = 0; j < kActivations; ++j) {
+    __m512 w[kWidth];
+    for (int r = 0; r < kWidth; ++r) w[r] = _mm512_loadu_ps(weights[r] + i);
+    for (int j = 0; j < kHeight; ++j) {
       const __m512 x = _mm512_loadu_ps(a.values + (m + j) * a.k_padded + k + i);
-      for (int r = 0; r < kRows; ++r) sums[j][r] = _mm512_fmadd_ps(x, w[r], sums[j][r]);
+      for (int r = 0; r < kWidth; ++r) sums[j][r] = _mm512_fmadd_ps(x, w[r], sums[j][r]);
     }
   }
-  for (int j = 0; j < kActivations; ++j) {
-    for (int r = 0; r < kRows; ++r) values[j * stride + r] += _mm512_reduce_add_ps(sums[j][r]);
+  for (int j = 0; j < kHeight; ++j) {
+    for (int r = 0; r < kWidth; ++r) values[j * stride + r] += _mm512_reduce_add_ps(sums[j][r]);
   }
 }
 
 }  // namespace
 
-void matmul_f32(const Activations& a, const WeightsView& b, const Tile& tile) {
-  constexpr int kRows = 4;
-  const Unpack unpack(*b.info);
-  alignas(64) float weights[kRows][kChunk];
-  for (int64_t m = tile.m_begin; m < tile.m_end; ++m) {
-    std::memset(tile.values + (m - tile.m_begin) * tile.stride, 0,
-                static_cast<size_t>(tile.n_end - tile.n_begin) * sizeof(float));
-  }
-  for (int64_t n = tile.n_begin; n < tile.n_end; n += kRows) {
-    const int64_t rows = tile.n_end - n < kRows ? tile.n_end - n : kRows;
-    for (int64_t k = 0; k < b.cols; k += kChunk) {
-      const int64_t count = b.cols - k < kChunk ? b.cols - k : kChunk;
-      for (int64_t r = 0; r < rows; ++r) decode(b, unpack, n + r, k, count, weights[r]);
-      float* out = tile.values + (n - tile.n_begin);
-      int64_t m = tile.m_begin;
-      if (rows == kRows) {
-        for (; m + 4 <= tile.m_end; m += 4) {
-          block_f32<4, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride,
-                              tile.stride);
-        }
-        for (; m < tile.m_end; ++m) {
-          block_f32<1, kRows>(a, weights, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride,
-                              tile.stride);
-        }
-      } else {
-        for (; m < tile.m_end; ++m) {
-          for (int64_t r = 0; r < rows; ++r) {
-            block_f32<1, 1>(a, weights + r, m, k, padded_k(count), out + (m - tile.m_begin) * tile.stride + r,
-                            tile.stride);
-          }
-        }
-      }
-    }
-  }
-}
+#include "f32_tile.inl"
 
 #include "../../isa/end.h"
 #endif  // __x86_64__
