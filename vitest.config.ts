@@ -3,6 +3,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    setupFiles: ['test/setup.ts'],
     // A process per file: a crash of the addon is seen as one, and takes no other file along.
     pool: 'forks',
     maxWorkers: 2,

@@ -93,7 +93,7 @@ bool Arguments::descriptor(const char* name, napi_value value, double* numbers, 
       type != napi_float64_array || *length > capacity || (data == nullptr && *length > 0)) {
     return bad(name, "has no descriptor: expected a tensor made by bitloom");
   }
-  std::memcpy(numbers, data, *length * sizeof(double));
+  if (*length > 0) std::memcpy(numbers, data, *length * sizeof(double));
   return true;
 }
 

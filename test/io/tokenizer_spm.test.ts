@@ -72,6 +72,7 @@ describe.skipIf(!hasStories260k)('stories260K (needs ../shared/models)', () => {
     fc.assert(
       fc.property(text, fc.boolean(), (text, addBos) => {
         fc.pre(!text.includes('▁')); // stands for a space, so it comes back as one
+        fc.pre(!text.includes('\ufffd')); // what a decoder shows for a character cut in two
         const ids = tokenizer.encode(text, { addBos });
         expect(tokenizer.decode(ids)).toBe(text);
         const decoder = tokenizer.createDecoder();
