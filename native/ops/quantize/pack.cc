@@ -1,6 +1,7 @@
 // pack: moves blocks between layouts, sixteen rows at a time: these have the same bytes in every layout, so
 // that a matrix can be packed in place.
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 
@@ -120,29 +121,42 @@ extern "C" bl_status bl_pack(const bl_pack_args* args, bl_error* error) {
   const WeightsView to(checked.output);
   uint8_t* output = static_cast<uint8_t*>(checked.output.data);
   const bool in_place = checked.output.data == checked.input.data;
-  const int64_t bands = std::min<int64_t>(64, (from.rows + kRowsAtOnce - 1) / kRowsAtOnce);
-  const uint64_t copy_bytes = in_place ? align_up(static_cast<uint64_t>(kRowsAtOnce * from.row_bytes)) : 0;
-  const Scratch scratch(copy_bytes * static_cast<uint64_t>(bands));
-  BL_CHECK(scratch.data() != nullptr, out_of_memory, "pack: cannot allocate %llu bytes",
-           static_cast<unsigned long long>(copy_bytes * static_cast<uint64_t>(bands)));
   const int64_t groups = (from.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  const int64_t bands = std::min<int64_t>(16, groups);
+  // In place: a copy of sixteen rows for each thread at work (16 at most; an executor may use as many).
+  const int64_t threads = checked.run.executor == nullptr ? thread_count(checked.run) : bands;
+  const int64_t copies = in_place ? std::min(bands, threads) : 0;
+  const uint64_t copy_bytes = align_up(static_cast<uint64_t>(kRowsAtOnce * from.row_bytes));
+  const Scratch scratch(copy_bytes * static_cast<uint64_t>(copies));
+  BL_CHECK(scratch.data() != nullptr, out_of_memory, "pack: cannot allocate %llu bytes",
+           static_cast<unsigned long long>(copy_bytes * static_cast<uint64_t>(copies)));
+  std::atomic<uint32_t> free_copies{(1u << copies) - 1};
   parallel_for(checked.run, bands, [&](int64_t band) {
+    uint8_t* copy = nullptr;
+    uint32_t taken = 0;
+    if (in_place) {
+      uint32_t free = free_copies.load();
+      do {
+        while (free == 0) free = free_copies.load();  // there are as many as threads: not for long
+        taken = free & (~free + 1);                   // the lowest one
+      } while (!free_copies.compare_exchange_weak(free, free & ~taken));
+      copy = scratch.data() + copy_bytes * static_cast<uint64_t>(__builtin_ctz(taken));
+    }
     for (int64_t group = groups * band / bands; group < groups * (band + 1) / bands; ++group) {
       const int64_t row = group * kRowsAtOnce;
       const int64_t end = std::min(from.rows, row + kRowsAtOnce);
+      const size_t bytes = static_cast<size_t>((end - row) * from.row_bytes);
       WeightsView source = from;
       if (in_place) {
-        // A copy of the sixteen rows, seen from where row 0 would be.
-        populate_for_writing(output + row * from.row_bytes,
-                             static_cast<uint64_t>((end - row) * from.row_bytes));
-        uint8_t* copy = scratch.data() + copy_bytes * static_cast<uint64_t>(band);
-        std::memcpy(copy, from.data + row * from.row_bytes,
-                    static_cast<size_t>((end - row) * from.row_bytes));
+        populate_for_writing(output + row * from.row_bytes, bytes);
+        std::memcpy(copy, from.data + row * from.row_bytes, bytes);
+        // Seen from where row 0 would be.
         source.data = reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(copy) -
                                                        static_cast<uintptr_t>(row * from.row_bytes));
       }
       move_any_panel(source, to, output, row, end);
     }
+    free_copies.fetch_or(taken);
   });
   return BL_STATUS_ok;
 }
