@@ -57,7 +57,7 @@ export interface Native {
   machine(): { version: string; isaAvailable: number; isaActive: number; threads: number };
   setIsa(isa: number): void;
   setThreads(threads: number): void;
-  weightsBytes(format: number, rows: number, cols: number): number;
+  weightsBytes(format: number, layout: number, rows: number, cols: number): number;
   detach(buffer: ArrayBuffer): void;
   mapFile(path: string): NativeMappedFile;
 }

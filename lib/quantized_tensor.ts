@@ -4,8 +4,8 @@ import { native } from './native.js';
 import { bytesOf, type TensorSource } from './tensor.js';
 
 /** How quantized weights lie in memory: as in a file, or as the kernels like them best. */
-export type Layout = 'canonical' | 'panel8' | 'lanes16';
-const layoutIds: Record<Layout, number> = { canonical: 0, panel8: 1, lanes16: 2 };
+export type Layout = 'canonical' | 'lanes16';
+const layoutIds: Record<Layout, number> = { canonical: 0, lanes16: 1 };
 
 /** Options of {@link QuantizedTensor}. */
 export interface QuantizedTensorOptions {
@@ -15,7 +15,12 @@ export interface QuantizedTensorOptions {
 }
 
 /** Bytes of a `rows` x `cols` matrix in `format`; throws if the format does not take such rows. */
-export function weightsBytes(format: Format, rows: number, cols: number): number {
+export function weightsBytes(
+  format: Format,
+  rows: number,
+  cols: number,
+  layout: Layout = 'canonical',
+): number {
   const info = formatInfo(format);
   for (const [name, value] of [
     ['rows', rows],
@@ -34,7 +39,7 @@ export function weightsBytes(format: Format, rows: number, cols: number): number
       `QuantizedTensor: cols is ${cols}, expected a multiple of ${info.blockElements} (the block of ${format})`,
     );
   }
-  const bytes = native.weightsBytes(info.id, rows, cols);
+  const bytes = native.weightsBytes(info.id, layoutIds[layout], rows, cols);
   if ((bytes === 0 && rows > 0 && cols > 0) || !Number.isSafeInteger(bytes)) {
     throw argumentError(
       'BL_INVALID_SHAPE',
@@ -92,15 +97,15 @@ export class QuantizedTensor<F extends Format = Format> {
   ) {
     const info = formatInfo(format);
     const [rows, cols] = shape;
-    const bytes = weightsBytes(format, rows, cols);
     this.format = format;
     this.layout = options.layout ?? 'canonical';
     if (!Object.hasOwn(layoutIds, this.layout)) {
       throw argumentError(
         'BL_INVALID_LAYOUT',
-        `QuantizedTensor: layout is ${JSON.stringify(this.layout)}, expected canonical, panel8 or lanes16`,
+        `QuantizedTensor: layout is ${JSON.stringify(this.layout)}, expected canonical or lanes16`,
       );
     }
+    const bytes = weightsBytes(format, rows, cols, this.layout);
     this.rows = rows;
     this.cols = cols;
     this.#bytes = bytesOf(data);
@@ -120,7 +125,7 @@ export class QuantizedTensor<F extends Format = Format> {
     shape: readonly [rows: number, cols: number],
     options: QuantizedTensorOptions = {},
   ): QuantizedTensor<F> {
-    const bytes = weightsBytes(format, shape[0], shape[1]);
+    const bytes = weightsBytes(format, shape[0], shape[1], options.layout);
     let memory: Uint8Array;
     try {
       memory = new Uint8Array(bytes);

@@ -179,12 +179,8 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
   BL_CHECK(info != nullptr, invalid_format, "%s: %s.format is %d, expected a known format", op, name,
            weights.format);
   BL_CHECK(weights.layout >= BL_LAYOUT_canonical && weights.layout <= BL_LAYOUT_lanes16, invalid_layout,
-           "%s: %s.layout is %d, expected 0 (canonical), 1 (panel8) or 2 (lanes16)", op, name,
+           "%s: %s.layout is %d, expected 0 (canonical) or 1 (lanes16)", op, name,
            weights.layout);
-  BL_CHECK(weights.layout != BL_LAYOUT_lanes16 || weights.format == BL_FORMAT_q4_0 ||
-               weights.format == BL_FORMAT_q8_0,
-           invalid_layout, "%s: %s.layout is lanes16, which is for q4_0 and q8_0, not %s", op, name,
-           info->name);
   BL_CHECK(weights.rows >= 0 && weights.cols >= 0, invalid_shape,
            "%s: %s is %lld x %lld, expected dimensions of at least 0", op, name,
            static_cast<long long>(weights.rows), static_cast<long long>(weights.cols));
@@ -192,7 +188,7 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
       info->block_elements == 0 || info->kind != BL_KIND_block || weights.cols % info->block_elements == 0,
       invalid_shape, "%s: %s.cols is %lld, expected a multiple of %d (the block of %s)", op, name,
       static_cast<long long>(weights.cols), info->block_elements, info->name);
-  const uint64_t needed = bl_weights_bytes(weights.format, weights.rows, weights.cols);
+  const uint64_t needed = bl_layout_bytes(weights.format, weights.layout, weights.rows, weights.cols);
   BL_CHECK(needed != 0 || weights.rows == 0 || weights.cols == 0, invalid_shape,
            "%s: %s is %lld x %lld, more than 2^62 bytes", op, name, static_cast<long long>(weights.rows),
            static_cast<long long>(weights.cols));

@@ -94,7 +94,8 @@ WeightsView::WeightsView(const bl_weights& weights)
       block_bytes(info->block_bytes != 0 ? info->block_bytes : row_bytes),
       block_elements(info->block_elements != 0 ? info->block_elements : weights.cols),
       layout(weights.layout),
-      codebook(codebook_of(*info, weights.codebook)) {}
+      codebook(codebook_of(*info, weights.codebook)),
+      panel(panel_format(weights.format, weights.cols, codebook)) {}
 
 void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count, const float* codebook,
                   float* values) {
@@ -117,19 +118,21 @@ void encode_block(const bl_format_info& info, const float* values, int64_t count
 void decode_row(const WeightsView& weights, int64_t row, int64_t first, int64_t count, float* values) {
   if (count <= 0) return;
   const bl_format_info& info = *weights.info;
-  const int64_t elements = weights.block_elements;
-  if (info.block_elements == 1) {
-    decode_floats(format_id(info), weights.block(row, first), weights.block_stride(row), count, values);
+  if (weights.in_panel(row)) {
+    const uint8_t* panel = weights.panel_of(row);
+    for (int64_t i = 0; i < count; ++i) {
+      values[i] = panel_weight(weights.panel, panel, row % kPanelRows, first + i);
+    }
     return;
   }
-  while (count > 0) {
-    uint8_t lane[34];  // the largest block of layout lanes16
-    const uint8_t* bytes = lane;
-    if (weights.in_lanes(row)) {
-      load_lane_block(weights.lane_block(row, first / elements), row % kLaneRows, weights.block_bytes, lane);
-    } else {
-      bytes = weights.block(row, first / elements);
-    }
+  const uint8_t* bytes = weights.canonical_row(row);
+  const int64_t elements = weights.block_elements;
+  bytes += first / elements * weights.block_bytes;
+  if (info.block_elements == 1) {
+    decode_floats(format_id(info), bytes, weights.block_bytes, count, values);
+    return;
+  }
+  for (; count > 0; bytes += weights.block_bytes) {
     const int64_t skip = first % elements;
     const int64_t part = count < elements - skip ? count : elements - skip;
     if (info.kind != BL_KIND_block) {
@@ -188,6 +191,11 @@ uint64_t bl_weights_bytes(int32_t format, int64_t rows, int64_t cols) {
     return 0;
   }
   return bytes <= bitloom::kMaxBytes ? bytes : 0;
+}
+
+uint64_t bl_layout_bytes(int32_t format, int32_t layout, int64_t rows, int64_t cols) {
+  if (layout == BL_LAYOUT_canonical) return bl_weights_bytes(format, rows, cols);
+  return layout == BL_LAYOUT_lanes16 ? bitloom::lanes_bytes(format, rows, cols) : 0;
 }
 
 }  // extern "C"

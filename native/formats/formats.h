@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "../include/bitloom.h"
-#include "lanes.h"
+#include "panel.h"
 
 namespace bitloom {
 
@@ -19,11 +19,11 @@ extern const float kE2m1[16];  // OCP Microscaling v1.0: 0, .5, 1, 1.5, 2, 3, 4,
 // Bytes of a grouped block of `elements` weights: scale, zero point, codes.
 int64_t grouped_block_bytes(const bl_format_info& info, int64_t elements);
 
-// Where the weights of a matrix lie: block j of row r starts at
-// data + row_offset(r) + j * block_stride(r).
+// Where the weights of a matrix lie. Canonical rows: block j of row r at data + r * row_bytes + j * block_bytes.
+// Layout lanes16 (panel.h): full panels first, then canonical rows.
 struct WeightsView {
   const bl_format_info* info;
-  const uint8_t* data;  // [rows][blocks] in the layout's order
+  const uint8_t* data;
   int64_t rows;
   int64_t cols;
   int64_t row_bytes;
@@ -31,29 +31,18 @@ struct WeightsView {
   int64_t block_elements;  // cols for `_row` formats
   int32_t layout;
   const float* codebook;  // [2^bits] or null
+  PanelFormat panel;
 
   explicit WeightsView(const bl_weights& weights);
 
-  // Not for rows that lie in lanes.
-  const uint8_t* block(int64_t row, int64_t index) const {
-    if (layout != BL_LAYOUT_panel8) return data + row * row_bytes + index * block_bytes;
-    const int64_t panel = row & ~int64_t{7};
-    return data + panel * row_bytes + (index * panel_rows(row) + (row & 7)) * block_bytes;
-  }
-  // Layout lanes16: whether a row is one of sixteen (formats/lanes.h), and block `index` of those.
-  bool in_lanes(int64_t row) const {
-    return layout == BL_LAYOUT_lanes16 && row < rows / kLaneRows * kLaneRows;
-  }
-  const uint8_t* lane_block(int64_t row, int64_t index) const {
-    return data + row / kLaneRows * kLaneRows * row_bytes + index * kLaneRows * block_bytes;
-  }
-  // Distance between consecutive blocks of a row.
-  int64_t block_stride(int64_t row) const {
-    return layout == BL_LAYOUT_panel8 ? block_bytes * panel_rows(row) : block_bytes;
-  }
-  int64_t panel_rows(int64_t row) const {
-    const int64_t left = rows - (row & ~int64_t{7});
-    return left < 8 ? left : 8;
+  // How many panels of sixteen rows lie in memory as such.
+  int64_t panels() const { return layout == BL_LAYOUT_lanes16 ? rows / kPanelRows : 0; }
+  bool in_panel(int64_t row) const { return row < panels() * kPanelRows; }
+  const uint8_t* panel_of(int64_t row) const { return data + row / kPanelRows * panel.panel_bytes; }
+  // A row that is in no panel.
+  const uint8_t* canonical_row(int64_t row) const {
+    const int64_t packed = panels();
+    return data + packed * panel.panel_bytes + (row - packed * kPanelRows) * row_bytes;
   }
 };
 

@@ -64,14 +64,11 @@ typedef enum bl_format_kind {
   BL_KIND_codebook /* cb<b> */
 } bl_format_kind;
 
-/* How a weight matrix lies in memory. The same bytes in every layout, and the same size: only their order
- * within 16 rows differs. */
+/* How a weight matrix lies in memory. */
 typedef enum bl_layout {
   BL_LAYOUT_canonical = 0, /* as in a file: row after row */
-  BL_LAYOUT_panel8 = 1,    /* panels of 8 rows (the last may have fewer): block j of each row of the
-                              panel, then block j+1 of each */
-  BL_LAYOUT_lanes16 = 2    /* q4_0 and q8_0: block j of 16 rows, their codes interleaved by 4 bytes; see
-                              formats/lanes.h. What one token's matmul reads fastest at level avx512 */
+  BL_LAYOUT_lanes16 = 1    /* what matmul reads: sixteen rows side by side, codes in planes; picture in
+                              native/formats/panel.h. Canonical weights are brought into it as they are used */
 } bl_layout;
 
 /* What went wrong: "matmul: b.cols is 4096, expected 4095 (= a.shape[1])". */
@@ -92,7 +89,7 @@ typedef struct bl_tensor {
 
 /* A quantized weight matrix [rows, cols]: a row per output feature. */
 typedef struct bl_weights {
-  void* data; /* bl_weights_bytes(format, rows, cols) bytes */
+  void* data; /* bl_layout_bytes(format, layout, rows, cols) bytes */
   uint64_t bytes;
   int32_t format; /* bl_format */
   int32_t layout; /* bl_layout */
@@ -147,6 +144,9 @@ BL_API int32_t bl_find_format(const char* name);                 /* -1 if unknow
  * negative, cols is no multiple of a block format's block_elements, or the size exceeds 2^62. */
 BL_API uint64_t bl_row_bytes(int32_t format, int64_t cols);
 BL_API uint64_t bl_weights_bytes(int32_t format, int64_t rows, int64_t cols);
+/* The same in a layout: lanes16 has the canonical size but for `_row` formats whose cols are no multiple of 32,
+ * groups of 8 and 16 that do not fill 32 weights, and tq1_0. */
+BL_API uint64_t bl_layout_bytes(int32_t format, int32_t layout, int64_t rows, int64_t cols);
 
 /* ---- quantize, dequantize, pack --------------------------------------------------------------- */
 
@@ -174,7 +174,7 @@ typedef struct bl_dequantize_args {
 } bl_dequantize_args;
 BL_API bl_status bl_dequantize(const bl_dequantize_args* args, bl_error* error);
 
-/* Changes the layout, from any to any. */
+/* Changes the layout, from any to any. In place where both have the same size. */
 typedef struct bl_pack_args {
   size_t size;
   bl_run run;
@@ -186,12 +186,21 @@ BL_API bl_status bl_pack(const bl_pack_args* args, bl_error* error);
 
 /* ---- matmul ----------------------------------------------------------------------------------- */
 
+/* In what numbers products are formed. i8 is a permission: formats whose weights are not integers times a scale
+ * are computed in f32 (bf16 by tiles). */
 typedef enum bl_compute {
   BL_COMPUTE_f32 = 0, /* activations and weights in f32 */
-  BL_COMPUTE_i8 = 1   /* activations in int8 with a scale per 32, where the format's codes are integers;
-                         other formats use f32. Relative error about 5.5e-3 on Gaussian activations,
-                         4e-3 on uniform ones. */
+  BL_COMPUTE_i8 = 1,  /* activations in int8: a scale per 32 (lut, dequant), or per row (tile) */
+  BL_COMPUTE_bf16 = 2 /* tile: activations and weights rounded to bf16, sums in f32; else as f32 */
 } bl_compute;
+
+/* How products are formed. What auto takes depends on the machine's level, the format and M. */
+typedef enum bl_algorithm {
+  BL_ALGORITHM_auto = 0,
+  BL_ALGORITHM_lut = 1,     /* i8: tables of partial sums of activations, looked up by the codes of 1 to 4 bits */
+  BL_ALGORITHM_dequant = 2, /* codes unpacked in registers and multiplied */
+  BL_ALGORITHM_tile = 3     /* weights unpacked once per cache block for many rows of a; AMX where there is one */
+} bl_algorithm;
 
 /* c[m, n] = sum_k a[m, k] * b[n, k] + bias[n] */
 typedef struct bl_matmul_args {
@@ -204,11 +213,12 @@ typedef struct bl_matmul_args {
   int32_t compute; /* bl_compute */
   void* workspace; /* bl_matmul_workspace_bytes bytes, or NULL: allocated for the call */
   uint64_t workspace_bytes;
+  int32_t algorithm; /* bl_algorithm; one that cannot do the compute mode and format is BL_STATUS_unsupported */
 } bl_matmul_args;
 BL_API bl_status bl_matmul(const bl_matmul_args* args, bl_error* error);
 /* Independent of N. 0 if the arguments are not valid. */
 BL_API uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args);
-/* Name of the kernel that would run, e.g. "matmul_i8_avx512"; NULL if the arguments are not valid. */
+/* Name of the kernel that would run, e.g. "matmul_dequant_i8_avx512"; NULL if the arguments are not valid. */
 BL_API const char* bl_matmul_kernel(const bl_matmul_args* args);
 
 /* ---- embedding -------------------------------------------------------------------------------- */

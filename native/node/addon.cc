@@ -114,12 +114,13 @@ Napi::Value set_number(const Napi::CallbackInfo& info, bl_status (*set)(int32_t,
 Napi::Value set_isa(const Napi::CallbackInfo& info) { return set_number(info, bl_set_isa); }
 Napi::Value set_threads(const Napi::CallbackInfo& info) { return set_number(info, bl_set_threads); }
 
-// weightsBytes(format, rows, cols): 0 if they do not fit each other.
+// weightsBytes(format, layout, rows, cols): 0 if they do not fit each other.
 Napi::Value weights_bytes(const Napi::CallbackInfo& info) {
   uint64_t bytes = 0;
-  if (info.Length() == 3 && info[0].IsNumber() && info[1].IsNumber() && info[2].IsNumber()) {
-    bytes = bl_weights_bytes(info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int64Value(),
-                             info[2].As<Napi::Number>().Int64Value());
+  if (info.Length() == 4 && info[0].IsNumber() && info[1].IsNumber() && info[2].IsNumber() &&
+      info[3].IsNumber()) {
+    bytes = bl_layout_bytes(info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int32Value(),
+                            info[2].As<Napi::Number>().Int64Value(), info[3].As<Napi::Number>().Int64Value());
   }
   return Napi::Number::New(info.Env(), static_cast<double>(bytes));
 }

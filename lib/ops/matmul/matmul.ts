@@ -15,8 +15,17 @@ import {
 import { type FloatDType, outputTensor, type Tensor } from '../../tensor.js';
 
 /** How `matmul` computes; see {@link matmul}. */
-export type Compute = 'f32' | 'i8';
-const computeIds: Record<Compute, number> = { f32: 0, i8: 1 };
+export type Compute = 'f32' | 'i8' | 'bf16';
+const computeIds: Record<Compute, number> = { f32: 0, i8: 1, bf16: 2 };
+
+/**
+ * How `matmul` forms products. `lut`: tables of partial sums of the activations, looked up by the weights' codes.
+ * `dequant`: codes unpacked in registers and multiplied. `tile`: weights unpacked once per cache block for many
+ * activation rows, on the matrix unit where there is one. `auto` (default): what is fastest for the shape, format
+ * and machine.
+ */
+export type Algorithm = 'auto' | 'lut' | 'dequant' | 'tile';
+const algorithmIds: Record<Algorithm, number> = { auto: 0, lut: 1, dequant: 2, tile: 3 };
 
 export interface MatmulOptions<D extends FloatDType = 'f32'> extends RunOptions {
   /** [N], added to every row of the result. */
@@ -28,6 +37,7 @@ export interface MatmulOptions<D extends FloatDType = 'f32'> extends RunOptions 
    * formats with integer codes (q8_0, q4_0, u, i, t2); other formats are computed in f32 all the same.
    */
   compute?: Compute;
+  algorithm?: Algorithm;
 }
 
 /**
@@ -85,7 +95,14 @@ function prepare<D extends FloatDType>(
   if (!Object.hasOwn(computeIds, compute)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `matmul: compute is ${JSON.stringify(compute)}, expected f32 or i8`,
+      `matmul: compute is ${JSON.stringify(compute)}, expected f32, i8 or bf16`,
+    );
+  }
+  const algorithm = options.algorithm ?? 'auto';
+  if (!Object.hasOwn(algorithmIds, algorithm)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `matmul: algorithm is ${JSON.stringify(algorithm)}, expected auto, lut, dequant or tile`,
     );
   }
   const c = options.out ?? outputTensor(undefined, [...a.shape.slice(0, -1), b.rows]);
@@ -97,6 +114,7 @@ function prepare<D extends FloatDType>(
       ...optionalTensorValues(options.bias),
       ...tensorValues(c),
       computeIds[compute],
+      algorithmIds[algorithm],
       runValue(options),
     ],
     result: c,

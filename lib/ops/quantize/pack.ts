@@ -12,14 +12,14 @@ import {
 } from '../../run.js';
 
 export interface PackOptions<F extends Format = Format> extends RunOptions {
-  /** Default: that of `out`, else `'panel8'`. `'lanes16'` (q4_0, q8_0) is what one token's matmul reads fastest. */
+  /** Default: that of `out`, else `'lanes16'`, which is what {@link matmul} reads. */
   layout?: Layout;
   /** Where to write, of the same format and shape. Laid over the input's own bytes, it packs in place. */
   out?: QuantizedTensor<F>;
 }
 
 /**
- * Copies a weight matrix into another layout, from any to any; same bytes, same size, other order.
+ * Copies a weight matrix into another layout, from any to any: the same weights to the last bit.
  *
  * @param input [rows, cols] in any format and layout
  * @returns `options.out`, or a new matrix [rows, cols] of the same format
@@ -51,7 +51,7 @@ function prepare<F extends Format>(
   options: PackOptions<F>,
 ): Call<QuantizedTensor<F>> {
   const { out } = options;
-  const layout = options.layout ?? out?.layout ?? 'panel8';
+  const layout = options.layout ?? out?.layout ?? 'lanes16';
   const { codebook } = input;
   if (out !== undefined && out.layout !== layout) {
     throw argumentError(

@@ -6,12 +6,6 @@
 
 namespace bitloom::scalar {
 
-namespace {
-
-constexpr int64_t kChunk = 256;  // a multiple of every block size
-
-}  // namespace
-
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales) {
   const int64_t padded = padded_k(k);
   std::memset(codes, 0, static_cast<size_t>(padded));
@@ -31,38 +25,44 @@ void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales
   }
 }
 
-// The codes' products are exact in double, and so is each group's sum of them times the weights' scale.
-void matmul_i8(const Activations& a, const WeightsView& b, const Tile& tile) {
-  float weights[kChunk];
-  for (int64_t n = tile.n_begin; n < tile.n_end; ++n) {
-    for (int64_t m = tile.m_begin; m < tile.m_end; ++m) {
-      double sum = 0;
-      for (int64_t k = 0; k < b.cols; k += kChunk) {
-        const int64_t count = k + kChunk < b.cols ? kChunk : b.cols - k;
-        decode_row(b, n, k, count, weights);
-        for (int64_t i = 0; i < count; ++i) {
-          const int64_t at = m * a.k_padded + k + i;
-          sum += static_cast<double>(a.scales[at / kGroup]) * weights[i] * a.codes[at];
+void matmul_dequant_i8(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  const int64_t g = f.group < kGroup ? f.group : kGroup;
+  for (int64_t m = tile.m_begin; m < tile.m_end; ++m) {
+    const int8_t* codes = a.codes + m * a.stride;
+    const float* scales = a.scales + m * a.stride / kGroup;
+    const int32_t* starts = a.starts + m * a.stride / g;
+    const float* moments = a.moments + m * a.stride / g;
+    for (int64_t n = 0; n < tile.panel_count * kPanelRows; ++n) {
+      const uint8_t* panel = tile.panels + n / kPanelRows * tile.panel_stride;
+      const int64_t lane = n % kPanelRows;
+      float* out = tile.values + (m - tile.m_begin) * tile.stride + n;
+      float sum = tile.accumulate ? *out : 0.0f;
+      for (int64_t begin = 0; begin < f.cols; begin += g) {
+        int32_t integer = starts[begin / g];
+        for (int64_t k = begin; k < begin + g && k < f.cols; ++k) {
+          integer += panel_value(f, panel_code(f, panel, lane, k)) * codes[k];
+        }
+        const float both = panel_scale(f, panel, lane, begin) * scales[begin / kGroup];
+        sum = std::fma(static_cast<float>(integer), both, sum);
+        if (f.offset_kind != OffsetKind::none) {
+          sum = std::fma(panel_offset(f, panel, lane, begin), moments[begin / g], sum);
         }
       }
-      tile.values[(m - tile.m_begin) * tile.stride + n - tile.n_begin] = static_cast<float>(sum);
+      *out = sum;
     }
   }
 }
 
-void matmul_f32(const Activations& a, const WeightsView& b, const Tile& tile) {
-  float weights[kChunk];
-  for (int64_t n = tile.n_begin; n < tile.n_end; ++n) {
+void matmul_dequant_f32(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  for (int64_t n = 0; n < tile.panel_count * kPanelRows; ++n) {
+    const uint8_t* panel = tile.panels + n / kPanelRows * tile.panel_stride;
     for (int64_t m = tile.m_begin; m < tile.m_end; ++m) {
-      double sum = 0;
-      for (int64_t k = 0; k < b.cols; k += kChunk) {
-        const int64_t count = k + kChunk < b.cols ? kChunk : b.cols - k;
-        decode_row(b, n, k, count, weights);
-        for (int64_t i = 0; i < count; ++i) {
-          sum += static_cast<double>(a.values[m * a.k_padded + k + i]) * weights[i];
-        }
+      float* out = tile.values + (m - tile.m_begin) * tile.stride + n;
+      double sum = tile.accumulate ? *out : 0.0;
+      for (int64_t k = 0; k < f.cols; ++k) {
+        sum += static_cast<double>(a.values[m * a.stride + k]) * panel_weight(f, panel, n % kPanelRows, k);
       }
-      tile.values[(m - tile.m_begin) * tile.stride + n - tile.n_begin] = static_cast<float>(sum);
+      *out = static_cast<float>(sum);
     }
   }
 }

@@ -1,5 +1,4 @@
-// pack: moves blocks between layouts, sixteen rows at a time: these have the same bytes in every layout, so
-// that a matrix can be packed in place.
+// pack: sixteen rows at a time from one layout to the other, in place where they have the same size.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -10,11 +9,11 @@
 #include "../../base/tensor.h"
 #include "../../formats/formats.h"
 #include "../../base/thread_pool.h"
+#include "../../isa/isa.h"
+#include "pack_panel.h"
 
 namespace bitloom {
 namespace {
-
-constexpr int64_t kRowsAtOnce = 16;  // a multiple of the rows of each layout's panels
 
 bl_status validate(const bl_pack_args& args, bl_error* error) {
   const bl_weights& input = args.input;
@@ -30,83 +29,34 @@ bl_status validate(const bl_pack_args& args, bl_error* error) {
   BL_CHECK(output.cols == input.cols, invalid_shape,
            "pack: output.cols is %lld, expected %lld (= input.cols)", static_cast<long long>(output.cols),
            static_cast<long long>(input.cols));
-  const uint64_t bytes = bl_weights_bytes(input.format, input.rows, input.cols);
-  BL_CHECK(output.data == input.data || !overlaps(output.data, bytes, input.data, bytes), invalid_argument,
-           "pack: output overlaps input in part, expected the same or separate memory");
+  const uint64_t input_bytes = bl_layout_bytes(input.format, input.layout, input.rows, input.cols);
+  const uint64_t output_bytes = bl_layout_bytes(output.format, output.layout, output.rows, output.cols);
+  BL_CHECK(output.data == input.data || !overlaps(output.data, output_bytes, input.data, input_bytes),
+           invalid_argument, "pack: output overlaps input in part, expected the same or separate memory");
+  BL_CHECK(output.data != input.data || input_bytes == output_bytes, invalid_argument,
+           "pack: output has %llu bytes, expected %llu (= input's) to pack in place",
+           static_cast<unsigned long long>(output_bytes), static_cast<unsigned long long>(input_bytes));
   return BL_STATUS_ok;
 }
 
-// Copies the blocks of rows [begin, end), which lie in one panel. kBytes is the size of a block if known
-// at compile time (a copy is then a few instructions), else 0.
-template <int kBytes>
-void move_panel(const WeightsView& from, const WeightsView& to, uint8_t* output, int64_t begin, int64_t end) {
-  const size_t bytes = kBytes != 0 ? kBytes : static_cast<size_t>(from.block_bytes);
-  const int64_t blocks = from.row_bytes / from.block_bytes;
-  for (int64_t row = begin; row < end; ++row) {
-    const uint8_t* source = from.block(row, 0);
-    uint8_t* target = output + (to.block(row, 0) - to.data);
-    const int64_t source_step = from.block_stride(row);
-    const int64_t target_step = to.block_stride(row);
-    for (int64_t i = 0; i < blocks; ++i) {
-      std::memcpy(target + i * target_step, source + i * source_step, bytes);
+// Rows [begin, end) of at most one panel: `source` is where they lie in `from`, `target` where in `to`.
+void move_rows(const WeightsView& from, const WeightsView& to, PackPanel pack, const uint8_t* source,
+               uint8_t* target, int64_t begin, int64_t end) {
+  const size_t bytes = static_cast<size_t>((end - begin) * from.row_bytes);
+  if (from.in_panel(begin) == to.in_panel(begin)) {
+    std::memcpy(target, source, from.in_panel(begin) ? static_cast<size_t>(from.panel.panel_bytes) : bytes);
+  } else if (to.in_panel(begin)) {
+    pack(to.panel, source, from.row_bytes, end - begin, target);
+  } else {
+    const int64_t blocks = from.row_bytes / from.block_bytes;
+    for (int64_t row = begin; row < end; ++row, target += from.row_bytes) {
+      unpack_panel_row(from.panel, source, row - begin, 0, blocks, target);
     }
   }
 }
 
-// The same for layouts of which one is lanes16, block by block.
-void move_lanes(const WeightsView& from, const WeightsView& to, uint8_t* output, int64_t begin, int64_t end) {
-  const int64_t blocks = from.row_bytes / from.block_bytes;
-  uint8_t block[34];
-  for (int64_t row = begin; row < end; ++row) {
-    for (int64_t i = 0; i < blocks; ++i) {
-      if (from.in_lanes(row)) {
-        load_lane_block(from.lane_block(row, i), row % kLaneRows, from.block_bytes, block);
-      } else {
-        std::memcpy(block, from.block(row, i), static_cast<size_t>(from.block_bytes));
-      }
-      if (to.in_lanes(row)) {
-        uint8_t* sixteen = output + (to.lane_block(row, i) - to.data);
-        store_lane_block(block, row % kLaneRows, to.block_bytes, sixteen);
-      } else {
-        std::memcpy(output + (to.block(row, i) - to.data), block, static_cast<size_t>(to.block_bytes));
-      }
-    }
-  }
-}
-
-// Sixteen canonical rows into lanes: move_lanes with all that does not change taken out of the loops.
-template <int kBytes>
-void fill_lanes(const WeightsView& from, uint8_t* output, int64_t begin) {
-  const int64_t blocks = from.row_bytes / kBytes;
-  const uint8_t* rows = from.data + begin * from.row_bytes;
-  uint8_t* sixteen = output + begin * from.row_bytes;
-  for (int64_t i = 0; i < blocks; ++i, sixteen += kLaneRows * kBytes) {
-    for (int64_t lane = 0; lane < kLaneRows; ++lane) {
-      store_lane_block(rows + lane * from.row_bytes + i * kBytes, lane, kBytes, sixteen);
-    }
-  }
-}
-
-void move_any_panel(const WeightsView& from, const WeightsView& to, uint8_t* output, int64_t begin,
-                    int64_t end) {
-  const bool full = from.layout == BL_LAYOUT_canonical && to.in_lanes(end - 1);
-  if (full && from.block_bytes == 18) return fill_lanes<18>(from, output, begin);
-  if (full && from.block_bytes == 34) return fill_lanes<34>(from, output, begin);
-  if (from.layout == BL_LAYOUT_lanes16 || to.layout == BL_LAYOUT_lanes16) {
-    return move_lanes(from, to, output, begin, end);
-  }
-  switch (from.block_bytes) {
-    case 2:
-      return move_panel<2>(from, to, output, begin, end);  // f16, bf16
-    case 4:
-      return move_panel<4>(from, to, output, begin, end);  // f32
-    case 18:
-      return move_panel<18>(from, to, output, begin, end);  // 4 bits in groups of 32
-    case 34:
-      return move_panel<34>(from, to, output, begin, end);  // q8_0
-    default:
-      return move_panel<0>(from, to, output, begin, end);
-  }
+const uint8_t* place_of(const WeightsView& view, int64_t row) {
+  return view.in_panel(row) ? view.panel_of(row) : view.canonical_row(row);
 }
 
 }  // namespace
@@ -120,13 +70,15 @@ extern "C" bl_status bl_pack(const bl_pack_args* args, bl_error* error) {
   const WeightsView from(checked.input);
   const WeightsView to(checked.output);
   uint8_t* output = static_cast<uint8_t*>(checked.output.data);
-  const bool in_place = checked.output.data == checked.input.data;
-  const int64_t groups = (from.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  const PackPanel pack = choose_pack_panel(isa_of(checked.run), from.panel);
+  const bool in_place = output == from.data;
+  const int64_t groups = (from.rows + kPanelRows - 1) / kPanelRows;
   const int64_t bands = std::min<int64_t>(16, groups);
   // In place: a copy of sixteen rows for each thread at work (16 at most; an executor may use as many).
   const int64_t threads = checked.run.executor == nullptr ? thread_count(checked.run) : bands;
   const int64_t copies = in_place ? std::min(bands, threads) : 0;
-  const uint64_t copy_bytes = align_up(static_cast<uint64_t>(kRowsAtOnce * from.row_bytes));
+  const uint64_t copy_bytes =
+      align_up(static_cast<uint64_t>(std::max(kPanelRows * from.row_bytes, from.panel.panel_bytes)));
   const Scratch scratch(copy_bytes * static_cast<uint64_t>(copies));
   BL_CHECK(scratch.data() != nullptr, out_of_memory, "pack: cannot allocate %llu bytes",
            static_cast<unsigned long long>(copy_bytes * static_cast<uint64_t>(copies)));
@@ -143,18 +95,17 @@ extern "C" bl_status bl_pack(const bl_pack_args* args, bl_error* error) {
       copy = scratch.data() + copy_bytes * static_cast<uint64_t>(__builtin_ctz(taken));
     }
     for (int64_t group = groups * band / bands; group < groups * (band + 1) / bands; ++group) {
-      const int64_t row = group * kRowsAtOnce;
-      const int64_t end = std::min(from.rows, row + kRowsAtOnce);
-      const size_t bytes = static_cast<size_t>((end - row) * from.row_bytes);
-      WeightsView source = from;
+      const int64_t row = group * kPanelRows;
+      const int64_t end = std::min(from.rows, row + kPanelRows);
+      const uint8_t* source = place_of(from, row);
+      uint8_t* target = output + (place_of(to, row) - to.data);
       if (in_place) {
-        populate_for_writing(output + row * from.row_bytes, bytes);
-        std::memcpy(copy, from.data + row * from.row_bytes, bytes);
-        // Seen from where row 0 would be.
-        source.data = reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(copy) -
-                                                       static_cast<uintptr_t>(row * from.row_bytes));
+        const size_t bytes = static_cast<size_t>((end - row) * from.row_bytes);  // panels have the same
+        populate_for_writing(target, bytes);
+        std::memcpy(copy, source, bytes);
+        source = copy;
       }
-      move_any_panel(source, to, output, row, end);
+      move_rows(from, to, pack, source, target, row, end);
     }
     free_copies.fetch_or(taken);
   });

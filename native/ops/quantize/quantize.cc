@@ -15,15 +15,14 @@
 namespace bitloom {
 namespace {
 
-constexpr int64_t kChunk = 256;  // weights converted at a time; a multiple of every block but a row
+constexpr int64_t kColumns = 256;  // weights converted at a time; a multiple of every block but a row
 
 bl_status validate(const bl_quantize_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_tensor({"quantize", "input"}, args.input, kFloatTypes, 2, 2, error));
   const bl_weights& output = args.output;
   BL_RETURN_IF_ERROR(check_weights({"quantize", "output"}, output, error));
   BL_CHECK(output.layout == BL_LAYOUT_canonical, invalid_layout,
-           "quantize: output.layout is %s, expected canonical",
-           output.layout == BL_LAYOUT_panel8 ? "panel8" : "lanes16");
+           "quantize: output.layout is lanes16, expected canonical");
   BL_CHECK(output.rows == args.input.shape[0], invalid_shape,
            "quantize: output.rows is %lld, expected %lld (= input.shape[0])",
            static_cast<long long>(output.rows), static_cast<long long>(args.input.shape[0]));
@@ -55,9 +54,9 @@ void load_part(const Rows& rows, int64_t row, int64_t first, int64_t count, floa
 
 // Column of a row's first non-finite weight, or -1.
 int64_t find_non_finite(const Rows& rows, int64_t row) {
-  float values[kChunk];
-  for (int64_t first = 0; first < rows.length; first += kChunk) {
-    const int64_t count = rows.length - first < kChunk ? rows.length - first : kChunk;
+  float values[kColumns];
+  for (int64_t first = 0; first < rows.length; first += kColumns) {
+    const int64_t count = rows.length - first < kColumns ? rows.length - first : kColumns;
     load_part(rows, row, first, count, values);
     for (int64_t i = 0; i < count; ++i) {
       if (!std::isfinite(values[i])) return first + i;
@@ -95,9 +94,9 @@ bl_status check_finite(const bl_quantize_args& args, const Rows& rows, bl_error*
 // A row whose blocks are no longer than a chunk.
 void encode_row(const bl_quantize_args& args, const bl_format_info& info, const Rows& rows,
                 const float* codebook, int64_t row, uint8_t* bytes) {
-  float values[kChunk];
-  for (int64_t first = 0; first < rows.length; first += kChunk) {
-    const int64_t count = rows.length - first < kChunk ? rows.length - first : kChunk;
+  float values[kColumns];
+  for (int64_t first = 0; first < rows.length; first += kColumns) {
+    const int64_t count = rows.length - first < kColumns ? rows.length - first : kColumns;
     load_part(rows, row, first, count, values);
     for (int64_t i = 0; i < count; i += info.block_elements) {
       const int64_t part = count - i < info.block_elements ? count - i : info.block_elements;

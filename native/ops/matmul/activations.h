@@ -1,0 +1,23 @@
+// Activations brought into the form that a kernel reads.
+#pragma once
+
+#include "../../base/tensor.h"
+#include "kernel.h"
+
+namespace bitloom {
+
+// Sizes of the packed activations of m rows. Independent of N.
+struct ActivationsPlan {
+  int64_t m, stride;
+  uint64_t values_bytes, halves_bytes, codes_bytes, scales_bytes, sums_bytes, row_bytes;
+  int64_t tasks;  // the packing's, each with a row of its own to convert into
+
+  ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, int64_t m);
+  uint64_t total() const;
+};
+
+// Packs a [M, K] into `memory` (plan.total() bytes, aligned to 64).
+Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f, const ActivationsPlan& plan,
+                             const bl_run& run, const Rows& a, uint8_t* memory);
+
+}  // namespace bitloom

@@ -1,0 +1,58 @@
+#include "choose.h"
+
+#include <cstdio>
+
+#include "../../isa/isa.h"
+
+namespace bitloom {
+namespace {
+
+const MatmulKernelRow kKernels[] = {
+#define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch) \
+  {"matmul_" #algorithm "_" #compute "_" #isa,                                    \
+   BL_ISA_##isa,                                                                  \
+   BL_ALGORITHM_##algorithm,                                                      \
+   BL_COMPUTE_##compute,                                                          \
+   formats,                                                                       \
+   panels,                                                                        \
+   rows,                                                                          \
+   scratch,                                                                       \
+   isa::matmul_##algorithm##_##compute,                                           \
+   isa::pack_activations_i8},
+#include "kernels.inc"
+#undef BL_MATMUL_KERNEL
+};
+
+const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, const PanelFormat& f) {
+  for (const MatmulKernelRow& row : kKernels) {
+    const char* reason = row.isa > isa                ? "ISA level"
+                         : row.algorithm != algorithm ? "algorithm"
+                         : row.compute != compute     ? "compute mode"
+                         : !row.takes(f)              ? "format"
+                                                      : nullptr;
+    if (verbose_dispatch()) {
+      std::fprintf(stderr, "bitloom: matmul %s: %s: %s\n", f.info->name, row.name,
+                   reason == nullptr ? "taken" : reason);
+    }
+    if (reason == nullptr) return &row;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m) {
+  const int32_t isa = isa_of(args.run);
+  int32_t algorithm = args.algorithm;
+  if (algorithm == BL_ALGORITHM_auto) algorithm = BL_ALGORITHM_dequant;
+  (void)m;
+  int32_t compute = args.compute;
+  // i8 is a permission: formats without integer values are computed in floats.
+  if (compute == BL_COMPUTE_i8 && !f.has_integer_values() && algorithm != BL_ALGORITHM_tile) {
+    compute = BL_COMPUTE_f32;
+  }
+  if (compute == BL_COMPUTE_bf16 && algorithm == BL_ALGORITHM_dequant) compute = BL_COMPUTE_f32;
+  return find(isa, algorithm, compute, f);
+}
+
+}  // namespace bitloom

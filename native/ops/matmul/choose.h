@@ -1,0 +1,11 @@
+// Which kernel a call runs.
+#pragma once
+
+#include "kernel.h"
+
+namespace bitloom {
+
+// The kernel for m rows of a, or null if no kernel has that algorithm for this compute mode and format.
+const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m);
+
+}  // namespace bitloom
