@@ -10,6 +10,7 @@ namespace bitloom {
 struct ActivationsPlan {
   int64_t m, stride;
   uint64_t values_bytes, halves_bytes, codes_bytes, scales_bytes, sums_bytes, row_bytes;
+  uint64_t tables_bytes[2], negatives_bytes;  // lut: per plane width
   int64_t tasks;  // the packing's, each with a row of its own to convert into
 
   ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, int64_t m);

@@ -18,7 +18,8 @@ const MatmulKernelRow kKernels[] = {
    rows,                                                                          \
    scratch,                                                                       \
    isa::matmul_##algorithm##_##compute,                                           \
-   isa::pack_activations_i8},
+   isa::pack_activations_i8,                                                      \
+   isa::build_tables},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
 };

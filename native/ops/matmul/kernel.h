@@ -27,8 +27,9 @@ struct Activations {
   // dequant and lut; g = min(32, the weights' group): [M][stride / g]
   const int32_t* starts;  // -zero * sum of the group's codes: what its products begin with
   const float* moments;   // scale * (float) sum of the group's codes: what offsets are multiplied with
-  const uint8_t* tables;  // lut: as its kernels' build_tables writes them
-  int64_t table_stride;   // bytes from row to row
+  // lut: tables of sums for planes of 1 and of 2 bits, see tables.h: [M][stride / 32][table_bytes(bits)]
+  const uint8_t* tables[2];
+  const int32_t* negatives;  // lut: -(sum of the negative codes of 32): [M][stride / 32]
 };
 
 // What one call computes: rows [m_begin, m_end) of a times the rows of `panel_count` panels.
@@ -59,6 +60,9 @@ using MatmulKernel = void (*)(const PanelFormat& f, const Activations& a, const 
 // nearest even; a group with a value that is not finite gets scale NaN and codes 0.
 using PackActivations = void (*)(const float* x, int64_t k, int8_t* codes, float* scales);
 
+// Tables of a row of `stride` codes for planes of `bits` (1 or 2) bits, see tables.h; for all ISAs the same bytes.
+using BuildTables = void (*)(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+
 struct MatmulKernelRow {
   const char* name;
   int32_t isa;
@@ -70,9 +74,15 @@ struct MatmulKernelRow {
   int64_t (*scratch_bytes)(const PanelFormat& f);
   MatmulKernel run;
   PackActivations pack;
+  BuildTables build_tables;
 };
 
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }
+// Planes of 1 and 2 bits only: a table for 4 bits would have the products themselves.
+inline bool takes_lut(const PanelFormat& f) {
+  return f.value_kind == ValueKind::integer && f.bits <= 3 && f.group >= kGroup && f.sub_bits == 0 &&
+         (f.offset_kind == OffsetKind::none || f.offset_kind == OffsetKind::zero_point);
+}
 inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&) { return 0; }
 
@@ -85,14 +95,18 @@ inline int64_t no_scratch(const PanelFormat&) { return 0; }
 
 namespace scalar {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 }
 namespace avx2 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 }
 namespace avx512 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 }
 namespace amx {
+using avx512::build_tables;
 using avx512::pack_activations_i8;
 }
 
