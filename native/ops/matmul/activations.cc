@@ -14,22 +14,23 @@ namespace {
 // Elements below which waking other threads costs more than it brings.
 constexpr int64_t kSerialElements = int64_t{1} << 14;
 
-// starts and moments of a row, per g codes.
-void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* codes, const float* scales,
-              int32_t* starts, float* moments) {
-  for (int64_t i = 0; i < stride / g; ++i) {
-    int32_t sum = 0;
-    for (int64_t k = i * g; k < i * g + g; ++k) sum += codes[k];
-    starts[i] = -f.zero * sum;
-    moments[i] = scales[i * g / kGroup] * static_cast<float>(sum);
+// starts and moments of a row, per g codes; and negatives where a lut kernel needs them.
+void set_sums(const MatmulKernelRow& kernel, const PanelFormat& f, int64_t stride, const int8_t* codes,
+              const float* scales, int32_t* starts, float* moments, int32_t* negatives) {
+  const int64_t g = std::min(kGroup, f.group), count = stride / g;
+  if (g == kGroup) {
+    // Where nobody needs negatives, they stand for a moment where moments will.
+    kernel.sum_codes(codes, stride, starts, negatives != nullptr ? negatives : reinterpret_cast<int32_t*>(moments));
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      int32_t sum = 0;
+      for (int64_t k = i * g; k < i * g + g; ++k) sum += codes[k];
+      starts[i] = sum;
+    }
   }
-}
-
-void set_negatives(int64_t stride, const int8_t* codes, int32_t* negatives) {
-  for (int64_t i = 0; i < stride / kGroup; ++i) {
-    int32_t sum = 0;
-    for (int64_t k = i * kGroup; k < (i + 1) * kGroup; ++k) sum -= std::min<int32_t>(codes[k], 0);
-    negatives[i] = sum;
+  for (int64_t i = 0; i < count; ++i) {
+    moments[i] = scales[i * g / kGroup] * static_cast<float>(starts[i]);
+    starts[i] *= -f.zero;
   }
 }
 
@@ -102,8 +103,8 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
       int8_t* row_codes = codes + m * stride;
       float* row_scales = scales + m * stride / kGroup;
       kernel.pack(row, k, row_codes, row_scales);
-      set_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
-      if (negatives != nullptr) set_negatives(stride, row_codes, negatives + m * stride / kGroup);
+      set_sums(kernel, f, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g,
+               negatives == nullptr ? nullptr : negatives + m * stride / kGroup);
       for (int32_t bits = 1; bits <= 2; ++bits) {
         if (tables[bits - 1] == nullptr) continue;
         kernel.build_tables(row_codes, stride, bits, tables[bits - 1] + m * stride / kGroup * table_bytes(bits));

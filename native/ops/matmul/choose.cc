@@ -19,7 +19,8 @@ const MatmulKernelRow kKernels[] = {
    scratch,                                                                       \
    isa::matmul_##algorithm##_##compute,                                           \
    isa::pack_activations_i8,                                                      \
-   isa::build_tables},
+   isa::build_tables,                                                             \
+   isa::sum_codes},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
 };

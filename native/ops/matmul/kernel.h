@@ -63,6 +63,9 @@ using PackActivations = void (*)(const float* x, int64_t k, int8_t* codes, float
 // Tables of a row of `stride` codes for planes of `bits` (1 or 2) bits, see tables.h; for all ISAs the same bytes.
 using BuildTables = void (*)(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 
+// Per 32 codes of a row of `stride`: their sum, and minus the sum of the negative ones.
+using SumCodes = void (*)(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
+
 struct MatmulKernelRow {
   const char* name;
   int32_t isa;
@@ -75,6 +78,7 @@ struct MatmulKernelRow {
   MatmulKernel run;
   PackActivations pack;
   BuildTables build_tables;
+  SumCodes sum_codes;
 };
 
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }
@@ -96,18 +100,22 @@ inline int64_t no_scratch(const PanelFormat&) { return 0; }
 namespace scalar {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
 }
 namespace avx2 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
 }
 namespace avx512 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+using avx2::sum_codes;
 }
 namespace amx {
 using avx512::build_tables;
 using avx512::pack_activations_i8;
+using avx512::sum_codes;
 }
 
 }  // namespace bitloom

@@ -28,6 +28,16 @@ void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* ta
   }
 }
 
+void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives) {
+  for (int64_t i = 0; i < stride / kGroup; ++i, codes += kGroup) {
+    sums[i] = negatives[i] = 0;
+    for (int64_t k = 0; k < kGroup; ++k) {
+      sums[i] += codes[k];
+      if (codes[k] < 0) negatives[i] -= codes[k];
+    }
+  }
+}
+
 namespace {
 
 // The sum of what a plane's 32 codes of a row look up.
