@@ -18,6 +18,7 @@ export { type MulOptions, mul, mulAsync } from './ops/elementwise/mul.js';
 export { type SiluOptions, silu, siluAsync } from './ops/elementwise/silu.js';
 export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swiglu.js';
 export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
+export type { Algorithm } from './ops/matmul/algorithm.js';
 export {
   type Compute,
   type MatmulOptions,
@@ -25,6 +26,12 @@ export {
   matmulAsync,
   matmulKernel,
 } from './ops/matmul/matmul.js';
+export {
+  type PrepareActivationsOptions,
+  prepareActivations,
+  prepareActivationsAsync,
+} from './ops/matmul/prepare_activations.js';
+export { PreparedActivations } from './ops/matmul/prepared_activations.js';
 export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
 export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {

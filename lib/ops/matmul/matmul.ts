@@ -13,19 +13,12 @@ import {
   weightValues,
 } from '../../run.js';
 import { type FloatDType, outputTensor, type Tensor } from '../../tensor.js';
+import { type Algorithm, algorithmId } from './algorithm.js';
+import { PreparedActivations } from './prepared_activations.js';
 
 /** How `matmul` computes; see {@link matmul}. */
 export type Compute = 'f32' | 'i8' | 'bf16';
 const computeIds: Record<Compute, number> = { f32: 0, i8: 1, bf16: 2 };
-
-/**
- * How `matmul` forms products. `lut`: tables of partial sums of the activations, looked up by the weights' codes.
- * `dequant`: codes unpacked in registers and multiplied. `tile`: weights unpacked once per cache block for many
- * activation rows, on the matrix unit where there is one. `auto` (default): what is fastest for the shape, format
- * and machine.
- */
-export type Algorithm = 'auto' | 'lut' | 'dequant' | 'tile';
-const algorithmIds: Record<Algorithm, number> = { auto: 0, lut: 1, dequant: 2, tile: 3 };
 
 export interface MatmulOptions<D extends FloatDType = 'f32'> extends RunOptions {
   /** [N], added to every row of the result. */
@@ -47,7 +40,8 @@ export interface MatmulOptions<D extends FloatDType = 'f32'> extends RunOptions 
  * value: the relative error is about 5.5e-3 on Gaussian activations; a group with one value a thousand times
  * the rest loses the rest, other groups are not touched.
  *
- * @param a activations [..., M, K] (or [K]), f32, f16 or bf16
+ * @param a activations [..., M, K] (or [K]), f32, f16 or bf16; or what `prepareActivations` made of them, and
+ *   then `compute` is `'i8'`
  * @param b weights [N, K] in any format
  * @returns c [..., M, N] (or [N]): `options.out`, or a new f32 tensor
  * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT` (c overlaps an input), before
@@ -61,7 +55,7 @@ export interface MatmulOptions<D extends FloatDType = 'f32'> extends RunOptions 
  * ```
  */
 export function matmul<D extends FloatDType = 'f32'>(
-  a: Tensor<FloatDType>,
+  a: Tensor<FloatDType> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<D> = {},
 ): Tensor<D> {
@@ -70,7 +64,7 @@ export function matmul<D extends FloatDType = 'f32'>(
 
 /** {@link matmul} on a worker thread. */
 export function matmulAsync<D extends FloatDType = 'f32'>(
-  a: Tensor<FloatDType>,
+  a: Tensor<FloatDType> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<D> & AsyncOptions = {},
 ): Promise<Tensor<D>> {
@@ -79,7 +73,7 @@ export function matmulAsync<D extends FloatDType = 'f32'>(
 
 /** Name of the kernel that {@link matmul} would run, e.g. `matmul_i8_avx512`. */
 export function matmulKernel(
-  a: Tensor<FloatDType>,
+  a: Tensor<FloatDType> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<FloatDType> = {},
 ): string | undefined {
@@ -87,34 +81,30 @@ export function matmulKernel(
 }
 
 function prepare<D extends FloatDType>(
-  a: Tensor<FloatDType>,
+  a: Tensor<FloatDType> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<D>,
 ): Call<Tensor<D>> {
-  const compute = options.compute ?? 'f32';
+  const prepared = a instanceof PreparedActivations ? a : undefined;
+  const compute = options.compute ?? (prepared === undefined ? 'f32' : 'i8');
   if (!Object.hasOwn(computeIds, compute)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
       `matmul: compute is ${JSON.stringify(compute)}, expected f32, i8 or bf16`,
     );
   }
-  const algorithm = options.algorithm ?? 'auto';
-  if (!Object.hasOwn(algorithmIds, algorithm)) {
-    throw argumentError(
-      'BL_INVALID_ARGUMENT',
-      `matmul: algorithm is ${JSON.stringify(algorithm)}, expected auto, lut, dequant or tile`,
-    );
-  }
+  const algorithm = algorithmId('matmul', options.algorithm);
   const c = options.out ?? outputTensor(undefined, [...a.shape.slice(0, -1), b.rows]);
   return {
     op: 'matmul',
     values: [
-      ...tensorValues(a),
+      ...(a instanceof PreparedActivations ? [undefined, undefined] : tensorValues(a)),
       ...weightValues(b),
       ...optionalTensorValues(options.bias),
       ...tensorValues(c),
       computeIds[compute],
-      algorithmIds[algorithm],
+      algorithm,
+      prepared?.bytes,
       runValue(options),
     ],
     result: c,

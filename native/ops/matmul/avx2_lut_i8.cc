@@ -135,8 +135,7 @@ struct Group {
   __m256 scale, moment;
 
   void set(const PanelFormat& f, const Activations& a, int64_t at) {
-    const int32_t extra = (((1 << f.bits) - 1) << f.shift) * a.negatives[at];
-    start = _mm256_set1_ps(static_cast<float>((1 << 23) - a.starts[at] + extra));
+    start = _mm256_set1_ps(static_cast<float>((1 << 23) - static_cast<int64_t>(lut_start(f, a, at))));
     scale = _mm256_set1_ps(a.scales[at]);
     moment = _mm256_set1_ps(a.moments[at]);
   }

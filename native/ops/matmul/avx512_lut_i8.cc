@@ -96,11 +96,6 @@ inline __m512 zero_point_offset(const PanelFormat& f, const uint8_t* block, __m5
   return _mm512_xor_ps(product, _mm512_set1_ps(-0.0f));
 }
 
-// What a group's sum begins with.
-inline int32_t start_of(const PanelFormat& f, const Activations& a, int64_t at) {
-  return a.starts[at] - (((1 << f.bits) - 1) << f.shift) * a.negatives[at];
-}
-
 // How far ahead of byte `at` of each panel to fetch; past a panel's end follow this thread's next panels.
 inline int64_t ahead_of(const PanelFormat& f, const Tile& tile, int64_t at) {
   return at + kAhead < f.panel_bytes ? kAhead : kAhead + (tile.panel_count - 1) * tile.panel_stride;
@@ -143,7 +138,7 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
     const int64_t first = tile.m_begin * groups + i;
     if (kFixed) {
       const Tables tables = tables_of<kBits>(a, first);
-      const __m512i start = _mm512_set1_epi32(start_of(f, a, first));
+      const __m512i start = _mm512_set1_epi32(lut_start(f, a, first));
       const __m512 a_scale = _mm512_set1_ps(a.scales[first]);
       const __m512 moment = _mm512_set1_ps(kOffsets ? a.moments[first] : 0);
 #pragma GCC unroll 8
@@ -160,7 +155,7 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
       continue;
     }
     __m512i starts[kRows];
-    for (int m = 0; m < rows; ++m) starts[m] = _mm512_set1_epi32(start_of(f, a, first + m * groups));
+    for (int m = 0; m < rows; ++m) starts[m] = _mm512_set1_epi32(lut_start(f, a, first + m * groups));
     for (int p = 0; p < panels; ++p, chunk += tile.panel_stride) {
       for (int run = 0; run < kBits; ++run) {
         _mm_prefetch(reinterpret_cast<const char*>(chunk + 64 * run + ahead), _MM_HINT_T1);

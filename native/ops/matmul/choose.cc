@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "../../isa/isa.h"
+#include "prepared.h"
 
 namespace bitloom {
 namespace {
@@ -18,9 +19,7 @@ const MatmulKernelRow kKernels[] = {
    rows,                                                                          \
    scratch,                                                                       \
    isa::matmul_##algorithm##_##compute,                                           \
-   isa::pack_activations_i8,                                                      \
-   isa::build_tables,                                                             \
-   isa::sum_codes},
+   isa::pack_activations_i8},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
 };
@@ -43,14 +42,19 @@ const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, con
 
 }  // namespace
 
-const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m) {
+const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m, int32_t tables) {
   const int32_t isa = isa_of(args.run);
   int32_t algorithm = args.algorithm;
   if (algorithm == BL_ALGORITHM_auto) algorithm = BL_ALGORITHM_dequant;
   (void)m;
+  if (args.prepared != nullptr && args.algorithm == BL_ALGORITHM_auto) {
+    const bool lacks_tables = algorithm == BL_ALGORITHM_lut && (table_kinds_of(f) & ~tables) != 0;
+    if (lacks_tables || algorithm == BL_ALGORITHM_tile) algorithm = BL_ALGORITHM_dequant;
+  }
   int32_t compute = args.compute;
   // i8 is a permission: formats without integer values are computed in floats.
   if (compute == BL_COMPUTE_i8 && !f.has_integer_values() && algorithm != BL_ALGORITHM_tile) {
+    if (args.prepared != nullptr) return nullptr;  // there are no floats to compute with
     compute = BL_COMPUTE_f32;
   }
   if (compute == BL_COMPUTE_bf16 && algorithm == BL_ALGORITHM_dequant) compute = BL_COMPUTE_f32;

@@ -5,7 +5,8 @@
 
 namespace bitloom {
 
-// The kernel for m rows of a, or null if no kernel has that algorithm for this compute mode and format.
-const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m);
+// The kernel for m rows of a, or null if no kernel has that algorithm for this compute mode and format. `tables`:
+// of prepared activations, those that there are (bits as in PreparedHeader); else all.
+const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m, int32_t tables);
 
 }  // namespace bitloom

@@ -77,8 +77,6 @@ struct MatmulKernelRow {
   int64_t (*scratch_bytes)(const PanelFormat& f);
   MatmulKernel run;
   PackActivations pack;
-  BuildTables build_tables;
-  SumCodes sum_codes;
 };
 
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }

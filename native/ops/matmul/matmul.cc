@@ -17,10 +17,28 @@ namespace {
 
 // Multiply-adds below which waking other threads costs more than it brings (about 10 microseconds).
 constexpr int64_t kSerialWork = int64_t{1} << 18;
-bl_status validate(const bl_matmul_args& args, bl_error* error) {
+// Activations that bl_prepare_activations made, in place of a: *header becomes a copy of theirs.
+bl_status validate_prepared(const bl_matmul_args& args, PreparedHeader* header, bl_error* error) {
+  BL_CHECK(args.a.data == nullptr && args.a.rank == 0, invalid_argument,
+           "matmul: a and prepared are both given, expected one of them");
+  BL_RETURN_IF_ERROR(read_prepared(args.prepared, args.prepared_bytes, header, error));
+  BL_CHECK(args.compute == BL_COMPUTE_i8, invalid_argument, "matmul: compute is %d, expected 1 (i8) with prepared",
+           args.compute);
+  BL_CHECK(args.algorithm != BL_ALGORITHM_tile, unsupported,
+           "matmul: algorithm is 3 (tile), expected 0 (auto), 1 (lut) or 2 (dequant) with prepared");
+  BL_CHECK(args.b.cols == header->cols, invalid_shape, "matmul: b.cols is %lld, expected %lld (= columns of prepared)",
+           static_cast<long long>(args.b.cols), static_cast<long long>(header->cols));
+  BL_CHECK(Rows(args.c).count == header->rows, invalid_shape,
+           "matmul: c has %lld rows, expected %lld (= rows of prepared)", static_cast<long long>(Rows(args.c).count),
+           static_cast<long long>(header->rows));
+  const PanelFormat f = WeightsView(args.b).panel;
+  BL_CHECK(args.algorithm != BL_ALGORITHM_lut || (table_kinds_of(f) & ~header->tables) == 0, unsupported,
+           "matmul: prepared has tables %d, expected %d for format %s", header->tables, table_kinds_of(f), f.info->name);
+  return check_apart({"matmul", "c"}, args.c, "prepared", args.prepared, header->bytes, error);
+}
+
+bl_status validate_a(const bl_matmul_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_tensor({"matmul", "a"}, args.a, kFloatTypes, 1, BL_MAX_RANK, error));
-  BL_RETURN_IF_ERROR(check_weights({"matmul", "b"}, args.b, error));
-  BL_RETURN_IF_ERROR(check_output({"matmul", "c"}, args.c, kFloatTypes, 1, BL_MAX_RANK, error));
   BL_CHECK(args.b.cols == args.a.shape[args.a.rank - 1], invalid_shape,
            "matmul: b.cols is %lld, expected %lld (= a.shape[%d])", static_cast<long long>(args.b.cols),
            static_cast<long long>(args.a.shape[args.a.rank - 1]), args.a.rank - 1);
@@ -31,14 +49,21 @@ bl_status validate(const bl_matmul_args& args, bl_error* error) {
              "matmul: c.shape[%d] is %lld, expected %lld (= a.shape[%d])", axis,
              static_cast<long long>(args.c.shape[axis]), static_cast<long long>(args.a.shape[axis]), axis);
   }
-  BL_RETURN_IF_ERROR(check_dim({"matmul", "c"}, args.c, args.c.rank - 1, args.b.rows, "b.rows", error));
-  BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "bias"}, args.bias, dtype_bit(BL_DTYPE_f32),
-                                           args.b.rows, "b.rows", error));
+  return check_apart({"matmul", "c"}, args.c, "a", args.a.data, args.a.bytes, error);
+}
+
+// *header is filled if args.prepared is given.
+bl_status validate(const bl_matmul_args& args, PreparedHeader* header, bl_error* error) {
+  BL_RETURN_IF_ERROR(check_weights({"matmul", "b"}, args.b, error));
+  BL_RETURN_IF_ERROR(check_output({"matmul", "c"}, args.c, kFloatTypes, 1, BL_MAX_RANK, error));
   BL_CHECK(args.compute >= BL_COMPUTE_f32 && args.compute <= BL_COMPUTE_bf16, invalid_argument,
            "matmul: compute is %d, expected 0 (f32), 1 (i8) or 2 (bf16)", args.compute);
   BL_CHECK(args.algorithm >= BL_ALGORITHM_auto && args.algorithm <= BL_ALGORITHM_tile, invalid_argument,
            "matmul: algorithm is %d, expected 0 (auto), 1 (lut), 2 (dequant) or 3 (tile)", args.algorithm);
-  BL_RETURN_IF_ERROR(check_apart({"matmul", "c"}, args.c, "a", args.a.data, args.a.bytes, error));
+  BL_RETURN_IF_ERROR(args.prepared != nullptr ? validate_prepared(args, header, error) : validate_a(args, error));
+  BL_RETURN_IF_ERROR(check_dim({"matmul", "c"}, args.c, args.c.rank - 1, args.b.rows, "b.rows", error));
+  BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "bias"}, args.bias, dtype_bit(BL_DTYPE_f32),
+                                           args.b.rows, "b.rows", error));
   BL_RETURN_IF_ERROR(check_apart({"matmul", "c"}, args.c, "b", args.b.data,
                                  bl_layout_bytes(args.b.format, args.b.layout, args.b.rows, args.b.cols),
                                  error));
@@ -53,8 +78,9 @@ struct Plan {
   int64_t slots;               // pieces worked on at a time, each with memory of its own:
   uint64_t values_bytes, kernel_bytes, panel_bytes;
 
-  Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel, const WeightsView& b, int64_t m)
-      : activations(kernel, b.panel, m) {
+  Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel, const WeightsView& b, int64_t m,
+       const PreparedHeader& header)
+      : activations(kernel, b.panel, m, args.prepared == nullptr ? nullptr : &header) {
     const int64_t panels = (b.rows + kPanelRows - 1) / kPanelRows;
     const int32_t threads = args.run.executor == nullptr ? thread_count(args.run) : 16;
     // Canonical weights are brought into panels one by one; panels in memory are read several at a time, but no
@@ -136,21 +162,22 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   using namespace bitloom;
   const bl_matmul_args* args = args_in;
   BL_READ_ARGS(bl_matmul_args, "matmul", call);
-  BL_RETURN_IF_ERROR(validate(call, error));
+  PreparedHeader header;
+  BL_RETURN_IF_ERROR(validate(call, &header, error));
   const WeightsView b(call.b);
-  const Rows rows(call.a);
-  const MatmulKernelRow* kernel = choose_matmul(call, b.panel, rows.count);
+  const int64_t m = Rows(call.c).count;
+  const MatmulKernelRow* kernel = choose_matmul(call, b.panel, m, header.tables);
   BL_CHECK(kernel != nullptr, unsupported, "matmul: algorithm is %d, which cannot do compute %d of format %s",
            call.algorithm, call.compute, b.info->name);
-  if (rows.count == 0 || b.rows == 0) return BL_STATUS_ok;
-  const Plan plan(call, *kernel, b, rows.count);
+  if (m == 0 || b.rows == 0) return BL_STATUS_ok;
+  const Plan plan(call, *kernel, b, m, header);
   const Scratch scratch(call.workspace, call.workspace_bytes, plan.total());
   BL_CHECK(scratch.data() != nullptr, out_of_memory, "matmul: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(plan.total()));
-  const Activations a = pack_activations(*kernel, b.panel, plan.activations, call.run, rows, scratch.data());
+  const Activations a = pack_activations(*kernel, b.panel, plan.activations, call.run, Rows(call.a), call.prepared, scratch.data());
   const Call work{call, *kernel, b, plan, a, Rows(call.c), choose_pack_panel(isa_of(call.run), b.panel)};
   bl_run run = call.run;
-  if (rows.count * b.rows * std::max<int64_t>(b.cols, 1) < kSerialWork) run.threads = 1;
+  if (m * b.rows * std::max<int64_t>(b.cols, 1) < kSerialWork) run.threads = 1;
   std::atomic<int64_t> next{0};
   uint8_t* slots = scratch.data() + plan.activations.total();
   parallel_for(run, plan.slots, [&](int64_t slot) {
@@ -163,19 +190,37 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
 uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args) {
   using namespace bitloom;
   bl_matmul_args call;
-  if (!read_args(args, &call) || validate(call, nullptr) != BL_STATUS_ok) return 0;
+  PreparedHeader header;
+  if (!read_args(args, &call) || validate(call, &header, nullptr) != BL_STATUS_ok) return 0;
   const WeightsView b(call.b);
-  const int64_t m = Rows(call.a).count;
-  const MatmulKernelRow* kernel = choose_matmul(call, b.panel, m);
-  return kernel == nullptr ? 0 : Plan(call, *kernel, b, m).total() + kScratchAlignment;
+  const int64_t m = Rows(call.c).count;
+  const MatmulKernelRow* kernel = choose_matmul(call, b.panel, m, header.tables);
+  return kernel == nullptr ? 0 : Plan(call, *kernel, b, m, header).total() + kScratchAlignment;
 }
 
 const char* bl_matmul_kernel(const bl_matmul_args* args) {
   using namespace bitloom;
   bl_matmul_args call;
-  if (!read_args(args, &call) || validate(call, nullptr) != BL_STATUS_ok) return nullptr;
-  const MatmulKernelRow* kernel = choose_matmul(call, WeightsView(call.b).panel, Rows(call.a).count);
+  PreparedHeader header;
+  if (!read_args(args, &call) || validate(call, &header, nullptr) != BL_STATUS_ok) return nullptr;
+  const MatmulKernelRow* kernel = choose_matmul(call, WeightsView(call.b).panel, Rows(call.c).count, header.tables);
   return kernel == nullptr ? nullptr : kernel->name;
+}
+
+int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, const bl_run* run) {
+  using namespace bitloom;
+  if (b == nullptr || run == nullptr || m < 0 || algorithm < BL_ALGORITHM_auto || algorithm > BL_ALGORITHM_tile ||
+      check_weights({"matmul", "b"}, *b, nullptr) != BL_STATUS_ok ||
+      check_run("matmul", *run, nullptr) != BL_STATUS_ok) {
+    return 0;
+  }
+  bl_matmul_args call{};
+  call.run = *run;
+  call.compute = BL_COMPUTE_i8;
+  call.algorithm = algorithm;
+  const PanelFormat f = WeightsView(*b).panel;
+  const MatmulKernelRow* kernel = choose_matmul(call, f, m, kAllTables);
+  return kernel != nullptr && kernel->algorithm == BL_ALGORITHM_lut ? table_kinds_of(f) : 0;
 }
 
 }  // extern "C"

@@ -74,8 +74,8 @@ void matmul_lut_i8(const PanelFormat& f, const Activations& a, const Tile& tile)
           const uint8_t* tables = a.tables[plane.bits - 1] + at * table_bytes(plane.bits);
           looked_up += look_up(chunk + plane.chunk_offset, plane.bits, lane, tables) << plane.shift;
         }
-        const int32_t extra = ((1 << f.bits) - 1) * a.negatives[at];
-        const int32_t integer = a.starts[at] + ((looked_up - extra) << f.shift);
+        const int32_t integer = static_cast<int32_t>(static_cast<uint32_t>(lut_start(f, a, at)) +
+                                                     static_cast<uint32_t>(looked_up << f.shift));
         const float both = panel_scale(f, panel, lane, i * kChunk) * a.scales[at];
         sum = std::fma(static_cast<float>(integer), both, sum);
         if (f.offset_kind != OffsetKind::none) {

@@ -19,6 +19,8 @@
 
 #include <cstdint>
 
+#include "kernel.h"
+
 namespace bitloom {
 
 constexpr int64_t table_bytes(int32_t bits) { return 256 * bits; }  // of the tables of 32 activations
@@ -29,5 +31,12 @@ constexpr int64_t table_first(int32_t bits, int64_t run, int64_t half, int64_t j
   return 16 * half + (bits == 1 ? 0 : 4 * run) + j;
 }
 constexpr int64_t table_step(int32_t bits) { return 4 * bits; }
+
+// What the sum of a group begins with. Unsigned: a foreign buffer of prepared activations may hold any number.
+inline int32_t lut_start(const PanelFormat& f, const Activations& a, int64_t group) {
+  const uint32_t largest = ((1u << f.bits) - 1) << f.shift;
+  return static_cast<int32_t>(static_cast<uint32_t>(a.starts[group]) -
+                              largest * static_cast<uint32_t>(a.negatives[group]));
+}
 
 }  // namespace bitloom
