@@ -149,8 +149,8 @@ napi_value matmul_tables(napi_env env, napi_callback_info info) {
   bl_weights b{};
   int32_t m = 0, algorithm = 0, tables = 0;
   bl_run run{};
-  if (arguments.weights("b", &b) && arguments.integer("m", &m) && arguments.integer("algorithm", &algorithm) &&
-      arguments.run(&run)) {
+  if (arguments.weights("b", &b) && arguments.integer("m", &m) &&
+      arguments.integer("algorithm", &algorithm) && arguments.run(&run)) {
     tables = bl_matmul_tables(&b, m, algorithm, &run);
   }
   napi_value result = nullptr;

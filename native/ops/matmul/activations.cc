@@ -18,13 +18,19 @@ constexpr int64_t kSerialElements = int64_t{1} << 14;
 
 ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, int64_t m_,
                                  const PreparedHeader* header)
-    : m(m_), stride(padded_k(f.cols)), values_bytes(0), halves_bytes(0), packed_bytes(0), sums_bytes(0),
+    : m(m_),
+      stride(padded_k(f.cols)),
+      values_bytes(0),
+      halves_bytes(0),
+      packed_bytes(0),
+      sums_bytes(0),
       row_bytes(align_up(static_cast<uint64_t>(stride) * sizeof(float))),
       prepared(m, f.cols,
-               header != nullptr                        ? header->tables
+               header != nullptr                      ? header->tables
                : kernel.algorithm == BL_ALGORITHM_lut ? table_kinds_of(f)
                                                       : 0),
-      given(header != nullptr), tasks(std::min<int64_t>(m, 16)) {
+      given(header != nullptr),
+      tasks(std::min<int64_t>(m, 16)) {
   const uint64_t elements = static_cast<uint64_t>(m * stride);
   if (kernel.compute == BL_COMPUTE_f32) values_bytes = align_up(elements * sizeof(float));
   if (kernel.compute == BL_COMPUTE_bf16) halves_bytes = align_up(elements * sizeof(uint16_t));

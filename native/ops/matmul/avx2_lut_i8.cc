@@ -1,7 +1,8 @@
-// matmul by tables at level avx2: vpshufb looks up one table for sixteen rows in each half of a vector. The halves
-// belong to two panels, so that the tables are the same in both and no sum across halves is needed. Entries come
-// as two tables of bytes of which eight lookups can be added as bytes (tables.h): a run of 64 bytes per panel is
-// widened once, not each of its 8 lookups. Words become floats by sticking the exponent of 2^23 on top of them.
+// matmul by tables at level avx2: vpshufb looks up one table for sixteen rows in each half of a vector. The
+// halves belong to two panels, so that the tables are the same in both and no sum across halves is needed.
+// Entries come as two tables of bytes of which eight lookups can be added as bytes (tables.h): a run of 64
+// bytes per panel is widened once, not each of its 8 lookups. Words become floats by sticking the exponent of
+// 2^23 on top of them.
 #include "kernel.h"
 #include "tables.h"
 
@@ -81,7 +82,8 @@ struct Words {
   }
 };
 
-// Where codes come from: from memory, a run at a time, for one row of a; or from an array of nibbles, for several.
+// Where codes come from: from memory, a run at a time, for one row of a; or from an array of nibbles, for
+// several.
 struct Direct {
   const uint8_t *p, *q;
 
@@ -159,8 +161,9 @@ inline void load_sums(const Tile& tile, int64_t m, int pair, Four* sums) {
   const float* values = tile.values + m * tile.stride + 2 * kPanelRows * pair;
   const int64_t second = 2 * pair + 1 < tile.panel_count ? kPanelRows : 0;
   for (int i = 0; i < 4; ++i) {
-    sums->of[i] = tile.accumulate ? _mm256_set_m128(_mm_loadu_ps(values + second + 4 * i), _mm_loadu_ps(values + 4 * i))
-                                  : _mm256_setzero_ps();
+    sums->of[i] = tile.accumulate
+                      ? _mm256_set_m128(_mm_loadu_ps(values + second + 4 * i), _mm_loadu_ps(values + 4 * i))
+                      : _mm256_setzero_ps();
   }
 }
 

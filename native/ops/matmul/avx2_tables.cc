@@ -1,4 +1,5 @@
-// Tables of partial sums at level avx2, two at a time: 22 vector operations for those of 1 bit, 16 for 2 bits.
+// Tables of partial sums at level avx2, two at a time: 22 vector operations for those of 1 bit, 16 for 2
+// bits.
 #include "kernel.h"
 #include "tables.h"
 

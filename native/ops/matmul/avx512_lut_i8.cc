@@ -1,7 +1,8 @@
-// matmul by tables at level avx512: vpermb looks up four tables of sixteen entries (j = 0 to 3) for sixteen rows,
-// vpdpbusd adds the four and weighs them. Per 64 bytes of a 1-bit plane (512 weights): one transposition of the
-// bytes to 4 * row + j, three operations for two vectors of indices, then for each row of a four lookups (low and
-// high parts) and four vpdpbusd; per group a conversion, a product and an fma. See README.md for the count.
+// matmul by tables at level avx512: vpermb looks up four tables of sixteen entries (j = 0 to 3) for sixteen
+// rows, vpdpbusd adds the four and weighs them. Per 64 bytes of a 1-bit plane (512 weights): one
+// transposition of the bytes to 4 * row + j, three operations for two vectors of indices, then for each row
+// of a four lookups (low and high parts) and four vpdpbusd; per group a conversion, a product and an fma. See
+// README.md for the count.
 #include "kernel.h"
 #include "tables.h"
 
@@ -13,9 +14,10 @@
 namespace {
 
 constexpr int kPanels = 8;  // streams of weights: fewer do not reach the memory's bandwidth
-constexpr int kRows = 4;  // as in kernels.inc
-// Bytes from what is read to what is fetched into the L2. Panels are short streams (8 KB at 1 bit and K = 4096),
-// each too short for the processor's own prefetching: measured cold, 512 ahead 220 us, 1024 190, 2048 170, 4096 162.
+constexpr int kRows = 4;    // as in kernels.inc
+// Bytes from what is read to what is fetched into the L2. Panels are short streams (8 KB at 1 bit and K =
+// 4096), each too short for the processor's own prefetching: measured cold, 512 ahead 220 us, 1024 190, 2048
+// 170, 4096 162.
 constexpr int64_t kAhead = 4096;
 
 // What a call needs besides the tables, in registers.
@@ -58,7 +60,8 @@ inline __m512i add_run(__m512i sum, const Indices& at, const uint8_t* tables, __
   return sum;
 }
 
-// Where the tables of 32 activations of a row are: [0] of the first plane, [1] of the second (3 bits = 2 + 1).
+// Where the tables of 32 activations of a row are: [0] of the first plane, [1] of the second (3 bits = 2 +
+// 1).
 struct Tables {
   const uint8_t* plane[2];
 };
@@ -118,8 +121,8 @@ inline void set_group(const PanelFormat& f, const Activations& a, int64_t at, Gr
 
 // A chunk of a panel times kM rows of a.
 template <int kBits, bool kOffsets, int kM>
-inline void add_chunk(const uint8_t* chunk, const Constants& k, const Group* groups, __m512 scale, __m512 offset,
-                      __m512* sums) {
+inline void add_chunk(const uint8_t* chunk, const Constants& k, const Group* groups, __m512 scale,
+                      __m512 offset, __m512* sums) {
   Indices at[kBits];
   chunk_indices<kBits>(chunk, k, at);
 #pragma GCC unroll 4
@@ -130,8 +133,8 @@ inline void add_chunk(const uint8_t* chunk, const Constants& k, const Group* gro
   }
 }
 
-// kFixed: kPanels panels, one after the other in the code, so that the sums of one row stay in registers; else any
-// number of panels, and sums in the L1.
+// kFixed: kPanels panels, one after the other in the code, so that the sums of one row stay in registers;
+// else any number of panels, and sums in the L1.
 template <int kBits, bool kOffsets, int kM, bool kFixed>
 void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
   const int panels = kFixed ? kPanels : static_cast<int>(tile.panel_count);

@@ -42,7 +42,8 @@ const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, con
 
 }  // namespace
 
-const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m, int32_t tables) {
+const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m,
+                                     int32_t tables) {
   const int32_t isa = isa_of(args.run);
   int32_t algorithm = args.algorithm;
   if (algorithm == BL_ALGORITHM_auto) algorithm = BL_ALGORITHM_dequant;

@@ -22,18 +22,20 @@ bl_status validate_prepared(const bl_matmul_args& args, PreparedHeader* header, 
   BL_CHECK(args.a.data == nullptr && args.a.rank == 0, invalid_argument,
            "matmul: a and prepared are both given, expected one of them");
   BL_RETURN_IF_ERROR(read_prepared(args.prepared, args.prepared_bytes, header, error));
-  BL_CHECK(args.compute == BL_COMPUTE_i8, invalid_argument, "matmul: compute is %d, expected 1 (i8) with prepared",
-           args.compute);
+  BL_CHECK(args.compute == BL_COMPUTE_i8, invalid_argument,
+           "matmul: compute is %d, expected 1 (i8) with prepared", args.compute);
   BL_CHECK(args.algorithm != BL_ALGORITHM_tile, unsupported,
            "matmul: algorithm is 3 (tile), expected 0 (auto), 1 (lut) or 2 (dequant) with prepared");
-  BL_CHECK(args.b.cols == header->cols, invalid_shape, "matmul: b.cols is %lld, expected %lld (= columns of prepared)",
+  BL_CHECK(args.b.cols == header->cols, invalid_shape,
+           "matmul: b.cols is %lld, expected %lld (= columns of prepared)",
            static_cast<long long>(args.b.cols), static_cast<long long>(header->cols));
   BL_CHECK(Rows(args.c).count == header->rows, invalid_shape,
-           "matmul: c has %lld rows, expected %lld (= rows of prepared)", static_cast<long long>(Rows(args.c).count),
-           static_cast<long long>(header->rows));
+           "matmul: c has %lld rows, expected %lld (= rows of prepared)",
+           static_cast<long long>(Rows(args.c).count), static_cast<long long>(header->rows));
   const PanelFormat f = WeightsView(args.b).panel;
   BL_CHECK(args.algorithm != BL_ALGORITHM_lut || (table_kinds_of(f) & ~header->tables) == 0, unsupported,
-           "matmul: prepared has tables %d, expected %d for format %s", header->tables, table_kinds_of(f), f.info->name);
+           "matmul: prepared has tables %d, expected %d for format %s", header->tables, table_kinds_of(f),
+           f.info->name);
   return check_apart({"matmul", "c"}, args.c, "prepared", args.prepared, header->bytes, error);
 }
 
@@ -60,7 +62,8 @@ bl_status validate(const bl_matmul_args& args, PreparedHeader* header, bl_error*
            "matmul: compute is %d, expected 0 (f32), 1 (i8) or 2 (bf16)", args.compute);
   BL_CHECK(args.algorithm >= BL_ALGORITHM_auto && args.algorithm <= BL_ALGORITHM_tile, invalid_argument,
            "matmul: algorithm is %d, expected 0 (auto), 1 (lut), 2 (dequant) or 3 (tile)", args.algorithm);
-  BL_RETURN_IF_ERROR(args.prepared != nullptr ? validate_prepared(args, header, error) : validate_a(args, error));
+  BL_RETURN_IF_ERROR(args.prepared != nullptr ? validate_prepared(args, header, error)
+                                              : validate_a(args, error));
   BL_RETURN_IF_ERROR(check_dim({"matmul", "c"}, args.c, args.c.rank - 1, args.b.rows, "b.rows", error));
   BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "bias"}, args.bias, dtype_bit(BL_DTYPE_f32),
                                            args.b.rows, "b.rows", error));
@@ -83,8 +86,8 @@ struct Plan {
       : activations(kernel, b.panel, m, args.prepared == nullptr ? nullptr : &header) {
     const int64_t panels = (b.rows + kPanelRows - 1) / kPanelRows;
     const int32_t threads = args.run.executor == nullptr ? thread_count(args.run) : 16;
-    // Canonical weights are brought into panels one by one; panels in memory are read several at a time, but no
-    // more than lets every thread have some.
+    // Canonical weights are brought into panels one by one; panels in memory are read several at a time, but
+    // no more than lets every thread have some.
     unit_panels = b.panels() == 0 ? 1 : std::min<int64_t>(kernel.panels, panels / (2 * threads));
     unit_panels = std::max<int64_t>(unit_panels, 1);
     units = (panels + unit_panels - 1) / unit_panels;
@@ -143,7 +146,7 @@ void run_unit(const Call& call, int64_t unit, uint8_t* memory) {
     }
     for (int64_t m = 0; m < call.plan.activations.m; m += call.kernel.rows) {
       const int64_t m_end = std::min(m + call.kernel.rows, call.plan.activations.m);
-      const Tile tile{source, b.panel.panel_bytes, panels, m,     m_end,
+      const Tile tile{source, b.panel.panel_bytes, panels, m,      m_end,
                       values, panels * kPanelRows, false,  scratch};
       call.kernel.run(b.panel, call.a, tile);
       store(tile, begin, count, static_cast<const float*>(call.args.bias.data), call.c);
@@ -174,7 +177,8 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   const Scratch scratch(call.workspace, call.workspace_bytes, plan.total());
   BL_CHECK(scratch.data() != nullptr, out_of_memory, "matmul: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(plan.total()));
-  const Activations a = pack_activations(*kernel, b.panel, plan.activations, call.run, Rows(call.a), call.prepared, scratch.data());
+  const Activations a = pack_activations(*kernel, b.panel, plan.activations, call.run, Rows(call.a),
+                                         call.prepared, scratch.data());
   const Call work{call, *kernel, b, plan, a, Rows(call.c), choose_pack_panel(isa_of(call.run), b.panel)};
   bl_run run = call.run;
   if (m * b.rows * std::max<int64_t>(b.cols, 1) < kSerialWork) run.threads = 1;
@@ -203,14 +207,15 @@ const char* bl_matmul_kernel(const bl_matmul_args* args) {
   bl_matmul_args call;
   PreparedHeader header;
   if (!read_args(args, &call) || validate(call, &header, nullptr) != BL_STATUS_ok) return nullptr;
-  const MatmulKernelRow* kernel = choose_matmul(call, WeightsView(call.b).panel, Rows(call.c).count, header.tables);
+  const MatmulKernelRow* kernel =
+      choose_matmul(call, WeightsView(call.b).panel, Rows(call.c).count, header.tables);
   return kernel == nullptr ? nullptr : kernel->name;
 }
 
 int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, const bl_run* run) {
   using namespace bitloom;
-  if (b == nullptr || run == nullptr || m < 0 || algorithm < BL_ALGORITHM_auto || algorithm > BL_ALGORITHM_tile ||
-      check_weights({"matmul", "b"}, *b, nullptr) != BL_STATUS_ok ||
+  if (b == nullptr || run == nullptr || m < 0 || algorithm < BL_ALGORITHM_auto ||
+      algorithm > BL_ALGORITHM_tile || check_weights({"matmul", "b"}, *b, nullptr) != BL_STATUS_ok ||
       check_run("matmul", *run, nullptr) != BL_STATUS_ok) {
     return 0;
   }

@@ -1,5 +1,5 @@
-// prepare_activations: activations in int8 (and their tables) once for several matmuls; with what precedes them, a
-// row at a time, so that neither the normalized nor the gated rows go through memory.
+// prepare_activations: activations in int8 (and their tables) once for several matmuls; with what precedes
+// them, a row at a time, so that neither the normalized nor the gated rows go through memory.
 #include <algorithm>
 #include <cmath>
 
@@ -15,14 +15,16 @@ namespace bitloom {
 namespace {
 
 constexpr int64_t kSerialElements = int64_t{1} << 14;  // as activations.cc
-constexpr int64_t kMaxTasks = 16;                       // bounds the scratch
+constexpr int64_t kMaxTasks = 16;                      // bounds the scratch
 
-bool has_gate(const bl_prepare_activations_args& args) { return args.gate.data != nullptr || args.gate.rank != 0; }
+bool has_gate(const bl_prepare_activations_args& args) {
+  return args.gate.data != nullptr || args.gate.rank != 0;
+}
 
 bl_status check_outside(const bl_prepare_activations_args& args, uint64_t bytes, const char* name,
                         const bl_tensor& input, bl_error* error) {
-  BL_CHECK(!overlaps(args.output, bytes, input.data, input.data == nullptr ? 0 : input.bytes), invalid_argument,
-           "prepare_activations: output overlaps %s", name);
+  BL_CHECK(!overlaps(args.output, bytes, input.data, input.data == nullptr ? 0 : input.bytes),
+           invalid_argument, "prepare_activations: output overlaps %s", name);
   return BL_STATUS_ok;
 }
 
@@ -34,14 +36,17 @@ bl_status validate(const bl_prepare_activations_args& args, bl_error* error) {
     BL_RETURN_IF_ERROR(check_same_shape({op, "gate"}, args.gate, "x", args.x, error));
   }
   const int64_t cols = args.x.shape[args.x.rank - 1];
-  BL_CHECK(args.norm == 0 || args.norm == 1, invalid_argument, "%s: norm is %d, expected 0 or 1", op, args.norm);
+  BL_CHECK(args.norm == 0 || args.norm == 1, invalid_argument, "%s: norm is %d, expected 0 or 1", op,
+           args.norm);
   BL_CHECK(args.norm == 1 || args.norm_weight.data == nullptr, invalid_argument,
            "%s: norm_weight is given, expected none where norm is 0", op);
   BL_RETURN_IF_ERROR(
       check_optional_vector({op, "norm_weight"}, args.norm_weight, kFloatTypes, cols, "columns of x", error));
   BL_CHECK(args.norm == 0 || (std::isfinite(args.epsilon) && args.epsilon >= 0), invalid_argument,
-           "%s: epsilon is %g, expected a finite number of at least 0", op, static_cast<double>(args.epsilon));
-  BL_CHECK((args.tables & ~kAllTables) == 0, invalid_argument, "%s: tables is %d, expected 0 to 3", op, args.tables);
+           "%s: epsilon is %g, expected a finite number of at least 0", op,
+           static_cast<double>(args.epsilon));
+  BL_CHECK((args.tables & ~kAllTables) == 0, invalid_argument, "%s: tables is %d, expected 0 to 3", op,
+           args.tables);
   const uint64_t bytes = PreparedLayout(Rows(args.x).count, cols, args.tables).bytes;
   BL_CHECK(bytes != 0, invalid_shape, "%s: x is too large", op);
   BL_CHECK(args.output != nullptr, invalid_argument, "%s: output is null", op);
@@ -79,7 +84,8 @@ bl_status bl_prepare_activations(const bl_prepare_activations_args* args, bl_err
   const uint64_t row_bytes = align_up(static_cast<uint64_t>(layout.stride) * sizeof(float));
   const int64_t tasks = x.count * x.length < kSerialElements ? 1 : std::min(x.count, kMaxTasks);
   const Scratch scratch(row_bytes * (2 * static_cast<uint64_t>(tasks) + 1));
-  BL_CHECK(scratch.data() != nullptr, out_of_memory, "prepare_activations: cannot allocate %llu bytes of workspace",
+  BL_CHECK(scratch.data() != nullptr, out_of_memory,
+           "prepare_activations: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(row_bytes * (2 * static_cast<uint64_t>(tasks) + 1)));
   const float* weight = nullptr;
   if (call.norm_weight.data != nullptr && x.length > 0) {

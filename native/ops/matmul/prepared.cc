@@ -14,8 +14,16 @@ constexpr uint64_t kMaxBytes = uint64_t{1} << 62;
 }  // namespace
 
 PreparedLayout::PreparedLayout(int64_t rows_, int64_t cols_, int32_t table_kinds_)
-    : rows(rows_), cols(cols_), stride(0), table_kinds(table_kinds_), codes(0), scales(0), sums(0), negatives(0),
-      tables{}, bytes(0) {
+    : rows(rows_),
+      cols(cols_),
+      stride(0),
+      table_kinds(table_kinds_),
+      codes(0),
+      scales(0),
+      sums(0),
+      negatives(0),
+      tables{},
+      bytes(0) {
   uint64_t elements = 0;
   const uint64_t most = kMaxBytes / 64;  // no part set has more than 1 + 12 / 32 + 24 bytes an element
   if (rows < 0 || cols < 0 || static_cast<uint64_t>(cols) > most) return;
@@ -65,21 +73,25 @@ void prepare_row(const PrepareKernels& kernels, const PreparedLayout& layout, in
   kernels.sum_codes(codes, layout.stride, sums, negatives);
   for (int32_t bits = 1; bits <= 2; ++bits) {
     if (layout.tables[bits - 1] == 0) continue;
-    kernels.build_tables(codes, layout.stride, bits, memory + layout.tables[bits - 1] + first * table_bytes(bits));
+    kernels.build_tables(codes, layout.stride, bits,
+                         memory + layout.tables[bits - 1] + first * table_bytes(bits));
   }
 }
 
 bl_status read_prepared(const void* data, uint64_t bytes, PreparedHeader* header, bl_error* error) {
   BL_CHECK(reinterpret_cast<uintptr_t>(data) % alignof(PreparedHeader) == 0, invalid_argument,
            "matmul: prepared is at an address that is no multiple of %zu", alignof(PreparedHeader));
-  BL_CHECK(bytes >= sizeof(PreparedHeader), buffer_too_small, "matmul: prepared has %llu bytes, expected at least %zu",
-           static_cast<unsigned long long>(bytes), sizeof(PreparedHeader));
+  BL_CHECK(bytes >= sizeof(PreparedHeader), buffer_too_small,
+           "matmul: prepared has %llu bytes, expected at least %zu", static_cast<unsigned long long>(bytes),
+           sizeof(PreparedHeader));
   std::memcpy(header, data, sizeof(PreparedHeader));
   BL_CHECK(header->magic == kPreparedMagic, invalid_argument,
            "matmul: prepared does not begin as bl_prepare_activations of this version writes it");
   const PreparedLayout layout(header->rows, header->cols, header->tables);
-  BL_CHECK((header->tables & ~kAllTables) == 0 && layout.bytes != 0 && header->bytes == layout.bytes, invalid_argument,
-           "matmul: prepared has a header of %lld rows, %lld columns, tables %d and %llu bytes, which do not fit each "
+  BL_CHECK((header->tables & ~kAllTables) == 0 && layout.bytes != 0 && header->bytes == layout.bytes,
+           invalid_argument,
+           "matmul: prepared has a header of %lld rows, %lld columns, tables %d and %llu bytes, which do not "
+           "fit each "
            "other",
            static_cast<long long>(header->rows), static_cast<long long>(header->cols), header->tables,
            static_cast<unsigned long long>(header->bytes));
@@ -88,9 +100,10 @@ bl_status read_prepared(const void* data, uint64_t bytes, PreparedHeader* header
   return BL_STATUS_ok;
 }
 
-void set_sums(const PreparedLayout& layout, const uint8_t* memory, const PanelFormat& f, int64_t row, int32_t* starts,
-              float* moments) {
-  const int64_t g = std::min(kGroup, f.group), count = layout.stride / g, first = row * layout.stride / kGroup;
+void set_sums(const PreparedLayout& layout, const uint8_t* memory, const PanelFormat& f, int64_t row,
+              int32_t* starts, float* moments) {
+  const int64_t g = std::min(kGroup, f.group), count = layout.stride / g,
+                first = row * layout.stride / kGroup;
   const int8_t* codes = reinterpret_cast<const int8_t*>(memory + layout.codes) + row * layout.stride;
   const float* scales = reinterpret_cast<const float*>(memory + layout.scales) + first;
   const int32_t* sums = reinterpret_cast<const int32_t*>(memory + layout.sums) + first;

@@ -1,11 +1,12 @@
-// Prepared activations: the form of compute i8, made once for several matmuls (bl_prepare_activations). The same
-// bytes at every ISA level and for every format of the weights:
+// Prepared activations: the form of compute i8, made once for several matmuls (bl_prepare_activations). The
+// same bytes at every ISA level and for every format of the weights:
 //
 //   | header, 64 bytes | codes i8 [M][stride] | scales f32 [M][stride / 32] | sums i32, as scales |
 //   | negatives i32, as scales | tables of 1 bit [M][stride / 32][256] | tables of 2 bits [..][512] |
 //
-// stride = padded_k(K); tables only where they were asked for; each part begins at a multiple of 64 bytes. Only the header is trusted with memory: whatever the rest holds, kernels read the same
-// addresses. It is read once, so that a buffer that another thread writes cannot pass a check and change then.
+// stride = padded_k(K); tables only where they were asked for; each part begins at a multiple of 64 bytes.
+// Only the header is trusted with memory: whatever the rest holds, kernels read the same addresses. It is
+// read once, so that a buffer that another thread writes cannot pass a check and change then.
 #pragma once
 
 #include "../../base/error.h"
@@ -21,11 +22,10 @@ struct PreparedHeader {
   int64_t rows = 0, cols = 0;   // M, K
   int32_t tables = kAllTables;  // bit b - 1: tables for planes of b bits
   int32_t zero = 0;
-  uint64_t bytes = 0;           // of the whole
+  uint64_t bytes = 0;  // of the whole
   uint64_t reserved[3] = {};
 };
 static_assert(sizeof(PreparedHeader) == 64);
-
 
 // Where the parts stand, from the first byte of the header. bytes is 0 if the whole would exceed 2^62.
 struct PreparedLayout {
@@ -55,8 +55,8 @@ void prepare_row(const PrepareKernels& kernels, const PreparedLayout& layout, in
 bl_status read_prepared(const void* data, uint64_t bytes, PreparedHeader* header, bl_error* error);
 
 // starts and moments of a row, per g = min(32, the weights' group).
-void set_sums(const PreparedLayout& layout, const uint8_t* memory, const PanelFormat& f, int64_t row, int32_t* starts,
-              float* moments);
+void set_sums(const PreparedLayout& layout, const uint8_t* memory, const PanelFormat& f, int64_t row,
+              int32_t* starts, float* moments);
 
 // As kernels read it; starts and moments [M][stride / g].
 Activations activations_of(const PreparedLayout& layout, const uint8_t* memory, const int32_t* starts,

@@ -1,5 +1,5 @@
-// The specification of algorithm lut: what its tables hold and how they are looked up. Results have the bits of
-// matmul_dequant_i8.
+// The specification of algorithm lut: what its tables hold and how they are looked up. Results have the bits
+// of matmul_dequant_i8.
 #include <cmath>
 
 #include "kernel.h"
