@@ -13,7 +13,8 @@ export async function packInPlace(
 ): Promise<QuantizedTensor> {
   const { format, rows, cols, shape, layout, codebook } = weights;
   if (rows < 16 || layout !== 'canonical') return weights;
-  if (weightsBytes(format, rows, cols) !== weightsBytes(format, rows, cols, 'lanes16')) return weights;
+  if (weightsBytes(format, rows, cols) !== weightsBytes(format, rows, cols, 'lanes16'))
+    return weights;
   const out = new QuantizedTensor(
     format,
     weights.bytes,

@@ -329,7 +329,7 @@ float panel_weight(const PanelFormat& f, const uint8_t* panel, int64_t lane, int
   if (f.offset_kind == OffsetKind::zero_point) {  // one rounding fewer than by the offset
     const uint8_t* block = panel + k / f.elements * f.block_bytes;
     const int64_t at = f.offset_offset + header_of(f, k % f.elements, lane);
-    return scale * (value - (scale_value(f.scale_type, block + at) + f.zero_shift));
+    return scale * ((value - f.zero_shift) - scale_value(f.scale_type, block + at));
   }
   return scale * value + panel_offset(f, panel, lane, k);
 }

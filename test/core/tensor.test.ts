@@ -149,7 +149,7 @@ describe('QuantizedTensor', () => {
     ],
     [
       'BL_INVALID_LAYOUT',
-      () => new QuantizedTensor('q8_0', new Uint8Array(34), [1, 32], { layout: 'x' as 'panel8' }),
+      () => new QuantizedTensor('q8_0', new Uint8Array(34), [1, 32], { layout: 'x' as 'lanes16' }),
     ],
   ])('refuses with %s', (code, make) => {
     expect(make).toThrow(error(code));

@@ -248,30 +248,58 @@ export function decodeReferenceRow(
   return values;
 }
 
-/** Canonical bytes [rows][blocks] as panels of 8 rows: block j of each row of a panel, then j + 1. */
-export function panelReference(
+/**
+ * Canonical bytes of a grouped format as layout lanes16 pictures them (native/formats/panel.h): sixteen rows side by
+ * side, codes cut into planes of 8, 4, 2 and 1 bits; rows past the last sixteen as they are.
+ */
+export function lanesReference(
   name: string,
   canonical: Uint8Array,
   rows: number,
   cols: number,
 ): Uint8Array {
+  if (rows === 0 || cols === 0) return new Uint8Array(0);
+  const { bits, groupSize, kind, hasZeroPoint } = parseGroupedFormat(name);
   const rowBytes = referenceRowBytes(name, cols);
-  const groupSize = BLOCK_FORMATS[name] ? 0 : parseGroupedFormat(name).groupSize;
-  const blockBytes = BLOCK_FORMATS[name]?.bytes ?? referenceRowBytes(name, groupSize || cols);
-  const parts: Uint8Array[] = [];
-  for (let panel = 0; panel < rows; panel += 8) {
-    for (let at = 0; at < rowBytes; at += blockBytes) {
-      for (let row = panel; row < Math.min(rows, panel + 8); row++) {
-        const start = row * rowBytes + at;
-        parts.push(canonical.subarray(start, start + blockBytes));
+  const group = groupSize || cols;
+  const blockBytes = referenceRowBytes(name, group);
+  const head = hasZeroPoint ? 4 : 2;
+  const chunks = Math.ceil(group / 32);
+  const panelBlock = 16 * head + chunks * 64 * bits;
+  const blocks = Math.ceil(cols / group);
+  const flip = kind.startsWith('i') ? 1 << (bits - 1) : 0;
+  const full = Math.floor(rows / 16);
+  const out = new Uint8Array(full * blocks * panelBlock + (rows % 16) * rowBytes);
+  out.set(canonical.subarray(full * 16 * rowBytes), full * blocks * panelBlock);
+  for (let row = 0; row < full * 16; row++) {
+    const lane = row % 16;
+    for (let block = 0; block < blocks; block++) {
+      const from = row * rowBytes + block * blockBytes;
+      const to = (Math.floor(row / 16) * blocks + block) * panelBlock;
+      for (let i = 0; i < head; i++) {
+        out[to + 32 * (i >> 1) + 2 * lane + (i & 1)] = canonical[from + i] as number;
+      }
+      // Only a whole-row block ends before its last chunk: what is past it stays zero.
+      for (let k = 0; k < group; k++) {
+        let code = 0;
+        for (let bit = 0; bit < bits; bit++) {
+          const at = k * bits + bit;
+          code |= (((canonical[from + head + (at >> 3)] as number) >> (at & 7)) & 1) << bit;
+        }
+        code ^= flip;
+        let start = to + 16 * head + Math.floor(k / 32) * 64 * bits;
+        const vector = Math.floor((k % 32) / 4);
+        const j = k % 4;
+        for (const plane of [8, 4, 2, 1].filter((width) => bits & width)) {
+          const order = plane >= 4 ? 4 * lane + j : 16 * j + lane;
+          const byte = start + 64 * (vector % plane) + order;
+          const shift = plane * Math.floor(vector / plane);
+          out[byte] = (out[byte] as number) | ((code & ((1 << plane) - 1)) << shift);
+          code >>= plane;
+          start += 64 * plane;
+        }
       }
     }
   }
-  const packed = new Uint8Array(canonical.length);
-  let offset = 0;
-  for (const part of parts) {
-    packed.set(part, offset);
-    offset += part.length;
-  }
-  return packed;
+  return out;
 }
