@@ -1,0 +1,270 @@
+// What the importers share: group sizes, scales, act-order, and the blocks of bitloom's grouped formats.
+import { readers, valuesToBits } from '../elements.js';
+import { argumentError } from '../errors.js';
+import type { Format } from '../generated.js';
+import { QuantizedTensor } from '../quantized_tensor.js';
+import { type CheckedTensor, shown } from './checkpoint_tensor.js';
+
+/** A weight matrix from a checkpoint. */
+export interface ImportedWeight {
+  /** [N, K], a row per output. */
+  readonly weight: QuantizedTensor;
+  /**
+   * Only for weights quantized in the order of activations: column j of `weight` multiplies activation
+   * `columnOrder[j]`. A permutation of 0 to K - 1.
+   */
+  readonly columnOrder?: Int32Array;
+}
+
+/** Codes and groups of an import. */
+export interface GroupOptions {
+  /** Bits of a code. */
+  readonly bits: number;
+  /** Columns that share a scale: 32, 64, 128, 256, or -1 for the whole row. */
+  readonly groupSize: number;
+}
+
+/** How the columns of a matrix are cut in groups. */
+export interface Groups {
+  /** Columns of a group, at most K. */
+  readonly size: number;
+  /** Groups of a row; the last may be shorter than the others. */
+  readonly count: number;
+  /** The format's suffix: `g128`, `row`. */
+  readonly suffix: string;
+}
+
+/** Scales as the formats hold them. */
+export interface Scales {
+  readonly dtype: 'f16' | 'bf16';
+  /** Raw bits, in the order of the tensor. */
+  readonly bits: Uint16Array;
+}
+
+/** A matrix that {@link assemble} makes blocks of. */
+export interface GroupedMatrix {
+  readonly rows: number;
+  readonly cols: number;
+  readonly bits: number;
+  readonly groups: Groups;
+  readonly scales: Scales;
+  /** Zero points in the order of the scales, 0 to 2^bits; without them 2^(bits-1). */
+  readonly zeros: Uint16Array | undefined;
+  /** Scale and zero point of group g of row r are at r * rowStride + g * groupStride. */
+  readonly rowStride: number;
+  readonly groupStride: number;
+  readonly columnOrder: Int32Array | undefined;
+  /** Writes the codes of `count` rows, in the order of the checkpoint, to codes[count, cols]. */
+  unpack(firstRow: number, count: number, codes: Uint8Array): void;
+}
+
+/**
+ * Rows that {@link assemble} has unpacked together. A multiple of 8, the rows in an AWQ word; 32 int32 are two cache
+ * lines, so that a walk down the columns of a GPTQ matrix uses what it fetches.
+ */
+export const TILE_ROWS = 32;
+
+const GROUP_SIZES = [32, 64, 128, 256];
+
+/** Throws `BL_UNSUPPORTED` unless `bits` is one of `expected`. */
+export function checkBits(operator: string, bits: unknown, expected: readonly number[]): number {
+  if (expected.includes(bits as number)) return bits as number;
+  throw argumentError(
+    'BL_UNSUPPORTED',
+    `${operator}: bits is ${shown(bits)}, expected ${expected.join(', ')}`,
+  );
+}
+
+/** Cuts rows of `cols`; throws `BL_UNSUPPORTED` for sizes that no format has. */
+export function cutGroups(operator: string, groupSize: unknown, cols: number): Groups {
+  const size = groupSize as number;
+  if (GROUP_SIZES.includes(size)) {
+    return { size: Math.min(size, cols), count: Math.ceil(cols / size), suffix: `g${size}` };
+  }
+  if (size === -1 || size === cols) return { size: cols, count: 1, suffix: 'row' };
+  throw argumentError(
+    'BL_UNSUPPORTED',
+    `${operator}: groupSize is ${shown(groupSize)}, expected 32, 64, 128, 256, or -1 (the row of ${cols})`,
+  );
+}
+
+/**
+ * The bits of scales in f16 or bf16. f32 scales become f16 if all of them are f16 numbers, or else bf16 if all are
+ * bf16 numbers; throws `BL_UNSUPPORTED` otherwise, and `BL_NON_FINITE` for infinities and NaN.
+ */
+export function readScales(tensor: CheckedTensor): Scales {
+  const { what, type } = tensor.expectType('f16', 'bf16', 'f32');
+  if (type === 'f32') return narrowScales(tensor.float32(), what);
+  const dtype = type as 'f16' | 'bf16';
+  const bits = tensor.uint16();
+  const exponent = dtype === 'f16' ? 0x7c00 : 0x7f80;
+  const bad = bits.findIndex((code) => (code & exponent) === exponent);
+  if (bad >= 0) throw nonFinite(what, bad);
+  return { dtype, bits };
+}
+
+function narrowScales(values: Float32Array, what: string): Scales {
+  const bad = values.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) throw nonFinite(what, bad);
+  let inexact = -1;
+  for (const dtype of ['f16', 'bf16'] as const) {
+    const bits = valuesToBits(dtype, Array.from(values)) as Uint16Array;
+    const view = new DataView(bits.buffer);
+    const read = readers[dtype];
+    inexact = values.findIndex((value, i) => read(view, 2 * i) !== value);
+    if (inexact < 0) return { dtype, bits };
+  }
+  throw argumentError(
+    'BL_UNSUPPORTED',
+    `${what}[${inexact}] is ${values[inexact]} in f32, expected scales that are all exact in f16, or all in bf16`,
+  );
+}
+
+function nonFinite(what: string, index: number): Error {
+  return argumentError('BL_NON_FINITE', `${what}[${index}] is not finite, expected a finite scale`);
+}
+
+/**
+ * The order that brings the columns of each group together, those of a group in their old order; `undefined` if
+ * they are so already.
+ *
+ * @param tensor i32 [K], the group of each column
+ * @throws `BL_OUT_OF_RANGE`, `BL_UNSUPPORTED` if groups differ in length (but for the last)
+ */
+export function orderColumns(
+  tensor: CheckedTensor,
+  indices: Int32Array,
+  groups: Groups,
+): Int32Array | undefined {
+  const { size, count } = groups;
+  const cols = indices.length;
+  const order = new Int32Array(cols);
+  const members = new Int32Array(count);
+  let sorted = true;
+  for (let column = 0; column < cols; column++) {
+    const group = indices[column] as number;
+    if (group < 0 || group >= count) {
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `${tensor.what}[${column}] is ${group}, expected 0 to ${count - 1} (groups of ${size})`,
+      );
+    }
+    const at = group * size + (members[group] as number)++;
+    if (at !== column) sorted = false;
+    // Beyond a full group this writes where it should not; the count below tells.
+    order[at] = column;
+  }
+  for (let group = 0; group < count; group++) {
+    const expected = Math.min(size, cols - group * size);
+    if (members[group] !== expected) {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `${tensor.what} gives group ${group} ${members[group]} columns, expected ${expected} (of ${cols})`,
+      );
+    }
+  }
+  return sorted ? undefined : order;
+}
+
+/** Reads `count` codes from a stream of bits, least significant first; `from` is a whole word. */
+export function unpackStream(
+  words: Int32Array,
+  from: number,
+  bits: number,
+  count: number,
+  codes: Uint8Array | Uint16Array,
+  to: number,
+): void {
+  const mask = 2 ** bits - 1;
+  let word = from;
+  let shift = 0;
+  for (let i = 0; i < count; i++) {
+    let code = (words[word] as number) >>> shift;
+    shift += bits;
+    if (shift >= 32) {
+      word++;
+      shift -= 32;
+      if (shift > 0) code |= (words[word] as number) << (bits - shift);
+    }
+    codes[to + i] = code & mask;
+  }
+}
+
+/** Makes the weight: `u<bits>z`, or `u<bits>` where every zero point is 2^(bits-1). */
+export function assemble(matrix: GroupedMatrix): ImportedWeight {
+  const { rows, cols, bits, groups, scales, columnOrder } = matrix;
+  const middle = 2 ** (bits - 1);
+  const zeros = matrix.zeros?.some((zero) => zero !== middle) ? matrix.zeros : undefined;
+  const dtype = scales.dtype === 'bf16' ? '_bf16' : '';
+  const format = `u${bits}${zeros ? 'z' : ''}_${groups.suffix}${dtype}` as Format;
+  const weight = QuantizedTensor.empty(format, [rows, cols]);
+  const blocks = new BlockWriter(weight.bytes, { ...matrix, zeros });
+  const tile = new Uint8Array(Math.min(TILE_ROWS, rows) * cols);
+  const sorted = new Uint8Array(columnOrder === undefined ? 0 : cols);
+  for (let first = 0; first < rows; first += TILE_ROWS) {
+    const count = Math.min(TILE_ROWS, rows - first);
+    matrix.unpack(first, count, tile);
+    for (let row = 0; row < count; row++) {
+      const start = row * cols;
+      if (columnOrder === undefined) {
+        blocks.writeRow(first + row, tile, start);
+      } else {
+        for (let j = 0; j < cols; j++) {
+          sorted[j] = tile[start + (columnOrder[j] as number)] as number;
+        }
+        blocks.writeRow(first + row, sorted, 0);
+      }
+    }
+  }
+  return columnOrder === undefined ? { weight } : { weight, columnOrder };
+}
+
+/** Writes rows one after another as blocks: scale, zero point if any, codes. */
+class BlockWriter {
+  #at = 0;
+  readonly #zeroBits: Uint16Array;
+  readonly #codeBytes: number;
+
+  constructor(
+    readonly bytes: Uint8Array,
+    readonly matrix: GroupedMatrix,
+  ) {
+    const { bits, cols, groups, scales } = matrix;
+    const numbers = Array.from({ length: 2 ** bits + 1 }, (_, zero) => zero);
+    this.#zeroBits = valuesToBits(scales.dtype, numbers) as Uint16Array;
+    // A group longer than the row still is a whole block.
+    const length = groups.suffix === 'row' ? cols : Number(groups.suffix.slice(1));
+    this.#codeBytes = Math.ceil((length * bits) / 8);
+  }
+
+  /** The row whose codes begin at codes[from]. Bytes it skips stay zero. */
+  writeRow(row: number, codes: Uint8Array, from: number): void {
+    const { bytes } = this;
+    const { cols, bits, groups, scales, zeros, rowStride, groupStride } = this.matrix;
+    for (let group = 0; group < groups.count; group++) {
+      const index = row * rowStride + group * groupStride;
+      this.#u16(scales.bits[index] as number);
+      if (zeros !== undefined) this.#u16(this.#zeroBits[zeros[index] as number] as number);
+      const end = from + Math.min((group + 1) * groups.size, cols);
+      let at = this.#at;
+      let pending = 0;
+      let pendingBits = 0;
+      for (let i = from + group * groups.size; i < end; i++) {
+        pending |= (codes[i] as number) << pendingBits;
+        pendingBits += bits;
+        if (pendingBits >= 8) {
+          bytes[at++] = pending;
+          pending >>>= 8;
+          pendingBits -= 8;
+        }
+      }
+      if (pendingBits > 0) bytes[at] = pending;
+      this.#at += this.#codeBytes;
+    }
+  }
+
+  #u16(value: number): void {
+    this.bytes[this.#at++] = value;
+    this.bytes[this.#at++] = value >>> 8;
+  }
+}
