@@ -56,7 +56,7 @@ export function importAwq(tensors: AwqTensors, options: GroupOptions): ImportedW
 
   const packed = qweight.int32();
   const packedZeros = qzeros.int32();
-  const zeros = new Uint16Array(packedZeros.length * WORD_CODES);
+  const zeros = new Uint8Array(packedZeros.length * WORD_CODES);
   for (let word = 0; word < packedZeros.length; word++) {
     unpackWord(packedZeros[word] as number, zeros, word * WORD_CODES, 1);
   }
@@ -67,30 +67,36 @@ export function importAwq(tensors: AwqTensors, options: GroupOptions): ImportedW
     groups,
     scales: readScales(scales),
     zeros,
+    zeroOffset: 0,
     rowStride: 1,
     groupStride: rows,
     columnOrder: undefined,
     unpack(firstRow, count, codes) {
-      const firstWord = firstRow / WORD_CODES;
-      const tileWords = count / WORD_CODES;
-      for (let col = 0; col < cols; col++) {
-        const line = col * words + firstWord;
-        for (let word = 0; word < tileWords; word++) {
-          unpackWord(packed[line + word] as number, codes, word * WORD_CODES * cols + col, cols);
-        }
-      }
+      unpackColumns(packed, words, firstRow / WORD_CODES, count / WORD_CODES, codes);
     },
   });
 }
 
-/** Writes the 8 codes of a word to codes[at + output * stride]. */
-function unpackWord(
-  word: number,
-  codes: Uint8Array | Uint16Array,
-  at: number,
-  stride: number,
+/** Codes of packed[K, words], `tileWords` words of each line, as codes[8 * tileWords, K]. */
+function unpackColumns(
+  packed: Int32Array,
+  words: number,
+  firstWord: number,
+  tileWords: number,
+  codes: Uint8Array,
 ): void {
+  const cols = packed.length / words;
+  for (let col = 0; col < cols; col++) {
+    const line = col * words + firstWord;
+    for (let word = 0; word < tileWords; word++) {
+      unpackWord(packed[line + word] as number, codes, word * WORD_CODES * cols + col, cols);
+    }
+  }
+}
+
+/** Writes the 8 codes of a word to codes[at + output * stride]. */
+function unpackWord(word: number, codes: Uint8Array, at: number, stride: number): void {
   for (let i = 0; i < WORD_CODES; i++) {
-    codes[at + (NIBBLE_OUTPUT[i] as number) * stride] = (word >>> (BITS * i)) & 15;
+    codes[at + (NIBBLE_OUTPUT[i] as number) * stride] = (word >> (BITS * i)) & 15;
   }
 }

@@ -72,6 +72,7 @@ export function importCompressedTensors(
     groups,
     scales: readScales(weightScale),
     zeros: readZeros(tensors.weightZeroPoint, rows, groups, bits),
+    zeroOffset: 0,
     rowStride: groups.count,
     groupStride: 1,
     columnOrder: readOrder(tensors.weightGIdx, cols, groups),
@@ -107,10 +108,10 @@ function readZeros(
   rows: number,
   groups: Groups,
   bits: number,
-): Uint16Array | undefined {
+): Uint8Array | undefined {
   if (given === undefined) return undefined;
   const tensor = new CheckedTensor(OPERATOR, 'weightZeroPoint', given).expectType('i32', 'i8');
-  const zeros = new Uint16Array(rows * groups.count);
+  const zeros = new Uint8Array(rows * groups.count);
   const middle = 2 ** (bits - 1);
   if (tensor.type === 'i8') {
     const values = tensor.expectShape([rows, groups.count], '[N, groups]').int8();
@@ -132,7 +133,7 @@ function readZeros(
     const line = Math.floor(row / wordCodes) * groups.count;
     const shift = (row % wordCodes) * bits;
     for (let group = 0; group < groups.count; group++) {
-      const code = ((words[line + group] as number) >>> shift) & (2 ** bits - 1);
+      const code = ((words[line + group] as number) >> shift) & ((1 << bits) - 1);
       zeros[row * groups.count + group] = code;
     }
   }
@@ -163,14 +164,14 @@ function unpackWords(
   to: number,
   count: number,
 ): void {
-  const mask = 2 ** bits - 1;
+  const mask = (1 << bits) - 1;
   const last = 32 - bits;
   let at = to;
   const end = to + count;
   for (let word = from; at < end; word++) {
     const value = words[word] as number;
     for (let shift = 0; shift <= last && at < end; shift += bits) {
-      codes[at++] = (value >>> shift) & mask;
+      codes[at++] = (value >> shift) & mask;
     }
   }
 }

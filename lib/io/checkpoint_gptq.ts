@@ -97,17 +97,13 @@ export function importGptq(tensors: GptqTensors, options: GptqOptions): Imported
     bits,
     groups,
     scales: readScales(scales),
-    zeros: readZeros(qzeros.int32(), rows, bits, version === 1 ? 1 : 0),
+    zeros: readZeros(qzeros.int32(), rows, bits),
+    zeroOffset: version === 1 ? 1 : 0,
     rowStride: 1,
     groupStride: rows,
     columnOrder: gIdx && orderColumns(gIdx, gIdx.int32(), groups),
     unpack(firstRow, count, codes) {
-      for (let word = 0; word < words; word++) {
-        const line = word * rows + firstRow;
-        for (let row = 0; row < count; row++) {
-          columns[row * words + word] = packed[line + row] as number;
-        }
-      }
+      transpose(packed, rows, firstRow, count, columns);
       for (let row = 0; row < count; row++) {
         unpackStream(columns, row * words, bits, cols, codes, row * cols);
       }
@@ -115,14 +111,30 @@ export function importGptq(tensors: GptqTensors, options: GptqOptions): Imported
   });
 }
 
-/** [G, N] zero points from [G, words of a line]. */
-function readZeros(packed: Int32Array, rows: number, bits: number, offset: number): Uint16Array {
+/** `count` columns of packed[words, N] as columns[count, words]. */
+function transpose(
+  packed: Int32Array,
+  rows: number,
+  firstRow: number,
+  count: number,
+  columns: Int32Array,
+): void {
+  const words = packed.length / rows;
+  for (let word = 0; word < words; word++) {
+    const line = word * rows + firstRow;
+    for (let row = 0; row < count; row++) {
+      columns[row * words + word] = packed[line + row] as number;
+    }
+  }
+}
+
+/** [G, N] codes from [G, words of a line]. */
+function readZeros(packed: Int32Array, rows: number, bits: number): Uint8Array {
   const lineWords = Math.ceil((rows * bits) / 32);
   const groups = packed.length / lineWords;
-  const zeros = new Uint16Array(groups * rows);
+  const zeros = new Uint8Array(groups * rows);
   for (let group = 0; group < groups; group++) {
     unpackStream(packed, group * lineWords, bits, rows, zeros, group * rows);
   }
-  for (let i = 0; i < zeros.length; i++) zeros[i] = (zeros[i] as number) + offset;
   return zeros;
 }

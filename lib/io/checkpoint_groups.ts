@@ -28,6 +28,8 @@ export interface GroupOptions {
 export interface Groups {
   /** Columns of a group, at most K. */
   readonly size: number;
+  /** Columns that a block has room for. */
+  readonly blockElements: number;
   /** Groups of a row; the last may be shorter than the others. */
   readonly count: number;
   /** The format's suffix: `g128`, `row`. */
@@ -48,8 +50,9 @@ export interface GroupedMatrix {
   readonly bits: number;
   readonly groups: Groups;
   readonly scales: Scales;
-  /** Zero points in the order of the scales, 0 to 2^bits; without them 2^(bits-1). */
-  readonly zeros: Uint16Array | undefined;
+  /** Zero points less `zeroOffset`, in the order of the scales; without them 2^(bits-1). */
+  readonly zeros: Uint8Array | undefined;
+  readonly zeroOffset: 0 | 1;
   /** Scale and zero point of group g of row r are at r * rowStride + g * groupStride. */
   readonly rowStride: number;
   readonly groupStride: number;
@@ -79,9 +82,12 @@ export function checkBits(operator: string, bits: unknown, expected: readonly nu
 export function cutGroups(operator: string, groupSize: unknown, cols: number): Groups {
   const size = groupSize as number;
   if (GROUP_SIZES.includes(size)) {
-    return { size: Math.min(size, cols), count: Math.ceil(cols / size), suffix: `g${size}` };
+    const count = Math.ceil(cols / size);
+    return { size: Math.min(size, cols), blockElements: size, count, suffix: `g${size}` };
   }
-  if (size === -1 || size === cols) return { size: cols, count: 1, suffix: 'row' };
+  if (size === -1 || size === cols) {
+    return { size: cols, blockElements: cols, count: 1, suffix: 'row' };
+  }
   throw argumentError(
     'BL_UNSUPPORTED',
     `${operator}: groupSize is ${shown(groupSize)}, expected 32, 64, 128, 256, or -1 (the row of ${cols})`,
@@ -172,19 +178,22 @@ export function unpackStream(
   from: number,
   bits: number,
   count: number,
-  codes: Uint8Array | Uint16Array,
+  codes: Uint8Array,
   to: number,
 ): void {
-  const mask = 2 ** bits - 1;
+  const mask = (1 << bits) - 1;
   let word = from;
   let shift = 0;
   for (let i = 0; i < count; i++) {
-    let code = (words[word] as number) >>> shift;
+    // >> and not >>>, whose results from 2^31 on are objects on the heap in code not yet optimized: 8 times as slow.
+    let code = (words[word] as number) >> shift;
     shift += bits;
     if (shift >= 32) {
-      word++;
       shift -= 32;
-      if (shift > 0) code |= (words[word] as number) << (bits - shift);
+      const low = bits - shift;
+      code &= (1 << low) - 1;
+      word++;
+      if (shift > 0) code |= (words[word] as number) << low;
     }
     codes[to + i] = code & mask;
   }
@@ -193,25 +202,22 @@ export function unpackStream(
 /** Makes the weight: `u<bits>z`, or `u<bits>` where every zero point is 2^(bits-1). */
 export function assemble(matrix: GroupedMatrix): ImportedWeight {
   const { rows, cols, bits, groups, scales, columnOrder } = matrix;
-  const middle = 2 ** (bits - 1);
+  const middle = 2 ** (bits - 1) - matrix.zeroOffset;
   const zeros = matrix.zeros?.some((zero) => zero !== middle) ? matrix.zeros : undefined;
   const dtype = scales.dtype === 'bf16' ? '_bf16' : '';
   const format = `u${bits}${zeros ? 'z' : ''}_${groups.suffix}${dtype}` as Format;
   const weight = QuantizedTensor.empty(format, [rows, cols]);
-  const blocks = new BlockWriter(weight.bytes, { ...matrix, zeros });
+  const blocks = new BlockWriter(weight.bytes, matrix, zeros);
   const tile = new Uint8Array(Math.min(TILE_ROWS, rows) * cols);
-  const sorted = new Uint8Array(columnOrder === undefined ? 0 : cols);
+  const sorted = columnOrder && new Uint8Array(cols);
   for (let first = 0; first < rows; first += TILE_ROWS) {
     const count = Math.min(TILE_ROWS, rows - first);
     matrix.unpack(first, count, tile);
     for (let row = 0; row < count; row++) {
-      const start = row * cols;
-      if (columnOrder === undefined) {
-        blocks.writeRow(first + row, tile, start);
+      if (sorted === undefined || columnOrder === undefined) {
+        blocks.writeRow(first + row, tile, row * cols);
       } else {
-        for (let j = 0; j < cols; j++) {
-          sorted[j] = tile[start + (columnOrder[j] as number)] as number;
-        }
+        permute(tile, row * cols, columnOrder, sorted);
         blocks.writeRow(first + row, sorted, 0);
       }
     }
@@ -222,43 +228,32 @@ export function assemble(matrix: GroupedMatrix): ImportedWeight {
 /** Writes rows one after another as blocks: scale, zero point if any, codes. */
 class BlockWriter {
   #at = 0;
+  /** f16 or bf16 of each zero point. */
   readonly #zeroBits: Uint16Array;
   readonly #codeBytes: number;
 
   constructor(
     readonly bytes: Uint8Array,
     readonly matrix: GroupedMatrix,
+    readonly zeros: Uint8Array | undefined,
   ) {
-    const { bits, cols, groups, scales } = matrix;
-    const numbers = Array.from({ length: 2 ** bits + 1 }, (_, zero) => zero);
+    const { bits, groups, scales, zeroOffset } = matrix;
+    const numbers = Array.from({ length: 2 ** bits }, (_, code) => code + zeroOffset);
     this.#zeroBits = valuesToBits(scales.dtype, numbers) as Uint16Array;
-    // A group longer than the row still is a whole block.
-    const length = groups.suffix === 'row' ? cols : Number(groups.suffix.slice(1));
-    this.#codeBytes = Math.ceil((length * bits) / 8);
+    this.#codeBytes = Math.ceil((groups.blockElements * bits) / 8);
   }
 
-  /** The row whose codes begin at codes[from]. Bytes it skips stay zero. */
+  /** The row whose codes begin at codes[from]. What it skips of the last block stays zero. */
   writeRow(row: number, codes: Uint8Array, from: number): void {
-    const { bytes } = this;
-    const { cols, bits, groups, scales, zeros, rowStride, groupStride } = this.matrix;
+    const { bytes, zeros } = this;
+    const { cols, bits, groups, scales, rowStride, groupStride } = this.matrix;
     for (let group = 0; group < groups.count; group++) {
       const index = row * rowStride + group * groupStride;
       this.#u16(scales.bits[index] as number);
       if (zeros !== undefined) this.#u16(this.#zeroBits[zeros[index] as number] as number);
-      const end = from + Math.min((group + 1) * groups.size, cols);
-      let at = this.#at;
-      let pending = 0;
-      let pendingBits = 0;
-      for (let i = from + group * groups.size; i < end; i++) {
-        pending |= (codes[i] as number) << pendingBits;
-        pendingBits += bits;
-        if (pendingBits >= 8) {
-          bytes[at++] = pending;
-          pending >>>= 8;
-          pendingBits -= 8;
-        }
-      }
-      if (pendingBits > 0) bytes[at] = pending;
+      const column = group * groups.size;
+      const count = Math.min(groups.size, cols - column);
+      packStream(codes, from + column, count, bits, bytes, this.#at);
       this.#at += this.#codeBytes;
     }
   }
@@ -266,5 +261,38 @@ class BlockWriter {
   #u16(value: number): void {
     this.bytes[this.#at++] = value;
     this.bytes[this.#at++] = value >>> 8;
+  }
+}
+
+// The loops over codes are functions of their own, of numbers and typed arrays, so that V8 compiles each once.
+
+/** Writes `count` codes as a stream of bits, least significant first. */
+function packStream(
+  codes: Uint8Array,
+  from: number,
+  count: number,
+  bits: number,
+  bytes: Uint8Array,
+  to: number,
+): void {
+  let at = to;
+  let pending = 0;
+  let pendingBits = 0;
+  for (let i = from; i < from + count; i++) {
+    pending |= (codes[i] as number) << pendingBits;
+    pendingBits += bits;
+    if (pendingBits >= 8) {
+      bytes[at++] = pending;
+      pending >>>= 8;
+      pendingBits -= 8;
+    }
+  }
+  if (pendingBits > 0) bytes[at] = pending;
+}
+
+/** sorted[j] = codes[from + order[j]] */
+function permute(codes: Uint8Array, from: number, order: Int32Array, sorted: Uint8Array): void {
+  for (let j = 0; j < order.length; j++) {
+    sorted[j] = codes[from + (order[j] as number)] as number;
   }
 }
