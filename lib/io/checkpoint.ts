@@ -119,7 +119,8 @@ function gptqVersion(config: Readonly<Record<string, unknown>>): 1 | 2 {
 
 function checkAwq(config: Readonly<Record<string, unknown>>): void {
   const version = config.version ?? config.format ?? 'gemm';
-  if (String(version).toLowerCase() !== 'gemm') refuse('config.version', version, '"gemm"');
+  const gemm = typeof version === 'string' && version.toLowerCase() === 'gemm';
+  if (!gemm) refuse('config.version', version, '"gemm"');
 }
 
 function compressedOptions(config: Readonly<Record<string, unknown>>, layer: string): GroupOptions {
