@@ -1,4 +1,4 @@
-import { argumentError } from '../errors.js';
+import { argumentError, BitloomError } from '../errors.js';
 import {
   assemble,
   checkBits,
@@ -56,7 +56,7 @@ export function importGptq(tensors: GptqTensors, options: GptqOptions): Imported
   const bits = checkBits(OPERATOR, options.bits, [2, 3, 4, 8]);
   const { version = 1 } = options;
   if (version !== 1 && version !== 2) {
-    throw argumentError(
+    throw new BitloomError(
       'BL_UNSUPPORTED',
       `${OPERATOR}: version is ${shown(version)}, expected 1 or 2`,
     );

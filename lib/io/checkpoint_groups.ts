@@ -1,6 +1,6 @@
 // What the importers share: group sizes, scales, act-order, and the blocks of bitloom's grouped formats.
 import { readers, valuesToBits } from '../elements.js';
-import { argumentError } from '../errors.js';
+import { argumentError, BitloomError } from '../errors.js';
 import type { Format } from '../generated.js';
 import { QuantizedTensor } from '../quantized_tensor.js';
 import { type CheckedTensor, shown } from './checkpoint_tensor.js';
@@ -72,7 +72,7 @@ const GROUP_SIZES = [32, 64, 128, 256];
 /** Throws `BL_UNSUPPORTED` unless `bits` is one of `expected`. */
 export function checkBits(operator: string, bits: unknown, expected: readonly number[]): number {
   if (expected.includes(bits as number)) return bits as number;
-  throw argumentError(
+  throw new BitloomError(
     'BL_UNSUPPORTED',
     `${operator}: bits is ${shown(bits)}, expected ${expected.join(', ')}`,
   );
@@ -88,7 +88,7 @@ export function cutGroups(operator: string, groupSize: unknown, cols: number): G
   if (size === -1 || size === cols) {
     return { size: cols, blockElements: cols, count: 1, suffix: 'row' };
   }
-  throw argumentError(
+  throw new BitloomError(
     'BL_UNSUPPORTED',
     `${operator}: groupSize is ${shown(groupSize)}, expected 32, 64, 128, 256, or -1 (the row of ${cols})`,
   );
@@ -120,7 +120,7 @@ function narrowScales(values: Float32Array, what: string): Scales {
     inexact = values.findIndex((value, i) => read(view, 2 * i) !== value);
     if (inexact < 0) return { dtype, bits };
   }
-  throw argumentError(
+  throw new BitloomError(
     'BL_UNSUPPORTED',
     `${what}[${inexact}] is ${values[inexact]} in f32, expected scales that are all exact in f16, or all in bf16`,
   );
@@ -163,7 +163,7 @@ export function orderColumns(
   for (let group = 0; group < count; group++) {
     const expected = Math.min(size, cols - group * size);
     if (members[group] !== expected) {
-      throw argumentError(
+      throw new BitloomError(
         'BL_UNSUPPORTED',
         `${tensor.what} gives group ${group} ${members[group]} columns, expected ${expected} (of ${cols})`,
       );

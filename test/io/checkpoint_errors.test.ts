@@ -401,5 +401,6 @@ describe.each([
     const error = thrown(call);
     expect(error.message).toContain(message);
     expect(error.code).toBe(code);
+    expect(error.name === 'BitloomError').toBe(code === 'BL_UNSUPPORTED');
   });
 });
