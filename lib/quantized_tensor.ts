@@ -39,7 +39,7 @@ export function weightsBytes(
       `QuantizedTensor: cols is ${cols}, expected a multiple of ${info.blockElements} (the block of ${format})`,
     );
   }
-  const bytes = native.weightsBytes(info.id, layoutIds[layout], rows, cols);
+  const bytes = native.weightsBytes(info.id, layoutId(layout), rows, cols);
   if ((bytes === 0 && rows > 0 && cols > 0) || !Number.isSafeInteger(bytes)) {
     throw argumentError(
       'BL_INVALID_SHAPE',
@@ -47,6 +47,14 @@ export function weightsBytes(
     );
   }
   return bytes;
+}
+
+function layoutId(layout: string): number {
+  if (Object.hasOwn(layoutIds, layout)) return layoutIds[layout as Layout];
+  throw argumentError(
+    'BL_INVALID_LAYOUT',
+    `QuantizedTensor: layout is ${JSON.stringify(layout)}, expected canonical or lanes16`,
+  );
 }
 
 /** Facts of a format; throws `BL_INVALID_FORMAT` for an unknown one. */
@@ -99,12 +107,6 @@ export class QuantizedTensor<F extends Format = Format> {
     const [rows, cols] = shape;
     this.format = format;
     this.layout = options.layout ?? 'canonical';
-    if (!Object.hasOwn(layoutIds, this.layout)) {
-      throw argumentError(
-        'BL_INVALID_LAYOUT',
-        `QuantizedTensor: layout is ${JSON.stringify(this.layout)}, expected canonical or lanes16`,
-      );
-    }
     const bytes = weightsBytes(format, rows, cols, this.layout);
     this.rows = rows;
     this.cols = cols;

@@ -126,6 +126,7 @@ void describe_grouped(PanelFormat* f, const float* codebook) {
       int32_t doubled[16];
       for (int i = 0; i < 16; ++i) doubled[i] = static_cast<int32_t>(2 * kE2m1[i]);
       set_table(f, doubled, 16);
+      f->float_table = kE2m1;
       f->scale_factor = 0.5f;
       break;
     }

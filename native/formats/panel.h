@@ -89,7 +89,8 @@ struct PanelFormat {
   int32_t zero;          // the value of weight zero: integer and table
   int32_t max_value;     // the largest value(code)
   uint8_t table[64];     // table: value of each code
-  const float* float_table;  // float_table: [2^bits]
+  const float* float_table;  // [2^bits], to be multiplied with the stored scale: float_table, and table formats that
+                             // have a negative zero
 
   // Byte offsets in a panel block.
   int64_t offset_offset, sub_offset, chunk_offset;

@@ -229,6 +229,10 @@ int64_t header_of(const PanelFormat& f, int64_t i, int64_t lane) {
   return (i / f.canonical_elements * kPanelRows + lane) * f.scale_bytes;
 }
 
+float stored_scale(const PanelFormat& f, const uint8_t* block, int64_t lane, int64_t i) {
+  return scale_value(f.scale_type, block + header_of(f, i, lane));
+}
+
 }  // namespace
 
 void pack_panel(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, int64_t count, uint8_t* panel) {
@@ -298,7 +302,7 @@ uint32_t panel_code(const PanelFormat& f, const uint8_t* panel, int64_t lane, in
 float panel_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
   const uint8_t* block = panel + k / f.elements * f.block_bytes;
   const int64_t i = k % f.elements;
-  const float scale = scale_value(f.scale_type, block + header_of(f, i, lane)) * f.scale_factor;
+  const float scale = stored_scale(f, block, lane, i) * f.scale_factor;
   if (f.sub_bits == 0) return scale;
   return scale * static_cast<float>(static_cast<int32_t>(read_sub(f, block, lane, sub_of(f, i))) - f.sub_zero);
 }
@@ -322,8 +326,10 @@ float panel_weight(const PanelFormat& f, const uint8_t* panel, int64_t lane, int
     return f.format == BL_FORMAT_bf16 ? bf16_to_f32(half) : f16_to_f32(half);
   }
   const uint32_t code = panel_code(f, panel, lane, k);
+  if (f.float_table != nullptr) {
+    return stored_scale(f, panel + k / f.elements * f.block_bytes, lane, k % f.elements) * f.float_table[code];
+  }
   const float scale = panel_scale(f, panel, lane, k);
-  if (f.value_kind == ValueKind::float_table) return scale * f.float_table[code];
   const float value = static_cast<float>(panel_value(f, code) - f.zero);
   if (f.offset_kind == OffsetKind::none) return scale * value;  // keeps the sign of a zero
   if (f.offset_kind == OffsetKind::zero_point) {  // one rounding fewer than by the offset
