@@ -14,9 +14,12 @@ export async function packInPlace(
   options: RunOptions & AsyncOptions = {},
 ): Promise<QuantizedTensor> {
   const level: Isa = options.isa ?? machine().isa;
-  const { format, rows, shape, layout } = weights;
+  const { format, rows, shape, layout, tensorScale } = weights;
   if (isas[level] < isas.avx512 || rows < 16 || layout !== 'canonical') return weights;
   if (format !== 'q4_0' && format !== 'q8_0') return weights;
-  const out = new QuantizedTensor(format, weights.bytes, shape, { layout: 'lanes16' });
+  const out = new QuantizedTensor(format, weights.bytes, shape, {
+    layout: 'lanes16',
+    tensorScale,
+  });
   return packAsync(weights as QuantizedTensor<typeof format>, { ...options, out });
 }

@@ -102,7 +102,7 @@ void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t fir
   } else if (has_integer_codes(info)) {
     (info.bits == 8 ? decode_integer<Grouped<true>> : decode_integer<Grouped<false>>)(b, unpack, row, first,
                                                                                       count, values);
-  } else if (b.layout == BL_LAYOUT_canonical && count % 8 == 0) {
+  } else if (info.block_elements == 1 && b.layout == BL_LAYOUT_canonical && count % 8 == 0) {
     const uint8_t* bytes = b.block(row, first);
     for (int64_t i = 0; i < count; i += 8)
       _mm256_storeu_ps(values + i, load_floats(info.gguf_type, bytes, i));

@@ -134,7 +134,7 @@ void decode(const WeightsView& b, const Unpack& unpack, int64_t row, int64_t fir
   } else if (has_integer_codes(info)) {
     (narrow ? decode_integer<Grouped32<false>> : decode_integer<GroupedWide<false>>)(b, unpack, row, first,
                                                                                      count, values);
-  } else if (b.layout == BL_LAYOUT_canonical && count % 16 == 0) {
+  } else if (info.block_elements == 1 && b.layout == BL_LAYOUT_canonical && count % 16 == 0) {
     const uint8_t* bytes = b.block(row, first);
     for (int64_t i = 0; i < count; i += 16)
       _mm512_storeu_ps(values + i, load_floats(info.gguf_type, bytes, i));
