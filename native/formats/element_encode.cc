@@ -66,6 +66,7 @@ void encode_integer_elements(const bl_format_info& info, const float* values, in
   if (extent.signed_max != 0) {
     const int standard = standard_exponent(extent, top);
     try_exponent(standard, top, measure_at, best);
+    if (!mxint8) try_exponent(standard + 1, top, measure_at, best);
     // -2^n is also the lowest code at half of the scale.
     int ignored = 0;
     if (std::frexp(extent.signed_max, &ignored) == -0.5f) {

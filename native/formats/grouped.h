@@ -58,8 +58,9 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
 //   t2        the scale is the mean magnitude (BitNet b1.58)
 //   nf, fp, cb  the scale maps the codebook's largest magnitude onto the weights'
 //   bfp, e<x>m<y>, mxint8  the scale puts the largest magnitude into the binade of the largest element, as
-//             OCP Microscaling v1.0 section 6.3 says: what is beyond that element is clipped. Integers: the
-//             half of that scale if it fits better, for largest weights of -2^n
+//             OCP Microscaling v1.0 section 6.3 says: what is beyond that element is clipped. bfp: twice
+//             that scale, which clips nothing, if it fits better. Integers: half of that scale if it fits
+//             better, for largest weights of -2^n
 //   nvfp4     the scale maps 6 onto the largest magnitude
 // BL_QUANTIZE_mse: scales (and zero points) on a fixed grid around those of minmax, then least squares;
 //   the smallest squared error wins, minmax's own included. bfp, e<x>m<y>, mxint8: exponents from three

@@ -41,7 +41,21 @@ const blockBits: Partial<Record<Format, number>> = {
   q2_k: 2,
   tq1_0: 1.5,
   tq2_0: 1.5,
+  mxfp4: 3,
+  nvfp4: 3,
 };
+
+/**
+ * Bits of an even quantizer with a format's error. A float element with y mantissa bits is wrong by 0.21 * 2^-y of
+ * a weight (even in a binade, 1 / sqrt(12) of a step that is 1 / 1.39 of the weight on average): y + 2 bits. A scale
+ * that is a power of two may be twice as large as one that fits: a bit less.
+ */
+function effectiveBits({ kind, bits }: FormatInfo, format: Format): number {
+  const float = /^e\dm(\d)$/.exec(kind);
+  if (float) return Number(float[1]) + 2;
+  if (kind === 'bfp' || kind === 'mxint8') return bits - 1;
+  return blockBits[format] ?? (kind === 'ternary' ? 1.5 : bits);
+}
 
 describe('every format on a random model', () => {
   const bytes = ggufBytes(
@@ -59,7 +73,7 @@ describe('every format on a random model', () => {
   // Seven matrices one behind the other, and a norm that spreads what it gets, make up to 5.5 of it (fp4, the
   // least even table); scales in bf16 add 2^-9 of each weight.
   const bound = (info: FormatInfo, format: Format): number => {
-    const bits = blockBits[format] ?? (info.kind === 'ternary' ? 1.5 : info.bits);
+    const bits = effectiveBits(info, format);
     return 7 * 2 ** -bits + (format.endsWith('bf16') ? 0.01 : 0.002);
   };
 

@@ -295,12 +295,16 @@ export function referenceRowBytes(name: string, cols: number): number {
   return Math.ceil(cols / elements) * bytes;
 }
 
-/** A row of `cols` weights, each rounded to f32. `codebook` for cb formats, [2^bits]. */
+/**
+ * A row of `cols` weights, each rounded to f32, and times `tensorScale` once more. `codebook` for cb formats,
+ * [2^bits].
+ */
 export function decodeReferenceRow(
   name: string,
   row: Uint8Array,
   cols: number,
   codebook?: ArrayLike<number>,
+  tensorScale = 1,
 ): Float32Array {
   const values = new Float32Array(cols);
   const block = BLOCK_FORMATS[name];
@@ -314,6 +318,7 @@ export function decodeReferenceRow(
     values[i] = format
       ? groupedWeight(format, part, i % elements, codebook)
       : Math.fround((decoder as BlockDecoder)(part, i % elements));
+    values[i] = (values[i] as number) * tensorScale;
   }
   return values;
 }
