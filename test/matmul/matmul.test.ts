@@ -99,6 +99,12 @@ describe('matmul', () => {
       'i1_row',
       't2_g256',
       'nf4_row',
+      'u7z_g32',
+      'i7_row',
+      'bfp5_g16',
+      'e4m3_g8',
+      'mxfp4',
+      'nvfp4_g16',
     ];
     fc.assert(
       fc.property(
@@ -127,7 +133,18 @@ describe('matmul', () => {
   it.each(levels)(
     'gives the same bits for 1, 2, 3 and 7 threads and for each panel layout at level %s',
     (isa) => {
-      for (const format of ['q4_0', 'q8_0', 'u4z_g128', 'q6_k', 'q4_k', 'q5_0', 'f32'] as const) {
+      for (const format of [
+        'q4_0',
+        'q8_0',
+        'u4z_g128',
+        'q6_k',
+        'q4_k',
+        'q5_0',
+        'f32',
+        'u7_g64',
+        'bfp6_g8',
+        'nvfp4',
+      ] as const) {
         const [m, n, k] = [5, 203, 768];
         const a = new Tensor('f32', gaussian(m * k, 3), [m, k]);
         const b = quantized(format, gaussian(n * k, 4), [n, k]);
