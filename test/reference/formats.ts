@@ -4,6 +4,8 @@
  * precision, rounded to f32 where the definition rounds. Slow and independent of the native code.
  */
 
+import { bfloatToNumber, e2m1, e8m0, element, halfToNumber, ue4m3 } from './small_floats.js';
+
 /** Elements and bytes of a block of each GGUF type. */
 export const BLOCK_FORMATS: Record<string, { elements: number; bytes: number }> = {
   f32: { elements: 1, bytes: 4 },
@@ -98,24 +100,6 @@ function inGroups(kinds: string[]): string[] {
   );
 }
 
-export function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const mantissa = bits & 1023;
-  if (exponent === 31) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  if (exponent === 0) return sign * mantissa * 2 ** -24;
-  return sign * (1 + mantissa / 1024) * 2 ** (exponent - 15);
-}
-
-export function bfloatToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 7) & 255;
-  const mantissa = bits & 127;
-  if (exponent === 255) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  if (exponent === 0) return sign * mantissa * 2 ** -133;
-  return sign * (1 + mantissa / 128) * 2 ** (exponent - 127);
-}
-
 // QLoRA, appendix E.
 const NF4 = [
   -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
@@ -124,36 +108,6 @@ const NF4 = [
   0.7229568362236023, 1.0,
 ];
 const IQ4_NL = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-
-/**
- * A small float without special values: sign, exponent bits with a bias of half their range, `mantissaBits`
- * mantissa bits.
- */
-function smallFloat(code: number, bits: number, mantissaBits: number): number {
-  const sign = code >= 2 ** (bits - 1) ? -1 : 1;
-  const exponentBits = bits - 1 - mantissaBits;
-  const bias = 2 ** (exponentBits - 1) - 1;
-  const exponent = Math.floor(code / 2 ** mantissaBits) % 2 ** exponentBits;
-  const fraction = (code % 2 ** mantissaBits) / 2 ** mantissaBits;
-  if (exponent === 0) return sign * fraction * 2 ** (1 - bias);
-  return sign * (1 + fraction) * 2 ** (exponent - bias);
-}
-
-const e2m1 = (code: number): number => smallFloat(code, 4, 1);
-
-/** An element of OCP Microscaling: E4M3 has NaN at the top, E5M2 is as IEEE 754. */
-function element(code: number, bits: number, mantissaBits: number): number {
-  const magnitude = code % 2 ** (bits - 1);
-  if (bits === 8 && mantissaBits === 3 && magnitude === 0x7f) return Number.NaN;
-  if (bits === 8 && mantissaBits === 2 && magnitude >= 0x7c) {
-    if (magnitude > 0x7c) return Number.NaN;
-    return code === magnitude ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY;
-  }
-  return smallFloat(code, bits, mantissaBits);
-}
-
-const e8m0 = (byte: number): number => (byte === 255 ? Number.NaN : 2 ** (byte - 127));
-const ue4m3 = (byte: number): number => element(byte % 128, 8, 3);
 
 const u16 = (bytes: Uint8Array, at: number): number =>
   (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
