@@ -12,6 +12,8 @@ export interface QuantizedTensorOptions {
   layout?: Layout;
   /** Table of 2^bits values; required by the cb<bits> formats, forbidden for others. */
   codebook?: Float32Array | readonly number[];
+  /** Times every decoded weight, in any format; positive, rounded to f32. Default: 1. */
+  tensorScale?: number;
 }
 
 /** Bytes of a `rows` x `cols` matrix in `format`; throws if the format does not take such rows. */
@@ -86,7 +88,9 @@ export class QuantizedTensor<F extends Format = Format> {
   readonly rows: number;
   readonly cols: number;
   readonly codebook: Float32Array | undefined;
-  /** What native calls read: [format, layout, rows, cols]. */
+  /** Times every decoded weight: the second level of scales of `nvfp4_g16`. */
+  readonly tensorScale: number;
+  /** What native calls read: [format, layout, rows, cols, tensorScale]. */
   readonly descriptor: Float64Array;
   #bytes: Uint8Array;
   #owned = false;
@@ -118,7 +122,14 @@ export class QuantizedTensor<F extends Format = Format> {
       );
     }
     this.codebook = checkedCodebook(format, info.kind === 'codebook' ? 2 ** info.bits : 0, options);
-    this.descriptor = Float64Array.of(info.id, layoutIds[this.layout], rows, cols);
+    this.tensorScale = checkedTensorScale(options.tensorScale ?? 1);
+    this.descriptor = Float64Array.of(
+      info.id,
+      layoutIds[this.layout],
+      rows,
+      cols,
+      this.tensorScale,
+    );
   }
 
   /** New memory of the right size, all zero. */
@@ -173,6 +184,17 @@ export class QuantizedTensor<F extends Format = Format> {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+function checkedTensorScale(given: number): number {
+  const scale = Math.fround(given);
+  if (typeof given !== 'number' || !(scale > 0) || scale === Number.POSITIVE_INFINITY) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `QuantizedTensor: tensorScale is ${given}, expected a positive number that f32 holds`,
+    );
+  }
+  return scale;
 }
 
 function checkedCodebook(

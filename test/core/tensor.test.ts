@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { add, QuantizedTensor, Tensor } from '../../lib/index.js';
-import { bfloatToNumber, halfToNumber } from '../reference/formats.js';
+import { bfloatToNumber, halfToNumber } from '../reference/small_floats.js';
 
 const error = (code: string, message?: string) =>
   expect.objectContaining(message === undefined ? { code } : { code, message });

@@ -28,8 +28,7 @@ const algorithm = 'dequant';
 
 /** Formats whose weights are integers, or entries of a table of integers, times a scale. */
 function hasIntegerCodes(format: Format): boolean {
-  const { kind } = formats[format];
-  return ['unsigned', 'signed', 'ternary', 'fp4'].includes(kind) || /^(iq|t?q)\d/.test(format);
+  return /^(iq|t?q|u|i|t|fp|bfp|e2m1_|e2m3_|mxint|mxfp|nvfp)\d?/.test(format);
 }
 
 /** Decoded weights, by the tests' own decoder. */
@@ -38,7 +37,10 @@ function decoded(b: QuantizedTensor): Float64Array {
   const bytes = referenceRowBytes(b.format, b.cols);
   for (let row = 0; row < b.rows; row++) {
     const part = b.bytes.subarray(row * bytes, (row + 1) * bytes);
-    values.set(decodeReferenceRow(b.format, part, b.cols, codebookOf(b.format)), row * b.cols);
+    values.set(
+      decodeReferenceRow(b.format, part, b.cols, codebookOf(b.format), b.tensorScale),
+      row * b.cols,
+    );
   }
   return values;
 }
@@ -99,6 +101,12 @@ describe('matmul', () => {
       'i1_row',
       't2_g256',
       'nf4_row',
+      'u7z_g32',
+      'i7_row',
+      'bfp5_g16',
+      'e4m3_g8',
+      'mxfp4',
+      'nvfp4_g16',
     ];
     fc.assert(
       fc.property(
@@ -127,7 +135,18 @@ describe('matmul', () => {
   it.each(levels)(
     'gives the same bits for 1, 2, 3 and 7 threads and for each layout at level %s',
     (isa) => {
-      for (const format of ['q4_0', 'q8_0', 'u4z_g128', 'q6_k', 'q4_k', 'q5_0', 'f32'] as const) {
+      for (const format of [
+        'q4_0',
+        'q8_0',
+        'u4z_g128',
+        'q6_k',
+        'q4_k',
+        'q5_0',
+        'f32',
+        'u7_g64',
+        'bfp6_g8',
+        'nvfp4',
+      ] as const) {
         const [m, n, k] = [5, 203, 768];
         const a = new Tensor('f32', gaussian(m * k, 3), [m, k]);
         const b = quantized(format, gaussian(n * k, 4), [n, k]);
