@@ -73,6 +73,11 @@ struct MatmulKernelRow {
 };
 
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }
+// What the unpacking of dequant_i8.inl covers: all integer formats but tables of odd sizes.
+inline bool takes_dequant_i8(const PanelFormat& f) {
+  return f.has_integer_values() && (f.sub_bits != 0 || f.groups == 1 || f.group <= kGroup) &&
+         (f.value_kind != ValueKind::table || f.bits == 4 || f.bits == 6);
+}
 inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&) { return 0; }
 
