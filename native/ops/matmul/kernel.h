@@ -80,6 +80,14 @@ inline bool takes_dequant_i8(const PanelFormat& f) {
 }
 inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&) { return 0; }
+// dequant f32 in SIMD (f32_kernel.inl): a block of decoded weights with scales and offsets, one of activations, sums
+// of activations per segment.
+constexpr int64_t kF32Rows = 128;
+inline int64_t f32_scratch(const PanelFormat& f) {
+  const int64_t segments = f.offset_kind == OffsetKind::none ? 0 : padded_k(f.cols) / (f.group < 32 ? f.group : 32);
+  const int64_t floats = 2 * kStep * kPanelRows + 4 * kStep / 8 * kPanelRows + kF32Rows * (kStep + segments);
+  return floats * static_cast<int64_t>(sizeof(float));
+}
 
 #define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch)           \
   namespace isa {                                                                           \
