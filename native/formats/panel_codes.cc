@@ -8,20 +8,16 @@
 #include "gguf_blocks.h"
 #include "grouped.h"
 #include "panel.h"
+#include "panel_fields.h"
 
 namespace bitloom {
 namespace {
 
-// A part of a code in a canonical block: bits [bit, bit + width) become bits [shift, shift + width) of it.
-struct Field {
-  int64_t bit;
-  int32_t width, shift;
-};
-
 // Nibble i of 32 bytes' worth that hold weights as q4_0 does, 16 bytes for 32 weights.
 int64_t nibble_bit(int64_t i) { return 8 * (i % 16) + (i < 16 ? 0 : 4); }
 
-// The fields of code i of a block, first and second (width 0: none).
+}  // namespace
+
 void code_fields(const PanelFormat& f, int64_t i, Field* low, Field* high) {
   *high = {0, 0, 0};
   const int64_t base = 8 * f.canonical_codes;
@@ -64,7 +60,6 @@ void code_fields(const PanelFormat& f, int64_t i, Field* low, Field* high) {
   }
 }
 
-// The fields of sub-scale u.
 void sub_fields(const PanelFormat& f, int64_t u, Field* low, Field* high) {
   *high = {0, 0, 0};
   const int64_t base = 8 * f.canonical_sub;
@@ -86,6 +81,8 @@ void sub_fields(const PanelFormat& f, int64_t u, Field* low, Field* high) {
     }
   }
 }
+
+namespace {
 
 uint32_t read_field(const uint8_t* block, const Field& field) {
   if (field.width == 0) return 0;
