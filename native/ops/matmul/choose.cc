@@ -23,7 +23,9 @@ const MatmulKernelRow kKernels[] = {
    rows,                                                                          \
    scratch,                                                                       \
    isa::matmul_##algorithm##_##compute,                                           \
-   BL_PACK_##compute(isa)},
+   BL_PACK_##compute(isa),                                                         \
+   isa::pack_tile_codes,                                                          \
+   isa::pack_tile_halves},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
 };
@@ -56,11 +58,21 @@ const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelForm
   (void)m;
   int32_t compute = args.compute;
   // i8 is a permission: formats without integer values are computed in floats.
-  if (compute == BL_COMPUTE_i8 && !f.has_integer_values() && algorithm != BL_ALGORITHM_tile) {
-    compute = BL_COMPUTE_f32;
+  if (compute == BL_COMPUTE_i8 && !f.has_integer_values()) {
+    if (algorithm != BL_ALGORITHM_tile) {
+      compute = BL_COMPUTE_f32;
+    } else if (!takes_tile_i8(f)) {
+      compute = BL_COMPUTE_bf16;
+    }
   }
   if (compute == BL_COMPUTE_bf16 && algorithm == BL_ALGORITHM_dequant) compute = BL_COMPUTE_f32;
   return find(isa, algorithm, compute, f);
+}
+
+const MatmulKernelRow* choose_spare(const bl_matmul_args& args, const MatmulKernelRow& kernel,
+                                    const PanelFormat& f) {
+  if (kernel.algorithm != BL_ALGORITHM_tile || kernel.compute != BL_COMPUTE_i8) return nullptr;
+  return find(isa_of(args.run), BL_ALGORITHM_tile, BL_COMPUTE_bf16, f);
 }
 
 }  // namespace bitloom

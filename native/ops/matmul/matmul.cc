@@ -46,34 +46,63 @@ bl_status validate(const bl_matmul_args& args, bl_error* error) {
                      args.bias.data == nullptr ? 0 : args.bias.bytes, error);
 }
 
+// Bytes of packed activations that a block of M may have: half of a 2 MB L2, where they stay while all units of N pass.
+constexpr int64_t kBlockBytes = int64_t{1} << 20;
+
 // How a call is cut into pieces, and what memory each piece needs.
 struct Plan {
-  ActivationsPlan activations;
-  int64_t unit_panels, units;  // pieces of N
-  int64_t slots;               // pieces worked on at a time, each with memory of its own:
+  const MatmulKernelRow& kernel;
+  const MatmulKernelRow* spare;  // for rows that `kernel` leaves out, or null
+  ActivationsPlan activations, spare_activations;
+  uint64_t rows_bytes;           // tile: which row of a is where
+  int64_t unit_panels, units;    // pieces of N
+  int64_t slots;                 // pieces worked on at a time, each with memory of its own:
   uint64_t values_bytes, kernel_bytes, panel_bytes;
 
-  Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel, const WeightsView& b, int64_t m)
-      : activations(kernel, b.panel, m) {
+  Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel_, const WeightsView& b, int64_t m)
+      : kernel(kernel_), spare(choose_spare(args, kernel_, b.panel)), activations(kernel_, b.panel, m),
+        spare_activations(spare == nullptr ? kernel_ : *spare, b.panel, m),
+        rows_bytes(tile() ? align_up(static_cast<uint64_t>(m) * sizeof(int64_t)) : 0) {
     const int64_t panels = (b.rows + kPanelRows - 1) / kPanelRows;
     const int32_t threads = args.run.executor == nullptr ? thread_count(args.run) : 16;
-    // Canonical weights are brought into panels one by one; panels in memory are read several at a time, but no
-    // more than lets every thread have some.
-    unit_panels = b.panels() == 0 ? 1 : std::min<int64_t>(kernel.panels, panels / (2 * threads));
+    // Canonical weights are brought into panels as they are used, one by one unless the kernel is made for several;
+    // panels in memory are read several at a time, but no more than lets every thread have some.
+    unit_panels = b.panels() == 0 && !tile() ? 1 : std::min<int64_t>(kernel.panels, panels / (2 * threads));
     unit_panels = std::max<int64_t>(unit_panels, 1);
     units = (panels + unit_panels - 1) / unit_panels;
-    slots = std::min<int64_t>(threads, units);
-    const int64_t rows = std::min<int64_t>(m, kernel.rows);
-    values_bytes = align_up(static_cast<uint64_t>(rows * unit_panels * kPanelRows) * sizeof(float));
+    slots = std::min<int64_t>(threads, units * blocks(m, kernel));
+    int64_t rows = std::min<int64_t>(m, kernel.rows);
     kernel_bytes = align_up(static_cast<uint64_t>(kernel.scratch_bytes(b.panel)));
+    if (spare != nullptr) {
+      slots = std::max(slots, std::min<int64_t>(threads, units * blocks(m, *spare)));
+      rows = std::max(rows, std::min<int64_t>(m, spare->rows));
+      kernel_bytes = std::max(kernel_bytes, align_up(static_cast<uint64_t>(spare->scratch_bytes(b.panel))));
+    }
+    values_bytes = align_up(static_cast<uint64_t>(rows * unit_panels * kPanelRows) * sizeof(float));
     panel_bytes = b.panels() == panels ? 0 : align_up(static_cast<uint64_t>(b.panel.panel_bytes));
   }
-  uint64_t slot_bytes() const { return values_bytes + kernel_bytes + panel_bytes; }
-  uint64_t total() const { return activations.total() + static_cast<uint64_t>(slots) * slot_bytes(); }
+  bool tile() const { return kernel.algorithm == BL_ALGORITHM_tile; }
+  // Rows of a that every unit of N passes over before the next ones: all, or in algorithm tile what fits L2.
+  int64_t block_rows(const MatmulKernelRow& of) const {
+    if (!tile()) return std::max<int64_t>(activations.m, 1);
+    const int64_t bytes = activations.stride * (of.compute == BL_COMPUTE_bf16 ? 2 : 1);
+    return std::clamp<int64_t>(kBlockBytes / bytes / 32 * 32, 32, of.rows);
+  }
+  int64_t blocks(int64_t m, const MatmulKernelRow& of) const {
+    return (m + block_rows(of) - 1) / block_rows(of);
+  }
+  uint64_t packed_bytes() const {
+    return rows_bytes + activations.total() + (spare == nullptr ? 0 : spare_activations.total());
+  }
+  uint64_t slot_bytes() const {
+    return values_bytes + kernel_bytes + static_cast<uint64_t>(unit_panels) * panel_bytes;
+  }
+  uint64_t total() const { return packed_bytes() + static_cast<uint64_t>(slots) * slot_bytes(); }
 };
 
-// c's part of a finished tile, columns [n, n + count): bias added, converted.
-void store(const Tile& tile, int64_t n, int64_t count, float tensor_scale, const float* bias, const Rows& c) {
+// c's part of a finished tile, columns [n, n + count): bias added, converted. Row m of it is row rows[m] of c, or m.
+void store(const Tile& tile, int64_t n, int64_t count, float tensor_scale, const float* bias,
+           const int64_t* rows, const Rows& c) {
   const int64_t step = c.stride * dtype_bytes(c.tensor.dtype);
   for (int64_t m = tile.m_begin; m < tile.m_end; ++m) {
     float* row = tile.values + (m - tile.m_begin) * tile.stride;
@@ -83,50 +112,91 @@ void store(const Tile& tile, int64_t n, int64_t count, float tensor_scale, const
     if (bias != nullptr) {
       for (int64_t i = 0; i < count; ++i) row[i] += load_as<float>(bias + n + i);
     }
-    store_values(c.tensor.dtype, c.at(m) + n * step, c.stride, count, row);
+    store_values(c.tensor.dtype, c.at(rows == nullptr ? m : rows[m]) + n * step, c.stride, count, row);
   }
 }
 
 struct Call {
   const bl_matmul_args& args;
-  const MatmulKernelRow& kernel;
   const WeightsView& b;
   const Plan& plan;
-  Activations a;
   Rows c;
   PackPanel pack;
 };
 
-// Computes and stores the columns of unit `unit` in the memory of one slot.
-void run_unit(const Call& call, int64_t unit, uint8_t* memory) {
+// Rows of a that one kernel computes.
+struct Pass {
+  const MatmulKernelRow& kernel;
+  Activations a;
+  int64_t m;
+  const int64_t* rows;  // [m] of c, or null
+};
+
+// Computes and stores rows [m_begin, m_end) and the columns of unit `unit` in the memory of one slot.
+void run_unit(const Call& call, const Pass& pass, int64_t m_begin, int64_t m_end, int64_t unit, uint8_t* memory) {
   const WeightsView& b = call.b;
   const int64_t n = unit * call.plan.unit_panels * kPanelRows;
   const int64_t end = std::min(n + call.plan.unit_panels * kPanelRows, b.rows);
   float* values = reinterpret_cast<float*>(memory);
   uint8_t* scratch = memory + call.plan.values_bytes;
   uint8_t* packed = scratch + call.plan.kernel_bytes;
-  // Full panels in memory, then what is canonical, a panel at a time.
+  // Full panels in memory, then what is canonical.
   for (int64_t begin = n; begin < end;) {
     int64_t panels = std::min(end, b.panels() * kPanelRows) - begin;
     panels = panels > 0 ? panels / kPanelRows : 0;
-    const uint8_t* source = packed;
-    int64_t count = std::min(end - begin, kPanelRows);
+    const uint8_t* source = b.panel_of(begin);
+    int64_t count = panels * kPanelRows;
     if (panels == 0) {
-      call.pack(b.panel, b.canonical_row(begin), b.row_bytes, count, packed);
-      panels = 1;
-    } else {
-      source = b.panel_of(begin);
-      count = panels * kPanelRows;
+      source = packed;
+      for (count = 0; begin + count < end; ++panels) {
+        const int64_t lanes = std::min(end - begin - count, kPanelRows);
+        call.pack(b.panel, b.canonical_row(begin + count), b.row_bytes, lanes,
+                  packed + panels * b.panel.panel_bytes);
+        count += lanes;
+      }
     }
-    for (int64_t m = 0; m < call.plan.activations.m; m += call.kernel.rows) {
-      const int64_t m_end = std::min(m + call.kernel.rows, call.plan.activations.m);
-      const Tile tile{source, b.panel.panel_bytes, panels, m,     m_end,
+    for (int64_t m = m_begin; m < m_end; m += pass.kernel.rows) {
+      const int64_t last = std::min(m + pass.kernel.rows, m_end);
+      const Tile tile{source, b.panel.panel_bytes, panels, m,     last,
                       values, panels * kPanelRows, false,  scratch};
-      call.kernel.run(b.panel, call.a, tile);
-      store(tile, begin, count, b.tensor_scale, static_cast<const float*>(call.args.bias.data), call.c);
+      pass.kernel.run(b.panel, pass.a, tile);
+      store(tile, begin, count, b.tensor_scale, static_cast<const float*>(call.args.bias.data), pass.rows, call.c);
     }
     begin += count;
   }
+}
+
+void run_pass(const Call& call, const Pass& pass, uint8_t* slots) {
+  if (pass.m == 0) return;
+  const Plan& plan = call.plan;
+  bl_run run = call.args.run;
+  if (pass.m * call.b.rows * std::max<int64_t>(call.b.cols, 1) < kSerialWork) run.threads = 1;
+  const int64_t rows = plan.block_rows(pass.kernel);
+  const int64_t tasks = plan.units * plan.blocks(pass.m, pass.kernel);
+  std::atomic<int64_t> next{0};
+  parallel_for(run, std::min(plan.slots, tasks), [&](int64_t slot) {
+    uint8_t* memory = slots + static_cast<uint64_t>(slot) * plan.slot_bytes();
+    for (int64_t task = next++; task < tasks; task = next++) {
+      const int64_t m = task / plan.units * rows;
+      run_unit(call, pass, m, std::min(m + rows, pass.m), task % plan.units, memory);
+    }
+  });
+}
+
+void run_tile(const Call& call, int64_t m, const Rows& a, uint8_t* memory) {
+  const Plan& plan = call.plan;
+  int64_t* rows = reinterpret_cast<int64_t*>(memory);
+  for (int64_t i = 0; i < m; ++i) rows[i] = i;
+  uint8_t* packed = memory + plan.rows_bytes;
+  uint8_t* slots = memory + plan.packed_bytes();
+  const TileActivations most =
+      pack_tile_activations(plan.kernel, call.b.panel, plan.activations, call.args.run, a, rows, m, packed);
+  run_pass(call, {plan.kernel, most.a, most.count, rows}, slots);
+  if (most.count == m) return;
+  const TileActivations rest =
+      pack_tile_activations(*plan.spare, call.b.panel, plan.spare_activations, call.args.run, a, rows + most.count,
+                            m - most.count, packed + plan.activations.total());
+  run_pass(call, {*plan.spare, rest.a, rest.count, rows + most.count}, slots);
 }
 
 }  // namespace
@@ -150,16 +220,13 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   const Scratch scratch(call.workspace, call.workspace_bytes, plan.total());
   BL_CHECK(scratch.data() != nullptr, out_of_memory, "matmul: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(plan.total()));
+  const Call work{call, b, plan, Rows(call.c), choose_pack_panel(isa_of(call.run), b.panel)};
+  if (plan.tile()) {
+    run_tile(work, rows.count, rows, scratch.data());
+    return BL_STATUS_ok;
+  }
   const Activations a = pack_activations(*kernel, b.panel, plan.activations, call.run, rows, scratch.data());
-  const Call work{call, *kernel, b, plan, a, Rows(call.c), choose_pack_panel(isa_of(call.run), b.panel)};
-  bl_run run = call.run;
-  if (rows.count * b.rows * std::max<int64_t>(b.cols, 1) < kSerialWork) run.threads = 1;
-  std::atomic<int64_t> next{0};
-  uint8_t* slots = scratch.data() + plan.activations.total();
-  parallel_for(run, plan.slots, [&](int64_t slot) {
-    uint8_t* memory = slots + static_cast<uint64_t>(slot) * plan.slot_bytes();
-    for (int64_t unit = next++; unit < plan.units; unit = next++) run_unit(work, unit, memory);
-  });
+  run_pass(work, {*kernel, a, rows.count, nullptr}, scratch.data() + plan.packed_bytes());
   return BL_STATUS_ok;
 }
 
