@@ -6,6 +6,7 @@
 #include "../../base/float16.h"
 #include "../../base/scratch.h"
 #include "../../base/thread_pool.h"
+#include "tables.h"
 #include "tile.h"
 
 namespace bitloom {
@@ -25,13 +26,21 @@ void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* cod
   }
 }
 
+void set_negatives(int64_t stride, const int8_t* codes, int32_t* negatives) {
+  for (int64_t i = 0; i < stride / kGroup; ++i) {
+    int32_t sum = 0;
+    for (int64_t k = i * kGroup; k < (i + 1) * kGroup; ++k) sum -= std::min<int32_t>(codes[k], 0);
+    negatives[i] = sum;
+  }
+}
+
 }  // namespace
 
 ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, int64_t m_)
     : m(m_), stride(padded_k(f.cols)), tile(kernel.algorithm == BL_ALGORITHM_tile), values_bytes(0),
       halves_bytes(0), codes_bytes(0), scales_bytes(0), sums_bytes(0),
       row_bytes(align_up(static_cast<uint64_t>(stride) * sizeof(float))), tile_sums_bytes(0),
-      tasks(std::min<int64_t>(m, 16)) {
+      tables_bytes{}, negatives_bytes(0), tasks(std::min<int64_t>(m, 16)) {
   const uint64_t elements = static_cast<uint64_t>((tile ? (m + 15) / 16 * 16 : m) * stride);
   if (kernel.compute == BL_COMPUTE_f32) values_bytes = align_up(elements * sizeof(float));
   if (kernel.compute == BL_COMPUTE_bf16) halves_bytes = align_up(elements * sizeof(uint16_t));
@@ -45,12 +54,20 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
     codes_bytes = align_up(elements);
     scales_bytes = align_up(elements / kGroup * sizeof(float));
     sums_bytes = align_up(elements / g * sizeof(int32_t));
+    if (kernel.algorithm == BL_ALGORITHM_lut) {
+      negatives_bytes = align_up(elements / kGroup * sizeof(int32_t));
+      for (int32_t p = 0; p < f.plane_count; ++p) {
+        const int32_t bits = f.planes[p].bits;
+        tables_bytes[bits - 1] = elements / kGroup * static_cast<uint64_t>(table_bytes(bits));
+      }
+    }
   }
 }
 
 uint64_t ActivationsPlan::total() const {
   const uint64_t rows = values_bytes != 0 ? 0 : static_cast<uint64_t>(tasks) * row_bytes;
-  return values_bytes + halves_bytes + codes_bytes + scales_bytes + 2 * sums_bytes + tile_sums_bytes + rows;
+  return values_bytes + halves_bytes + codes_bytes + scales_bytes + 2 * sums_bytes + tile_sums_bytes + negatives_bytes +
+         tables_bytes[0] + tables_bytes[1] + rows;
 }
 
 Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f, const ActivationsPlan& plan,
@@ -66,6 +83,8 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
   float* scales = reinterpret_cast<float*>(take(plan.scales_bytes));
   int32_t* starts = reinterpret_cast<int32_t*>(take(plan.sums_bytes));
   float* moments = reinterpret_cast<float*>(take(plan.sums_bytes));
+  int32_t* negatives = reinterpret_cast<int32_t*>(take(plan.negatives_bytes));
+  uint8_t* tables[2] = {take(plan.tables_bytes[0]), take(plan.tables_bytes[1])};
   uint8_t* rows_memory = memory;
   const int64_t k = f.cols, stride = plan.stride, g = std::min(kGroup, f.group);
   bl_run run = run_in;
@@ -91,9 +110,14 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
       float* row_scales = scales + m * stride / kGroup;
       kernel.pack(row, k, row_codes, row_scales);
       set_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
+      if (negatives != nullptr) set_negatives(stride, row_codes, negatives + m * stride / kGroup);
+      for (int32_t bits = 1; bits <= 2; ++bits) {
+        if (tables[bits - 1] == nullptr) continue;
+        kernel.build_tables(row_codes, stride, bits, tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
+      }
     }
   });
-  return {stride, values, halves, codes, scales, starts, moments, nullptr, 0};
+  return {stride, values, halves, codes, scales, starts, moments, {tables[0], tables[1]}, negatives};
 }
 
 namespace {
@@ -161,7 +185,7 @@ TileActivations pack_tile_activations(const MatmulKernelRow& kernel, const Panel
         std::memset(halves + tile_at(i, at, stride, kStep / 2), 0, kStep);
       }
     }
-    return {{stride, nullptr, halves, nullptr, nullptr, nullptr, nullptr, nullptr, 0}, count};
+    return {{stride, nullptr, halves, nullptr, nullptr, nullptr, nullptr, {}, nullptr}, count};
   }
   int8_t* codes = reinterpret_cast<int8_t*>(memory);
   float* scales = reinterpret_cast<float*>(memory += plan.codes_bytes);
@@ -180,7 +204,7 @@ TileActivations pack_tile_activations(const MatmulKernelRow& kernel, const Panel
   for (int64_t i = count; i < padded; ++i) {
     for (int64_t at = 0; at < stride; at += kStep) std::memset(codes + tile_at(i, at, stride, kStep), 0, kStep);
   }
-  return {{stride, nullptr, nullptr, codes, scales, starts, moments, nullptr, 0}, kept};
+  return {{stride, nullptr, nullptr, codes, scales, starts, moments, {}, nullptr}, kept};
 }
 
 }  // namespace bitloom

@@ -12,6 +12,7 @@ struct ActivationsPlan {
   bool tile;  // laid out in tiles of 16 rows
   uint64_t values_bytes, halves_bytes, codes_bytes, scales_bytes, sums_bytes, row_bytes;
   uint64_t tile_sums_bytes;
+  uint64_t tables_bytes[2], negatives_bytes;  // lut: per plane width
   int64_t tasks;  // the packing's, each with a row of its own to convert into
 
   ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, int64_t m);
