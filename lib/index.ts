@@ -19,12 +19,20 @@ export { type SiluOptions, silu, siluAsync } from './ops/elementwise/silu.js';
 export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swiglu.js';
 export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
 export {
+  type Algorithm,
   type Compute,
   type MatmulOptions,
   matmul,
   matmulAsync,
   matmulKernel,
 } from './ops/matmul/matmul.js';
+export {
+  matmulTuning,
+  saveTuning,
+  setMatmulTuning,
+  type TuneOptions,
+  tuneMatmul,
+} from './ops/matmul/tune.js';
 export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
 export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {
@@ -68,3 +76,4 @@ export {
   type TensorLayout,
   type TensorSource,
 } from './tensor.js';
+export type { MatmulTuning } from './saved_tuning.js';
