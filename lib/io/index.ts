@@ -18,6 +18,14 @@ export {
   ggmlType,
 } from './gguf_types.js';
 export { type GGUFContent, type GGUFTensorInput, ggufBytes, writeGGUF } from './gguf_write.js';
+export { mapFile } from './map_file.js';
+export {
+  loadPacked,
+  type NamedWeights,
+  type PackedFile,
+  readPacked,
+  savePacked,
+} from './packed.js';
 export {
   readSafetensors,
   SAFETENSORS_TYPES,
@@ -40,4 +48,3 @@ export {
   Tokenizer,
   tokenizerFromGGUF,
 } from './tokenizer.js';
-export { mapFile } from './map_file.js';
