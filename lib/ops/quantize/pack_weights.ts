@@ -1,6 +1,6 @@
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
-import { QuantizedTensor, weightsBytes } from '../../quantized_tensor.js';
+import { QuantizedTensor, type QuantizedTensorOptions, weightsBytes } from '../../quantized_tensor.js';
 import type { AsyncOptions, RunOptions } from '../../run.js';
 import { type PackOptions, pack, packAsync } from './pack.js';
 
@@ -12,7 +12,7 @@ export interface PackWeightsOptions extends RunOptions {
   for?: 'decode' | 'prefill' | 'both';
   /**
    * Rearranges the bytes of `weights` where the packed matrix has the same size, and takes new memory only where it has
-   * not (formats with a group per row whose rows are no multiple of 32, and tq1_0). `weights` must not be used after.
+   * not (rows that end within 32 weights, and tq1_0). `weights` must not be used after.
    */
   inPlace?: boolean;
 }
@@ -78,7 +78,8 @@ function planPack<F extends Format>(
   if (isa !== undefined) run.isa = isa;
   if (threads !== undefined) run.threads = threads;
   if (!inPlace || !packsInPlace(weights)) return { ...run, layout };
-  const { format, bytes, shape, codebook } = weights;
-  const held = codebook === undefined ? { layout } : { layout, codebook };
-  return { ...run, out: new QuantizedTensor(format, bytes, shape, held as { layout: 'lanes16' }) };
+  const { format, bytes, shape, codebook, tensorScale } = weights;
+  const held: QuantizedTensorOptions = { layout, tensorScale };
+  if (codebook !== undefined) held.codebook = codebook;
+  return { ...run, out: new QuantizedTensor(format, bytes, shape, held) };
 }

@@ -7,6 +7,11 @@
 namespace bitloom {
 namespace {
 
+// Only compute i8 packs activations by a function of the kernel's level.
+#define BL_PACK_f32(isa) nullptr
+#define BL_PACK_bf16(isa) nullptr
+#define BL_PACK_i8(isa) isa::pack_activations_i8
+
 const MatmulKernelRow kKernels[] = {
 #define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch) \
   {"matmul_" #algorithm "_" #compute "_" #isa,                                    \
@@ -18,10 +23,13 @@ const MatmulKernelRow kKernels[] = {
    rows,                                                                          \
    scratch,                                                                       \
    isa::matmul_##algorithm##_##compute,                                           \
-   isa::pack_activations_i8},
+   BL_PACK_##compute(isa)},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
 };
+#undef BL_PACK_f32
+#undef BL_PACK_bf16
+#undef BL_PACK_i8
 
 const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, const PanelFormat& f) {
   for (const MatmulKernelRow& row : kKernels) {

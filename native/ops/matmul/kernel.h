@@ -73,8 +73,21 @@ struct MatmulKernelRow {
 };
 
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }
+// What the unpacking of dequant_i8.inl covers: all integer formats but tables of odd sizes.
+inline bool takes_dequant_i8(const PanelFormat& f) {
+  return f.has_integer_values() && (f.sub_bits != 0 || f.groups == 1 || f.group <= kGroup) &&
+         (f.value_kind != ValueKind::table || f.bits == 4 || f.bits == 6);
+}
 inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&) { return 0; }
+// dequant f32 in SIMD (f32_kernel.inl): a block of decoded weights with scales and offsets, one of activations, sums
+// of activations per segment.
+constexpr int64_t kF32Rows = 128;
+inline int64_t f32_scratch(const PanelFormat& f) {
+  const int64_t segments = f.offset_kind == OffsetKind::none ? 0 : padded_k(f.cols) / (f.group < 32 ? f.group : 32);
+  const int64_t floats = 2 * kStep * kPanelRows + 4 * kStep / 8 * kPanelRows + kF32Rows * (kStep + segments);
+  return floats * static_cast<int64_t>(sizeof(float));
+}
 
 #define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch)           \
   namespace isa {                                                                           \

@@ -73,10 +73,13 @@ struct Plan {
 };
 
 // c's part of a finished tile, columns [n, n + count): bias added, converted.
-void store(const Tile& tile, int64_t n, int64_t count, const float* bias, const Rows& c) {
+void store(const Tile& tile, int64_t n, int64_t count, float tensor_scale, const float* bias, const Rows& c) {
   const int64_t step = c.stride * dtype_bytes(c.tensor.dtype);
   for (int64_t m = tile.m_begin; m < tile.m_end; ++m) {
     float* row = tile.values + (m - tile.m_begin) * tile.stride;
+    if (tensor_scale != 1) {
+      for (int64_t i = 0; i < count; ++i) row[i] *= tensor_scale;
+    }
     if (bias != nullptr) {
       for (int64_t i = 0; i < count; ++i) row[i] += load_as<float>(bias + n + i);
     }
@@ -120,7 +123,7 @@ void run_unit(const Call& call, int64_t unit, uint8_t* memory) {
       const Tile tile{source, b.panel.panel_bytes, panels, m,     m_end,
                       values, panels * kPanelRows, false,  scratch};
       call.kernel.run(b.panel, call.a, tile);
-      store(tile, begin, count, static_cast<const float*>(call.args.bias.data), call.c);
+      store(tile, begin, count, b.tensor_scale, static_cast<const float*>(call.args.bias.data), call.c);
     }
     begin += count;
   }
