@@ -42,6 +42,11 @@ export {
 } from './ops/quantize/dequantize.js';
 export { type PackOptions, pack, packAsync } from './ops/quantize/pack.js';
 export {
+  type PackWeightsOptions,
+  packWeights,
+  packWeightsAsync,
+} from './ops/quantize/pack_weights.js';
+export {
   type QuantizeMethod,
   type QuantizeOptions,
   quantize,
