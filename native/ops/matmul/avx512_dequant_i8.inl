@@ -93,17 +93,21 @@ class Unpack {
   inline __attribute__((always_inline)) void multiply(const uint8_t* chunk, const int8_t* codes, int64_t stride,
                                                       __m512i (&products)[kRows][F::kParts]) const {
     const Runs runs = load_runs(chunk);
+    // A product adds to the one before after 5 cycles, so one row's go in two chains.
+    constexpr bool kTwoChains = kRows == 1 && F::kParts == 1;
+    __m512i second = _mm512_setzero_si512();
     // 0, 4, 1, 5, ...: both halves of a nibble run while it is in a register.
     unroll(
         [&](auto index) __attribute__((always_inline)) {
           constexpr int v = index;
           const __m512i values = value<v>(chunk, runs);
           for (int r = 0; r < kRows; ++r) {
-            __m512i& product = products[r][v * F::kParts / 8];
+            __m512i& product = kTwoChains && v >= 4 ? second : products[r][v * F::kParts / 8];
             product = _mm512_dpbusd_epi32(product, values, four_activations(codes + r * stride + 4 * v));
           }
         },
         std::integer_sequence<int, 0, 4, 1, 5, 2, 6, 3, 7>{});
+    if (kTwoChains) products[0][0] = _mm512_add_epi32(products[0][0], second);
   }
 
  private:
