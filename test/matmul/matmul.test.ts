@@ -426,8 +426,8 @@ describe('matmul', () => {
     ],
     [
       'BL_INVALID_DTYPE',
-      'matmul: a.dtype is i8, expected f32 or f16 or bf16',
-      () => matmul(Tensor.zeros('i8', [2, 64]) as never, b),
+      'matmul: a.dtype is i32, expected f32 or f16 or bf16 or i8',
+      () => matmul(Tensor.zeros('i32', [2, 64]) as never, b),
     ],
     [
       'BL_INVALID_DTYPE',
@@ -436,7 +436,7 @@ describe('matmul', () => {
     ],
     [
       'BL_INVALID_ARGUMENT',
-      'matmul: compute is "i4", expected f32 or i8',
+      'matmul: compute is "i4", expected f32, i8, bf16 or i1',
       () => matmul(a, b, { compute: 'i4' as never }),
     ],
     [

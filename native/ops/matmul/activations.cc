@@ -1,11 +1,14 @@
 #include "activations.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "../../base/float16.h"
 #include "../../base/scratch.h"
 #include "../../base/thread_pool.h"
+#include "../../isa/isa.h"
 
 namespace bitloom {
 namespace {
@@ -24,11 +27,71 @@ void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* cod
   }
 }
 
+// Scales that the row's groups of 32 share, one for the row itself with tiles.
+void repeat_scale(const MatmulKernelRow& kernel, int64_t stride, float* scales) {
+  if (kernel.algorithm != BL_ALGORITHM_tile) std::fill(scales + 1, scales + stride / kGroup, scales[0]);
+}
+
+// One row to codes in the caller's way.
+void round_row(const MatmulKernelRow& kernel, const RowKernels& rows, const Rounding& rounding,
+               const float* x, int64_t k, int64_t stride, int8_t* codes, float* scales) {
+  std::memset(codes, 0, static_cast<size_t>(stride));
+  if (rounding.scale_per_row || kernel.algorithm == BL_ALGORITHM_tile) {
+    scales[0] = quantize_group(rows, x, k, rounding.levels, codes);
+    repeat_scale(kernel, stride, scales);
+    return;
+  }
+  for (int64_t begin = 0; begin < stride; begin += kGroup) {
+    const int64_t count = std::clamp<int64_t>(k - begin, 0, kGroup);
+    scales[begin / kGroup] = quantize_group(rows, x + begin, count, rounding.levels, codes + begin);
+  }
+}
+
+// One row of codes as it is given; false if it has a -128.
+bool copy_codes(const MatmulKernelRow& kernel, const Input& input, int64_t m, int64_t k, int64_t stride,
+                int8_t* codes, float* scales) {
+  std::memset(codes + k, 0, static_cast<size_t>(stride - k));
+  if (kernel.algorithm != BL_ALGORITHM_tile) std::fill(scales, scales + stride / kGroup, 0.0f);
+  const bool good = input.codes(m, codes, scales);
+  if (input.scale_per_row()) repeat_scale(kernel, stride, scales);
+  return good;
+}
+
+// Codes are used as they are unless tiles want one scale where there are several.
+bool uses_codes(const MatmulKernelRow& kernel, const Input& input) {
+  return input.is_codes() && kernel.compute == BL_COMPUTE_i8 &&
+         (kernel.algorithm != BL_ALGORITHM_tile || input.scale_per_row());
+}
+
 }  // namespace
 
-ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, int64_t m_)
-    : m(m_), stride(padded_k(f.cols)), values_bytes(0), halves_bytes(0), codes_bytes(0), scales_bytes(0),
-      sums_bytes(0), row_bytes(align_up(static_cast<uint64_t>(stride) * sizeof(float))),
+Rounding rounding_of(const bl_matmul_args& args) {
+  const bool row = args.activation_group == BL_ACTIVATION_GROUP_row;
+  return {args.activation_bits == 4 ? 7.0f : 127.0f, row, args.activation_bits != 4 && !row};
+}
+
+float quantize_group(const RowKernels& rows, const float* x, int64_t count, float levels, int8_t* codes) {
+  const float largest = rows.largest(x, count);
+  // Below 127 * FLT_MIN the reciprocal overflows; such a group counts as zero.
+  const bool zero = !(largest >= 1.5e-36f);
+  if (zero) {
+    std::memset(codes, 0, static_cast<size_t>(count));
+    return std::isnan(largest) ? NAN : 0.0f;
+  }
+  rows.encode(x, levels / largest, count, codes);
+  return largest / levels;
+}
+
+ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, const Input& input)
+    : m(input.rows()),
+      stride(padded_k(f.cols)),
+      values_bytes(0),
+      halves_bytes(0),
+      codes_bytes(0),
+      scales_bytes(0),
+      sums_bytes(0),
+      signs_bytes(0),
+      row_bytes(align_up(static_cast<uint64_t>(std::max(stride, input.columns())) * sizeof(float))),
       tasks(std::min<int64_t>(m, 16)) {
   const uint64_t elements = static_cast<uint64_t>(m * stride);
   if (kernel.compute == BL_COMPUTE_f32) values_bytes = align_up(elements * sizeof(float));
@@ -39,15 +102,20 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
     scales_bytes = align_up(elements / kGroup * sizeof(float));
     sums_bytes = align_up(elements / g * sizeof(int32_t));
   }
+  if (kernel.compute == BL_COMPUTE_i1) {
+    signs_bytes = align_up(elements / kChunk * sizeof(uint32_t));
+    scales_bytes = align_up(static_cast<uint64_t>(m) * sizeof(float));
+  }
 }
 
 uint64_t ActivationsPlan::total() const {
-  const uint64_t rows = values_bytes != 0 ? 0 : static_cast<uint64_t>(tasks) * row_bytes;
-  return values_bytes + halves_bytes + codes_bytes + scales_bytes + 2 * sums_bytes + rows;
+  return values_bytes + halves_bytes + codes_bytes + scales_bytes + 2 * sums_bytes + signs_bytes +
+         2 * static_cast<uint64_t>(tasks) * row_bytes;
 }
 
 Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f, const ActivationsPlan& plan,
-                             const bl_run& run_in, const Rows& a, uint8_t* memory) {
+                             const bl_run& run_in, const Input& input, const Rounding& rounding,
+                             uint8_t* memory, int64_t* bad_row) {
   const auto take = [&memory](uint64_t bytes) {
     uint8_t* taken = bytes == 0 ? nullptr : memory;
     memory += bytes;
@@ -59,34 +127,61 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
   float* scales = reinterpret_cast<float*>(take(plan.scales_bytes));
   int32_t* starts = reinterpret_cast<int32_t*>(take(plan.sums_bytes));
   float* moments = reinterpret_cast<float*>(take(plan.sums_bytes));
+  uint32_t* signs = reinterpret_cast<uint32_t*>(take(plan.signs_bytes));
   uint8_t* rows_memory = memory;
   const int64_t k = f.cols, stride = plan.stride, g = std::min(kGroup, f.group);
+  const RowKernels& rows = row_kernels(isa_of(run_in));
+  std::atomic<int64_t> bad{*bad_row};
+  const auto pack_codes = [&](const float* row, int64_t m) {
+    int8_t* row_codes = codes + m * stride;
+    float* row_scales = scales + (kernel.algorithm == BL_ALGORITHM_tile ? m : m * stride / kGroup);
+    if (row == nullptr) {
+      if (!copy_codes(kernel, input, m, k, stride, row_codes, row_scales)) bad = m;
+    } else if (rounding.own) {
+      kernel.pack(row, k, row_codes, row_scales);
+    } else {
+      round_row(kernel, rows, rounding, row, k, stride, row_codes, row_scales);
+    }
+    if (kernel.algorithm == BL_ALGORITHM_tile) return;
+    set_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
+  };
   bl_run run = run_in;
   if (plan.m * k < kSerialElements) run.threads = 1;
   parallel_for(run, plan.tasks, [&](int64_t task) {
-    float* converted = reinterpret_cast<float*>(rows_memory + static_cast<uint64_t>(task) * plan.row_bytes);
+    float* converted =
+        reinterpret_cast<float*>(rows_memory + 2 * static_cast<uint64_t>(task) * plan.row_bytes);
+    float* second = reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(converted) + plan.row_bytes);
     for (int64_t m = plan.m * task / plan.tasks; m < plan.m * (task + 1) / plan.tasks; ++m) {
+      if (uses_codes(kernel, input)) {
+        pack_codes(nullptr, m);
+        continue;
+      }
+      const float* row = input.arranged(m, converted, second);
       if (values != nullptr) {
-        float* row = values + m * stride;
-        a.load(m, row);
-        std::memset(row + k, 0, static_cast<size_t>(stride - k) * sizeof(float));
-        continue;
-      }
-      float* row = a.direct(m);
-      if (row == nullptr) a.load(m, row = converted);
-      if (halves != nullptr) {
+        if (k > 0) std::memcpy(values + m * stride, row, static_cast<size_t>(k) * sizeof(float));
+        std::memset(values + m * stride + k, 0, static_cast<size_t>(stride - k) * sizeof(float));
+      } else if (halves != nullptr) {
         uint16_t* out = halves + m * stride;
-        for (int64_t i = 0; i < k; ++i) out[i] = f32_to_bf16(load_as<float>(row + i));
+        for (int64_t i = 0; i < k; ++i) out[i] = f32_to_bf16(row[i]);
         std::memset(out + k, 0, static_cast<size_t>(stride - k) * sizeof(uint16_t));
-        continue;
+      } else if (signs != nullptr) {
+        scales[m] = rows.signs(row, k, signs + m * stride / kChunk);
+      } else {
+        pack_codes(row, m);
       }
-      int8_t* row_codes = codes + m * stride;
-      float* row_scales = scales + m * stride / kGroup;
-      kernel.pack(row, k, row_codes, row_scales);
-      set_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
     }
   });
-  return {stride, values, halves, codes, scales, starts, moments, nullptr, 0};
+  *bad_row = bad;
+  Activations packed{};
+  packed.stride = stride;
+  packed.values = values;
+  packed.halves = halves;
+  packed.codes = codes;
+  packed.scales = scales;
+  packed.starts = starts;
+  packed.moments = moments;
+  packed.signs = signs;
+  return packed;
 }
 
 }  // namespace bitloom
