@@ -119,9 +119,11 @@ bl_status check_stack(const bl_matmul_args& args, int64_t* columns, bl_error* er
            static_cast<ll>(args.batch));
   const int64_t parts = is_gated(args.activation) ? 2 : 1;
   BL_CHECK(args.b.rows % (batches * parts) == 0, invalid_shape,
-           "matmul: b.rows is %lld, expected a multiple of %lld (%lld matrices of %s)",
-           static_cast<ll>(args.b.rows), static_cast<ll>(batches * parts), static_cast<ll>(batches),
-           parts == 2 ? "gate and up rows" : "rows");
+           "matmul: b.rows is %lld, expected a multiple of %lld (%s)", static_cast<ll>(args.b.rows),
+           static_cast<ll>(batches * parts),
+           parts == 1        ? "= batch"
+           : args.batch == 0 ? "gate and up"
+                             : "batch * gate and up");
   *columns = args.b.rows / (batches * parts);
   BL_CHECK(
       batches * parts == 1 || args.b.layout != BL_LAYOUT_lanes16 || *columns % kPanelRows == 0,
