@@ -11,14 +11,17 @@ export async function packInPlace(
   weights: QuantizedTensor,
   options: RunOptions & AsyncOptions = {},
 ): Promise<QuantizedTensor> {
-  const { format, rows, cols, shape, layout, codebook } = weights;
+  const { format, rows, cols, shape, layout, codebook, tensorScale } = weights;
   if (rows < 16 || layout !== 'canonical') return weights;
-  if (weightsBytes(format, rows, cols) !== weightsBytes(format, rows, cols, 'lanes16')) return weights;
+  if (weightsBytes(format, rows, cols) !== weightsBytes(format, rows, cols, 'lanes16'))
+    return weights;
   const out = new QuantizedTensor(
     format,
     weights.bytes,
     shape,
-    codebook === undefined ? { layout: 'lanes16' } : { layout: 'lanes16', codebook },
+    codebook === undefined
+      ? { layout: 'lanes16', tensorScale }
+      : { layout: 'lanes16', tensorScale, codebook },
   );
   return packAsync(weights, { ...options, out });
 }

@@ -61,8 +61,23 @@ typedef enum bl_format_kind {
   BL_KIND_ternary,      /* t2 */
   BL_KIND_nf4,
   BL_KIND_fp4,
-  BL_KIND_codebook /* cb<b> */
+  BL_KIND_codebook, /* cb<b> */
+  BL_KIND_bfp,      /* bfp<b>: block floating point */
+  BL_KIND_e2m1,     /* elements of OCP Microscaling, and of nvfp4_g16 */
+  BL_KIND_e2m3,
+  BL_KIND_e3m2,
+  BL_KIND_e4m3,
+  BL_KIND_e5m2,
+  BL_KIND_mxint8
 } bl_format_kind;
+
+/* What a format's scales are. */
+typedef enum bl_scale_dtype {
+  BL_SCALE_f16 = BL_DTYPE_f16,
+  BL_SCALE_bf16 = BL_DTYPE_bf16,
+  BL_SCALE_e4m3 = BL_DTYPE_f8e4m3, /* one byte, used without its sign */
+  BL_SCALE_e8m0 = 64               /* one byte, 2^(byte - 127); 255: NaN */
+} bl_scale_dtype;
 
 /* How a weight matrix lies in memory. */
 typedef enum bl_layout {
@@ -97,6 +112,7 @@ typedef struct bl_weights {
   int64_t cols;
   const float* codebook; /* [2^bits], cb<b> formats only, ascending order not required */
   int32_t codebook_size;
+  float tensor_scale; /* times every decoded weight, in any format; finite, not negative; 0: 1 */
 } bl_weights;
 
 /* Runs task(argument, i) for i in [0, count), in any order, on any threads, and returns after all. */
@@ -131,7 +147,7 @@ typedef struct bl_format_info {
   int32_t kind;        /* bl_format_kind */
   int32_t bits;        /* of a code; 0 for block formats */
   int32_t group_size;  /* weights that share a scale; 0: the row */
-  int32_t scale_dtype; /* bl_dtype */
+  int32_t scale_dtype; /* bl_scale_dtype */
   int32_t has_zero_point;
   int32_t gguf_type;      /* type id in GGUF files, -1 if none */
   int32_t block_elements; /* weights in a block; 0: the row */
@@ -155,7 +171,7 @@ typedef enum bl_quantize_method {
   BL_QUANTIZE_mse = 1     /* scale (and zero point) searched for the least squared error */
 } bl_quantize_method;
 
-/* output = encode(input). Deterministic; ties to even. Non-finite input is an error. */
+/* output = encode(input / output.tensor_scale). Deterministic; ties to even. Non-finite input is an error. */
 typedef struct bl_quantize_args {
   size_t size;
   bl_run run;
@@ -217,7 +233,7 @@ typedef enum bl_activation {
 
 /* Which activations share a scale when compute i8 rounds them. */
 typedef enum bl_activation_group {
-  BL_ACTIVATION_GROUP_32 = 0, /* 32 columns (a row, by tiles) */
+  BL_ACTIVATION_GROUP_32 = 0, /* 32 columns (512 by tiles) */
   BL_ACTIVATION_GROUP_row = 1
 } bl_activation_group;
 

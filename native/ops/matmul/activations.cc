@@ -1,20 +1,15 @@
 #include "activations.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 
-#include "../../base/float16.h"
 #include "../../base/scratch.h"
 #include "../../base/thread_pool.h"
 #include "../../isa/isa.h"
 
 namespace bitloom {
 namespace {
-
-// Elements below which waking other threads costs more than it brings.
-constexpr int64_t kSerialElements = int64_t{1} << 14;
 
 // starts and moments of a row, per g codes.
 void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* codes, const float* scales,
@@ -27,18 +22,12 @@ void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* cod
   }
 }
 
-// Scales that the row's groups of 32 share, one for the row itself with tiles.
-void repeat_scale(const MatmulKernelRow& kernel, int64_t stride, float* scales) {
-  if (kernel.algorithm != BL_ALGORITHM_tile) std::fill(scales + 1, scales + stride / kGroup, scales[0]);
-}
-
 // One row to codes in the caller's way.
-void round_row(const MatmulKernelRow& kernel, const RowKernels& rows, const Rounding& rounding,
-               const float* x, int64_t k, int64_t stride, int8_t* codes, float* scales) {
+void round_row(const RowKernels& rows, const Rounding& rounding, const float* x, int64_t k, int64_t stride,
+               int8_t* codes, float* scales) {
   std::memset(codes, 0, static_cast<size_t>(stride));
-  if (rounding.scale_per_row || kernel.algorithm == BL_ALGORITHM_tile) {
-    scales[0] = quantize_group(rows, x, k, rounding.levels, codes);
-    repeat_scale(kernel, stride, scales);
+  if (rounding.scale_per_row) {
+    std::fill(scales, scales + stride / kGroup, quantize_group(rows, x, k, rounding.levels, codes));
     return;
   }
   for (int64_t begin = 0; begin < stride; begin += kGroup) {
@@ -47,20 +36,12 @@ void round_row(const MatmulKernelRow& kernel, const RowKernels& rows, const Roun
   }
 }
 
-// One row of codes as it is given; false if it has a -128.
-bool copy_codes(const MatmulKernelRow& kernel, const Input& input, int64_t m, int64_t k, int64_t stride,
-                int8_t* codes, float* scales) {
+// One row of codes as it is given.
+void copy_codes(const Input& input, int64_t m, int64_t k, int64_t stride, int8_t* codes, float* scales) {
   std::memset(codes + k, 0, static_cast<size_t>(stride - k));
-  if (kernel.algorithm != BL_ALGORITHM_tile) std::fill(scales, scales + stride / kGroup, 0.0f);
-  const bool good = input.codes(m, codes, scales);
-  if (input.scale_per_row()) repeat_scale(kernel, stride, scales);
-  return good;
-}
-
-// Codes are used as they are unless tiles want one scale where there are several.
-bool uses_codes(const MatmulKernelRow& kernel, const Input& input) {
-  return input.is_codes() && kernel.compute == BL_COMPUTE_i8 &&
-         (kernel.algorithm != BL_ALGORITHM_tile || input.scale_per_row());
+  std::fill(scales, scales + stride / kGroup, 0.0f);
+  input.codes(m, codes, scales);
+  if (input.scale_per_row()) std::fill(scales + 1, scales + stride / kGroup, scales[0]);
 }
 
 }  // namespace
@@ -82,27 +63,27 @@ float quantize_group(const RowKernels& rows, const float* x, int64_t count, floa
   return largest / levels;
 }
 
-ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, const Input& input)
-    : m(input.rows()),
+ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, const Input& input,
+                                 int64_t m_)
+    : m(m_),
       stride(padded_k(f.cols)),
-      values_bytes(0),
-      halves_bytes(0),
-      codes_bytes(0),
-      scales_bytes(0),
-      sums_bytes(0),
-      signs_bytes(0),
+      tile(kernel.algorithm == BL_ALGORITHM_tile),
       row_bytes(align_up(static_cast<uint64_t>(std::max(stride, input.columns())) * sizeof(float))),
       tasks(std::min<int64_t>(m, 16)) {
-  const uint64_t elements = static_cast<uint64_t>(m * stride);
+  const uint64_t elements = static_cast<uint64_t>((tile ? (m + 15) / 16 * 16 : m) * stride);
   if (kernel.compute == BL_COMPUTE_f32) values_bytes = align_up(elements * sizeof(float));
   if (kernel.compute == BL_COMPUTE_bf16) halves_bytes = align_up(elements * sizeof(uint16_t));
-  if (kernel.compute == BL_COMPUTE_i8) {
+  if (kernel.compute == BL_COMPUTE_i8 && tile) {
+    const uint64_t blocks = static_cast<uint64_t>(m * tile_blocks(stride));
+    codes_bytes = align_up(elements);
+    scales_bytes = sums_bytes = align_up(blocks * sizeof(float));
+    tile_sums_bytes = align_up(blocks * sizeof(TileSums));
+  } else if (kernel.compute == BL_COMPUTE_i8) {
     const uint64_t g = static_cast<uint64_t>(std::min(kGroup, f.group));
     codes_bytes = align_up(elements);
     scales_bytes = align_up(elements / kGroup * sizeof(float));
     sums_bytes = align_up(elements / g * sizeof(int32_t));
-  }
-  if (kernel.compute == BL_COMPUTE_i1) {
+  } else if (kernel.compute == BL_COMPUTE_i1) {
     signs_bytes = align_up(elements / kChunk * sizeof(uint32_t));
     scales_bytes = align_up(static_cast<uint64_t>(m) * sizeof(float));
   }
@@ -110,19 +91,18 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
 
 uint64_t ActivationsPlan::total() const {
   return values_bytes + halves_bytes + codes_bytes + scales_bytes + 2 * sums_bytes + signs_bytes +
-         2 * static_cast<uint64_t>(tasks) * row_bytes;
+         tile_sums_bytes + static_cast<uint64_t>(tasks) * task_bytes();
 }
 
 Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f, const ActivationsPlan& plan,
                              const bl_run& run_in, const Input& input, const Rounding& rounding,
-                             uint8_t* memory, int64_t* bad_row) {
+                             uint8_t* memory) {
   const auto take = [&memory](uint64_t bytes) {
     uint8_t* taken = bytes == 0 ? nullptr : memory;
     memory += bytes;
     return taken;
   };
   float* values = reinterpret_cast<float*>(take(plan.values_bytes));
-  uint16_t* halves = reinterpret_cast<uint16_t*>(take(plan.halves_bytes));
   int8_t* codes = reinterpret_cast<int8_t*>(take(plan.codes_bytes));
   float* scales = reinterpret_cast<float*>(take(plan.scales_bytes));
   int32_t* starts = reinterpret_cast<int32_t*>(take(plan.sums_bytes));
@@ -131,28 +111,26 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
   uint8_t* rows_memory = memory;
   const int64_t k = f.cols, stride = plan.stride, g = std::min(kGroup, f.group);
   const RowKernels& rows = row_kernels(isa_of(run_in));
-  std::atomic<int64_t> bad{*bad_row};
   const auto pack_codes = [&](const float* row, int64_t m) {
     int8_t* row_codes = codes + m * stride;
-    float* row_scales = scales + (kernel.algorithm == BL_ALGORITHM_tile ? m : m * stride / kGroup);
+    float* row_scales = scales + m * stride / kGroup;
     if (row == nullptr) {
-      if (!copy_codes(kernel, input, m, k, stride, row_codes, row_scales)) bad = m;
+      copy_codes(input, m, k, stride, row_codes, row_scales);
     } else if (rounding.own) {
       kernel.pack(row, k, row_codes, row_scales);
     } else {
-      round_row(kernel, rows, rounding, row, k, stride, row_codes, row_scales);
+      round_row(rows, rounding, row, k, stride, row_codes, row_scales);
     }
-    if (kernel.algorithm == BL_ALGORITHM_tile) return;
     set_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
   };
   bl_run run = run_in;
   if (plan.m * k < kSerialElements) run.threads = 1;
   parallel_for(run, plan.tasks, [&](int64_t task) {
-    float* converted =
-        reinterpret_cast<float*>(rows_memory + 2 * static_cast<uint64_t>(task) * plan.row_bytes);
-    float* second = reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(converted) + plan.row_bytes);
+    uint8_t* own = rows_memory + static_cast<uint64_t>(task) * plan.task_bytes();
+    float* converted = reinterpret_cast<float*>(own);
+    float* second = reinterpret_cast<float*>(own + plan.row_bytes);
     for (int64_t m = plan.m * task / plan.tasks; m < plan.m * (task + 1) / plan.tasks; ++m) {
-      if (uses_codes(kernel, input)) {
+      if (codes != nullptr && input.is_codes()) {
         pack_codes(nullptr, m);
         continue;
       }
@@ -160,10 +138,6 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
       if (values != nullptr) {
         if (k > 0) std::memcpy(values + m * stride, row, static_cast<size_t>(k) * sizeof(float));
         std::memset(values + m * stride + k, 0, static_cast<size_t>(stride - k) * sizeof(float));
-      } else if (halves != nullptr) {
-        uint16_t* out = halves + m * stride;
-        for (int64_t i = 0; i < k; ++i) out[i] = f32_to_bf16(row[i]);
-        std::memset(out + k, 0, static_cast<size_t>(stride - k) * sizeof(uint16_t));
       } else if (signs != nullptr) {
         scales[m] = rows.signs(row, k, signs + m * stride / kChunk);
       } else {
@@ -171,11 +145,9 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
       }
     }
   });
-  *bad_row = bad;
   Activations packed{};
   packed.stride = stride;
   packed.values = values;
-  packed.halves = halves;
   packed.codes = codes;
   packed.scales = scales;
   packed.starts = starts;

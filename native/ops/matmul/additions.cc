@@ -152,23 +152,24 @@ void Additions::add_low_rank(const Block& block, bool first) const {
   float* buffer = up + rank_ * block.count;
   if (args_.low_rank_ids.data == nullptr) {
     if (first) load_up(block, adapter_of(0, block.batch), up, buffer);
-    for (int64_t m = block.m_begin; m < block.m_end; ++m) {
-      kernels_.add_products(up, block.count, projected_ + m * rank_, rank_,
-                            block.values + (m - block.m_begin) * block.stride, block.count);
+    for (int64_t m = block.m.begin; m < block.m.end; ++m) {
+      kernels_.add_products(up, block.count, projected_ + block.m[m] * rank_, rank_,
+                            block.values + (m - block.m.begin) * block.stride, block.count);
     }
     return;
   }
   // Each adapter among these rows is loaded once, at the first row that has it.
-  for (int64_t m = block.m_begin; m < block.m_end; ++m) {
-    const int64_t adapter = adapter_of(m, block.batch);
+  for (int64_t m = block.m.begin; m < block.m.end; ++m) {
+    const int64_t adapter = adapter_of(block.m[m], block.batch);
     bool seen = adapter < 0;
-    for (int64_t i = block.m_begin; !seen && i < m; ++i) seen = adapter_of(i, block.batch) == adapter;
+    for (int64_t i = block.m.begin; !seen && i < m; ++i)
+      seen = adapter_of(block.m[i], block.batch) == adapter;
     if (seen) continue;
     load_up(block, adapter, up, buffer);
-    for (int64_t i = m; i < block.m_end; ++i) {
-      if (adapter_of(i, block.batch) != adapter) continue;
-      kernels_.add_products(up, block.count, projected_ + i * rank_, rank_,
-                            block.values + (i - block.m_begin) * block.stride, block.count);
+    for (int64_t i = m; i < block.m.end; ++i) {
+      if (adapter_of(block.m[i], block.batch) != adapter) continue;
+      kernels_.add_products(up, block.count, projected_ + block.m[i] * rank_, rank_,
+                            block.values + (i - block.m.begin) * block.stride, block.count);
     }
   }
 }
@@ -193,9 +194,9 @@ void Additions::add_sparse(const Block& block) const {
         at[j] = static_cast<int32_t>(std::min(static_cast<uint32_t>(at[j]), last));
       }
       load_values(values.dtype, static_cast<const uint8_t*>(values.data) + i * bytes, 1, count, weights);
-      for (int64_t m = block.m_begin; m < block.m_end; ++m) {
-        block.values[(m - block.m_begin) * block.stride + n] +=
-            kernels_.sparse_dot(row(m), at, weights, count);
+      for (int64_t m = block.m.begin; m < block.m.end; ++m) {
+        block.values[(m - block.m.begin) * block.stride + n] +=
+            kernels_.sparse_dot(row(block.m[m]), at, weights, count);
       }
     }
   }

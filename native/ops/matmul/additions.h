@@ -7,6 +7,13 @@
 
 namespace bitloom {
 
+// Rows of c: the i-th of them is row i of a, or rows[i] where rows is not null, begin <= i < end.
+struct RowRange {
+  int64_t begin, end;
+  const int64_t* rows;
+  int64_t operator[](int64_t i) const { return rows == nullptr ? i : rows[i]; }
+};
+
 class Additions {
  public:
   // Reads the arguments only; prepare() does the work.
@@ -20,11 +27,11 @@ class Additions {
   // Brings rows of a into f32 where they are not, and computes low_rank_scale * down x for each of them.
   void prepare(const bl_run& run, const Input& input, uint8_t* memory);
 
-  // Where values lie: rows [m_begin, m_end) of a, batch `batch`, rows [n, n + count) of b within it.
+  // Where values lie: rows `m` of a, batch `batch`, rows [n, n + count) of b within it.
   struct Block {
-    int64_t m_begin, m_end;
+    RowRange m;
     int64_t batch, n, count;
-    float* values;  // [m_end - m_begin][stride]
+    float* values;  // [m.end - m.begin][stride]
     int64_t stride;
     uint8_t* memory;  // slot_bytes(at least count)
   };

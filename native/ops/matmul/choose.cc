@@ -7,6 +7,16 @@
 namespace bitloom {
 namespace {
 
+// Only compute i8 packs activations by a function of the kernel's level.
+#define BL_PACK_f32(isa) nullptr
+#define BL_PACK_bf16(isa) nullptr
+#define BL_PACK_i1(isa) nullptr
+#define BL_PACK_i8(isa) isa::pack_activations_i8
+// And only algorithm tile into tiles.
+#define BL_TILE_PACK_lut(function) nullptr
+#define BL_TILE_PACK_dequant(function) nullptr
+#define BL_TILE_PACK_tile(function) function
+
 const MatmulKernelRow kKernels[] = {
 #define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch) \
   {"matmul_" #algorithm "_" #compute "_" #isa,                                    \
@@ -18,10 +28,19 @@ const MatmulKernelRow kKernels[] = {
    rows,                                                                          \
    scratch,                                                                       \
    isa::matmul_##algorithm##_##compute,                                           \
-   isa::pack_activations_i8},
+   BL_PACK_##compute(isa),                                                         \
+   BL_TILE_PACK_##algorithm(isa::pack_tile_codes),                                \
+   BL_TILE_PACK_##algorithm(isa::pack_tile_halves)},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
 };
+#undef BL_PACK_f32
+#undef BL_PACK_bf16
+#undef BL_PACK_i1
+#undef BL_PACK_i8
+#undef BL_TILE_PACK_lut
+#undef BL_TILE_PACK_dequant
+#undef BL_TILE_PACK_tile
 
 const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, const PanelFormat& f) {
   for (const MatmulKernelRow& row : kKernels) {
@@ -48,11 +67,21 @@ const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelForm
   (void)m;
   int32_t compute = args.compute;
   // i8 is a permission: formats without integer values are computed in floats.
-  if (compute == BL_COMPUTE_i8 && !f.has_integer_values() && algorithm != BL_ALGORITHM_tile) {
-    compute = BL_COMPUTE_f32;
+  if (compute == BL_COMPUTE_i8 && !f.has_integer_values()) {
+    if (algorithm != BL_ALGORITHM_tile) {
+      compute = BL_COMPUTE_f32;
+    } else if (!takes_tile_i8(f)) {
+      compute = BL_COMPUTE_bf16;
+    }
   }
   if (compute == BL_COMPUTE_bf16 && algorithm == BL_ALGORITHM_dequant) compute = BL_COMPUTE_f32;
   return find(isa, algorithm, compute, f);
+}
+
+const MatmulKernelRow* choose_spare(const bl_matmul_args& args, const MatmulKernelRow& kernel,
+                                    const PanelFormat& f) {
+  if (kernel.algorithm != BL_ALGORITHM_tile || kernel.compute != BL_COMPUTE_i8) return nullptr;
+  return find(isa_of(args.run), BL_ALGORITHM_tile, BL_COMPUTE_bf16, f);
 }
 
 }  // namespace bitloom

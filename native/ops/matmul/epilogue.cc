@@ -51,7 +51,7 @@ Epilogue::Epilogue(const bl_matmul_args& args, const Additions& additions, int64
       activation_(elementwise_kernel(elementwise_of(args.activation), isa_of(args.run))),
       parts_(is_gated(args.activation) ? 2 : 1),
       n_(args.b.rows / batches),
-      scale_(args.scale == 0 ? 1 : args.scale),
+      scale_((args.scale == 0 ? 1 : args.scale) * (args.b.tensor_scale == 0 ? 1 : args.b.tensor_scale)),
       c_(args.c),
       c_scales_(args.c_scales),
       addend_(args.addend),
@@ -76,22 +76,20 @@ void Epilogue::finish_part(const Products& products, int64_t part) const {
   const int64_t row_of_b = products.batch * n_ + n;
   float* buffer = reinterpret_cast<float*>(products.memory);
   float* values = products.values + part * products.part_stride;
-  for (int64_t m = products.m_begin; m < products.m_end; ++m) {
-    float* row = values + (m - products.m_begin) * products.stride;
+  for (int64_t m = products.m.begin; m < products.m.end; ++m) {
+    float* row = values + (m - products.m.begin) * products.stride;
     if (args_.row_scale.data != nullptr) {
       kernels_.scale(row, aligned(args_.row_scale.data, row_of_b, count, buffer), scale_, count);
     } else if (scale_ != 1) {
       kernels_.scale(row, nullptr, scale_, count);
     }
-    if (args_.addend.data != nullptr) add_rows(addend_, m, n, count, row, buffer);
+    if (args_.addend.data != nullptr) add_rows(addend_, products.m[m], n, count, row, buffer);
     if (args_.bias.data != nullptr) add_(row, aligned(args_.bias.data, row_of_b, count, buffer), row, count);
   }
   if (!additions_.any()) return;
   uint8_t* memory = products.memory + slot_bytes(products.part_stride) -
                     static_cast<uint64_t>(parts_ - part) * additions_.slot_bytes(products.part_stride);
-  additions_.add(
-      {products.m_begin, products.m_end, products.batch, n, count, values, products.stride, memory},
-      products.first);
+  additions_.add({products.m, products.batch, n, count, values, products.stride, memory}, products.first);
 }
 
 void Epilogue::activate(float* gate, const float* up, int64_t count) const {
@@ -134,14 +132,15 @@ void Epilogue::store_codes(int64_t m, int64_t n, int64_t count, const float* val
 void Epilogue::store(const Products& products) const {
   for (int64_t part = 0; part < parts_; ++part) finish_part(products, part);
   float* buffer = reinterpret_cast<float*>(products.memory);
-  for (int64_t m = products.m_begin; m < products.m_end; ++m) {
-    float* row = products.values + (m - products.m_begin) * products.stride;
+  for (int64_t m = products.m.begin; m < products.m.end; ++m) {
+    float* row = products.values + (m - products.m.begin) * products.stride;
     activate(row, row + products.part_stride, products.count);
-    if (args_.residual.data != nullptr) add_rows(residual_, m, products.n, products.count, row, buffer);
+    if (args_.residual.data != nullptr)
+      add_rows(residual_, products.m[m], products.n, products.count, row, buffer);
     if (c_.tensor.dtype == BL_DTYPE_i8) {
-      store_codes(m, products.n, products.count, row);
+      store_codes(products.m[m], products.n, products.count, row);
     } else {
-      store_values(c_.tensor.dtype, address(c_, m, products.n), c_.stride, products.count, row);
+      store_values(c_.tensor.dtype, address(c_, products.m[m], products.n), c_.stride, products.count, row);
     }
   }
 }

@@ -13,12 +13,12 @@ inline bool is_gated(int32_t activation) {
   return activation == BL_ACTIVATION_swiglu || activation == BL_ACTIVATION_geglu;
 }
 
-// Columns [n, n + count) of c's rows [m_begin, m_end), which are rows of a, within one batch. Part p of the
+// Columns [n, n + count) of c's rows `m`, within one batch. Part p of the
 // products stands `part_stride` columns after part p - 1.
 struct Products {
-  float* values;  // [m_end - m_begin][stride]; used up
+  float* values;  // [m.end - m.begin][stride]; used up
   int64_t stride, part_stride;
-  int64_t m_begin, m_end;
+  RowRange m;
   int64_t batch, n, count;
   uint8_t* memory;  // of the slot, Epilogue::slot_bytes
   bool first;       // of the calls with these columns

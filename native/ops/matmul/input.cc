@@ -64,18 +64,26 @@ const float* Input::arranged(int64_t m, float* buffer, float* second) const {
   return second;
 }
 
-bool Input::codes(int64_t m, int8_t* codes, float* scales) const {
+void Input::codes(int64_t m, int8_t* codes, float* scales) const {
   const uint8_t* row = a_.at(m);
   const uint8_t* order = static_cast<const uint8_t*>(column_order_);
   const uint32_t last = static_cast<uint32_t>(a_.length - 1);
-  int8_t least = 0;
   for (int64_t k = 0; k < product_columns_; ++k) {
     const int64_t from = order == nullptr ? k : std::min(load_as<uint32_t>(order + 4 * k), last);
-    codes[k] = load_as<int8_t>(row + from * a_.stride);
-    least = std::min(least, codes[k]);
+    // Never below -127, whatever became of the memory since find_bad_row(): kernels rely on it.
+    codes[k] = std::max<int8_t>(load_as<int8_t>(row + from * a_.stride), -127);
   }
   scales_.load(m, scales);
-  return least != -128;
+}
+
+int64_t Input::find_bad_row() const {
+  for (int64_t m = 0; m < a_.count; ++m) {
+    const uint8_t* row = a_.at(m);
+    int8_t least = 0;
+    for (int64_t k = 0; k < a_.length; ++k) least = std::min(least, load_as<int8_t>(row + k * a_.stride));
+    if (least == -128) return m;
+  }
+  return -1;
 }
 
 int8_t Input::code_at(int64_t m, int64_t k) const { return load_as<int8_t>(a_.at(m) + k * a_.stride); }

@@ -21,8 +21,9 @@ class Input {
   // product_columns)].
   const float* arranged(int64_t m, float* buffer, float* second) const;
   // Row m of codes, ordered, to codes [product_columns]; its scales, one or one per 32, to scales.
-  // False if a code is -128.
-  bool codes(int64_t m, int8_t* codes, float* scales) const;
+  void codes(int64_t m, int8_t* codes, float* scales) const;
+  // The first row with a code of -128, -1 if there is none.
+  int64_t find_bad_row() const;
   // What stands at a[m, k] of codes.
   int8_t code_at(int64_t m, int64_t k) const;
 

@@ -10,6 +10,7 @@
 #include "activations.h"
 #include "choose.h"
 #include "epilogue.h"
+#include "plan.h"
 #include "validate.h"
 
 namespace bitloom {
@@ -19,64 +20,24 @@ namespace {
 // Multiply-adds below which waking other threads costs more than it brings (about 10 microseconds).
 constexpr int64_t kSerialWork = int64_t{1} << 18;
 
-// How a call is cut into pieces, and what memory each piece needs.
-struct Plan {
-  ActivationsPlan activations;
-  uint64_t additions_bytes;
-  int64_t batches, batch_rows;  // matrices in b; rows of a for each
-  int64_t columns;              // of c
-  int64_t unit_panels,
-      units;            // a unit: 16 * unit_panels columns of c (and gate and up rows of b) in one batch
-  int64_t batch_units;  // units of a batch
-  int64_t slots;        // units worked on at a time, each with memory of its own:
-  uint64_t values_bytes, kernel_bytes, packed_bytes, epilogue_bytes;
-
-  Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel, const WeightsView& b, const Input& input,
-       const Additions& additions, const Epilogue& epilogue)
-      : activations(kernel, b.panel, input),
-        additions_bytes(additions.shared_bytes()),
-        batches(std::max<int64_t>(args.batch, 1)),
-        batch_rows(input.rows() / batches),
-        columns(b.rows / batches / epilogue.parts()) {
-    const int64_t panels = (columns + kPanelRows - 1) / kPanelRows;
-    const int32_t threads = args.run.executor == nullptr ? thread_count(args.run) : 16;
-    // Canonical weights are brought into panels one by one; panels in memory are read several at a time, but
-    // no more than lets every thread have some.
-    const int64_t least = (epilogue.granularity() + kPanelRows - 1) / kPanelRows;
-    unit_panels = b.panels() == 0 ? 1 : std::min<int64_t>(kernel.panels, batches * panels / (2 * threads));
-    unit_panels = std::max<int64_t>(unit_panels / least, 1) * least;
-    batch_units = (panels + unit_panels - 1) / unit_panels;
-    units = batches * batch_units;
-    slots = std::min<int64_t>(threads, units);
-    const int64_t rows = std::min<int64_t>(batch_rows, kernel.rows);
-    values_bytes = align_up(static_cast<uint64_t>(rows * epilogue.parts() * width()) * sizeof(float));
-    kernel_bytes = align_up(static_cast<uint64_t>(kernel.scratch_bytes(b.panel)));
-    packed_stride = static_cast<int64_t>(align_up(static_cast<uint64_t>(b.panel.panel_bytes)));
-    // All panels of a unit of canonical weights; of weights in panels the last one, which may be canonical.
-    const int64_t packed = b.panels() == 0            ? epilogue.parts() * unit_panels
-                           : b.rows % kPanelRows == 0 ? 0
-                                                      : 1;
-    packed_bytes = static_cast<uint64_t>(packed * packed_stride);
-    epilogue_bytes = epilogue.slot_bytes(width());
-  }
-  int64_t packed_stride;  // bytes between panels brought into place
-  int64_t width() const { return unit_panels * kPanelRows; }
-  uint64_t slot_bytes() const { return values_bytes + kernel_bytes + packed_bytes + epilogue_bytes; }
-  uint64_t total() const {
-    return activations.total() + additions_bytes + static_cast<uint64_t>(slots) * slot_bytes();
-  }
-};
-
 struct Call {
-  const MatmulKernelRow& kernel;
+  const bl_matmul_args& args;
   const WeightsView& b;
+  const Input& input;
   const Plan& plan;
-  const Activations& a;
   const Epilogue& epilogue;
   PackPanel pack;
 };
 
-// Panels side by side, as kernels read them: those of rows [row, row + 16 * count) of b.
+// Rows of a that one kernel computes: packed rows [i * m, (i + 1) * m) belong to batch first_batch + i.
+struct Pass {
+  const MatmulKernelRow& kernel;
+  Activations a;
+  int64_t m, first_batch, batches;
+  const int64_t* rows;  // of a and c, for each packed row; null: the same
+};
+
+// Panels side by side, as kernels read them.
 struct Panels {
   const uint8_t* data;
   int64_t stride, count;
@@ -101,28 +62,29 @@ int find_panels(const Call& call, int64_t row, int64_t rows, uint8_t* packed, Pa
   return kinds;
 }
 
-// Products of rows [m, m_end) of a with panels of b, to columns of `values` from the first on.
-void multiply(const Call& call, const Panels& panels, int64_t m, int64_t m_end, float* values, int64_t stride,
-              uint8_t* scratch) {
-  for (int64_t panel = 0; panel < panels.count; panel += call.kernel.panels) {
+// Products of packed rows [m, m_end) with panels of b, to columns of `values` from the first on.
+void multiply(const Call& call, const Pass& pass, const Panels& panels, int64_t m, int64_t m_end,
+              float* values, int64_t stride, uint8_t* scratch) {
+  for (int64_t panel = 0; panel < panels.count; panel += pass.kernel.panels) {
     const Tile tile{panels.data + panel * panels.stride,
                     panels.stride,
-                    std::min<int64_t>(call.kernel.panels, panels.count - panel),
+                    std::min<int64_t>(pass.kernel.panels, panels.count - panel),
                     m,
                     m_end,
                     values + panel * kPanelRows,
                     stride,
                     false,
                     scratch};
-    call.kernel.run(call.b.panel, call.a, tile);
+    pass.kernel.run(call.b.panel, pass.a, tile);
   }
 }
 
-// Computes and stores the columns of unit `unit` in the memory of one slot.
-void run_unit(const Call& call, int64_t unit, uint8_t* memory) {
+// Computes and stores packed rows [m_begin, m_end) and the columns of unit `unit`, in the memory of one slot.
+void run_unit(const Call& call, const Pass& pass, int64_t batch, int64_t m_begin, int64_t m_end, int64_t unit,
+              uint8_t* memory) {
   const Plan& plan = call.plan;
-  const int64_t batch = unit / plan.batch_units, parts = call.epilogue.parts();
-  const int64_t n = unit % plan.batch_units * plan.width();
+  const int64_t parts = call.epilogue.parts();
+  const int64_t n = unit * plan.width();
   const int64_t count = std::min(plan.width(), plan.columns - n);
   float* values = reinterpret_cast<float*>(memory);
   uint8_t* scratch = memory + plan.values_bytes;
@@ -134,19 +96,76 @@ void run_unit(const Call& call, int64_t unit, uint8_t* memory) {
     kinds[part] =
         find_panels(call, row, count, packed + part * plan.unit_panels * plan.packed_stride, panels[part]);
   }
-  const int64_t m_last = (batch + 1) * plan.batch_rows;
-  for (int64_t m = batch * plan.batch_rows; m < m_last; m += call.kernel.rows) {
-    const int64_t m_end = std::min<int64_t>(m + call.kernel.rows, m_last);
+  for (int64_t m = m_begin; m < m_end; m += pass.kernel.rows) {
+    const int64_t last = std::min<int64_t>(m + pass.kernel.rows, m_end);
     for (int64_t part = 0; part < parts; ++part) {
       float* out = values + part * plan.width();
       for (int kind = 0; kind < kinds[part]; ++kind) {
-        multiply(call, panels[part][kind], m, m_end, out, parts * plan.width(), scratch);
+        multiply(call, pass, panels[part][kind], m, last, out, parts * plan.width(), scratch);
         out += panels[part][kind].count * kPanelRows;
       }
     }
-    call.epilogue.store({values, parts * plan.width(), plan.width(), m, m_end, batch, n, count,
-                         packed + plan.packed_bytes, m == batch * plan.batch_rows});
+    call.epilogue.store({values,
+                         parts * plan.width(),
+                         plan.width(),
+                         {m, last, pass.rows},
+                         batch,
+                         n,
+                         count,
+                         packed + plan.packed_bytes,
+                         m == m_begin});
   }
+}
+
+void run_pass(const Call& call, const Pass& pass, uint8_t* slots) {
+  if (pass.m == 0) return;
+  const Plan& plan = call.plan;
+  bl_run run = call.args.run;
+  if (pass.m * call.b.rows * std::max<int64_t>(call.b.cols, 1) < kSerialWork) run.threads = 1;
+  const int64_t rows = plan.block_rows(pass.kernel);
+  const int64_t batch_tasks = plan.units * plan.blocks(pass.m, pass.kernel);
+  const int64_t tasks = pass.batches * batch_tasks;
+  std::atomic<int64_t> next{0};
+  parallel_for(run, std::min(plan.slots, tasks), [&](int64_t slot) {
+    uint8_t* memory = slots + static_cast<uint64_t>(slot) * plan.slot_bytes();
+    for (int64_t task = next++; task < tasks; task = next++) {
+      const int64_t batch = task / batch_tasks, block = task % batch_tasks / plan.units;
+      const int64_t m = batch * pass.m + block * rows;
+      run_unit(call, pass, pass.first_batch + batch, m, std::min(m + rows, (batch + 1) * pass.m),
+               task % plan.units, memory);
+    }
+  });
+}
+
+// Algorithm tile, one matrix of b after the other: int8 for the rows that it suits, bf16 for the others.
+void run_tile(const Call& call, int64_t batch, uint8_t* memory, uint8_t* slots) {
+  const Plan& plan = call.plan;
+  const bl_run& run = call.args.run;
+  const int64_t m = plan.batch_rows;
+  int64_t* rows = reinterpret_cast<int64_t*>(memory);
+  for (int64_t i = 0; i < m; ++i) rows[i] = batch * m + i;
+  uint8_t* packed = memory + plan.rows_bytes;
+  const Rounding rounding = rounding_of(call.args);
+  const TileActivations most = pack_tile_activations(plan.kernel, call.b.panel, plan.activations, run,
+                                                     call.input, rounding, rows, m, packed);
+  run_pass(call, {plan.kernel, most.a, most.count, batch, 1, rows}, slots);
+  if (most.count == m) return;
+  int64_t* others = rows + most.count;
+  const TileActivations rest =
+      pack_tile_activations(*plan.spare, call.b.panel, plan.spare_activations, run, call.input, rounding,
+                            others, m - most.count, packed + plan.activations.total());
+  run_pass(call, {*plan.spare, rest.a, rest.count, batch, 1, others}, slots);
+}
+
+void run_matmul(const Call& call, uint8_t* memory, uint8_t* slots) {
+  const Plan& plan = call.plan;
+  if (plan.tile()) {
+    for (int64_t batch = 0; batch < plan.batches; ++batch) run_tile(call, batch, memory, slots);
+    return;
+  }
+  const Activations a = pack_activations(plan.kernel, call.b.panel, plan.activations, call.args.run,
+                                         call.input, rounding_of(call.args), memory);
+  run_pass(call, {plan.kernel, a, plan.batch_rows, 0, plan.batches, nullptr}, slots);
 }
 
 // The objects of a call, made from valid arguments.
@@ -167,12 +186,13 @@ struct Prepared {
 };
 
 // Codes of -128 would pass the bounds that kernels rely on.
-bl_status check_codes(const Input& input, int64_t bad_row, bl_error* error) {
-  if (bad_row < 0) return BL_STATUS_ok;
+bl_status check_codes(const Input& input, bl_error* error) {
+  const int64_t m = input.is_codes() ? input.find_bad_row() : -1;
+  if (m < 0) return BL_STATUS_ok;
   int64_t k = 0;
-  while (k + 1 < input.columns() && input.code_at(bad_row, k) != -128) ++k;
+  while (k + 1 < input.columns() && input.code_at(m, k) != -128) ++k;
   return fail(error, BL_STATUS_out_of_range, "matmul: a[%lld][%lld] is -128, expected codes of -127 to 127",
-              static_cast<long long>(bad_row), static_cast<long long>(k));
+              static_cast<long long>(m), static_cast<long long>(k));
 }
 
 }  // namespace
@@ -190,26 +210,16 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   BL_CHECK(it.kernel != nullptr, unsupported,
            "matmul: algorithm is %d, which cannot do compute %d of format %s", call.algorithm, call.compute,
            it.b.info->name);
+  BL_RETURN_IF_ERROR(check_codes(it.input, error));
   if (it.input.rows() == 0 || it.b.rows == 0) return BL_STATUS_ok;
   const Plan plan = it.plan(call);
   const Scratch scratch(call.workspace, call.workspace_bytes, plan.total());
   BL_CHECK(scratch.data() != nullptr, out_of_memory, "matmul: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(plan.total()));
   uint8_t* memory = scratch.data();
-  int64_t bad_row = -1;
-  const Activations a = pack_activations(*it.kernel, it.b.panel, plan.activations, call.run, it.input,
-                                         rounding_of(call), memory, &bad_row);
-  BL_RETURN_IF_ERROR(check_codes(it.input, bad_row, error));
-  it.additions.prepare(call.run, it.input, memory + plan.activations.total());
-  const Call work{*it.kernel, it.b, plan, a, it.epilogue, choose_pack_panel(isa_of(call.run), it.b.panel)};
-  bl_run run = call.run;
-  if (plan.batch_rows * it.b.rows * std::max<int64_t>(it.b.cols, 1) < kSerialWork) run.threads = 1;
-  std::atomic<int64_t> next{0};
-  uint8_t* slots = memory + plan.activations.total() + plan.additions_bytes;
-  parallel_for(run, plan.slots, [&](int64_t slot) {
-    uint8_t* own = slots + static_cast<uint64_t>(slot) * plan.slot_bytes();
-    for (int64_t unit = next++; unit < plan.units; unit = next++) run_unit(work, unit, own);
-  });
+  it.additions.prepare(call.run, it.input, memory);
+  const Call work{call, it.b, it.input, plan, it.epilogue, choose_pack_panel(isa_of(call.run), it.b.panel)};
+  run_matmul(work, memory + plan.additions_bytes, memory + plan.shared_bytes());
   return BL_STATUS_ok;
 }
 
