@@ -18,14 +18,17 @@ export { type MulOptions, mul, mulAsync } from './ops/elementwise/mul.js';
 export { type SiluOptions, silu, siluAsync } from './ops/elementwise/silu.js';
 export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swiglu.js';
 export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
-export {
-  type Algorithm,
-  type Compute,
-  type MatmulOptions,
-  matmul,
-  matmulAsync,
-  matmulKernel,
-} from './ops/matmul/matmul.js';
+export { matmul, matmulAsync, matmulKernel } from './ops/matmul/matmul.js';
+export type {
+  Activation,
+  Adapters,
+  Algorithm,
+  Compute,
+  LowRank,
+  MatmulOptions,
+  Outliers,
+  OutputDType,
+} from './ops/matmul/options.js';
 export {
   matmulTuning,
   saveTuning,

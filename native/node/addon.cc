@@ -19,14 +19,14 @@ Napi::Value throw_status(Napi::Env env, const bl_error& error) {
 
 // One function serves all operators: its data is the operator's number.
 napi_value run_sync(napi_env env, napi_callback_info info) {
-  napi_value values[32];
-  size_t count = 32;
+  napi_value values[kMaxValues];
+  size_t count = kMaxValues;
   void* data = nullptr;
   napi_get_cb_info(env, info, &count, values, nullptr, &data);
   Call call;
   bl_error error{};
-  if (!read_call(env, static_cast<int32_t>(reinterpret_cast<intptr_t>(data)), values, count < 32 ? count : 32,
-                 &call, &error) ||
+  if (!read_call(env, static_cast<int32_t>(reinterpret_cast<intptr_t>(data)), values,
+                 count < kMaxValues ? count : kMaxValues, &call, &error) ||
       run_call(call, &error) != BL_STATUS_ok) {
     throw_error(env, error);
   }
@@ -128,12 +128,12 @@ Napi::Value weights_bytes(const Napi::CallbackInfo& info) {
 
 // matmulKernel(...as matmul): the name of the kernel that would run, undefined if matmul would refuse.
 napi_value matmul_kernel(napi_env env, napi_callback_info info) {
-  napi_value values[32];
-  size_t count = 32;
+  napi_value values[kMaxValues];
+  size_t count = kMaxValues;
   napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
   bl_matmul_args args{};
   args.size = sizeof(args);
-  Arguments arguments(env, "matmul", values, count < 32 ? count : 32, nullptr);
+  Arguments arguments(env, "matmul", values, count < kMaxValues ? count : kMaxValues, nullptr);
   const char* name = nullptr;
   if (read_matmul(arguments, &args) && arguments.run(&args.run)) name = bl_matmul_kernel(&args);
   napi_value result = nullptr;

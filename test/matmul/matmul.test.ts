@@ -454,8 +454,8 @@ describe('matmul', () => {
     ],
     [
       'BL_INVALID_DTYPE',
-      'matmul: a.dtype is i8, expected f32 or f16 or bf16',
-      () => matmul(Tensor.zeros('i8', [2, 64]) as never, b),
+      'matmul: a.dtype is i32, expected f32 or f16 or bf16 or i8',
+      () => matmul(Tensor.zeros('i32', [2, 64]) as never, b),
     ],
     [
       'BL_INVALID_DTYPE',
@@ -464,7 +464,7 @@ describe('matmul', () => {
     ],
     [
       'BL_INVALID_ARGUMENT',
-      'matmul: compute is "i5", expected f32, i8 or bf16',
+      'matmul: compute is "i5", expected f32, i8, bf16 or i1',
       () => matmul(a, b, { compute: 'i5' as never }),
     ],
     [

@@ -58,11 +58,14 @@ const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelForm
   const bool integers = compute == BL_COMPUTE_i8 && f.has_integer_values();
   int32_t algorithm = args.algorithm;
   if (automatic) {
-    // f32 means f32: tiles would round to bf16.
-    algorithm = compute == BL_COMPUTE_f32 ? BL_ALGORITHM_dequant : tuned_algorithm(isa, integers ? f.bits : 0, m);
+    // f32 means f32: tiles would round to bf16. Signs times signs have one kernel.
+    const bool tuned = compute == BL_COMPUTE_i8 || compute == BL_COMPUTE_bf16;
+    algorithm = tuned ? tuned_algorithm(isa, integers ? f.bits : 0, m) : BL_ALGORITHM_dequant;
   }
   for (;;) {
-    if (algorithm == BL_ALGORITHM_tile) {
+    if (args.compute == BL_COMPUTE_i1) {
+      compute = BL_COMPUTE_i1;
+    } else if (algorithm == BL_ALGORITHM_tile) {
       compute = args.compute == BL_COMPUTE_i8 && !takes_tile_i8(f) ? BL_COMPUTE_bf16 : args.compute;
     } else {
       compute = integers ? BL_COMPUTE_i8 : BL_COMPUTE_f32;

@@ -39,6 +39,9 @@ struct Activations {
   // lut: tables of sums for planes of 1 and of 2 bits, see tables.h: [M][stride / 32][table_bytes(bits)]
   const uint8_t* tables[2];
   const int32_t* negatives;  // lut: -(sum of the negative codes of 32): [M][stride / 32]
+  // i1: a[m][k] ~ scales[m] * (1 where its bit is set, else -1); a word per 32, in the order of a plane of one bit
+  // (panel.h): [M][stride / 32]
+  const uint32_t* signs;
 };
 
 // What one call computes: rows [m_begin, m_end) of a times the rows of `panel_count` panels.
@@ -63,6 +66,10 @@ struct Tile {
 //   sum  = fma(offset, moment, sum)     formats with offsets
 // where offset of a zero point is -scale_b * (stored + zero_shift), each step rounded, as panel_offset() gives it.
 // A scale of NaN in a makes the row NaN.
+//
+// i1: per group of the weights, I = sum of sign_b * sign_a over the row's own columns, exact in int32,
+//   sum = fma((float) I, scale_b * scale_a, sum)
+// for all ISAs the same bits.
 using MatmulKernel = void (*)(const PanelFormat& f, const Activations& a, const Tile& tile);
 
 // Quantizes one row: x[0, k) to codes with a scale per 32. scale = max|x| / 127, code = x * (127 / max|x|) to
@@ -94,6 +101,14 @@ struct MatmulKernelRow {
 };
 
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }
+// Weights of one bit, +1 or -1 times a scale.
+inline bool takes_signs(const PanelFormat& f) {
+  return f.bits == 1 && f.value_kind == ValueKind::integer && f.shift == 1 && f.offset_kind == OffsetKind::none;
+}
+// What the vector kernels of signs read: groups of whole chunks, scales of 16 bits.
+inline bool takes_sign_chunks(const PanelFormat& f) {
+  return takes_signs(f) && f.group % kChunk == 0 && f.scale_bytes == 2 && f.sub_bits == 0;
+}
 // What the unpacking of dequant_i8.inl covers: all integer formats but tables of odd sizes.
 inline bool takes_dequant_i8(const PanelFormat& f) {
   return f.has_integer_values() && (f.sub_bits != 0 || f.groups == 1 || f.group <= kGroup) &&
