@@ -4,6 +4,7 @@ namespace {
 
 using Lanes = __m512;
 using Ints = __m512i;
+constexpr int kMostRows = 8;
 
 inline Lanes lanes_load(const float* p) { return _mm512_loadu_ps(p); }
 inline void lanes_store(float* p, Lanes x) { _mm512_storeu_ps(p, x); }

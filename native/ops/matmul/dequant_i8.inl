@@ -1,5 +1,6 @@
 // The loops of matmul_dequant_i8, the same at every ISA level; included inside the region, after the level's
-// Lanes (16 floats, a row of weights each), Ints (16 int32) and Unpack<Form> (codes of a chunk times activations).
+// Lanes (16 floats, a row of weights each), Ints (16 int32), Unpack<Form> (codes of a chunk times activations) and
+// kMostRows (of a that its registers hold).
 //
 // Streams. A core has to have some 50 cache lines on their way to read at the memory's speed, and one
 // sequential stream gets two thirds of what eight get. So eight panels are read side by side, eight chunks of
@@ -187,9 +188,10 @@ void run_streams(const PanelFormat& f, const Unpack<F>& unpack, const Activation
           turn.step = turn.back = 0;  // the next rows find the lines there
         }
       };
-      take(visit<F, 8>, 8);
+      constexpr bool kCommon = F::kParts == 1 || F::kSub;  // the rest does with less code
+      if constexpr (kCommon && kMostRows == 8) take(visit<F, 8>, 8);
       take(visit<F, 4>, 4);
-      take(visit<F, 2>, 2);
+      if constexpr (kCommon && kMostRows == 8) take(visit<F, 2>, 2);
       take(visit<F, 1>, 1);
     }
     at += end - c;
