@@ -20,8 +20,8 @@ constexpr int64_t kSerialElements = int64_t{1} << 14;
 // sums[0, count / 8) of eight codes each; count a multiple of 64.
 void sum_eights(const int8_t* codes, int64_t count, int32_t* sums) {
 #if defined(__SSE2__)
-  // vpsadbw sums bytes without sign: 128 is added to each code and 8 * 128 subtracted. (Summing code by code took
-  // 3 of the 4 microseconds of a call's preparation for 4096 activations.)
+  // vpsadbw sums bytes without sign: 128 is added to each code and 8 * 128 subtracted. (Summing code by code
+  // took 3 of the 4 microseconds of a call's preparation for 4096 activations.)
   const __m128i flip = _mm_set1_epi8(static_cast<char>(0x80));
   const __m128i excess = _mm_set1_epi32(8 * 128);
   for (int64_t k = 0; k < count; k += 32) {
@@ -37,29 +37,43 @@ void sum_eights(const int8_t* codes, int64_t count, int32_t* sums) {
 #endif
 }
 
-// starts and moments of a row, per g codes.
-void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* codes, const float* scales,
-              int32_t* starts, float* moments) {
+// starts and moments of a row, per group of 8 * kEights codes.
+template <int kEights>
+void set_sums_of(int32_t zero, int64_t stride, const int8_t* codes, const float* scales, int32_t* starts,
+                 float* moments) {
   constexpr int64_t kPiece = 512;  // codes at a time
   int32_t eights[kPiece / 8];
   for (int64_t begin = 0; begin < stride; begin += kPiece) {
     const int64_t count = std::min(kPiece, stride - begin);
     sum_eights(codes + begin, count, eights);
-    for (int64_t i = begin / g; i < (begin + count) / g; ++i) {
-      const int32_t* of_group = eights + (i * g - begin) / 8;
-      int32_t sum = of_group[0];
-      for (int64_t part = 1; part < g / 8; ++part) sum += of_group[part];
-      starts[i] = -f.zero * sum;
-      moments[i] = scales[i * g / kGroup] * static_cast<float>(sum);
+    const int64_t first = begin / (8 * kEights);
+    for (int64_t i = 0; i < count / (8 * kEights); ++i) {
+      int32_t sum = 0;
+      for (int part = 0; part < kEights; ++part) sum += eights[i * kEights + part];
+      starts[first + i] = -zero * sum;
+      moments[first + i] = scales[begin / kGroup + i * kEights / 4] * static_cast<float>(sum);
     }
   }
+}
+
+void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* codes, const float* scales,
+              int32_t* starts, float* moments) {
+  (g == 32   ? set_sums_of<4>
+   : g == 16 ? set_sums_of<2>
+             : set_sums_of<1>)(f.zero, stride, codes, scales, starts, moments);
 }
 
 }  // namespace
 
 ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, int64_t m_)
-    : m(m_), stride(padded_k(f.cols)), values_bytes(0), halves_bytes(0), codes_bytes(0), scales_bytes(0),
-      sums_bytes(0), row_bytes(align_up(static_cast<uint64_t>(stride) * sizeof(float))),
+    : m(m_),
+      stride(padded_k(f.cols)),
+      values_bytes(0),
+      halves_bytes(0),
+      codes_bytes(0),
+      scales_bytes(0),
+      sums_bytes(0),
+      row_bytes(align_up(static_cast<uint64_t>(stride) * sizeof(float))),
       tasks(std::min<int64_t>(m, 16)) {
   const uint64_t elements = static_cast<uint64_t>(m * stride);
   if (kernel.compute == BL_COMPUTE_f32) values_bytes = align_up(elements * sizeof(float));
