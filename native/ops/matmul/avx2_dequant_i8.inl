@@ -8,6 +8,7 @@ struct Lanes {
 struct Ints {
   __m256i low, high;
 };
+constexpr int kMostRows = 4;
 
 inline Lanes lanes_load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void lanes_store(float* p, Lanes x) {
@@ -15,8 +16,12 @@ inline void lanes_store(float* p, Lanes x) {
   _mm256_storeu_ps(p + 8, x.high);
 }
 inline Lanes lanes_set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-inline Lanes lanes_mul(Lanes a, Lanes b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
-inline Lanes lanes_add(Lanes a, Lanes b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+inline Lanes lanes_mul(Lanes a, Lanes b) {
+  return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+}
+inline Lanes lanes_add(Lanes a, Lanes b) {
+  return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+}
 inline Lanes lanes_fma(Lanes a, Lanes b, Lanes c) {
   return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
 }
@@ -44,8 +49,8 @@ inline Lanes lanes_of_bytes(const int8_t* bytes) {
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(all, 8)))};
 }
 
-// Bits [shift, shift + width) of every byte become its bits [to, to + width), the others 0. Shifts are of 16 bits;
-// what crosses from byte to byte is masked out.
+// Bits [shift, shift + width) of every byte become its bits [to, to + width), the others 0. Shifts are of 16
+// bits; what crosses from byte to byte is masked out.
 template <int width, int shift, int to>
 inline __m256i field(__m256i x) {
   const __m256i mask = _mm256_set1_epi8(static_cast<char>(((1 << width) - 1) << to));
@@ -98,7 +103,8 @@ class Unpack {
 
   // products[r][p] += the chunk's values times codes[r * stride + [0, 32)], p-th part.
   template <int kRows>
-  inline __attribute__((always_inline)) void multiply(const uint8_t* chunk, const int8_t* codes, int64_t stride,
+  inline __attribute__((always_inline)) void multiply(const uint8_t* chunk, const int8_t* codes,
+                                                      int64_t stride,
                                                       Ints (&products)[kRows][F::kParts]) const {
     // Halves of a panel one after the other: sums of one row, values and constants fit 16 registers.
     multiply_half<kRows, 0>(chunk, codes, stride, products);
@@ -112,8 +118,9 @@ class Unpack {
   static constexpr int kTwosAt = kFours ? 4 : 0;  // place in a code
   static constexpr int kOnesAt = kTwosAt + (kTwos ? 2 : 0);
 
-  // vpmaddubsw sums two products in int16: 2 * 127 * 129 is the most that fits. Values that may be larger are cut
-  // into nibbles, low + 16 * high. What is added in int16 before widening: as many vectors as 32767 allows.
+  // vpmaddubsw sums two products in int16: 2 * 127 * 129 is the most that fits. Values that may be larger are
+  // cut into nibbles, low + 16 * high. What is added in int16 before widening: as many vectors as 32767
+  // allows.
   static constexpr bool kSplit = F::kTable || F::kBits == 8;
   static constexpr int kMaxValue = kSplit ? 15 : ((1 << F::kBits) - 1) << F::kShift;
   static constexpr int kFits = 32767 / (2 * 127 * kMaxValue);
@@ -150,7 +157,7 @@ class Unpack {
   static inline __m256i code(const uint8_t* chunk, const Runs& runs) {
     if constexpr (F::kBits == 8) return load_32(chunk + 64 * v + 32 * half);
     __m256i result = _mm256_setzero_si256();
-    if constexpr (kFours) result = field<4, v < 4 ? 0 : 4, 0>(load_32(chunk + 64 * (v % 4) + 32 * half));
+    if constexpr (kFours) result = field < 4, v < 4 ? 0 : 4, 0 > (load_32(chunk + 64 * (v % 4) + 32 * half));
     if constexpr (kTwos) result = _mm256_or_si256(result, field<2, 2 * (v / 2), kTwosAt>(runs.twos[v % 2]));
     if constexpr (kOnes) result = _mm256_or_si256(result, field<1, v, kOnesAt + F::kShift>(runs.ones));
     return result;
@@ -186,7 +193,8 @@ class Unpack {
   }
 
   template <int kRows, int half>
-  inline __attribute__((always_inline)) void multiply_half(const uint8_t* chunk, const int8_t* codes, int64_t stride,
+  inline __attribute__((always_inline)) void multiply_half(const uint8_t* chunk, const int8_t* codes,
+                                                           int64_t stride,
                                                            Ints (&products)[kRows][F::kParts]) const {
     const Runs runs = load_runs<half>(chunk);
     __m256i sums[kRows], high_sums[kRows];
@@ -216,7 +224,7 @@ class Unpack {
         std::make_integer_sequence<int, 8>{});
   }
 
-  alignas(32) uint8_t table_[64];  // [64]
+  alignas(32) uint8_t table_[64];                       // [64]
   alignas(32) uint8_t low_table_[32], high_table_[32];  // nibbles of a table of 16, twice
 };
 

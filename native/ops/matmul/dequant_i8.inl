@@ -1,5 +1,6 @@
 // The loops of matmul_dequant_i8, the same at every ISA level; included inside the region, after the level's
-// Lanes (16 floats, a row of weights each), Ints (16 int32) and Unpack<Form> (codes of a chunk times activations).
+// Lanes (16 floats, a row of weights each), Ints (16 int32), Unpack<Form> (codes of a chunk times
+// activations) and kMostRows (of a that its registers hold).
 //
 // Streams. A core has to have some 50 cache lines on their way to read at the memory's speed, and one
 // sequential stream gets two thirds of what eight get. So eight panels are read side by side, eight chunks of
@@ -7,8 +8,8 @@
 
 namespace {
 
-// A family of formats that share code. Bits of a code; whether values come from a table; groups in a chunk (1:
-// groups of 32 and more); sub-scales; offsets.
+// A family of formats that share code. Bits of a code; whether values come from a table; groups in a chunk
+// (1: groups of 32 and more); sub-scales; offsets.
 template <int bits, bool table = false, int parts = 1, bool sub = false, bool offset = false>
 struct Form {
   static constexpr int kBits = bits;
@@ -22,8 +23,8 @@ struct Form {
 
 constexpr int64_t kStreams = 8;
 
-// Chunks of a stream in its turn: enough to pay for the turn, few enough for level 1 of the cache to hold the next
-// two turns of all streams. Blocks with sub-scales are taken whole.
+// Chunks of a stream in its turn: enough to pay for the turn, few enough for level 1 of the cache to hold the
+// next two turns of all streams. Blocks with sub-scales are taken whole.
 template <typename F>
 constexpr int64_t kTurn = F::kBits <= 2 && !F::kSub ? 16 : 8;
 
@@ -93,16 +94,17 @@ struct Header {
 struct Turn {
   const uint8_t* block;
   int64_t at, c, end;
-  // What to ask the memory for: some lines with each chunk, of one stream after the other, so that the memory sees
-  // eight streams that advance evenly whatever the turns are. `step`: from stream to stream, `back`: to the first.
+  // What to ask the memory for: some lines with each chunk, of one stream after the other, so that the memory
+  // sees eight streams that advance evenly whatever the turns are. `step`: from stream to stream, `back`: to
+  // the first.
   const uint8_t* ahead;
   int64_t step, back;
 };
 
 // A turn times kRows rows of a from m on, added to sums[kRows][sum_stride].
 template <typename F, int kRows>
-__attribute__((noinline)) void visit(const PanelFormat& f, const Unpack<F>& unpack, const Activations& a, int64_t m,
-                                     const Turn& turn, float* sums, int64_t sum_stride) {
+__attribute__((noinline)) void visit(const PanelFormat& f, const Unpack<F>& unpack, const Activations& a,
+                                     int64_t m, const Turn& turn, float* sums, int64_t sum_stride) {
   constexpr int kParts = F::kParts;
   constexpr int64_t kPart = kGroup / kParts;
   const int64_t stride = a.stride, groups = stride / kGroup, parts = stride / kPart;
@@ -168,7 +170,8 @@ void run_streams(const PanelFormat& f, const Unpack<F>& unpack, const Activation
   const int64_t chunk_bytes = f.block_bytes / block_chunks, turn_bytes = turn_chunks * chunk_bytes;
   if (!tile.accumulate) {
     for (int64_t m = 0; m < tile.m_end - tile.m_begin; ++m) {
-      for (int64_t s = 0; s < streams; ++s) lanes_store(values + m * tile.stride + s * values_step, lanes_set(0));
+      for (int64_t s = 0; s < streams; ++s)
+        lanes_store(values + m * tile.stride + s * values_step, lanes_set(0));
     }
   }
   int64_t at = 0;
@@ -177,7 +180,13 @@ void run_streams(const PanelFormat& f, const Unpack<F>& unpack, const Activation
     if (end > chunks) end = chunks;
     const uint8_t* next = panels + at * chunk_bytes + turn_bytes;
     for (int64_t s = 0; s < streams; ++s) {
-      Turn turn{panels + s * step, at, c, end, next + s * (turn_bytes / kStreams), step, chunk_bytes - kStreams * step};
+      Turn turn{panels + s * step,
+                at,
+                c,
+                end,
+                next + s * (turn_bytes / kStreams),
+                step,
+                chunk_bytes - kStreams * step};
       if (streams < kStreams) turn = {panels + s * step, at, c, end, next + s * step, chunk_bytes, 0};
       float* sums = values + s * values_step;
       int64_t m = tile.m_begin;
@@ -187,9 +196,10 @@ void run_streams(const PanelFormat& f, const Unpack<F>& unpack, const Activation
           turn.step = turn.back = 0;  // the next rows find the lines there
         }
       };
-      take(visit<F, 8>, 8);
+      constexpr bool kCommon = F::kParts == 1 || F::kSub;  // the rest does with less code
+      if constexpr (kCommon && kMostRows == 8) take(visit<F, 8>, 8);
       take(visit<F, 4>, 4);
-      take(visit<F, 2>, 2);
+      if constexpr (kCommon && kMostRows == 8) take(visit<F, 2>, 2);
       take(visit<F, 1>, 1);
     }
     at += end - c;
@@ -207,8 +217,8 @@ void run_form(const PanelFormat& f, const Activations& a, const Tile& tile) {
   const int64_t streams = tile.panel_count < kStreams ? tile.panel_count : kStreams;
   const int64_t length = tile.panel_count / streams;
   for (int64_t i = 0; i < length; ++i) {
-    run_streams<F>(f, unpack, a, tile, tile.panels + i * tile.panel_stride, length * tile.panel_stride, streams,
-                   tile.values + i * kPanelRows, length * kPanelRows);
+    run_streams<F>(f, unpack, a, tile, tile.panels + i * tile.panel_stride, length * tile.panel_stride,
+                   streams, tile.values + i * kPanelRows, length * kPanelRows);
   }
   const int64_t done = length * streams;
   if (done < tile.panel_count) {
@@ -222,7 +232,8 @@ using RunForm = void (*)(const PanelFormat& f, const Activations& a, const Tile&
 // Groups of 32 and more without sub-scales.
 template <int kBits>
 RunForm form_of_groups(const PanelFormat& f) {
-  return f.offset_kind == OffsetKind::none ? run_form<Form<kBits>> : run_form<Form<kBits, false, 1, false, true>>;
+  return f.offset_kind == OffsetKind::none ? run_form<Form<kBits>>
+                                           : run_form<Form<kBits, false, 1, false, true>>;
 }
 
 RunForm form_of_subs(const PanelFormat& f) {
