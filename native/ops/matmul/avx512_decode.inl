@@ -133,6 +133,7 @@ using FloatTable = std::conditional_t<kBits <= 5, TableValues<kBits>, WideTableV
 template <int kBits, typename Values>
 struct CodeDecoder {
   static constexpr int kBytes = 64 * kBits;
+  static constexpr bool kOffsets = std::is_same_v<Values, Integers<kBits>>;
   Values values;
 
   explicit CodeDecoder(const PanelFormat& f) : values(f) {}
@@ -149,6 +150,7 @@ struct CodeDecoder {
 template <int kFormat>
 struct FloatDecoder {
   static constexpr int kBytes = kFormat == BL_FORMAT_f32 ? 2048 : 1024;
+  static constexpr bool kOffsets = false;
 
   explicit FloatDecoder(const PanelFormat&) {}
   struct Chunk {

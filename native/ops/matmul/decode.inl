@@ -35,8 +35,8 @@ inline __attribute__((always_inline)) void with_decoder(const PanelFormat& f, Bo
       return with_code_decoder<5>(f, body);
     case 6:
       return with_code_decoder<6>(f, body);
-    case 7:
-      return with_code_decoder<7>(f, body);
+    case 7:  // integers only
+      return body(CodeDecoder<7, Integers<7>>(f));
     default:
       return with_code_decoder<8>(f, body);
   }
@@ -143,17 +143,14 @@ inline void decode_weights(const PanelFormat& f, const Decoder& decoder, const u
     }
   }
 }
-template <bool kWhole, typename Decoder>
-inline void decode_weights(const PanelFormat& f, const Decoder& decoder, const uint8_t* codes, const float* scales,
-                           const float* offsets, float* out) {
-  switch (adjust_of(f)) {
-    case Adjust::none:
-      return decode_weights<Adjust::none, kWhole>(f, decoder, codes, scales, offsets, out);
-    case Adjust::point:
-      return decode_weights<Adjust::point, kWhole>(f, decoder, codes, scales, offsets, out);
-    default:
-      return decode_weights<Adjust::min, kWhole>(f, decoder, codes, scales, offsets, out);
+// Calls body with adjust_of(f) as a constant. Only decoders of integers (kOffsets) meet offsets.
+template <typename Decoder, typename Body>
+inline __attribute__((always_inline)) void with_adjust(const PanelFormat& f, Body&& body) {
+  if constexpr (Decoder::kOffsets) {
+    if (adjust_of(f) == Adjust::point) return body(std::integral_constant<Adjust, Adjust::point>());
+    if (adjust_of(f) == Adjust::min) return body(std::integral_constant<Adjust, Adjust::min>());
   }
+  body(std::integral_constant<Adjust, Adjust::none>());
 }
 
 // out[k][r] = weight k of row r of chunk `chunk` of a panel block, as panel_weight() gives it, bit for bit.
@@ -163,7 +160,9 @@ inline void decode_weights(const PanelFormat& f, const Decoder& decoder, const u
   load_groups(f, block, f.value_kind == ValueKind::floats ? 0 : group_of(f, chunk),
               f.group < kChunk ? kChunk / f.group : 1, scales, offsets);
   with_decoder(f, [&](const auto& decoder) {
-    decode_weights<true>(f, decoder, f.chunk(block, chunk), scales, offsets, out);
+    with_adjust<std::decay_t<decltype(decoder)>>(f, [&](auto adjust) {
+      decode_weights<adjust(), true>(f, decoder, f.chunk(block, chunk), scales, offsets, out);
+    });
   });
 }
 

@@ -169,7 +169,9 @@ void decode_block(const PanelFormat& f, const Decoder& decoder, const uint8_t* p
     const uint8_t* block = panel + (chunk + c) / per_block * f.block_bytes;
     const int64_t in_block = (chunk + c) % per_block;
     load_groups(f, block, group_of(f, in_block), segments, scales, offsets);
-    decode_weights<false>(f, decoder, f.chunk(block, in_block), scales, offsets, weights);
+    with_adjust<Decoder>(f, [&](auto adjust) {
+      decode_weights<adjust(), false>(f, decoder, f.chunk(block, in_block), scales, offsets, weights);
+    });
     if (adjust_of(f) == Adjust::min) {
       for (int64_t i = 0; i < segments * kPanelRows; ++i) scales[i] = 1;
     }
@@ -221,14 +223,8 @@ void matmul_dequant_f32(const PanelFormat& f, const Activations& a, const Tile& 
   if (f.cols <= 0) return;
   with_decoder(f, [&](const auto& decoder) {
     if (rows > 1) return multiply_rows(f, decoder, a, tile);
-    const float* row = a.values + tile.m_begin * a.stride;
-    switch (adjust_of(f)) {
-      case Adjust::none:
-        return multiply_row<Adjust::none>(f, decoder, row, tile);
-      case Adjust::point:
-        return multiply_row<Adjust::point>(f, decoder, row, tile);
-      default:
-        return multiply_row<Adjust::min>(f, decoder, row, tile);
-    }
+    with_adjust<std::decay_t<decltype(decoder)>>(f, [&](auto adjust) {
+      multiply_row<adjust()>(f, decoder, a.values + tile.m_begin * a.stride, tile);
+    });
   });
 }
