@@ -13,19 +13,21 @@ const levels = (['avx2', 'avx512'] as const).filter(
 /** Any bytes: scales that are NaN, spare bits that are set, codes that no encoder makes. */
 function anyBytes(bytes: number, seed: number): Uint8Array {
   let state = (seed * 2654435761 + 1) >>> 0;
-  return Uint8Array.from({ length: bytes }, () => {
+  const made = new Uint8Array(bytes);
+  for (let i = 0; i < bytes; i++) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state >>> 24;
-  });
+    made[i] = state >>> 24;
+  }
+  return made;
 }
 
 /** Whole spans, several and none; row ends within blocks, bytes and columns; panels that are not full. */
 function shapesOf(format: Format): [number, number][] {
   const { kind, blockElements } = formats[format];
   if (kind === 'block' && blockElements > 1) {
-    return [1, 2, 3, 9, 17].map((blocks, i) => [i === 0 ? 35 : 16, blocks * blockElements]);
+    return [1, 3, 17].map((blocks, i) => [i === 0 ? 35 : 16, blocks * blockElements]);
   }
-  return [1, 5, 31, 32, 33, 65, 129, 257, 288, 523].map((cols, i) => [i === 0 ? 35 : 16, cols]);
+  return [33, 1, 65, 257, 288, 523].map((cols, i) => [i === 0 ? 35 : 16, cols]);
 }
 
 describe('pack by level', () => {
@@ -37,10 +39,8 @@ describe('pack by level', () => {
       const weights = new QuantizedTensor(format, data, [rows, cols], options);
       const expected = pack(weights, { isa: 'scalar' });
       for (const isa of levels) {
-        for (const threads of [1, 2]) {
-          const packed = pack(weights, { isa, threads });
-          expect([isa, cols, Buffer.compare(packed.bytes, expected.bytes)]).toEqual([isa, cols, 0]);
-        }
+        const packed = pack(weights, { isa, threads: rows > 16 ? 2 : 1 });
+        expect([isa, cols, Buffer.compare(packed.bytes, expected.bytes)]).toEqual([isa, cols, 0]);
       }
     }
   });
