@@ -1,10 +1,17 @@
 // Packed weights in a file, to be mapped and used where they lie: a safetensors file of one u8 tensor per matrix, its
 // bytes as they are in memory. What they mean stands in the metadata, as JSON, under `bitloom.weights.<name>`:
 //
-//   {"format":"u4_g128","layout":"lanes16","rows":4096,"cols":4096}      and "codebook":[...] for cb<bits>
-import { BitloomError } from '../errors.js';
+//   {"format":"u4_g128","layout":"lanes16","rows":4096,"cols":4096}
+//
+// and "codebook": [2^bits numbers] for cb<bits>, "tensorScale": number where it is not 1.
+import { argumentError, BitloomError } from '../errors.js';
 import { formats } from '../generated.js';
-import { type Layout, QuantizedTensor, weightsBytes } from '../quantized_tensor.js';
+import {
+  type Layout,
+  QuantizedTensor,
+  type QuantizedTensorOptions,
+  weightsBytes,
+} from '../quantized_tensor.js';
 import { quote } from './cursor.js';
 import { mapFile } from './map_file.js';
 import { readSafetensors, type SafetensorsFile, type SafetensorsTensor } from './safetensors.js';
@@ -12,6 +19,7 @@ import { type SafetensorsContent, writeSafetensors } from './safetensors_write.j
 import type { ByteSource } from './source.js';
 
 const PREFIX = 'bitloom.weights.';
+const members = ['format', 'layout', 'rows', 'cols', 'codebook', 'tensorScale'] as const;
 const layouts: readonly string[] = ['canonical', 'lanes16'] satisfies Layout[];
 
 /** Matrices by name. */
@@ -47,12 +55,23 @@ export function packedContent(weights: NamedWeights): SafetensorsContent {
   const entries = weights instanceof Map ? [...weights] : Object.entries(weights);
   const metadata = new Map<string, string>();
   const tensors = entries.map(([name, matrix]) => {
-    const { format, layout, rows, cols, codebook } = matrix;
+    if (!(matrix instanceof QuantizedTensor)) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `savePacked: ${quote(String(name))} is no QuantizedTensor`,
+      );
+    }
+    const { format, layout, rows, cols, codebook, tensorScale } = matrix;
     const bytes = weightsBytes(format, rows, cols, layout);
-    metadata.set(
-      PREFIX + name,
-      JSON.stringify({ format, layout, rows, cols, ...(codebook && { codebook: [...codebook] }) }),
-    );
+    const description = {
+      format,
+      layout,
+      rows,
+      cols,
+      ...(codebook && { codebook: [...codebook] }),
+      ...(tensorScale === 1 ? {} : { tensorScale }),
+    };
+    metadata.set(PREFIX + name, JSON.stringify(description));
     return { name, type: 'u8', shape: [bytes], data: matrix.bytes.subarray(0, bytes) };
   });
   // The data begins at a multiple of 64, a cache line; matrices of whole lines come first and so keep to it.
@@ -109,7 +128,11 @@ function fail(
 
 function matrixOf(file: SafetensorsFile, tensor: SafetensorsTensor): QuantizedTensor {
   const what = `tensor ${quote(tensor.name)}`;
-  const { format, layout, rows, cols, codebook } = descriptionOf(file, tensor.name, what);
+  const { format, layout, rows, cols, codebook, tensorScale } = descriptionOf(
+    file,
+    tensor.name,
+    what,
+  );
   if (typeof format !== 'string' || !Object.hasOwn(formats, format)) {
     fail(`${what} has format ${show(format)}, expected e.g. q4_0 or u4_g128`, 'BL_UNSUPPORTED');
   }
@@ -117,8 +140,10 @@ function matrixOf(file: SafetensorsFile, tensor: SafetensorsTensor): QuantizedTe
     fail(`${what} has layout ${show(layout)}, expected ${layouts.join(' or ')}`, 'BL_UNSUPPORTED');
   }
   const name = format as keyof typeof formats;
-  const options: { layout: Layout; codebook?: number[] } = { layout: layout as Layout };
+  const options: QuantizedTensorOptions = { layout: layout as Layout };
   if (codebook !== undefined) options.codebook = checkedNumbers(codebook, what);
+  if (tensorScale !== undefined)
+    options.tensorScale = checkedNumbers([tensorScale], what)[0] as number;
   let expected: number;
   try {
     // The tensors' own checks: whole numbers, rows that the format takes, a codebook where one is needed.
@@ -140,7 +165,7 @@ function descriptionOf(
   file: SafetensorsFile,
   name: string,
   what: string,
-): Record<'format' | 'layout' | 'rows' | 'cols' | 'codebook', unknown> {
+): Record<(typeof members)[number], unknown> {
   const text = file.metadata.get(PREFIX + name);
   if (text === undefined) fail(`${what} has no metadata ${quote(PREFIX + name)}`);
   let value: unknown;
@@ -155,19 +180,15 @@ function descriptionOf(
   // Own members only: a name such as "constructor" must not be found where the file has none.
   const own = (key: string) =>
     Object.hasOwn(value as object, key) ? (value as Record<string, unknown>)[key] : undefined;
-  return {
-    format: own('format'),
-    layout: own('layout'),
-    rows: own('rows'),
-    cols: own('cols'),
-    codebook: own('codebook'),
-  };
+  return Object.fromEntries(members.map((key) => [key, own(key)])) as ReturnType<
+    typeof descriptionOf
+  >;
 }
 
-function checkedNumbers(codebook: unknown, what: string): number[] {
-  const ok = Array.isArray(codebook) && codebook.every((entry) => typeof entry === 'number');
-  if (!ok) fail(`${what} has codebook ${show(codebook)}, expected an array of numbers`);
-  return codebook as number[];
+function checkedNumbers(values: unknown, what: string): number[] {
+  const ok = Array.isArray(values) && values.every((entry) => typeof entry === 'number');
+  if (!ok) fail(`${what} has ${show(values)}, expected numbers`);
+  return values as number[];
 }
 
 /** A value from a file, short enough for a message. */

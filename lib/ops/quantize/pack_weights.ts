@@ -1,6 +1,10 @@
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
-import { QuantizedTensor, type QuantizedTensorOptions, weightsBytes } from '../../quantized_tensor.js';
+import {
+  QuantizedTensor,
+  type QuantizedTensorOptions,
+  weightsBytes,
+} from '../../quantized_tensor.js';
 import type { AsyncOptions, RunOptions } from '../../run.js';
 import { type PackOptions, pack, packAsync } from './pack.js';
 
