@@ -57,7 +57,12 @@ export {
   sampleAsync,
 } from './ops/sampling/sample.js';
 export { type SoftmaxOptions, softmax, softmaxAsync } from './ops/softmax/softmax.js';
-export { type Layout, QuantizedTensor, type QuantizedTensorOptions } from './quantized_tensor.js';
+export {
+  type Layout,
+  QuantizedTensor,
+  type QuantizedTensorOptions,
+  weightsBytes,
+} from './quantized_tensor.js';
 export { type AsyncOptions, type RunOptions, sequence } from './run.js';
 export {
   type DataTypes,

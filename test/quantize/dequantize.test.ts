@@ -66,7 +66,10 @@ describe('pack', () => {
       const unpacked = pack(packed, { layout: 'canonical' });
       expect(firstDifference(bitsOf(dequantize(unpacked).data), values)).toBe(-1);
       // Bytes too, where each has a meaning: five trits have 243 codes of 256, and a row may end within a byte.
-      if (format === 'tq1_0' || (formats[format].groupSize === 0 && (cols * formats[format].bits) % 8 !== 0))
+      if (
+        format === 'tq1_0' ||
+        (formats[format].groupSize === 0 && (cols * formats[format].bits) % 8 !== 0)
+      )
         continue;
       expect(firstDifference(unpacked.bytes, weights.bytes)).toBe(-1);
     }
@@ -90,7 +93,9 @@ describe('pack', () => {
           const cols = blocks * 31;
           const weights = randomWeights(format, rows, cols, rows + 1);
           const packed = pack(weights, { threads });
-          expect(firstDifference(packed.bytes, lanesReference(format, weights.bytes, rows, cols))).toBe(-1);
+          expect(
+            firstDifference(packed.bytes, lanesReference(format, weights.bytes, rows, cols)),
+          ).toBe(-1);
         },
       ),
       { numRuns: 60 },

@@ -7,6 +7,7 @@
 #include "../../base/scratch.h"
 #include "../../base/thread_pool.h"
 #include "../../isa/isa.h"
+#include "tables.h"
 
 namespace bitloom {
 namespace {
@@ -19,6 +20,14 @@ void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* cod
     for (int64_t k = i * g; k < i * g + g; ++k) sum += codes[k];
     starts[i] = -f.zero * sum;
     moments[i] = scales[i * g / kGroup] * static_cast<float>(sum);
+  }
+}
+
+void set_negatives(int64_t stride, const int8_t* codes, int32_t* negatives) {
+  for (int64_t i = 0; i < stride / kGroup; ++i) {
+    int32_t sum = 0;
+    for (int64_t k = i * kGroup; k < (i + 1) * kGroup; ++k) sum -= std::min<int32_t>(codes[k], 0);
+    negatives[i] = sum;
   }
 }
 
@@ -83,6 +92,13 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
     codes_bytes = align_up(elements);
     scales_bytes = align_up(elements / kGroup * sizeof(float));
     sums_bytes = align_up(elements / g * sizeof(int32_t));
+    if (kernel.algorithm == BL_ALGORITHM_lut) {
+      negatives_bytes = align_up(elements / kGroup * sizeof(int32_t));
+      for (int32_t p = 0; p < f.plane_count; ++p) {
+        const int32_t bits = f.planes[p].bits;
+        tables_bytes[bits - 1] = elements / kGroup * static_cast<uint64_t>(table_bytes(bits));
+      }
+    }
   } else if (kernel.compute == BL_COMPUTE_i1) {
     signs_bytes = align_up(elements / kChunk * sizeof(uint32_t));
     scales_bytes = align_up(static_cast<uint64_t>(m) * sizeof(float));
@@ -91,7 +107,8 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
 
 uint64_t ActivationsPlan::total() const {
   return values_bytes + halves_bytes + codes_bytes + scales_bytes + 2 * sums_bytes + signs_bytes +
-         tile_sums_bytes + static_cast<uint64_t>(tasks) * task_bytes();
+         tile_sums_bytes + negatives_bytes + tables_bytes[0] + tables_bytes[1] +
+         static_cast<uint64_t>(tasks) * task_bytes();
 }
 
 Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f, const ActivationsPlan& plan,
@@ -108,6 +125,8 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
   int32_t* starts = reinterpret_cast<int32_t*>(take(plan.sums_bytes));
   float* moments = reinterpret_cast<float*>(take(plan.sums_bytes));
   uint32_t* signs = reinterpret_cast<uint32_t*>(take(plan.signs_bytes));
+  int32_t* negatives = reinterpret_cast<int32_t*>(take(plan.negatives_bytes));
+  uint8_t* tables[2] = {take(plan.tables_bytes[0]), take(plan.tables_bytes[1])};
   uint8_t* rows_memory = memory;
   const int64_t k = f.cols, stride = plan.stride, g = std::min(kGroup, f.group);
   const RowKernels& rows = row_kernels(isa_of(run_in));
@@ -122,6 +141,12 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
       round_row(rows, rounding, row, k, stride, row_codes, row_scales);
     }
     set_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
+    if (negatives != nullptr) set_negatives(stride, row_codes, negatives + m * stride / kGroup);
+    for (int32_t bits = 1; bits <= 2; ++bits) {
+      if (tables[bits - 1] == nullptr) continue;
+      kernel.build_tables(row_codes, stride, bits,
+                          tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
+    }
   };
   bl_run run = run_in;
   if (plan.m * k < kSerialElements) run.threads = 1;
@@ -153,6 +178,9 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
   packed.starts = starts;
   packed.moments = moments;
   packed.signs = signs;
+  packed.tables[0] = tables[0];
+  packed.tables[1] = tables[1];
+  packed.negatives = negatives;
   return packed;
 }
 

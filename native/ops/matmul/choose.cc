@@ -7,15 +7,10 @@
 namespace bitloom {
 namespace {
 
-// Only compute i8 packs activations by a function of the kernel's level.
-#define BL_PACK_f32(isa) nullptr
-#define BL_PACK_bf16(isa) nullptr
-#define BL_PACK_i1(isa) nullptr
-#define BL_PACK_i8(isa) isa::pack_activations_i8
-// And only algorithm tile into tiles.
-#define BL_TILE_PACK_lut(function) nullptr
-#define BL_TILE_PACK_dequant(function) nullptr
-#define BL_TILE_PACK_tile(function) function
+// What brings activations into the form that an algorithm reads, by the kernel's level.
+#define BL_PACK_dequant(isa) isa::pack_activations_i8, nullptr, nullptr, nullptr
+#define BL_PACK_lut(isa) isa::pack_activations_i8, nullptr, nullptr, isa::build_tables
+#define BL_PACK_tile(isa) nullptr, isa::pack_tile_codes, isa::pack_tile_halves, nullptr
 
 const MatmulKernelRow kKernels[] = {
 #define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch) \
@@ -28,19 +23,13 @@ const MatmulKernelRow kKernels[] = {
    rows,                                                                          \
    scratch,                                                                       \
    isa::matmul_##algorithm##_##compute,                                           \
-   BL_PACK_##compute(isa),                                                         \
-   BL_TILE_PACK_##algorithm(isa::pack_tile_codes),                                \
-   BL_TILE_PACK_##algorithm(isa::pack_tile_halves)},
+   BL_PACK_##algorithm(isa)},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
 };
-#undef BL_PACK_f32
-#undef BL_PACK_bf16
-#undef BL_PACK_i1
-#undef BL_PACK_i8
-#undef BL_TILE_PACK_lut
-#undef BL_TILE_PACK_dequant
-#undef BL_TILE_PACK_tile
+#undef BL_PACK_dequant
+#undef BL_PACK_lut
+#undef BL_PACK_tile
 
 const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, const PanelFormat& f) {
   for (const MatmulKernelRow& row : kKernels) {

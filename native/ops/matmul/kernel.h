@@ -36,8 +36,9 @@ struct Activations {
   // dequant and lut; g = min(32, the weights' group): [M][stride / g]. tile: [M][tile_blocks(stride)]
   const int32_t* starts;  // -zero * sum of the group's codes: what its products begin with; tile: -128 * sum
   const float* moments;   // scale * (float) sum of the group's codes: what offsets are multiplied with
-  const uint8_t* tables;  // lut: as its kernels' build_tables writes them
-  int64_t table_stride;   // bytes from row to row
+  // lut: tables of sums for planes of 1 and of 2 bits, see tables.h: [M][stride / 32][table_bytes(bits)]
+  const uint8_t* tables[2];
+  const int32_t* negatives;  // lut: -(sum of the negative codes of 32): [M][stride / 32]
   // i1: a[m][k] ~ scales[m] * (1 where its bit is set, else -1); a word per 32, in the order of a plane of one bit
   // (panel.h): [M][stride / 32]
   const uint32_t* signs;
@@ -80,6 +81,9 @@ using PackTileCodes = void (*)(const float* x, int64_t k, int8_t* codes, float* 
 // Rounds a row to bf16 into tiles.
 using PackTileHalves = void (*)(const float* x, int64_t k, uint16_t* halves);
 
+// Tables of a row of `stride` codes for planes of `bits` (1 or 2) bits, see tables.h; for all ISAs the same bytes.
+using BuildTables = void (*)(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+
 struct MatmulKernelRow {
   const char* name;
   int32_t isa;
@@ -93,6 +97,7 @@ struct MatmulKernelRow {
   PackActivations pack;
   PackTileCodes pack_tile_codes;
   PackTileHalves pack_tile_halves;
+  BuildTables build_tables;
 };
 
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }
@@ -108,6 +113,11 @@ inline bool takes_sign_chunks(const PanelFormat& f) {
 inline bool takes_dequant_i8(const PanelFormat& f) {
   return f.has_integer_values() && (f.sub_bits != 0 || f.groups == 1 || f.group <= kGroup) &&
          (f.value_kind != ValueKind::table || f.bits == 4 || f.bits == 6);
+}
+// Planes of 1 and 2 bits only: a table for 4 bits would have the products themselves.
+inline bool takes_lut(const PanelFormat& f) {
+  return f.value_kind == ValueKind::integer && f.bits <= 3 && f.group >= kGroup && f.sub_bits == 0 &&
+         (f.offset_kind == OffsetKind::none || f.offset_kind == OffsetKind::zero_point);
 }
 inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&) { return 0; }
@@ -136,18 +146,22 @@ namespace scalar {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 }
 namespace avx2 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 }
 namespace avx512 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 }
 namespace amx {
+using avx512::build_tables;
 using avx512::pack_activations_i8;
 using avx512::pack_tile_codes;
 using avx512::pack_tile_halves;
