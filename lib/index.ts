@@ -18,7 +18,17 @@ export { type MulOptions, mul, mulAsync } from './ops/elementwise/mul.js';
 export { type SiluOptions, silu, siluAsync } from './ops/elementwise/silu.js';
 export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swiglu.js';
 export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
+export type { SumOptions } from './ops/matmul/accumulate.js';
+export { BitStack, type BitStackBlock } from './ops/matmul/bit_stack.js';
 export { matmul, matmulAsync, matmulKernel } from './ops/matmul/matmul.js';
+export {
+  type MixedSegment,
+  MixedTensor,
+  mixed,
+  mixedAsync,
+  type QuantizeMixedOptions,
+  quantizeMixed,
+} from './ops/matmul/mixed.js';
 export type {
   Activation,
   Adapters,
@@ -29,6 +39,8 @@ export type {
   Outliers,
   OutputDType,
 } from './ops/matmul/options.js';
+export { type OneBitWeights, oneBit, oneBitAsync } from './ops/matmul/one_bit.js';
+export { type SignDelta, signDelta, signDeltaAsync } from './ops/matmul/sign_delta.js';
 export {
   matmulTuning,
   saveTuning,
