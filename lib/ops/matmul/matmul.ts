@@ -1,51 +1,37 @@
-import { argumentError } from '../../errors.js';
 import { native } from '../../native.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
 import {
   type AsyncOptions,
   type Call,
   optionalTensorValues,
-  type RunOptions,
   run,
   runAsync,
   runValue,
   tensorValues,
   weightValues,
 } from '../../run.js';
-import { type FloatDType, outputTensor, type Tensor } from '../../tensor.js';
-import { type Algorithm, algorithmId } from './algorithm.js';
+import { type FloatDType, Tensor } from '../../tensor.js';
+import type { MatmulOptions, OutputDType } from './options.js';
 import { PreparedActivations } from './prepared_activations.js';
-
-/** How `matmul` computes; see {@link matmul}. */
-export type Compute = 'f32' | 'i8' | 'bf16';
-const computeIds: Record<Compute, number> = { f32: 0, i8: 1, bf16: 2 };
-
-export interface MatmulOptions<D extends FloatDType = 'f32'> extends RunOptions {
-  /** [N], added to every row of the result. */
-  bias?: Tensor<'f32'>;
-  /** Where to write, [..., M, N]; default: a new f32 tensor. */
-  out?: Tensor<D>;
-  /**
-   * `'f32'` (default): activations as they are. `'i8'`: activations in int8 with a scale per 32, for
-   * formats with integer codes (q8_0, q4_0, u, i, t2); other formats are computed in f32 all the same.
-   */
-  compute?: Compute;
-  algorithm?: Algorithm;
-}
+import { algorithmId, computeId, isGated, optionValues } from './values.js';
 
 /**
- * Matrix product with quantized weights: `c[m, n] = sum_k a[m, k] * b[n, k] + bias[n]`.
+ * Matrix product with quantized weights: `c[m, n] = sum_k a[m, k] * b[n, k] + bias[n]`, and what
+ * {@link MatmulOptions} adds to it before the result is written, in f32 and in this order:
+ * `activation(product * rowScale * scale + addend + bias + lowRank + outliers) + residual`.
  *
  * With `compute: 'i8'` the activations of each group of 32 are rounded to 127 steps of the group's largest
  * value: the relative error is about 5.5e-3 on Gaussian activations; a group with one value a thousand times
  * the rest loses the rest, other groups are not touched.
  *
- * @param a activations [..., M, K] (or [K]), f32, f16 or bf16; or what `prepareActivations` made of them, and
- *   then `compute` is `'i8'`
+ * @param a activations [..., M, K] (or [K]), f32, f16 or bf16, or i8 with `aScales`; or what
+ *   `prepareActivations` made of them, without `aScales`, `columnScale`, `columnOrder`, `lowRank`, `adapters`,
+ *   `outliers` and `batch`. Compute is i8 by default with codes and prepared activations, and must be with the latter
  * @param b weights [N, K] in any format
  * @returns c [..., M, N] (or [N]): `options.out`, or a new f32 tensor
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT` (c overlaps an input), before
- *   anything is written
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_LAYOUT`, `BL_INVALID_ARGUMENT` (options that do not
+ *   go together; c overlaps an input), `BL_OUT_OF_RANGE` (an index, a code of -128), `BL_NON_FINITE` (a scale),
+ *   `BL_UNSUPPORTED`, before anything is written
  *
  * @example
  * ```ts
@@ -54,8 +40,8 @@ export interface MatmulOptions<D extends FloatDType = 'f32'> extends RunOptions 
  * matmul(x, w).toArray(); // about [5, 6]
  * ```
  */
-export function matmul<D extends FloatDType = 'f32'>(
-  a: Tensor<FloatDType> | PreparedActivations,
+export function matmul<D extends OutputDType = 'f32'>(
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<D> = {},
 ): Tensor<D> {
@@ -63,50 +49,56 @@ export function matmul<D extends FloatDType = 'f32'>(
 }
 
 /** {@link matmul} on a worker thread. */
-export function matmulAsync<D extends FloatDType = 'f32'>(
-  a: Tensor<FloatDType> | PreparedActivations,
+export function matmulAsync<D extends OutputDType = 'f32'>(
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<D> & AsyncOptions = {},
 ): Promise<Tensor<D>> {
   return runAsync(() => prepare(a, b, options), options);
 }
 
-/** Name of the kernel that {@link matmul} would run, e.g. `matmul_i8_avx512`. */
+/** Name of the kernel that {@link matmul} would run, e.g. `matmul_dequant_i8_avx512`. */
 export function matmulKernel(
-  a: Tensor<FloatDType> | PreparedActivations,
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
-  options: MatmulOptions<FloatDType> = {},
+  options: MatmulOptions<OutputDType> = {},
 ): string | undefined {
   return native.matmulKernel(...prepare(a, b, options).values);
 }
 
-function prepare<D extends FloatDType>(
-  a: Tensor<FloatDType> | PreparedActivations,
+function prepare<D extends OutputDType>(
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<D>,
 ): Call<Tensor<D>> {
   const prepared = a instanceof PreparedActivations ? a : undefined;
-  const compute = options.compute ?? (prepared === undefined ? 'f32' : 'i8');
-  if (!Object.hasOwn(computeIds, compute)) {
-    throw argumentError(
-      'BL_INVALID_ARGUMENT',
-      `matmul: compute is ${JSON.stringify(compute)}, expected f32, i8 or bf16`,
-    );
-  }
-  const algorithm = algorithmId('matmul', options.algorithm);
-  const c = options.out ?? outputTensor(undefined, [...a.shape.slice(0, -1), b.rows]);
+  const given = a instanceof PreparedActivations ? undefined : a;
+  const codes = prepared !== undefined || given?.dtype === 'i8';
+  const compute = computeId(options.compute ?? (codes ? 'i8' : 'f32'));
+  const algorithm = algorithmId(options.algorithm ?? 'auto');
+  const rest = optionValues(options, prepared);
+  const c = options.out ?? (newOutput(a, b, options) as Tensor as Tensor<D>);
   return {
     op: 'matmul',
     values: [
-      ...(a instanceof PreparedActivations ? [undefined, undefined] : tensorValues(a)),
+      ...optionalTensorValues(given),
       ...weightValues(b),
       ...optionalTensorValues(options.bias),
       ...tensorValues(c),
-      computeIds[compute],
+      compute,
       algorithm,
-      prepared?.bytes,
+      ...rest,
       runValue(options),
     ],
     result: c,
   };
+}
+
+function newOutput(
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
+  b: QuantizedTensor,
+  options: MatmulOptions<OutputDType>,
+): Tensor<'f32'> {
+  const parts = (options.batch ?? 1) * (isGated(options.activation) ? 2 : 1);
+  return Tensor.zeros('f32', [...a.shape.slice(0, -1), Math.floor(b.rows / parts)]);
 }

@@ -13,8 +13,9 @@ import {
   weightValues,
 } from '../../run.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
-import { type Algorithm, algorithmId } from './algorithm.js';
+import type { Algorithm } from './options.js';
 import { PreparedActivations } from './prepared_activations.js';
+import { algorithmId } from './values.js';
 
 export interface PrepareActivationsOptions extends RunOptions {
   /** The one form there is: int8 with a scale per 32. */
@@ -105,7 +106,7 @@ function prepare(
 
 function neededTables(x: Tensor<FloatDType>, options: PrepareActivationsOptions): number {
   const list = options.for === undefined ? [] : [options.for].flat();
-  const algorithm = algorithmId('prepareActivations', options.algorithm);
+  const algorithm = algorithmId(options.algorithm ?? 'auto', 'prepareActivations');
   const rows = x.shape.slice(0, -1).reduce((product, size) => product * size, 1);
   let tables = 0;
   for (const b of list as QuantizedTensor[]) {

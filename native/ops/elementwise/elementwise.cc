@@ -62,9 +62,11 @@ const float* load(const Rows& rows, int64_t row, int64_t first, int64_t count, f
 
 }  // namespace
 
-ElementwiseKernel elementwise_kernel(Elementwise op, const char* name, const bl_run& run, int64_t rows,
-                                     int64_t length) {
-  return choose(kKernels, op, name, run, rows, length).run;
+ElementwiseKernel elementwise_kernel(Elementwise op, int32_t isa) {
+  for (const auto& row : kKernels) {
+    if (row.op == op && row.isa <= isa) return row.run;
+  }
+  return nullptr;  // not reached: scalar rows need nothing
 }
 
 void run_elementwise(const ElementwiseCall& call) {
@@ -78,7 +80,7 @@ void run_elementwise(const ElementwiseCall& call) {
   const Rows right(right_view);
   const Rows output(output_view);
   const ElementwiseKernel kernel =
-      elementwise_kernel(call.op, call.name, call.run, output.count, output.length);
+      choose(kKernels, call.op, call.name, call.run, output.count, output.length).run;
   // Pieces: chunks of rows, counted through.
   const int64_t chunks = (output.length + kChunk - 1) / kChunk;
   const int64_t per_task = std::max<int64_t>(1, kTaskElements / std::min(output.length, kChunk));

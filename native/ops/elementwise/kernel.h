@@ -27,9 +27,8 @@ using ElementwiseKernel = void (*)(const float* left, const float* right, float*
 #include "kernels.inc"
 #undef BL_ELEMENTWISE_KERNEL
 
-// The kernel of a call, for operators that work on rows of their own.
-ElementwiseKernel elementwise_kernel(Elementwise op, const char* name, const bl_run& run, int64_t rows,
-                                     int64_t length);
+// The kernel of `op` at a level, for operators that end with one.
+ElementwiseKernel elementwise_kernel(Elementwise op, int32_t isa);
 
 // A call whose views all have the shape of output; an axis along which right repeats has stride 0 there.
 struct ElementwiseCall {

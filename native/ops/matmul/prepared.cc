@@ -133,7 +133,8 @@ Activations activations_of(const PreparedLayout& layout, const uint8_t* memory, 
           starts,
           moments,
           {table(0), table(1)},
-          reinterpret_cast<const int32_t*>(memory + layout.negatives)};
+          reinterpret_cast<const int32_t*>(memory + layout.negatives),
+          nullptr};
 }
 
 }  // namespace bitloom

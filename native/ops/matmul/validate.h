@@ -1,0 +1,13 @@
+// The checks of matmul's arguments, all made before anything is written.
+#pragma once
+
+#include "../../base/tensor.h"
+#include "prepared.h"
+
+namespace bitloom {
+
+// Where args->prepared is given, *header becomes a copy of its header, args->a a tensor of the activations' shape
+// without data, and prepared_bytes what belongs to them.
+bl_status validate_matmul(bl_matmul_args* args, PreparedHeader* header, bl_error* error);
+
+}  // namespace bitloom
