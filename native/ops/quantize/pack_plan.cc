@@ -6,43 +6,12 @@
 #include <numeric>
 
 #include "../../formats/panel_fields.h"
+#include "pack_dword.h"
 
 namespace bitloom {
 namespace {
 
 constexpr int64_t kLoad = 16;  // bytes of a PackLoad
-
-// The bits of one byte of a dword, some of them: those of `mask`, bit t of them from bit `from` + t of the span.
-struct Bits {
-  int64_t from = 0;
-  uint8_t mask = 0;
-  int64_t first_byte() const { return (from + __builtin_ctz(mask)) >> 3; }
-  int64_t last_byte() const { return (from + 31 - __builtin_clz(mask)) >> 3; }
-};
-
-// What one step gives a dword: bits of each byte, all from four canonical bytes in a row.
-struct Part {
-  Bits bytes[4];
-  int64_t first_byte, last_byte;
-};
-
-// A dword of a span and where all its bits come from.
-struct Dword {
-  int32_t target;
-  bool by_bytes;
-  uint8_t flip;
-  std::vector<Bits> bytes[4];
-
-  // Bit t of byte j comes from bit `from` of the span. Bits that move equally far are one.
-  void add(int64_t j, int32_t t, int64_t from) {
-    for (Bits& bits : bytes[j]) {
-      if (bits.from != from - t) continue;
-      bits.mask = static_cast<uint8_t>(bits.mask | 1u << t);
-      return;
-    }
-    bytes[j].push_back({from - t, static_cast<uint8_t>(1u << t)});
-  }
-};
 
 int64_t bit_of(const Field& low, const Field& high, int32_t t) {
   const Field& field = t >= low.shift && t < low.shift + low.width ? low : high;
@@ -51,7 +20,8 @@ int64_t bit_of(const Field& low, const Field& high, int32_t t) {
 
 class Builder {
  public:
-  explicit Builder(const PanelFormat& f) : f_(f), row_(f.info->kind != BL_KIND_block && f.info->group_size == 0) {}
+  explicit Builder(const PanelFormat& f)
+      : f_(f), row_(f.info->kind != BL_KIND_block && f.info->group_size == 0) {}
 
   std::unique_ptr<PackPlan> build() {
     if (f_.order == CodeOrder::tq1_0) return nullptr;
@@ -91,7 +61,8 @@ class Builder {
       return;
     }
     if (!row_) add_headers(source, target);
-    for (int64_t dword = 0; dword < f_.sub_count * f_.sub_bits / 32; ++dword) add_sub_dword(source, target, dword);
+    for (int64_t dword = 0; dword < f_.sub_count * f_.sub_bits / 32; ++dword)
+      add_sub_dword(source, target, dword);
     for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
       for (int32_t p = 0; p < f_.plane_count; ++p) {
         for (int32_t run = 0; run < f_.planes[p].bits; ++run) add_code_dword(source, target, chunk, p, run);
@@ -166,8 +137,8 @@ class Builder {
     return 8 * (source + k / f_.canonical_elements * f_.canonical_bytes) + bit_of(low, high, t);
   }
 
-  // Columns of dwords that come from near places take fewer loads and steps: plane by plane where planes lie apart
-  // (K types), chunk by chunk where they do not (streams). Both are tried.
+  // Columns of dwords that come from near places take fewer loads and steps: plane by plane where planes lie
+  // apart (K types), chunk by chunk where they do not (streams). Both are tried.
   void emit_best_order() {
     std::vector<Dword> by_plane, by_chunk;
     for (const auto& dwords : codes_) by_plane.insert(by_plane.end(), dwords.begin(), dwords.end());
@@ -187,33 +158,6 @@ class Builder {
     for (size_t at = 0; at < dwords.size(); at += 4) {
       emit_column(dwords.data() + at, static_cast<int>(std::min<size_t>(4, dwords.size() - at)));
     }
-  }
-
-  // What the four bytes of a dword get at a time: parts of four bytes in a row; bits that lie apart, one by one.
-  static std::vector<Part> parts_of(const Dword& dword) {
-    std::vector<Part> parts;
-    size_t most = 0;
-    for (const auto& bytes : dword.bytes) most = std::max(most, bytes.size());
-    for (size_t i = 0; i < most; ++i) {
-      Part part{{}, INT64_MAX, -1};
-      for (int j = 0; j < 4; ++j) {
-        if (i >= dword.bytes[j].size()) continue;
-        const Bits& bits = dword.bytes[j][i];
-        const int64_t first = std::min(part.first_byte, bits.first_byte());
-        const int64_t last = std::max(part.last_byte, bits.last_byte());
-        if (last - first >= 4) {
-          Part alone{{}, bits.first_byte(), bits.last_byte()};
-          alone.bytes[j] = bits;
-          parts.push_back(alone);
-          continue;
-        }
-        part.bytes[j] = bits;
-        part.first_byte = first;
-        part.last_byte = last;
-      }
-      parts.push_back(part);
-    }
-    return parts;
   }
 
   void emit_column(const Dword* dwords, int count) {
@@ -293,7 +237,8 @@ class Builder {
   void add_spare() {
     plan_->spare.assign(static_cast<size_t>(plan_->span_bytes), 0);
     for (int64_t i = 0; i < plan_->blocks * kChunk * f_.bits; ++i) {
-      if ((f_.flip >> i % f_.bits & 1) != 0) plan_->spare[static_cast<size_t>(i / 8)] |= static_cast<uint8_t>(1 << i % 8);
+      if ((f_.flip >> i % f_.bits & 1) != 0)
+        plan_->spare[static_cast<size_t>(i / 8)] |= static_cast<uint8_t>(1 << i % 8);
     }
   }
 

@@ -1,10 +1,10 @@
 // How canonical rows become panels, as tables: made once per format from the fields of its codes
 // (formats/panel_fields.h), then run by one kernel per ISA (pack_rows_<isa>).
 //
-// A row is taken a span at a time: some blocks (chunks for `_row` formats). What a span gives a row's lane are dwords;
-// four of them make a column. A column of four rows fills a vector of 512 bits, a row per 16 bytes, and is made in
-// steps: byte shuffle within 16 canonical bytes, shift of each byte, mask, or. Transposing 4 x 4 dwords within the
-// 16 bytes then gives four runs of 64 bytes of the panel.
+// A row is taken a span at a time: some blocks (chunks for `_row` formats). What a span gives a row's lane
+// are dwords; four of them make a column. A column of four rows fills a vector of 512 bits, a row per 16
+// bytes, and is made in steps: byte shuffle within 16 canonical bytes, shift of each byte, mask, or.
+// Transposing 4 x 4 dwords within the 16 bytes then gives four runs of 64 bytes of the panel.
 #pragma once
 
 #include <cstdint>
@@ -57,7 +57,8 @@ struct PackPlan {
 
 constexpr int64_t kMaxSpanBytes = 288;
 
-// The plan of a format, made at its first use and kept; null where there is none and pack_panel() has to do (tq1_0).
+// The plan of a format, made at its first use and kept; null where there is none and pack_panel() has to do
+// (tq1_0).
 const PackPlan* pack_plan(const PanelFormat& f);
 
 }  // namespace bitloom
