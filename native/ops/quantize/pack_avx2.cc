@@ -52,11 +52,11 @@ inline void load_column(const PackPlan& plan, const PackColumn& column, const ui
   }
   for (int i = 0; i < 4; ++i) x[i] = _mm256_setzero_si256();
   for (int32_t l = column.first; l < column.last; ++l) {
-    const PackLoad& load = plan.loads[static_cast<size_t>(l)];
+    const PackLoad& load = plan.loads[l];
     __m256i source[4];
     for (int i = 0; i < 4; ++i) source[i] = load_rows(rows + load.source + i * stride, stride);
     for (int32_t s = load.first; s < load.last; ++s) {
-      const PackStep& step = plan.steps[static_cast<size_t>(s)];
+      const PackStep& step = plan.steps[s];
       for (int i = 0; i < 4; ++i) x[i] = _mm256_or_si256(x[i], take_bits(source[i], step));
     }
   }

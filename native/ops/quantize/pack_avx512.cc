@@ -47,11 +47,11 @@ inline void load_column(const PackPlan& plan, const PackColumn& column, const ui
   }
   for (int i = 0; i < 4; ++i) x[i] = _mm512_setzero_si512();
   for (int32_t l = column.first; l < column.last; ++l) {
-    const PackLoad& load = plan.loads[static_cast<size_t>(l)];
+    const PackLoad& load = plan.loads[l];
     __m512i source[4];
     for (int i = 0; i < 4; ++i) source[i] = load_rows(rows + load.source + i * stride, stride);
     for (int32_t s = load.first; s < load.last; ++s) {
-      const PackStep& step = plan.steps[static_cast<size_t>(s)];
+      const PackStep& step = plan.steps[s];
       const __m512i index = table(step.index), shift = table(step.shift), mask = table(step.mask);
       for (int i = 0; i < 4; ++i) {
         const __m512i bits = _mm512_multishift_epi64_epi8(shift, _mm512_shuffle_epi8(source[i], index));

@@ -15,7 +15,7 @@ void set_spare(const PackPlan& plan, int64_t bits, uint8_t* span) {
   const int64_t byte = bits / 8;
   if (byte >= plan.span_bytes) return;
   const int keep = (1 << bits % 8) - 1;
-  const uint8_t* spare = plan.spare.data();
+  const uint8_t* spare = plan.spare;
   span[byte] = static_cast<uint8_t>((span[byte] & keep) | (spare[byte] & ~keep));
   std::memcpy(span + byte + 1, spare + byte + 1, static_cast<size_t>(plan.span_bytes - byte - 1));
 }
@@ -70,7 +70,7 @@ template <PackSpans kSpans>
 void pack_by_plan(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, int64_t count,
                   uint8_t* panel) {
   const PackPlan& plan = *pack_plan(f);
-  if (plan.spare.empty()) {
+  if (!plan.row) {
     pack_stretch<kSpans>(plan, f.scale_bytes,
                          {rows, row_bytes, count, f.canonical_row_bytes, -1, panel, f.panel_bytes});
     return;
