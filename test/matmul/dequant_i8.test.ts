@@ -23,7 +23,9 @@ const options = { compute: 'i8', algorithm: 'dequant' } as const;
 
 /** Bits of every element; all NaN are one. */
 function bitsOf(values: Float32Array): Uint32Array {
-  return new Uint32Array(Float32Array.from(values, (x) => (Number.isNaN(x) ? Number.NaN : x)).buffer);
+  return new Uint32Array(
+    Float32Array.from(values, (x) => (Number.isNaN(x) ? Number.NaN : x)).buffer,
+  );
 }
 
 function expectSameBits(a: Float32Array, m: number, b: QuantizedTensor, isa: Isa, note = ''): void {
@@ -61,7 +63,7 @@ describe.each(levels)('dequant i8 at level %s has the bits of level scalar', (is
         expectSameBits(a, 3, b, isa);
         if (k < 100) expectSameBits(a, 3, canonical, isa);
         const x = new Tensor('f32', a, [3, k]);
-        if (matmulKernel(x, b, { ...options, isa }).includes(isa === 'amx' ? 'avx512' : isa)) {
+        if (matmulKernel(x, b, { ...options, isa })?.includes(isa === 'amx' ? 'avx512' : isa)) {
           vectorized++;
         }
       }
@@ -70,7 +72,16 @@ describe.each(levels)('dequant i8 at level %s has the bits of level scalar', (is
   });
 
   it('for any M, N and K', () => {
-    const some: Format[] = ['q4_0', 'u3z_g32', 'u1_g64', 'i6_row', 'q2_k', 'q5_k', 'q6_k', 'u8z_g128'];
+    const some: Format[] = [
+      'q4_0',
+      'u3z_g32',
+      'u1_g64',
+      'i6_row',
+      'q2_k',
+      'q5_k',
+      'q6_k',
+      'u8z_g128',
+    ];
     for (const format of some) {
       for (const [m, n, k] of [
         [1, 15, 1],
@@ -92,7 +103,15 @@ describe.each(levels)('dequant i8 at level %s has the bits of level scalar', (is
   });
 
   it('for zeros, denormals, extremes, infinities and NaN', () => {
-    for (const format of ['q4_0', 'q8_0', 'iq4_nl', 'u2z_g64_bf16', 'u1_row', 'q3_k', 'q4_k'] as Format[]) {
+    for (const format of [
+      'q4_0',
+      'q8_0',
+      'iq4_nl',
+      'u2z_g64_bf16',
+      'u1_row',
+      'q3_k',
+      'q4_k',
+    ] as Format[]) {
       const k = formats[format].kind === 'block' ? formats[format].blockElements : 100;
       // Weights: a row of zeros, the largest codes everywhere, tiny ones.
       const w = gaussian(16 * k, 3);
@@ -119,7 +138,13 @@ describe.each(levels)('dequant i8 at level %s has the bits of level scalar', (is
       const b = pack(quantized(format, w, [16, k]));
       expectSameBits(new Float32Array(k).fill(1), 1, b, isa, 'ones');
       expectSameBits(new Float32Array(k).fill(-1), 1, b, isa, 'minus ones');
-      const negative = pack(quantized(format, w.map((x) => -x), [16, k]));
+      const negative = pack(
+        quantized(
+          format,
+          w.map((x) => -x),
+          [16, k],
+        ),
+      );
       expectSameBits(new Float32Array(k).fill(1), 1, negative, isa, 'negative weights');
     }
   });
