@@ -1,6 +1,7 @@
 #include "tensor.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "float16.h"
@@ -195,6 +196,9 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
   BL_CHECK(weights.bytes >= needed, buffer_too_small, "%s: %s.bytes is %llu, expected at least %llu", op,
            name, static_cast<unsigned long long>(weights.bytes), static_cast<unsigned long long>(needed));
   BL_CHECK(needed == 0 || weights.data != nullptr, invalid_argument, "%s: %s.data is null", op, name);
+  BL_CHECK(weights.tensor_scale >= 0 && std::isfinite(weights.tensor_scale), invalid_argument,
+           "%s: %s.tensor_scale is %g, expected a finite number of at least 0 (0: 1)", op, name,
+           static_cast<double>(weights.tensor_scale));
   if (info->kind == BL_KIND_codebook) {
     BL_CHECK(weights.codebook != nullptr && grouped_codebook_size_ok(weights, *info), invalid_argument,
              "%s: %s.codebook has %d entries, expected %d (format %s)", op, name,

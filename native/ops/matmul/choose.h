@@ -7,5 +7,7 @@ namespace bitloom {
 
 // The kernel for m rows of a, or null if no kernel has that algorithm for this compute mode and format.
 const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m);
+// The kernel for the rows of a that int8 does not suit, where `kernel` is tile in i8; else null.
+const MatmulKernelRow* choose_spare(const bl_matmul_args& args, const MatmulKernelRow& kernel, const PanelFormat& f);
 
 }  // namespace bitloom

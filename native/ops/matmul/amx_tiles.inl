@@ -1,0 +1,83 @@
+// Tile registers: 0 to 3 sums (16 rows of a x 16 columns, rows 0 and 1: first and second sixteen), 4, 5 of a, 6, 7 of b.
+// Included in regions of level amx.
+
+struct alignas(64) TileConfig {
+  uint8_t palette;
+  uint8_t start_row;
+  uint8_t reserved[14];
+  uint16_t row_bytes[16];
+  uint8_t rows[16];
+};
+static_assert(sizeof(TileConfig) == 64);
+
+// GCC 12's _tile_loadconfig does not tell the compiler that it reads the struct, so that the stores to it
+// are dropped; this one does.
+inline void configure_tiles() {
+  TileConfig config{};
+  config.palette = 1;
+  for (int tile = 0; tile < 8; ++tile) {
+    config.row_bytes[tile] = 64;
+    config.rows[tile] = 16;
+  }
+  __asm__ volatile("ldtilecfg %0" : : "m"(config));
+}
+
+inline void zero_sums() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+
+// The tiles of a step of 64 int8 or 32 bf16: two of a, one or two of b.
+struct StepTiles {
+  const uint8_t *first, *second, *weights;
+};
+
+template <int kPanels>
+inline void load_step(const StepTiles& at) {
+  _tile_loadd(4, at.first, 64);
+  _tile_loadd(6, at.weights, 64);
+  if constexpr (kPanels == 2) _tile_loadd(7, at.weights + 1024, 64);
+  _tile_loadd(5, at.second, 64);
+}
+
+// Multiplies the loaded step and loads the next one. Measured on a processor whose products take 16 cycles each: `gap`,
+// called after each product, is free up to 30 vector instructions; 120 of them in one place are not, since
+// the processor looks ahead by a step or so only. Each load stands right behind the last use of its register: when the
+// processor has no spare tile registers (its other thread uses tiles too) that order is a third faster than loading all
+// four first.
+#define BL_TILE_STEP(product)                                      \
+  product(0, 4, 6);                                                \
+  gap();                                                           \
+  if constexpr (kPanels == 2) product(1, 4, 7);                    \
+  gap();                                                           \
+  _tile_loadd(4, next.first, 64);                                  \
+  product(2, 5, 6);                                                \
+  gap();                                                           \
+  _tile_loadd(6, next.weights, 64);                                \
+  if constexpr (kPanels == 2) product(3, 5, 7);                    \
+  gap();                                                           \
+  _tile_loadd(5, next.second, 64);                                 \
+  if constexpr (kPanels == 2) _tile_loadd(7, next.weights + 1024, 64)
+
+template <int kPanels, typename Gap>
+inline void multiply_i8(const StepTiles& next, const Gap& gap) {
+  BL_TILE_STEP(_tile_dpbssd);
+}
+template <int kPanels, typename Gap>
+inline void multiply_bf16(const StepTiles& next, const Gap& gap) {
+  BL_TILE_STEP(_tile_dpbf16ps);
+}
+#undef BL_TILE_STEP
+
+// Sums to [32][16 * kPanels] of 4 bytes.
+template <int kPanels>
+inline void store_sums(void* sums_in) {
+  uint8_t* sums = static_cast<uint8_t*>(sums_in);
+  constexpr int kStride = 64 * kPanels;
+  _tile_stored(0, sums, kStride);
+  if constexpr (kPanels == 2) _tile_stored(1, sums + 64, kStride);
+  _tile_stored(2, sums + 16 * kStride, kStride);
+  if constexpr (kPanels == 2) _tile_stored(3, sums + 16 * kStride + 64, kStride);
+}
