@@ -8,7 +8,7 @@ struct Lanes {
 struct Ints {
   __m256i low, high;
 };
-constexpr int kMostRows = 4;
+constexpr int kMostRows = 2;
 
 inline Lanes lanes_load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void lanes_store(float* p, Lanes x) {

@@ -196,10 +196,11 @@ void run_streams(const PanelFormat& f, const Unpack<F>& unpack, const Activation
           turn.step = turn.back = 0;  // the next rows find the lines there
         }
       };
-      constexpr bool kCommon = F::kParts == 1 || F::kSub;  // the rest does with less code
-      if constexpr (kCommon && kMostRows == 8) take(visit<F, 8>, 8);
-      take(visit<F, 4>, 4);
-      if constexpr (kCommon && kMostRows == 8) take(visit<F, 2>, 2);
+      // Groups of 8 and 16 without sub-scales do with less code.
+      constexpr bool kCommon = F::kParts == 1 || F::kSub;
+      if constexpr (kCommon && kMostRows >= 8) take(visit<F, 8>, 8);
+      if constexpr (kMostRows >= 4) take(visit<F, 4>, 4);
+      if constexpr (kCommon || kMostRows == 2) take(visit<F, 2>, 2);
       take(visit<F, 1>, 1);
     }
     at += end - c;
