@@ -41,6 +41,13 @@ export type {
 } from './ops/matmul/options.js';
 export { type OneBitWeights, oneBit, oneBitAsync } from './ops/matmul/one_bit.js';
 export { type SignDelta, signDelta, signDeltaAsync } from './ops/matmul/sign_delta.js';
+export {
+  matmulTuning,
+  saveTuning,
+  setMatmulTuning,
+  type TuneOptions,
+  tuneMatmul,
+} from './ops/matmul/tune.js';
 export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
 export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {
@@ -49,6 +56,11 @@ export {
   dequantizeAsync,
 } from './ops/quantize/dequantize.js';
 export { type PackOptions, pack, packAsync } from './ops/quantize/pack.js';
+export {
+  type PackWeightsOptions,
+  packWeights,
+  packWeightsAsync,
+} from './ops/quantize/pack_weights.js';
 export {
   type QuantizeMethod,
   type QuantizeOptions,
@@ -84,3 +96,4 @@ export {
   type TensorLayout,
   type TensorSource,
 } from './tensor.js';
+export type { MatmulTuning } from './saved_tuning.js';

@@ -30,6 +30,13 @@ export {
 export { type GGUFContent, type GGUFTensorInput, ggufBytes, writeGGUF } from './gguf_write.js';
 export { mapFile } from './map_file.js';
 export {
+  loadPacked,
+  type NamedWeights,
+  type PackedFile,
+  readPacked,
+  savePacked,
+} from './packed.js';
+export {
   readSafetensors,
   SAFETENSORS_TYPES,
   type SafetensorsFile,

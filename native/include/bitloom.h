@@ -292,6 +292,19 @@ BL_API uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args);
 /* Name of the kernel that would run, e.g. "matmul_dequant_i8_avx512"; NULL if the arguments are not valid. */
 BL_API const char* bl_matmul_kernel(const bl_matmul_args* args);
 
+/* When BL_ALGORITHM_auto takes which algorithm at an ISA level: by the width of the weights' codes in bits, and by
+ * rows of a. Index 0 stands for what is computed in bf16 or has no codes. It starts with measured values; what is set
+ * holds for the process. It changes speed; within one algorithm never the result. */
+#define BL_MATMUL_TUNING_WIDTHS 9
+typedef struct bl_matmul_tuning {
+  size_t size;
+  int32_t lut_rows[BL_MATMUL_TUNING_WIDTHS];  /* lut up to so many rows; 0: never */
+  int32_t tile_rows[BL_MATMUL_TUNING_WIDTHS]; /* tile from so many rows on, at least 1; dequant between */
+} bl_matmul_tuning;
+BL_API bl_status bl_get_matmul_tuning(int32_t isa, bl_matmul_tuning* tuning, bl_error* error);
+/* tuning NULL: back to the built-in values. */
+BL_API bl_status bl_set_matmul_tuning(int32_t isa, const bl_matmul_tuning* tuning, bl_error* error);
+
 /* ---- embedding -------------------------------------------------------------------------------- */
 
 /* output[..., :] = decode(table[ids[...], :]) */

@@ -141,6 +141,44 @@ napi_value matmul_kernel(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// matmulTuning(isa): lut rows, then tile rows, by width of codes.
+Napi::Value matmul_tuning(const Napi::CallbackInfo& info) {
+  bl_matmul_tuning tuning{};
+  tuning.size = sizeof(tuning);
+  bl_error error{};
+  const int32_t isa = info.Length() == 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -2;
+  if (bl_get_matmul_tuning(isa, &tuning, &error) != BL_STATUS_ok) return throw_status(info.Env(), error);
+  Napi::Int32Array values = Napi::Int32Array::New(info.Env(), 2 * BL_MATMUL_TUNING_WIDTHS);
+  for (size_t i = 0; i < BL_MATMUL_TUNING_WIDTHS; ++i) {
+    values[i] = tuning.lut_rows[i];
+    values[BL_MATMUL_TUNING_WIDTHS + i] = tuning.tile_rows[i];
+  }
+  return values;
+}
+
+// setMatmulTuning(isa, values as matmulTuning gives them | undefined)
+Napi::Value set_matmul_tuning(const Napi::CallbackInfo& info) {
+  bl_matmul_tuning tuning{};
+  bl_error error{};
+  const int32_t isa = info.Length() >= 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -2;
+  const bool reset = info.Length() == 2 && info[1].IsUndefined();
+  if (!reset && info.Length() == 2 && info[1].IsTypedArray() &&
+      info[1].As<Napi::TypedArray>().TypedArrayType() == napi_int32_array) {
+    const Napi::Int32Array values = info[1].As<Napi::Int32Array>();
+    if (values.ElementLength() == 2 * BL_MATMUL_TUNING_WIDTHS) {
+      tuning.size = sizeof(tuning);
+      for (size_t i = 0; i < BL_MATMUL_TUNING_WIDTHS; ++i) {
+        tuning.lut_rows[i] = values[i];
+        tuning.tile_rows[i] = values[BL_MATMUL_TUNING_WIDTHS + i];
+      }
+    }
+  }
+  if (bl_set_matmul_tuning(isa, reset ? nullptr : &tuning, &error) != BL_STATUS_ok) {
+    return throw_status(info.Env(), error);
+  }
+  return info.Env().Undefined();
+}
+
 // detach(arrayBuffer): frees its memory now instead of at the next garbage collection.
 Napi::Value detach(const Napi::CallbackInfo& info) {
   if (info.Length() == 1 && info[0].IsArrayBuffer()) info[0].As<Napi::ArrayBuffer>().Detach();
@@ -164,6 +202,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["setIsa"] = Napi::Function::New<set_isa>(env, "setIsa");
   exports["setThreads"] = Napi::Function::New<set_threads>(env, "setThreads");
   exports["weightsBytes"] = Napi::Function::New<weights_bytes>(env, "weightsBytes");
+  exports["matmulTuning"] = Napi::Function::New<matmul_tuning>(env, "matmulTuning");
+  exports["setMatmulTuning"] = Napi::Function::New<set_matmul_tuning>(env, "setMatmulTuning");
   exports["detach"] = Napi::Function::New<detach>(env, "detach");
   exports["mapFile"] = Napi::Function::New<map_file>(env, "mapFile");
   return exports;

@@ -9,18 +9,57 @@
 #include "../../isa/isa.h"
 #include "tables.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace bitloom {
 namespace {
 
-// starts and moments of a row, per g codes.
+// sums[0, count / 8) of eight codes each; count a multiple of 64.
+void sum_eights(const int8_t* codes, int64_t count, int32_t* sums) {
+#if defined(__SSE2__)
+  // vpsadbw sums bytes without sign: 128 is added to each code and 8 * 128 subtracted. (Summing code by code
+  // took 3 of the 4 microseconds of a call's preparation for 4096 activations.)
+  const __m128i flip = _mm_set1_epi8(static_cast<char>(0x80));
+  const __m128i excess = _mm_set1_epi32(8 * 128);
+  for (int64_t k = 0; k < count; k += 32) {
+    const auto pair = [&](int64_t at) {
+      const __m128i x = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + at)), flip);
+      return _mm_castsi128_ps(_mm_sad_epu8(x, _mm_setzero_si128()));
+    };
+    const __m128i four = _mm_castps_si128(_mm_shuffle_ps(pair(k), pair(k + 16), _MM_SHUFFLE(2, 0, 2, 0)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(sums + k / 8), _mm_sub_epi32(four, excess));
+  }
+#else
+  for (int64_t k = 0; k < count; ++k) sums[k / 8] = (k % 8 == 0 ? 0 : sums[k / 8]) + codes[k];
+#endif
+}
+
+// starts and moments of a row, per group of 8 * kEights codes.
+template <int kEights>
+void set_sums_of(int32_t zero, int64_t stride, const int8_t* codes, const float* scales, int32_t* starts,
+                 float* moments) {
+  constexpr int64_t kPiece = 512;  // codes at a time
+  int32_t eights[kPiece / 8];
+  for (int64_t begin = 0; begin < stride; begin += kPiece) {
+    const int64_t count = std::min(kPiece, stride - begin);
+    sum_eights(codes + begin, count, eights);
+    const int64_t first = begin / (8 * kEights);
+    for (int64_t i = 0; i < count / (8 * kEights); ++i) {
+      int32_t sum = 0;
+      for (int part = 0; part < kEights; ++part) sum += eights[i * kEights + part];
+      starts[first + i] = -zero * sum;
+      moments[first + i] = scales[begin / kGroup + i * kEights / 4] * static_cast<float>(sum);
+    }
+  }
+}
+
 void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* codes, const float* scales,
               int32_t* starts, float* moments) {
-  for (int64_t i = 0; i < stride / g; ++i) {
-    int32_t sum = 0;
-    for (int64_t k = i * g; k < i * g + g; ++k) sum += codes[k];
-    starts[i] = -f.zero * sum;
-    moments[i] = scales[i * g / kGroup] * static_cast<float>(sum);
-  }
+  (g == 32   ? set_sums_of<4>
+   : g == 16 ? set_sums_of<2>
+             : set_sums_of<1>)(f.zero, stride, codes, scales, starts, moments);
 }
 
 void set_negatives(int64_t stride, const int8_t* codes, int32_t* negatives) {
@@ -124,9 +163,9 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
   float* scales = reinterpret_cast<float*>(take(plan.scales_bytes));
   int32_t* starts = reinterpret_cast<int32_t*>(take(plan.sums_bytes));
   float* moments = reinterpret_cast<float*>(take(plan.sums_bytes));
-  uint32_t* signs = reinterpret_cast<uint32_t*>(take(plan.signs_bytes));
   int32_t* negatives = reinterpret_cast<int32_t*>(take(plan.negatives_bytes));
   uint8_t* tables[2] = {take(plan.tables_bytes[0]), take(plan.tables_bytes[1])};
+  uint32_t* signs = reinterpret_cast<uint32_t*>(take(plan.signs_bytes));
   uint8_t* rows_memory = memory;
   const int64_t k = f.cols, stride = plan.stride, g = std::min(kGroup, f.group);
   const RowKernels& rows = row_kernels(isa_of(run_in));
@@ -144,8 +183,7 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
     if (negatives != nullptr) set_negatives(stride, row_codes, negatives + m * stride / kGroup);
     for (int32_t bits = 1; bits <= 2; ++bits) {
       if (tables[bits - 1] == nullptr) continue;
-      kernel.build_tables(row_codes, stride, bits,
-                          tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
+      kernel.build_tables(row_codes, stride, bits, tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
     }
   };
   bl_run run = run_in;
@@ -177,10 +215,10 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
   packed.scales = scales;
   packed.starts = starts;
   packed.moments = moments;
-  packed.signs = signs;
   packed.tables[0] = tables[0];
   packed.tables[1] = tables[1];
   packed.negatives = negatives;
+  packed.signs = signs;
   return packed;
 }
 

@@ -30,54 +30,56 @@ struct Memory {
   PanelScales scales;
 };
 
-// Adds sums [rows][16 * panels] of one block to c.
+// Adds sums [rows][16 * panels] of a block to c, some rows at a time.
 struct Adder {
-  const Activations& a;
-  const TileRecipe& r;
-  const Tile& tile;
-  int64_t blocks;
-
   const int32_t* sums = nullptr;
   const PanelSteps* steps;
-  int64_t block, m, row, rows;  // next and end, from row m of a
+  const float *scales, *moments;  // of a's first row; `blocks` apart
+  int64_t blocks, rows, stride;
+  float* out;
+  bool first, offsets;            // nothing stands in c yet; the format is exact and has offsets
 
-  void start(const int32_t* sums_, const PanelSteps* steps_, int64_t block_, int64_t m_, int64_t rows_) {
-    sums = sums_;
-    steps = steps_;
-    block = block_;
-    m = m_;
-    row = 0;
-    rows = rows_;
-  }
   template <int kPanels>
   void add(int64_t count) {
-    const int64_t end = std::min(row + count, rows);
-    __m512 step[kPanels];
-    for (int p = 0; p < kPanels; ++p) step[p] = _mm512_load_ps(steps[p].step);
-    for (; row < end; ++row) {
-      const int64_t at = (m + row) * blocks + block;
-      float* out = tile.values + (m + row - tile.m_begin) * tile.stride;
-      const __m512 scale = _mm512_set1_ps(a.scales[at]);
+    if (rows == 0) return;
+    if (count > rows) count = rows;
+    if (first) {
+      add_rows<kPanels, true>(count);
+    } else {
+      add_rows<kPanels, false>(count);
+    }
+    if (offsets) add_offsets<kPanels>(count);
+    rows -= count;
+    sums += 16 * kPanels * count;
+    scales += blocks * count;
+    moments += blocks * count;
+    out += stride * count;
+  }
+
+ private:
+  template <int kPanels, bool kFirst>
+  void add_rows(int64_t count) {
+    const __m512 low = _mm512_load_ps(steps[0].step), high = _mm512_load_ps(steps[kPanels - 1].step);
+    for (int64_t i = 0; i < count; ++i) {
+      const __m512 scale = _mm512_set1_ps(scales[i * blocks]);
       for (int p = 0; p < kPanels; ++p) {
-        const __m512 before = block > 0 || tile.accumulate ? _mm512_loadu_ps(out + 16 * p) : _mm512_setzero_ps();
-        const __m512 integer = _mm512_cvtepi32_ps(_mm512_load_si512(sums + (row * kPanels + p) * 16));
-        __m512 sum = _mm512_fmadd_ps(integer, _mm512_mul_ps(step[p], scale), before);
-        if (r.exact && r.has_offsets) {
-          sum = _mm512_fmadd_ps(_mm512_load_ps(steps[p].offset), _mm512_set1_ps(a.moments[at]), sum);
-        }
-        _mm512_storeu_ps(out + 16 * p, sum);
+        float* to = out + i * stride + 16 * p;
+        const __m512 integer = _mm512_cvtepi32_ps(_mm512_load_si512(sums + (i * kPanels + p) * 16));
+        const __m512 both = _mm512_mul_ps(p == 0 ? low : high, scale);
+        // fma with 0 and not a product: as the specification, which begins with 0, -0 included.
+        _mm512_storeu_ps(to, _mm512_fmadd_ps(integer, both, kFirst ? _mm512_setzero_ps() : _mm512_loadu_ps(to)));
       }
     }
   }
-};
-
-// Spreads `pieces` over `slots`.
-struct Pace {
-  int64_t pieces, slots, done = 0, due = 0;
-  template <typename Run>
-  void slot(const Run& run) {
-    due += pieces;
-    for (; done * slots < due; ++done) run();
+  template <int kPanels>
+  void add_offsets(int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const __m512 moment = _mm512_set1_ps(moments[i * blocks]);
+      for (int p = 0; p < kPanels; ++p) {
+        float* to = out + i * stride + 16 * p;
+        _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_load_ps(steps[p].offset), moment, _mm512_loadu_ps(to)));
+      }
+    }
   }
 };
 
@@ -85,35 +87,58 @@ template <int kPanels>
 void run(const PanelFormat& f, const Activations& a, const Tile& tile) {
   Memory& memory = *reinterpret_cast<Memory*>(tile.scratch);
   const TileRecipe r = tile_recipe(f);
-  const Unpacker unpacker(f, r, false);
-  BlockUnpacker unpack{f, r, unpacker, tile, 128, &memory.scales, nullptr, nullptr, 0, 0, 0, 0, 0, nullptr, 0};
-  const int64_t blocks = tile_blocks(a.stride);
-  Adder adder{a, r, tile, blocks, nullptr, nullptr, 0, 0, 0, 0};
+  Unpacker unpacker(f, r, false);
+  BlockUnpacker unpack(f, r, unpacker, tile, 128, &memory.scales);
+  const int64_t blocks = tile_blocks(a.stride), row_blocks = (tile.m_end - tile.m_begin + 31) / 32;
+  Adder adder{};
+  adder.blocks = blocks;
+  adder.stride = tile.stride;
+  adder.offsets = r.exact && r.has_offsets;
   unpack.start(0, a.stride, memory.weights[0], memory.steps[0]);
-  for (int64_t i = unpack.pieces(); i > 0; --i) unpack.piece();
-  const int64_t row_blocks = (tile.m_end - tile.m_begin + 31) / 32;
+  while (unpack.piece()) {
+  }
   int parity = 0;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t steps = std::min(kTileDepth, a.stride - block * kTileDepth) / kStep;
-    Pace pace{0, row_blocks * steps};
+    const uint8_t* weights = memory.weights[block % 2];
+    const int64_t gaps = 4 * row_blocks * steps;
+    int64_t pieces = 0, due = gaps / 2;
     if (block + 1 < blocks) {
       unpack.start((block + 1) * kTileDepth, a.stride, memory.weights[(block + 1) % 2], memory.steps[(block + 1) % 3]);
-      pace.pieces = unpack.pieces();
+      pieces = unpack.pieces();
     }
+    const auto gap = [&] {
+      for (due += pieces; due >= gaps; due -= gaps) unpack.piece();
+      adder.add<kPanels>(1);
+    };
+    // Tiles of step `step` of the rows from m on; the second sixteen of rows that are not there are the first again.
+    const auto tiles_of = [&](int64_t m, int64_t step) {
+      const uint8_t* rows = reinterpret_cast<const uint8_t*>(a.codes) + m * a.stride + (block * kTileDepth + step * kStep) * 16;
+      return StepTiles{rows, tile.m_end - m > 16 ? rows + 16 * a.stride : rows, weights + step * 1024 * kPanels};
+    };
     __asm__ volatile("" : : : "memory");  // tile loads read what vectors stored
+    load_step<kPanels>(tiles_of(tile.m_begin, 0));
     for (int64_t m = tile.m_begin; m < tile.m_end; m += 32, parity ^= 1) {
-      const bool pair = tile.m_end - m > 16;
-      const int8_t* rows = a.codes + m * a.stride + block * kTileDepth * 16;
-      const uint8_t* weights = memory.weights[block % 2];
       zero_sums();
-      for (int64_t step = 0; step < steps; ++step, rows += 1024, weights += 1024 * kPanels) {
-        multiply_i8<kPanels>(rows, pair ? rows + 16 * a.stride : nullptr, weights);
-        pace.slot([&] { unpack.piece(); });
-        if (adder.sums != nullptr) adder.add<kPanels>(4);
+      StepTiles next = tiles_of(m, 1);
+      for (int64_t step = 1; step < steps; ++step) {
+        multiply_i8<kPanels>(next, gap);
+        next.first += 1024;
+        next.second += 1024;
+        next.weights += 1024 * kPanels;
       }
-      if (adder.sums != nullptr) adder.add<kPanels>(32);
-      store_sums<kPanels>(memory.sums[parity], pair);
-      adder.start(memory.sums[parity], memory.steps[block % 3], block, m, std::min<int64_t>(32, tile.m_end - m));
+      multiply_i8<kPanels>(tiles_of(m + 32 < tile.m_end ? m + 32 : m, 0), gap);
+      adder.add<kPanels>(32);
+      store_sums<kPanels>(memory.sums[parity]);
+      adder.sums = memory.sums[parity];
+      adder.steps = memory.steps[block % 3];
+      adder.scales = a.scales + m * blocks + block;
+      adder.moments = a.moments + m * blocks + block;
+      adder.rows = std::min<int64_t>(32, tile.m_end - m);
+      adder.out = tile.values + (m - tile.m_begin) * tile.stride;
+      adder.first = block == 0 && !tile.accumulate;
+    }
+    while (block + 1 < blocks && unpack.piece()) {
     }
   }
   adder.add<kPanels>(32);

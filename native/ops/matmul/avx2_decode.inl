@@ -5,6 +5,9 @@ namespace {
 
 constexpr int kHalves = 2;
 
+// What is taken off value(code): zero, and of zero points the part that all groups share.
+inline int32_t value_bias(const PanelFormat& f) { return f.zero + static_cast<int32_t>(f.zero_shift); }
+
 template <int kBits>
 struct Codes {
   const uint8_t* chunk;  // of the half: where its first row's dword is
@@ -63,7 +66,7 @@ struct IntegerValues {
   bool table;
 
   explicit IntegerValues(const PanelFormat& f)
-      : base(_mm256_set1_ps(0x1p23f + static_cast<float>(f.zero))),
+      : base(_mm256_set1_ps(0x1p23f + static_cast<float>(value_bias(f)))),
         entries(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(f.table)))),
         mask(_mm256_set1_epi32(f.value_kind == ValueKind::table ? 255 : (1 << kBits) - 1)),
         table(f.value_kind == ValueKind::table) {}
@@ -89,8 +92,9 @@ struct TableValues {
     if constexpr (kBits <= 4) {
       for (int i = 0; i < 16; ++i) {
         const int code = i & ((1 << kBits) - 1);
-        entries[i] = f.has_integer_values() ? static_cast<float>(panel_value(f, static_cast<uint32_t>(code)) - f.zero)
-                                            : f.float_table[code];
+        entries[i] = f.float_table != nullptr
+                         ? f.float_table[code]
+                         : static_cast<float>(panel_value(f, static_cast<uint32_t>(code)) - value_bias(f));
       }
     }
     low = _mm256_loadu_ps(entries);
@@ -115,55 +119,69 @@ using FloatTable = TableValues<kBits>;
 template <int kBits, typename Values>
 struct CodeDecoder {
   static constexpr int kBytes = 64 * kBits;
+  static constexpr bool kOffsets = std::is_same_v<Values, Integers<kBits>>;
   Values values;
 
   explicit CodeDecoder(const PanelFormat& f) : values(f) {}
-  template <typename Visit>
-  inline __attribute__((always_inline)) void decode(const uint8_t* chunk, int half, Visit&& visit) const {
-    const Codes<kBits> codes(chunk, half);
-#pragma GCC unroll 8
-    for (int v = 0; v < 8; ++v) {
-      const __m256i four = values.prepare(codes.vector(v));
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) visit(4 * v + j, values.value(j == 0 ? four : _mm256_srli_epi32(four, 8 * j)));
-    }
+  using Chunk = Codes<kBits>;
+  inline __attribute__((always_inline)) void four(const Chunk& chunk, int v, Vec* w) const {
+    const __m256i codes = values.prepare(chunk.vector(v));
+    w[0] = values.value(codes);
+    w[1] = values.value(_mm256_srli_epi32(codes, 8));
+    w[2] = values.value(_mm256_srli_epi32(codes, 16));
+    w[3] = values.value(_mm256_srli_epi32(codes, 24));
   }
 };
 
 template <int kFormat>
 struct FloatDecoder {
   static constexpr int kBytes = kFormat == BL_FORMAT_f32 ? 2048 : 1024;
+  static constexpr bool kOffsets = false;
 
   explicit FloatDecoder(const PanelFormat&) {}
-  template <typename Visit>
-  inline __attribute__((always_inline)) void decode(const uint8_t* chunk, int half, Visit&& visit) const {
-    chunk += 32 * half;
+  struct Chunk {
+    const uint8_t* runs;
+    Chunk(const uint8_t* at, int half) : runs(at + 32 * half) {}
+  };
+  inline __attribute__((always_inline)) void four(const Chunk& chunk, int v, Vec* w) const {
     if constexpr (kFormat == BL_FORMAT_f32) {
-#pragma GCC unroll 32
-      for (int k = 0; k < 32; ++k) visit(k, Vec{_mm256_castsi256_ps(Codes<8>::load(chunk + 64 * k))});
+      for (int j = 0; j < 4; ++j) w[j] = {_mm256_castsi256_ps(Codes<8>::load(chunk.runs + 64 * (4 * v + j)))};
+    } else {
+      for (int i = 0; i < 2; ++i) two(Codes<8>::load(chunk.runs + 64 * (2 * v + i)), w + 2 * i);
+    }
+  }
+  inline __attribute__((always_inline)) static void two(__m256i pairs, Vec* w) {
+    const __m256i second = _mm256_set1_epi32(-65536);
+    if constexpr (kFormat == BL_FORMAT_bf16) {
+      w[0] = {_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16))};
+      w[1] = {_mm256_castsi256_ps(_mm256_and_si256(pairs, second))};
       return;
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      const __m256i pair = Codes<8>::load(chunk + 64 * i);
-      const __m256i odd = _mm256_set1_epi32(-65536);
-      if constexpr (kFormat == BL_FORMAT_bf16) {
-        visit(2 * i, Vec{_mm256_castsi256_ps(_mm256_slli_epi32(pair, 16))});
-        visit(2 * i + 1, Vec{_mm256_castsi256_ps(_mm256_and_si256(pair, odd))});
-      } else {
-        // Dwords of one half each, packed: [rows 0-3 first, rows 0-3 second, rows 4-7 ...], then by quarters.
-        const __m256i apart = _mm256_packus_epi32(_mm256_andnot_si256(odd, pair), _mm256_srli_epi32(pair, 16));
-        const __m256i sorted = _mm256_permute4x64_epi64(apart, 0xd8);
-        visit(2 * i, Vec{_mm256_cvtph_ps(_mm256_castsi256_si128(sorted))});
-        visit(2 * i + 1, Vec{_mm256_cvtph_ps(_mm256_extracti128_si256(sorted, 1))});
-      }
-    }
+    // Rows 0 to 3: first halves, second ones, then rows 4 to 7; then by quarters.
+    const __m256i apart = _mm256_packus_epi32(_mm256_andnot_si256(second, pairs), _mm256_srli_epi32(pairs, 16));
+    const __m256i sorted = _mm256_permute4x64_epi64(apart, 0xd8);
+    w[0] = {_mm256_cvtph_ps(_mm256_castsi256_si128(sorted))};
+    w[1] = {_mm256_cvtph_ps(_mm256_extracti128_si256(sorted, 1))};
   }
 };
 
 inline Vec load_stored(const PanelFormat& f, const uint8_t* bytes) {
+  if (f.scale_bytes == 1) {
+    const __m256i byte = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
+    const __m256i not_a_number = _mm256_set1_epi32(0x7fc00000);
+    if (f.scale_type == BL_SCALE_e8m0) {
+      __m256i bits = _mm256_slli_epi32(byte, 23);
+      bits = _mm256_blendv_epi8(bits, _mm256_set1_epi32(0x00400000), _mm256_cmpeq_epi32(byte, _mm256_setzero_si256()));
+      bits = _mm256_blendv_epi8(bits, not_a_number, _mm256_cmpeq_epi32(byte, _mm256_set1_epi32(255)));
+      return {_mm256_castsi256_ps(bits)};
+    }
+    const __m256i magnitude = _mm256_and_si256(byte, _mm256_set1_epi32(127));
+    const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(magnitude, 20)), _mm256_set1_ps(0x1p120f));
+    const __m256i last = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(127));
+    return {_mm256_blendv_ps(value, _mm256_castsi256_ps(not_a_number), _mm256_castsi256_ps(last))};
+  }
   const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
-  if (f.scale_type == BL_DTYPE_f16) return {_mm256_cvtph_ps(halves)};
+  if (f.scale_type == BL_SCALE_f16) return {_mm256_cvtph_ps(halves)};
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
 }
 

@@ -1,12 +1,15 @@
 // Panels to f32 at level avx512: included inside the region that isa/avx512_begin.h opens, after panel.h,
 // <immintrin.h>, <type_traits> and isa/simd_avx512.inl. avx2_decode.inl has the same names for halves of eight rows.
 //
-// A decoder hands the weights of a chunk to a visitor in order: visit(k, w), k 0 to 31, w the sixteen rows' values
-// before scale and offset, that is value(code) - zero, a table's entry, or the float itself. What is the same for both
-// levels is in decode.inl.
+// A decoder opens a chunk and gives its weights four at a time: four(chunk, v, w), w[j] the sixteen rows' weight 4v + j
+// before scale and offset: value(code) - zero, a table's entry, or the float itself. What is the same for both levels is
+// in decode.inl.
 namespace {
 
-constexpr int kHalves = 1;
+constexpr int kHalves = 1;  // vectors to sixteen rows
+
+// What is taken off value(code): zero, and of zero points the part that all groups share.
+inline int32_t value_bias(const PanelFormat& f) { return f.zero + static_cast<int32_t>(f.zero_shift); }
 
 // Codes of a chunk: vector v has the codes of weights 4v + j in byte j of its rows' dwords. The bits above a code
 // are what was there: lookups and masks drop them.
@@ -18,7 +21,7 @@ struct Codes {
   static constexpr int kOffsetOfTwo = kBits >= 4 ? 256 : 0;
   static constexpr int kOffsetOfOne = 64 * (kBits - 1);
 
-  explicit Codes(const uint8_t* at) : chunk(at) {
+  Codes(const uint8_t* at, int /*half*/) : chunk(at) {
     if constexpr (kBits < 8 && (kBits & 3) != 0) {
       const __m512i places = _mm512_add_epi32(
           _mm512_set1_epi32(0x30201000),
@@ -65,19 +68,17 @@ struct TableValues {
   static __m512 entries(const PanelFormat& f, int first) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i code = _mm512_and_si512(lanes, _mm512_set1_epi32((1 << kBits) - 1));
-    if (f.value_kind == ValueKind::integer) {
-      const __m512i value = _mm512_sllv_epi32(_mm512_add_epi32(code, _mm512_set1_epi32(first)),
-                                              _mm512_set1_epi32(f.shift));
-      return _mm512_cvtepi32_ps(_mm512_sub_epi32(value, _mm512_set1_epi32(f.zero)));
+    if (f.float_table != nullptr) {
+      const __mmask16 there = static_cast<__mmask16>(kBits >= 4 ? 0xffff : (1 << (1 << kBits)) - 1);
+      return _mm512_permutexvar_ps(code, _mm512_maskz_loadu_ps(there, f.float_table + first));
     }
+    __m512i value = _mm512_slli_epi32(_mm512_add_epi32(code, _mm512_set1_epi32(first)), static_cast<unsigned>(f.shift));
     if (f.value_kind == ValueKind::table) {
       const __m512i values = _mm512_cvtepu8_epi32(
           _mm_loadu_si128(reinterpret_cast<const __m128i*>(f.table + first)));
-      return _mm512_cvtepi32_ps(
-          _mm512_sub_epi32(_mm512_permutexvar_epi32(code, values), _mm512_set1_epi32(f.zero)));
+      value = _mm512_permutexvar_epi32(code, values);
     }
-    const __mmask16 there = static_cast<__mmask16>(kBits >= 4 ? 0xffff : (1 << (1 << kBits)) - 1);
-    return _mm512_permutexvar_ps(code, _mm512_maskz_loadu_ps(there, f.float_table + first));
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(value, _mm512_set1_epi32(value_bias(f))));
   }
 
   explicit TableValues(const PanelFormat& f) : low(entries(f, 0)), high(low) {
@@ -94,7 +95,7 @@ template <int kBits>
 struct IntegerValues {
   __m512 base;
 
-  explicit IntegerValues(const PanelFormat& f) : base(_mm512_set1_ps(0x1p23f + static_cast<float>(f.zero))) {}
+  explicit IntegerValues(const PanelFormat& f) : base(_mm512_set1_ps(0x1p23f + static_cast<float>(value_bias(f)))) {}
   Vec value(__m512i code) const {
     const __m512i number = _mm512_ternarylogic_epi32(code, _mm512_set1_epi32((1 << kBits) - 1),
                                                      _mm512_set1_epi32(0x4b000000), 0xea);
@@ -132,57 +133,70 @@ using FloatTable = std::conditional_t<kBits <= 5, TableValues<kBits>, WideTableV
 template <int kBits, typename Values>
 struct CodeDecoder {
   static constexpr int kBytes = 64 * kBits;
+  static constexpr bool kOffsets = std::is_same_v<Values, Integers<kBits>>;
   Values values;
 
   explicit CodeDecoder(const PanelFormat& f) : values(f) {}
-  template <typename Visit>
-  inline __attribute__((always_inline)) void decode(const uint8_t* chunk, int /*half*/, Visit&& visit) const {
-    const Codes<kBits> codes(chunk);
-#pragma GCC unroll 8
-    for (int v = 0; v < 8; ++v) {
-      const __m512i four = codes.vector(v);
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) visit(4 * v + j, values.value(j == 0 ? four : _mm512_srli_epi32(four, 8 * j)));
-    }
+  using Chunk = Codes<kBits>;
+  inline __attribute__((always_inline)) void four(const Chunk& chunk, int v, Vec* w) const {
+    const __m512i codes = chunk.vector(v);
+    w[0] = values.value(codes);
+    w[1] = values.value(_mm512_srli_epi32(codes, 8));
+    w[2] = values.value(_mm512_srli_epi32(codes, 16));
+    w[3] = values.value(_mm512_srli_epi32(codes, 24));
   }
 };
 
 template <int kFormat>
 struct FloatDecoder {
   static constexpr int kBytes = kFormat == BL_FORMAT_f32 ? 2048 : 1024;
+  static constexpr bool kOffsets = false;
 
   explicit FloatDecoder(const PanelFormat&) {}
-  template <typename Visit>
-  inline __attribute__((always_inline)) void decode(const uint8_t* chunk, int, Visit&& visit) const {
+  struct Chunk {
+    const uint8_t* runs;
+    Chunk(const uint8_t* at, int /*half*/) : runs(at) {}
+  };
+  inline __attribute__((always_inline)) void four(const Chunk& chunk, int v, Vec* w) const {
     if constexpr (kFormat == BL_FORMAT_f32) {
-#pragma GCC unroll 32
-      for (int k = 0; k < 32; ++k) visit(k, Vec{_mm512_loadu_ps(chunk + 64 * k)});
+      for (int j = 0; j < 4; ++j) w[j] = {_mm512_loadu_ps(chunk.runs + 64 * (4 * v + j))};
+    } else {
+      for (int i = 0; i < 2; ++i) two(_mm512_loadu_si512(chunk.runs + 64 * (2 * v + i)), w + 2 * i);
+    }
+  }
+  // Sixteen pairs of halves: all first ones, all second ones.
+  inline __attribute__((always_inline)) static void two(__m512i pairs, Vec* w) {
+    if constexpr (kFormat == BL_FORMAT_bf16) {
+      w[0] = {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))};
+      w[1] = {_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-65536)))};
       return;
     }
-    // All first weights, then all second ones.
-    const __m512i halves = _mm512_add_epi16(
-        _mm512_maskz_set1_epi16(0xffff0000u, 1),
-        _mm512_set_epi16(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0, 30, 28, 26, 24, 22, 20, 18, 16,
-                         14, 12, 10, 8, 6, 4, 2, 0));
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      const __m512i pair = _mm512_loadu_si512(chunk + 64 * i);
-      if constexpr (kFormat == BL_FORMAT_bf16) {
-        visit(2 * i, Vec{_mm512_castsi512_ps(_mm512_slli_epi32(pair, 16))});
-        visit(2 * i + 1, Vec{_mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(-65536)))});
-      } else {
-        const __m512i apart = _mm512_permutexvar_epi16(halves, pair);
-        visit(2 * i, Vec{_mm512_cvtph_ps(_mm512_castsi512_si256(apart))});
-        visit(2 * i + 1, Vec{_mm512_cvtph_ps(_mm512_extracti64x4_epi64(apart, 1))});
-      }
-    }
+    const __m512i sorted = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 30, 28, 26, 24,
+                                            22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i apart = _mm512_permutexvar_epi16(sorted, pairs);
+    w[0] = {_mm512_cvtph_ps(_mm512_castsi512_si256(apart))};
+    w[1] = {_mm512_cvtph_ps(_mm512_extracti64x4_epi64(apart, 1))};
   }
 };
 
 // Sixteen stored scales, zero points or minimums.
 inline Vec load_stored(const PanelFormat& f, const uint8_t* bytes) {
+  if (f.scale_bytes == 1) {
+    const __m512i byte = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+    if (f.scale_type == BL_SCALE_e8m0) {
+      __m512i bits = _mm512_slli_epi32(byte, 23);
+      bits = _mm512_mask_mov_epi32(bits, _mm512_testn_epi32_mask(byte, byte), _mm512_set1_epi32(0x00400000));
+      bits = _mm512_mask_mov_epi32(bits, _mm512_cmpeq_epi32_mask(byte, _mm512_set1_epi32(255)),
+                                   _mm512_set1_epi32(0x7fc00000));
+      return {_mm512_castsi512_ps(bits)};
+    }
+    const __m512i magnitude = _mm512_and_si512(byte, _mm512_set1_epi32(127));
+    const __m512 value = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(magnitude, 20)), _mm512_set1_ps(0x1p120f));
+    return {_mm512_mask_mov_ps(value, _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(127)),
+                               _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)))};
+  }
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
-  if (f.scale_type == BL_DTYPE_f16) return {_mm512_cvtph_ps(halves)};
+  if (f.scale_type == BL_SCALE_f16) return {_mm512_cvtph_ps(halves)};
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
 }
 

@@ -17,7 +17,9 @@
 #include "avx512_dequant_i8.inl"
 #include "dequant_i8.inl"
 
-void matmul_dequant_i8(const PanelFormat& f, const Activations& a, const Tile& tile) { form_of(f)(f, a, tile); }
+void matmul_dequant_i8(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  form_of(f)(f, a, tile);
+}
 
 #include "../../isa/end.h"
 #endif  // __x86_64__

@@ -18,34 +18,33 @@ inline __m512i place_bits(__m512i codes, __m512i bytes) {
   return _mm512_ternarylogic_epi32(codes, moved, mask, 0xf8);  // codes | (moved & mask)
 }
 
-// Calls body.template operator()<v>() for v = 0 to 7.
-template <typename Body>
-inline void for_vectors(const Body& body) {
-  [&]<int... kV>(std::integer_sequence<int, kV...>) {
-    (body.template operator()<kV>(), ...);
-  }(std::make_integer_sequence<int, 8>{});
-}
-
-// codes[v]: vector v of the chunk (panel.h), code of row r and weight 4 v + j in byte 4 r + j. The bits above `kLift`
-// stand one place higher for each of 3 more: 3 bits as 2 + 1 with kTop = 6 put the third into bit 6.
-template <int kBits, int kTop = 2>
-inline void chunk_codes(const uint8_t* chunk, __m512i base, __m512i* codes) {
-  constexpr bool kEight = kBits == 8, kFour = kBits >= 4 && kBits < 8, kTwo = (kBits & 3) >= 2 && !kEight,
-                 kOne = (kBits & 1) != 0;
-  constexpr int kTwoShift = kFour ? 4 : 0, kOneShift = kBits == 3 ? kTop : kBits - 1;
+// Vectors q and q + 4 of a chunk (q = 0 to 3), which share their runs: codes[0], codes[1], or'ed to `base`; the code of row r
+// and weight 4 v + j in byte 4 r + j. kTop: the bit where the third of 3 bits goes.
+template <int kBits, int kQuarter, int kTop = 2>
+inline void quarter_codes(const uint8_t* chunk, __m512i base, __m512i* codes) {
+  constexpr bool kFour = kBits >= 4 && kBits < 8, kTwo = (kBits & 3) >= 2, kOne = (kBits & 1) != 0;
+  constexpr int q = kQuarter;
   const __m512i* runs = reinterpret_cast<const __m512i*>(chunk);
-  __m512i twos[2], ones = base;
-  if constexpr (kTwo) {
-    twos[0] = by_row(_mm512_loadu_si512(runs + (kFour ? 4 : 0)));
-    twos[1] = by_row(_mm512_loadu_si512(runs + (kFour ? 5 : 1)));
+  codes[0] = codes[1] = base;
+  if constexpr (kBits == 8) {
+    codes[0] = _mm512_or_si512(base, _mm512_loadu_si512(runs + q));
+    codes[1] = _mm512_or_si512(base, _mm512_loadu_si512(runs + q + 4));
   }
-  if constexpr (kOne) ones = by_row(_mm512_loadu_si512(runs + kBits - 1));
-  for_vectors([&]<int kV>() {
-    __m512i code = base;
-    if constexpr (kEight) code = _mm512_or_si512(base, _mm512_loadu_si512(runs + kV));
-    if constexpr (kFour) code = place_bits<4 * (kV / 4), 4, 0>(code, _mm512_loadu_si512(runs + kV % 4));
-    if constexpr (kTwo) code = place_bits<2 * (kV / 2), 2, kTwoShift>(code, twos[kV % 2]);
-    if constexpr (kOne) code = place_bits<kV, 1, kOneShift>(code, ones);
-    codes[kV] = code;
-  });
+  if constexpr (kFour) {
+    const __m512i run = _mm512_loadu_si512(runs + q);
+    codes[0] = place_bits<0, 4, 0>(codes[0], run);
+    codes[1] = place_bits<4, 4, 0>(codes[1], run);
+  }
+  if constexpr (kTwo) {
+    constexpr int kTo = kFour ? 4 : 0;
+    const __m512i run = by_row(_mm512_loadu_si512(runs + kTo + q % 2));
+    codes[0] = place_bits<2 * (q / 2), 2, kTo>(codes[0], run);
+    codes[1] = place_bits<2 * (q / 2) + 4, 2, kTo>(codes[1], run);
+  }
+  if constexpr (kOne) {
+    constexpr int kTo = kBits == 3 ? kTop : kBits - 1;
+    const __m512i run = by_row(_mm512_loadu_si512(runs + kBits - 1));
+    codes[0] = place_bits<q, 1, kTo>(codes[0], run);
+    codes[1] = place_bits<q + 4, 1, kTo>(codes[1], run);
+  }
 }

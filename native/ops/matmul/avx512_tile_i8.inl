@@ -21,56 +21,100 @@ inline __m512i twice(__m512i v) {
   return _mm512_or_si512(_mm512_slli_epi32(v, 16), _mm512_and_si512(v, _mm512_set1_epi32(0xffff)));
 }
 
-// Scales of the block of columns [begin, begin + 512) of a panel. bias: what h begins with.
-inline void prepare_scales(const PanelFormat& f, const TileRecipe& r, const uint8_t* panel, int64_t begin, int bias,
-                           PanelScales* scales, PanelSteps* steps) {
-  const __m512i bias_words = _mm512_set1_epi16(static_cast<short>(bias));
-  const int64_t end = begin + kTileDepth < f.cols ? begin + kTileDepth : f.cols;
-  const uint8_t* block = panel + begin / f.elements * f.block_bytes;
-  int64_t i = begin % f.elements;
-  const __m512 centre = _mm512_set1_ps(r.centre);
-  if (r.exact) {
-    const Scales s = group_scales(f, block, 0);
-    _mm512_store_ps(steps->step, s.scale);
-    _mm512_store_ps(steps->offset, _mm512_fmadd_ps(s.scale, centre, s.offset));
-    _mm512_store_si512(scales->m[0], _mm512_set1_epi16(static_cast<short>(r.exact_multiplier)));
-    _mm512_store_si512(scales->h[0], bias_words);
-    return;
+// Reads scales in passes, a few groups at a time (a piece of work between tile products): first scales and offsets as
+// f32 where m and h will be, then m and h.
+struct ScalesReader {
+  const PanelFormat& f;
+  const TileRecipe& r;
+  int bias;  // what h begins with
+
+  PanelScales* scales;
+  PanelSteps* steps;
+  const uint8_t* block;
+  int64_t in_block, next, count;  // groups
+  __m512 largest, multiplier, shift;
+  __mmask16 finite;
+  bool second;
+
+  // Of `columns` columns of a panel from group `group` of panel block `at`.
+  void start(const uint8_t* at, int64_t group, int64_t columns, PanelScales* scales_, PanelSteps* steps_) {
+    scales = scales_;
+    steps = steps_;
+    block = at;
+    in_block = group;
+    next = 0;
+    count = r.exact ? 1 : (columns + f.group - 1) / f.group;
+    largest = _mm512_setzero_ps();
+    finite = 0xffff;
+    second = false;
   }
-  // First pass: scales and offsets as f32 where m and h will be.
-  __m512 largest = _mm512_setzero_ps();
-  __mmask16 finite = 0xffff;
-  int64_t count = 0;
-  for (int64_t k = begin; k < end; k += f.group, ++count) {
-    const Scales s = group_scales(f, block, i);
-    const __m512 offset = r.has_offsets ? _mm512_fmadd_ps(s.scale, centre, s.offset) : _mm512_setzero_ps();
-    const __m512 bound = _mm512_fmadd_ps(_mm512_abs_ps(s.scale), _mm512_set1_ps(r.spread), _mm512_abs_ps(offset));
-    finite = _mm512_mask_cmp_ps_mask(finite, bound, _mm512_set1_ps(__builtin_inff()), _CMP_LT_OQ);
-    largest = _mm512_max_ps(largest, bound);
-    _mm512_store_ps(scales->m[count], s.scale);
-    _mm512_store_ps(scales->h[count], offset);
-    i += f.group;
-    if (i >= f.elements) {
-      i = 0;
-      block += f.block_bytes;
+  // False when all is done.
+  bool piece(int64_t groups) {
+    if (r.exact) {
+      const Scales s = group_scales(f, block, 0);
+      _mm512_store_ps(steps->step, s.scale);
+      _mm512_store_ps(steps->offset, _mm512_fmadd_ps(s.scale, _mm512_set1_ps(r.centre), s.offset));
+      _mm512_store_si512(scales->m[0], _mm512_set1_epi16(static_cast<short>(r.exact_multiplier)));
+      _mm512_store_si512(scales->h[0], _mm512_set1_epi16(static_cast<short>(bias)));
+      return false;
+    }
+    const int64_t end = next + groups < count ? next + groups : count;
+    if (second) {
+      multiply(next, end);
+    } else {
+      load(next, end);
+    }
+    next = end;
+    if (next < count) return true;
+    if (second) return false;
+    finish();
+    next = 0;
+    second = true;
+    return true;
+  }
+
+ private:
+  void load(int64_t from, int64_t to) {
+    const __m512 spread = _mm512_set1_ps(r.spread), infinity = _mm512_set1_ps(__builtin_inff());
+    for (int64_t g = from; g < to; ++g) {
+      const Scales s = group_scales(f, block, in_block);
+      __m512 bound = _mm512_mul_ps(_mm512_abs_ps(s.scale), spread);
+      if (r.has_offsets) {
+        const __m512 offset = _mm512_fmadd_ps(s.scale, _mm512_set1_ps(r.centre), s.offset);
+        bound = _mm512_fmadd_ps(_mm512_abs_ps(s.scale), spread, _mm512_abs_ps(offset));
+        _mm512_store_ps(scales->h[g], offset);
+      }
+      finite = _mm512_mask_cmp_ps_mask(finite, bound, infinity, _CMP_LT_OQ);
+      largest = _mm512_max_ps(largest, bound);
+      _mm512_store_ps(scales->m[g], s.scale);
+      if (++in_block == f.groups) {
+        in_block = 0;
+        block += f.block_bytes;
+      }
     }
   }
-  const __mmask16 good = _mm512_mask_cmp_ps_mask(finite, largest, _mm512_set1_ps(kTileLeast), _CMP_GE_OQ);
-  const __m512 step = _mm512_maskz_div_ps(good, largest, _mm512_set1_ps(r.levels));
-  _mm512_store_ps(steps->step, _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, step));
-  const __m512 multiplier = _mm512_maskz_div_ps(good, _mm512_set1_ps(r.unit), step);
-  const __m512 shift = _mm512_maskz_div_ps(good, _mm512_set1_ps(256.0f), step);
-  for (int64_t g = 0; g < count; ++g) {  // not a number becomes 0x80000000, of which the low word is 0
-    const __m512 m = _mm512_mul_ps(_mm512_load_ps(scales->m[g]), multiplier);
-    _mm512_store_si512(scales->m[g], twice(_mm512_cvtps_epi32(m)));
-    if (!r.has_offsets) {
-      _mm512_store_si512(scales->h[g], bias_words);
-      continue;
-    }
-    const __m512i h = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(scales->h[g]), shift));
-    _mm512_store_si512(scales->h[g], _mm512_add_epi16(twice(h), bias_words));
+  void finish() {
+    const __mmask16 good = _mm512_mask_cmp_ps_mask(finite, largest, _mm512_set1_ps(kTileLeast), _CMP_GE_OQ);
+    const __m512 step = _mm512_maskz_div_ps(good, largest, _mm512_set1_ps(r.levels));
+    _mm512_store_ps(steps->step, _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, step));
+    multiplier = _mm512_maskz_div_ps(good, _mm512_set1_ps(r.unit), step);
+    shift = _mm512_maskz_div_ps(good, _mm512_set1_ps(256.0f), step);
   }
-}
+  // What is no number becomes 0x80000000, of which the low word is 0.
+  void multiply(int64_t from, int64_t to) {
+    const __m512i bias_words = _mm512_set1_epi16(static_cast<short>(bias));
+    for (int64_t g = from; g < to; ++g) {
+      const __m512 m = _mm512_mul_ps(_mm512_load_ps(scales->m[g]), multiplier);
+      _mm512_store_si512(scales->m[g], twice(_mm512_cvtps_epi32(m)));
+      __m512i h = bias_words;
+      if (r.has_offsets) {
+        const __m512i own = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(scales->h[g]), shift));
+        h = _mm512_add_epi16(twice(own), bias_words);
+      }
+      _mm512_store_si512(scales->h[g], h);
+    }
+  }
+};
 
 // How a code becomes a word x: by a table of words, in place for integers of 5 bits and more; or how it becomes int8 at once:
 // by a table of bytes (1 to 3 bits), as it is (`_row` of 8 bits).
@@ -98,90 +142,104 @@ inline __m512i table_words(const __m512i* x, __m512i codes) {
                                  _mm512_mask_blend_epi16(six, pairs[1], pairs[2]));
 }
 
-// A chunk of sixteen rows to tile rows: out [8][64]. x: the recipe's, as words for Map::words (4 bits: twice), as
-// unpack_table() writes them for Map::bytes, the words to flip for Map::shifted. m, h: of the groups that the chunk meets.
-template <int kBits, Map kMap, int kParts>
-void unpack_chunk(const __m512i* x, const uint8_t* chunk, const uint32_t* m_words, const uint32_t* h_words,
-                  uint8_t* out) {
-  constexpr int kVectors = 8 / kParts;  // that share a scale
-  __m512i* tiles = reinterpret_cast<__m512i*>(out);
-  __m512i m[kParts], h[kParts];
+// What a quarter of a chunk reads besides codes.
+struct UnpackTables {
+  alignas(64) int16_t x[256];       // as Unpacker writes them
+  alignas(64) uint8_t bytes[4][2][64];  // Map::bytes: of the groups of this chunk, written by its first quarter
+};
+
+// Map::bytes: int8 of all codes for sixteen rows, of the groups that a chunk meets.
+template <int kBits, int kParts>
+inline void fill_bytes(UnpackTables* tables, const uint32_t* m, const uint32_t* h) {
+  const __m512i* x = reinterpret_cast<const __m512i*>(tables->x);
   for (int part = 0; part < kParts; ++part) {
-    m[part] = _mm512_load_si512(m_words + 16 * part);
-    h[part] = _mm512_load_si512(h_words + 16 * part);
-  }
-  if constexpr (kMap == Map::bytes) {
-    const __m512i rows = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                            _mm512_set1_epi32(0x04040404));
-    __m512i codes[8], low[kParts], high[kParts];
-    for (int part = 0; part < kParts; ++part) {
-      low[part] = rescale(x[0], x[1], m[part], h[part]);
-      if constexpr (kBits == 3) high[part] = rescale(x[2], x[3], m[part], h[part]);
-    }
-    chunk_codes<kBits, 6>(chunk, rows, codes);
-    for_vectors([&]<int kV>() {
-      constexpr int kPart = kV / kVectors;
-      if constexpr (kBits == 3) {
-        tiles[kV] = _mm512_permutex2var_epi8(low[kPart], codes[kV], high[kPart]);
-      } else {
-        tiles[kV] = _mm512_permutexvar_epi8(codes[kV], low[kPart]);
-      }
-    });
-  } else if constexpr (kMap == Map::words && kBits == 4) {
-    const __m512i* runs = reinterpret_cast<const __m512i*>(chunk);
-    const __m512i table = x[0];
-    for (int i = 0; i < 4; ++i) {
-      const __m512i run = _mm512_loadu_si512(runs + i);
-      constexpr int kHalf = kParts == 1 ? 0 : kParts / 2;
-      const int part = i / kVectors;
-      tiles[i] = rescale(_mm512_permutexvar_epi16(run, table),
-                         _mm512_permutexvar_epi16(_mm512_srli_epi16(run, 8), table), m[part], h[part]);
-      tiles[i + 4] = rescale(_mm512_permutexvar_epi16(_mm512_srli_epi16(run, 4), table),
-                             _mm512_permutexvar_epi16(_mm512_srli_epi16(run, 12), table), m[part + kHalf],
-                             h[part + kHalf]);
-    }
-  } else {
-    __m512i codes[8];
-    chunk_codes<kBits>(chunk, _mm512_setzero_si512(), codes);
-    for_vectors([&]<int kV>() {
-      constexpr int kPart = kV / kVectors;
-      if constexpr (kMap == Map::direct) {
-        tiles[kV] = _mm512_xor_si512(codes[kV], x[0]);
-        return;
-      }
-      __m512i even, odd;
-      if constexpr (kMap == Map::words) {
-        even = table_words<kBits>(x, codes[kV]);
-        odd = table_words<kBits>(x, _mm512_srli_epi16(codes[kV], 8));
-      } else {
-        // (a & mask) ^ flip
-        const __m512i mask = _mm512_set1_epi16(static_cast<short>(0xffff << (16 - kBits)));
-        even = _mm512_xor_si512(_mm512_slli_epi16(codes[kV], 16 - kBits), x[0]);
-        odd = _mm512_ternarylogic_epi32(_mm512_slli_epi16(codes[kV], 8 - kBits), mask, x[0], 0x6a);
-      }
-      tiles[kV] = rescale(even, odd, m[kPart], h[kPart]);
-    });
+    const __m512i mm = _mm512_load_si512(m + 16 * part), hh = _mm512_load_si512(h + 16 * part);
+    _mm512_store_si512(tables->bytes[part][0], rescale(x[0], x[1], mm, hh));
+    if constexpr (kBits == 3) _mm512_store_si512(tables->bytes[part][1], rescale(x[2], x[3], mm, hh));
   }
 }
 
-using UnpackChunk = void (*)(const __m512i* x, const uint8_t* chunk, const uint32_t* m, const uint32_t* h,
-                             uint8_t* out);
+// Vectors q and q + 4 of a chunk of sixteen rows to their tile rows: out [8][64]. m, h: of the groups that the chunk
+// meets. A quarter is 20 to 30 vector instructions, what fits between two tile products.
+template <int kBits, Map kMap, int kParts, int kQuarter>
+void unpack_quarter(UnpackTables* tables, const uint8_t* chunk, const uint32_t* m_words, const uint32_t* h_words,
+                    uint8_t* out) {
+  constexpr int q = kQuarter;
+  constexpr int kPart[2] = {q * kParts / 8, (q + 4) * kParts / 8};
+  const __m512i* x = reinterpret_cast<const __m512i*>(tables->x);
+  __m512i* tiles = reinterpret_cast<__m512i*>(out);
+  __m512i codes[2];
+  if constexpr (kMap == Map::bytes) {
+    if constexpr (q == 0) fill_bytes<kBits, kParts>(tables, m_words, h_words);
+    // Byte 4 r + j of an index: 4 r, the low two bits of the code, bit 6 for the third.
+    const __m512i rows = _mm512_setr_epi32(
+        0x00000000, 0x04040404, 0x08080808, 0x0c0c0c0c, 0x10101010, 0x14141414, 0x18181818, 0x1c1c1c1c, 0x20202020,
+        0x24242424, 0x28282828, 0x2c2c2c2c, 0x30303030, 0x34343434, 0x38383838, 0x3c3c3c3c);
+    quarter_codes<kBits, q, 6>(chunk, rows, codes);
+    for (int i = 0; i < 2; ++i) {
+      const uint8_t* bytes = tables->bytes[kPart[i]][0];
+      const __m512i low = _mm512_load_si512(bytes);
+      tiles[q + 4 * i] = kBits == 3 ? _mm512_permutex2var_epi8(low, codes[i], _mm512_load_si512(bytes + 64))
+                                    : _mm512_permutexvar_epi8(codes[i], low);
+    }
+    return;
+  } else if constexpr (kMap == Map::direct) {
+    quarter_codes<kBits, q>(chunk, _mm512_setzero_si512(), codes);
+    for (int i = 0; i < 2; ++i) tiles[q + 4 * i] = _mm512_xor_si512(codes[i], x[0]);
+    return;
+  }
+  __m512i even[2], odd[2];
+  if constexpr (kMap == Map::words && kBits == 4) {
+    // Words of four nibbles; the table stands twice, so that the bit above a nibble does not matter.
+    const __m512i run = _mm512_loadu_si512(reinterpret_cast<const __m512i*>(chunk) + q);
+    even[0] = _mm512_permutexvar_epi16(run, x[0]);
+    even[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(run, 4), x[0]);
+    odd[0] = _mm512_permutexvar_epi16(_mm512_srli_epi16(run, 8), x[0]);
+    odd[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(run, 12), x[0]);
+  } else {
+    quarter_codes<kBits, q>(chunk, _mm512_setzero_si512(), codes);
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (kMap == Map::words) {
+        even[i] = table_words<kBits>(x, codes[i]);
+        odd[i] = table_words<kBits>(x, _mm512_srli_epi16(codes[i], 8));
+      } else {
+        // (a & mask) ^ flip
+        const __m512i mask = _mm512_set1_epi16(static_cast<short>(0xffff << (16 - kBits)));
+        even[i] = _mm512_xor_si512(_mm512_slli_epi16(codes[i], 16 - kBits), x[0]);
+        odd[i] = _mm512_ternarylogic_epi32(_mm512_slli_epi16(codes[i], 8 - kBits), mask, x[0], 0x6a);
+      }
+    }
+  }
+  for (int i = 0; i < 2; ++i) {
+    tiles[q + 4 * i] = rescale(even[i], odd[i], _mm512_load_si512(m_words + 16 * kPart[i]),
+                               _mm512_load_si512(h_words + 16 * kPart[i]));
+  }
+}
+
+using UnpackQuarter = void (*)(UnpackTables* tables, const uint8_t* chunk, const uint32_t* m, const uint32_t* h,
+                               uint8_t* out);
+
+template <int kBits, Map kMap, int kParts>
+constexpr UnpackQuarter kQuarters[4] = {unpack_quarter<kBits, kMap, kParts, 0>, unpack_quarter<kBits, kMap, kParts, 1>,
+                                        unpack_quarter<kBits, kMap, kParts, 2>, unpack_quarter<kBits, kMap, kParts, 3>};
 
 template <int kBits, Map kMap>
-UnpackChunk unpack_of(int64_t group) {
-  if constexpr (kMap == Map::direct) return unpack_chunk<kBits, kMap, 1>;
-  return group >= kChunk ? unpack_chunk<kBits, kMap, 1>
-         : group == 16   ? unpack_chunk<kBits, kMap, 2>
-                         : unpack_chunk<kBits, kMap, 4>;
+const UnpackQuarter* unpack_of(int64_t group) {
+  if constexpr (kMap == Map::direct) return kQuarters<kBits, kMap, 1>;
+  return group >= kChunk ? kQuarters<kBits, kMap, 1>
+         : group == 16   ? kQuarters<kBits, kMap, 2>
+                         : kQuarters<kBits, kMap, 4>;
 }
 
 // A format's way, and the constants it reads.
 struct Unpacker {
-  UnpackChunk run;
-  alignas(64) int16_t x[256];
+  UnpackTables tables;
+  const UnpackQuarter* quarters;  // [4]
 
   // is_unsigned: w8 + 128 is wanted.
   Unpacker(const PanelFormat& f, const TileRecipe& r, bool is_unsigned) {
+    int16_t* x = tables.x;
+    const UnpackQuarter*& run = quarters;
     const bool integer = f.value_kind == ValueKind::integer;
     const bool shifted = f.bits >= 5 && integer;
     if (f.bits <= 3) {
@@ -191,7 +249,7 @@ struct Unpacker {
         x[i] = code < 1 << f.bits ? r.x[code] : int16_t{0};
       }
     } else if (f.bits == 8 && r.exact && integer) {
-      std::memset(x, is_unsigned ? 0 : 0x80, sizeof(x));  // value - zero - centre = code - 128
+      std::memset(x, is_unsigned ? 0 : 0x80, sizeof(tables.x));  // value - zero - centre = code - 128
     } else if (shifted) {
       std::fill_n(x, 256, r.x[0]);
     } else {
@@ -214,58 +272,91 @@ struct Unpacker {
 };
 
 // Unpacks a block of kTileDepth weights of `panels` panels piece by piece, so that pieces stand between tile products:
-// for each panel its scales, then its chunks. tiles [steps][panels][16][64].
+// for each panel its scales, four groups at a time, then its chunks, a quarter at a time. tiles [steps][panels][16][64].
 struct BlockUnpacker {
   const PanelFormat& f;
   const TileRecipe& r;
-  const Unpacker& unpacker;
+  Unpacker& unpacker;
   const Tile& tile;
-  int bias;            // of h
+  ScalesReader reader;
   PanelScales* scales;
 
   uint8_t* tiles;
-  PanelSteps* steps;   // [panels]
-  int64_t begin, chunks, present;  // chunks of the block, those that the panel has
-  int64_t panel, index;
+  PanelSteps* steps;                  // [panels]
+  int64_t chunks, present;            // chunks of the block, those that the panel has
+  int64_t first_block, first_chunk;   // where it begins in a panel: panel block, chunk in it
+  int64_t columns, panel, index, quarter;
   const uint8_t* block;
-  int64_t element;     // of the chunk within its panel block
+  int64_t in_block, block_chunks;     // chunk within its panel block, of how many
+  int64_t in_group, group_chunks, group_step;  // chunks of a group; lines of m and h that a chunk moves on by
+  const uint32_t *m, *h;
+  int64_t ahead;  // bytes of a block of kTileDepth: what is prefetched when a chunk is read
 
-  int64_t pieces() const { return tile.panel_count * (chunks + 1); }
-  void start(int64_t begin_, int64_t stride, uint8_t* tiles_, PanelSteps* steps_) {
+  BlockUnpacker(const PanelFormat& f_, const TileRecipe& r_, Unpacker& unpacker_, const Tile& tile_, int bias,
+                PanelScales* scales_)
+      : f(f_), r(r_), unpacker(unpacker_), tile(tile_), reader{f_, r_, bias}, scales(scales_),
+        block_chunks(f_.elements / kChunk), group_chunks(f_.group < kChunk ? 1 : f_.group / kChunk),
+        group_step(f_.group < kChunk ? kChunk / f_.group : 1),
+        ahead(f_.elements > kTileDepth ? kTileDepth / kChunk * f_.chunk_bytes
+                                       : kTileDepth / f_.elements * f_.block_bytes) {}
+
+  void start(int64_t begin, int64_t stride, uint8_t* tiles_, PanelSteps* steps_) {
     tiles = tiles_;
     steps = steps_;
-    begin = begin_;
-    chunks = (stride - begin < kTileDepth ? stride - begin : kTileDepth) / kChunk;
-    const int64_t left = (f.blocks * f.elements - begin) / kChunk;
-    present = left < chunks ? left : chunks;
+    chunks = std::min(stride - begin, kTileDepth) / kChunk;
+    present = std::min(f.blocks * block_chunks - begin / kChunk, chunks);
+    columns = std::min(f.cols - begin, kTileDepth);
+    first_block = begin / f.elements;
+    first_chunk = begin % f.elements / kChunk;
     panel = 0;
-    index = -1;
+    start_panel();
   }
-  void piece() {
+  // About how many calls of piece() the block takes.
+  int64_t pieces() const { return tile.panel_count * (4 * chunks + 2 * ((reader.count + 3) / 4)); }
+  // False when all is done.
+  bool piece() {
+    if (panel == tile.panel_count) return false;
     if (index < 0) {
-      const uint8_t* at = tile.panels + panel * tile.panel_stride;
-      prepare_scales(f, r, at, begin, bias, scales, steps + panel);
-      block = at + begin / f.elements * f.block_bytes;
-      element = begin % f.elements;
-      index = 0;
-      return;
+      if (!reader.piece(4)) index = 0;
+      return true;
     }
     uint8_t* out = tiles + ((index / 2 * tile.panel_count + panel) * 2 + index % 2) * 512;
     if (index < present) {
-      const int64_t group = r.exact ? 0 : index * kChunk / f.group;
-      unpacker.run(reinterpret_cast<const __m512i*>(unpacker.x), f.chunk(block, element / kChunk), scales->m[group],
-                   scales->h[group], out);
+      const uint8_t* chunk = f.chunk(block, in_block);
+      if (quarter == 0) {
+        for (int64_t i = 0; i < f.chunk_bytes; i += 64) {
+          _mm_prefetch(reinterpret_cast<const char*>(chunk + ahead + i), _MM_HINT_T1);
+        }
+      }
+      unpacker.quarters[quarter](&unpacker.tables, chunk, m, h, out);
     } else {
       std::memset(out, 0, 512);
     }
-    element += kChunk;
-    if (element >= f.elements) {
-      element = 0;
+    quarter = (quarter + 1) % 4;
+    if (quarter != 0) return true;
+    if (++in_block == block_chunks) {
+      in_block = 0;
       block += f.block_bytes;
     }
-    if (++index == chunks) {
-      index = -1;
-      ++panel;
+    if (++in_group == group_chunks) {
+      in_group = 0;
+      m += 16 * group_step;
+      h += 16 * group_step;
     }
+    if (++index == chunks && ++panel < tile.panel_count) start_panel();
+    return true;
+  }
+
+ private:
+  void start_panel() {
+    index = -1;
+    quarter = 0;
+    block = tile.panels + panel * tile.panel_stride + first_block * f.block_bytes;
+    in_block = first_chunk;
+    reader.start(block, first_chunk * kChunk / f.group, columns, scales, steps + panel);
+    in_group = 0;
+    if (r.exact) in_group = -chunks - 1;  // one scale for all
+    m = scales->m[0];
+    h = scales->h[0];
   }
 };

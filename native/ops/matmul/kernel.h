@@ -121,13 +121,13 @@ inline bool takes_lut(const PanelFormat& f) {
 }
 inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&) { return 0; }
-// dequant f32 in SIMD (f32_kernel.inl): a block of decoded weights with scales and offsets, one of activations, sums
-// of activations per segment.
-constexpr int64_t kF32Rows = 128;
+// dequant f32 in SIMD (f32_kernel.inl). Several rows of a: a block of decoded weights with scales and offsets, and one
+// of a. One row: scales and offsets of a block of every panel.
+constexpr int64_t kF32Rows = 128, kF32Panels = 8, kF32Depth = kStep;
 inline int64_t f32_scratch(const PanelFormat& f) {
-  const int64_t segments = f.offset_kind == OffsetKind::none ? 0 : padded_k(f.cols) / (f.group < 32 ? f.group : 32);
-  const int64_t floats = 2 * kStep * kPanelRows + 4 * kStep / 8 * kPanelRows + kF32Rows * (kStep + segments);
-  return floats * static_cast<int64_t>(sizeof(float));
+  const int64_t block = kF32Depth * (2 * kPanelRows + kF32Rows) + 4 * kF32Depth / 8 * kPanelRows;
+  const int64_t scales = 2 * kF32Panels * f.groups * kPanelRows;
+  return (block > scales ? block : scales) * static_cast<int64_t>(sizeof(float));
 }
 bool takes_tile_i8(const PanelFormat& f);
 inline bool takes_tile_bf16(const PanelFormat&) { return true; }

@@ -81,11 +81,10 @@ void pack_by_plan(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, 
 }  // namespace
 
 PackPanel choose_pack_panel(int32_t isa, const PanelFormat& f) {
-  if (f.cols <= 0) return pack_panel;  // a description without blocks
-  // Blocks of a few weights, if the last panel block of a row is not full: its spare codes are not such as spans have.
-  const bool full = f.canonical_elements == 0 || f.value_kind == ValueKind::floats ||
-                    f.canonical_row_bytes / f.canonical_bytes % f.canonical_per_block == 0;
-  if (isa < BL_ISA_avx2 || !full || pack_plan(f) == nullptr) return pack_panel;
+  // Blocks of a few weights, and the last panel block of a row not full of them: its spare codes are zero, not flipped.
+  const bool spare = f.flip != 0 && f.value_kind != ValueKind::floats && f.cols > 0 &&
+                     f.canonical_row_bytes / f.canonical_bytes % f.canonical_per_block != 0;
+  if (isa < BL_ISA_avx2 || f.cols <= 0 || spare || pack_plan(f) == nullptr) return pack_panel;
   return isa >= BL_ISA_avx512 ? pack_by_plan<avx512::pack_spans> : pack_by_plan<avx2::pack_spans>;
 }
 

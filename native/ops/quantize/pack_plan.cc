@@ -99,10 +99,12 @@ class Builder {
     }
   }
 
+  // Scales and offsets: `headers` of each in a panel block, the same number in each canonical block of it.
   void add_headers(int64_t source, int64_t target) {
-    for (int64_t part = 0; part < f_.canonical_per_block; ++part) {
-      const int64_t from = source + part * f_.canonical_bytes;
-      const int64_t to = target + part * kPanelRows * f_.scale_bytes;
+    const int64_t per_block = f_.headers / f_.canonical_per_block;
+    for (int64_t h = 0; h < f_.headers; ++h) {
+      const int64_t from = source + h / per_block * f_.canonical_bytes + h % per_block * f_.scale_bytes;
+      const int64_t to = target + h * kPanelRows * f_.scale_bytes;
       plan_->headers.push_back({static_cast<int32_t>(from + f_.canonical_scale), static_cast<int32_t>(to)});
       if (f_.offset_kind == OffsetKind::none) continue;
       plan_->headers.push_back(
