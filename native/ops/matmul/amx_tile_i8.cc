@@ -16,6 +16,7 @@
 #include "tile.h"
 
 #include "../../isa/amx_begin.h"
+#include "avx512_scales.inl"
 #include "avx512_tile_scales.inl"
 #include "avx512_tile_codes.inl"
 #include "avx512_tile_i8.inl"

@@ -35,8 +35,12 @@ inline void prefetch_lines(const uint8_t* bytes, int count) {
 // The scales (or offsets) of sixteen rows, in the matrix's scale type.
 inline Lanes load_stored(int32_t type, const uint8_t* bytes) {
   switch (type) {
-    case BL_DTYPE_bf16:
+    case BL_SCALE_bf16:
       return lanes_of_bf16(bytes);
+    case BL_SCALE_e8m0:
+      return lanes_of_e8m0(bytes);
+    case BL_SCALE_e4m3:
+      return lanes_of_e4m3(bytes);
     default:
       return lanes_of_f16(bytes);
   }
