@@ -43,6 +43,29 @@ inline Lanes lanes_of_bf16(const uint8_t* bytes) {
   const __m256i high = _mm256_cvtepu16_epi32(load_16(bytes + 16));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
 }
+// 2^(byte - 127). The exponent's place; 0 (a denormal) and 255 (NaN) have the mantissa's top bit beside.
+inline __m256 eight_e8m0(__m256i x) {
+  const __m256i ends = _mm256_or_si256(_mm256_cmpeq_epi32(x, _mm256_setzero_si256()),
+                                       _mm256_cmpeq_epi32(x, _mm256_set1_epi32(255)));
+  const __m256i top = _mm256_and_si256(ends, _mm256_set1_epi32(0x00400000));
+  return _mm256_castsi256_ps(_mm256_or_si256(_mm256_slli_epi32(x, 23), top));
+}
+// E4M3 without its sign: its bits at the place of f32's have the exponent's bias 120 too low. 127 is NaN.
+inline __m256 eight_e4m3(__m256i x) {
+  x = _mm256_and_si256(x, _mm256_set1_epi32(127));
+  const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(x, 20)), _mm256_set1_ps(0x1p120f));
+  const __m256i nan = _mm256_cmpeq_epi32(x, _mm256_set1_epi32(127));
+  return _mm256_blendv_ps(value, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)),
+                          _mm256_castsi256_ps(nan));
+}
+inline Lanes lanes_of_e8m0(const uint8_t* bytes) {
+  const __m128i all = load_16(bytes);
+  return {eight_e8m0(_mm256_cvtepu8_epi32(all)), eight_e8m0(_mm256_cvtepu8_epi32(_mm_srli_si128(all, 8)))};
+}
+inline Lanes lanes_of_e4m3(const uint8_t* bytes) {
+  const __m128i all = load_16(bytes);
+  return {eight_e4m3(_mm256_cvtepu8_epi32(all)), eight_e4m3(_mm256_cvtepu8_epi32(_mm_srli_si128(all, 8)))};
+}
 inline Lanes lanes_of_bytes(const int8_t* bytes) {
   const __m128i all = load_16(bytes);
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)),

@@ -22,6 +22,22 @@ inline Lanes lanes_of_bf16(const uint8_t* bytes) {
   const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)));
   return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
 }
+// 2^(byte - 127). The exponent's place; 0 (a denormal) and 255 (NaN) have the mantissa's top bit beside.
+inline Lanes lanes_of_e8m0(const uint8_t* bytes) {
+  const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+  const __mmask16 ends =
+      _mm512_cmpeq_epi32_mask(x, _mm512_setzero_si512()) | _mm512_cmpeq_epi32_mask(x, _mm512_set1_epi32(255));
+  const __m512i bits = _mm512_slli_epi32(x, 23);
+  return _mm512_castsi512_ps(_mm512_mask_or_epi32(bits, ends, bits, _mm512_set1_epi32(0x00400000)));
+}
+// E4M3 without its sign: its bits at the place of f32's have the exponent's bias 120 too low. 127 is NaN.
+inline Lanes lanes_of_e4m3(const uint8_t* bytes) {
+  __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+  x = _mm512_and_si512(x, _mm512_set1_epi32(127));
+  const __m512 value = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(x, 20)), _mm512_set1_ps(0x1p120f));
+  return _mm512_mask_blend_ps(_mm512_cmpeq_epi32_mask(x, _mm512_set1_epi32(127)), value,
+                              _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)));
+}
 inline Lanes lanes_of_bytes(const int8_t* bytes) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes))));
 }
