@@ -81,7 +81,8 @@ struct Header {
   inline void load_group(const PanelFormat& f, const uint8_t* block, int64_t group, int part) {
     const int64_t at = kPanelRows * group * f.scale_bytes;
     scale[part] = load_stored(f.scale_type, block + at);
-    if (F::kTable) scale[part] = lanes_mul(scale[part], lanes_set(f.scale_factor));
+    // Tables hold multiples, and mxint8 counts 64ths; for the rest the factor is 1.
+    if (F::kTable || F::kBits == 8) scale[part] = lanes_mul(scale[part], lanes_set(f.scale_factor));
     if constexpr (F::kOffset) {
       offset[part] = load_stored(f.scale_type, block + f.offset_offset + at);
       if (f.offset_kind == OffsetKind::zero_point) {
