@@ -46,7 +46,21 @@ export type OperatorName = keyof typeof operators;
 /** Weight formats; see native/formats/formats.inc for what each means. */
 export interface FormatInfo {
   readonly id: number;
-  readonly kind: 'block' | 'unsigned' | 'signed' | 'ternary' | 'nf4' | 'fp4' | 'codebook';
+  readonly kind:
+    | 'block'
+    | 'unsigned'
+    | 'signed'
+    | 'ternary'
+    | 'nf4'
+    | 'fp4'
+    | 'codebook'
+    | 'bfp'
+    | 'e2m1'
+    | 'e2m3'
+    | 'e3m2'
+    | 'e4m3'
+    | 'e5m2'
+    | 'mxint8';
   /** Bits of a code; 0 for block formats. */
   readonly bits: number;
   /** Weights that share a scale; 0: the row. */
@@ -463,5 +477,109 @@ export const formats = {
   cb8_g256_bf16: row(393, 'codebook', 8, 256, 256, 258, -1),
   cb8_row: row(394, 'codebook', 8, 0, 0, 0, -1),
   cb8_row_bf16: row(395, 'codebook', 8, 0, 0, 0, -1),
+  u7_g32: row(396, 'unsigned', 7, 32, 32, 30, -1),
+  u7_g32_bf16: row(397, 'unsigned', 7, 32, 32, 30, -1),
+  u7_g64: row(398, 'unsigned', 7, 64, 64, 58, -1),
+  u7_g64_bf16: row(399, 'unsigned', 7, 64, 64, 58, -1),
+  u7_g128: row(400, 'unsigned', 7, 128, 128, 114, -1),
+  u7_g128_bf16: row(401, 'unsigned', 7, 128, 128, 114, -1),
+  u7_g256: row(402, 'unsigned', 7, 256, 256, 226, -1),
+  u7_g256_bf16: row(403, 'unsigned', 7, 256, 256, 226, -1),
+  u7_row: row(404, 'unsigned', 7, 0, 0, 0, -1),
+  u7_row_bf16: row(405, 'unsigned', 7, 0, 0, 0, -1),
+  u7z_g32: row(406, 'unsigned', 7, 32, 32, 32, -1),
+  u7z_g32_bf16: row(407, 'unsigned', 7, 32, 32, 32, -1),
+  u7z_g64: row(408, 'unsigned', 7, 64, 64, 60, -1),
+  u7z_g64_bf16: row(409, 'unsigned', 7, 64, 64, 60, -1),
+  u7z_g128: row(410, 'unsigned', 7, 128, 128, 116, -1),
+  u7z_g128_bf16: row(411, 'unsigned', 7, 128, 128, 116, -1),
+  u7z_g256: row(412, 'unsigned', 7, 256, 256, 228, -1),
+  u7z_g256_bf16: row(413, 'unsigned', 7, 256, 256, 228, -1),
+  u7z_row: row(414, 'unsigned', 7, 0, 0, 0, -1),
+  u7z_row_bf16: row(415, 'unsigned', 7, 0, 0, 0, -1),
+  i7_g32: row(416, 'signed', 7, 32, 32, 30, -1),
+  i7_g32_bf16: row(417, 'signed', 7, 32, 32, 30, -1),
+  i7_g64: row(418, 'signed', 7, 64, 64, 58, -1),
+  i7_g64_bf16: row(419, 'signed', 7, 64, 64, 58, -1),
+  i7_g128: row(420, 'signed', 7, 128, 128, 114, -1),
+  i7_g128_bf16: row(421, 'signed', 7, 128, 128, 114, -1),
+  i7_g256: row(422, 'signed', 7, 256, 256, 226, -1),
+  i7_g256_bf16: row(423, 'signed', 7, 256, 256, 226, -1),
+  i7_row: row(424, 'signed', 7, 0, 0, 0, -1),
+  i7_row_bf16: row(425, 'signed', 7, 0, 0, 0, -1),
+  i7z_g32: row(426, 'signed', 7, 32, 32, 32, -1),
+  i7z_g32_bf16: row(427, 'signed', 7, 32, 32, 32, -1),
+  i7z_g64: row(428, 'signed', 7, 64, 64, 60, -1),
+  i7z_g64_bf16: row(429, 'signed', 7, 64, 64, 60, -1),
+  i7z_g128: row(430, 'signed', 7, 128, 128, 116, -1),
+  i7z_g128_bf16: row(431, 'signed', 7, 128, 128, 116, -1),
+  i7z_g256: row(432, 'signed', 7, 256, 256, 228, -1),
+  i7z_g256_bf16: row(433, 'signed', 7, 256, 256, 228, -1),
+  i7z_row: row(434, 'signed', 7, 0, 0, 0, -1),
+  i7z_row_bf16: row(435, 'signed', 7, 0, 0, 0, -1),
+  bfp2_g8: row(436, 'bfp', 2, 8, 8, 3, -1),
+  bfp2_g16: row(437, 'bfp', 2, 16, 16, 5, -1),
+  bfp2_g32: row(438, 'bfp', 2, 32, 32, 9, -1),
+  bfp2_g64: row(439, 'bfp', 2, 64, 64, 17, -1),
+  bfp2_g128: row(440, 'bfp', 2, 128, 128, 33, -1),
+  bfp3_g8: row(441, 'bfp', 3, 8, 8, 4, -1),
+  bfp3_g16: row(442, 'bfp', 3, 16, 16, 7, -1),
+  bfp3_g32: row(443, 'bfp', 3, 32, 32, 13, -1),
+  bfp3_g64: row(444, 'bfp', 3, 64, 64, 25, -1),
+  bfp3_g128: row(445, 'bfp', 3, 128, 128, 49, -1),
+  bfp4_g8: row(446, 'bfp', 4, 8, 8, 5, -1),
+  bfp4_g16: row(447, 'bfp', 4, 16, 16, 9, -1),
+  bfp4_g32: row(448, 'bfp', 4, 32, 32, 17, -1),
+  bfp4_g64: row(449, 'bfp', 4, 64, 64, 33, -1),
+  bfp4_g128: row(450, 'bfp', 4, 128, 128, 65, -1),
+  bfp5_g8: row(451, 'bfp', 5, 8, 8, 6, -1),
+  bfp5_g16: row(452, 'bfp', 5, 16, 16, 11, -1),
+  bfp5_g32: row(453, 'bfp', 5, 32, 32, 21, -1),
+  bfp5_g64: row(454, 'bfp', 5, 64, 64, 41, -1),
+  bfp5_g128: row(455, 'bfp', 5, 128, 128, 81, -1),
+  bfp6_g8: row(456, 'bfp', 6, 8, 8, 7, -1),
+  bfp6_g16: row(457, 'bfp', 6, 16, 16, 13, -1),
+  bfp6_g32: row(458, 'bfp', 6, 32, 32, 25, -1),
+  bfp6_g64: row(459, 'bfp', 6, 64, 64, 49, -1),
+  bfp6_g128: row(460, 'bfp', 6, 128, 128, 97, -1),
+  bfp7_g8: row(461, 'bfp', 7, 8, 8, 8, -1),
+  bfp7_g16: row(462, 'bfp', 7, 16, 16, 15, -1),
+  bfp7_g32: row(463, 'bfp', 7, 32, 32, 29, -1),
+  bfp7_g64: row(464, 'bfp', 7, 64, 64, 57, -1),
+  bfp7_g128: row(465, 'bfp', 7, 128, 128, 113, -1),
+  bfp8_g8: row(466, 'bfp', 8, 8, 8, 9, -1),
+  bfp8_g16: row(467, 'bfp', 8, 16, 16, 17, -1),
+  bfp8_g32: row(468, 'bfp', 8, 32, 32, 33, -1),
+  bfp8_g64: row(469, 'bfp', 8, 64, 64, 65, -1),
+  bfp8_g128: row(470, 'bfp', 8, 128, 128, 129, -1),
+  e2m1_g8: row(471, 'e2m1', 4, 8, 8, 5, -1),
+  e2m1_g16: row(472, 'e2m1', 4, 16, 16, 9, -1),
+  e2m1_g32: row(473, 'e2m1', 4, 32, 32, 17, -1),
+  e2m1_g64: row(474, 'e2m1', 4, 64, 64, 33, -1),
+  e2m1_g128: row(475, 'e2m1', 4, 128, 128, 65, -1),
+  e2m3_g8: row(476, 'e2m3', 6, 8, 8, 7, -1),
+  e2m3_g16: row(477, 'e2m3', 6, 16, 16, 13, -1),
+  e2m3_g32: row(478, 'e2m3', 6, 32, 32, 25, -1),
+  e2m3_g64: row(479, 'e2m3', 6, 64, 64, 49, -1),
+  e2m3_g128: row(480, 'e2m3', 6, 128, 128, 97, -1),
+  e3m2_g8: row(481, 'e3m2', 6, 8, 8, 7, -1),
+  e3m2_g16: row(482, 'e3m2', 6, 16, 16, 13, -1),
+  e3m2_g32: row(483, 'e3m2', 6, 32, 32, 25, -1),
+  e3m2_g64: row(484, 'e3m2', 6, 64, 64, 49, -1),
+  e3m2_g128: row(485, 'e3m2', 6, 128, 128, 97, -1),
+  e4m3_g8: row(486, 'e4m3', 8, 8, 8, 9, -1),
+  e4m3_g16: row(487, 'e4m3', 8, 16, 16, 17, -1),
+  e4m3_g32: row(488, 'e4m3', 8, 32, 32, 33, -1),
+  e4m3_g64: row(489, 'e4m3', 8, 64, 64, 65, -1),
+  e4m3_g128: row(490, 'e4m3', 8, 128, 128, 129, -1),
+  e5m2_g8: row(491, 'e5m2', 8, 8, 8, 9, -1),
+  e5m2_g16: row(492, 'e5m2', 8, 16, 16, 17, -1),
+  e5m2_g32: row(493, 'e5m2', 8, 32, 32, 33, -1),
+  e5m2_g64: row(494, 'e5m2', 8, 64, 64, 65, -1),
+  e5m2_g128: row(495, 'e5m2', 8, 128, 128, 129, -1),
+  mxint8_g32: row(496, 'mxint8', 8, 32, 32, 33, -1),
+  nvfp4_g16: row(497, 'e2m1', 4, 16, 16, 9, -1),
+  mxfp4: row(498, 'block', 0, 32, 32, 17, 39),
+  nvfp4: row(499, 'block', 0, 64, 64, 36, 40),
 };
 export type Format = keyof typeof formats;

@@ -18,13 +18,36 @@ export { type MulOptions, mul, mulAsync } from './ops/elementwise/mul.js';
 export { type SiluOptions, silu, siluAsync } from './ops/elementwise/silu.js';
 export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swiglu.js';
 export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
+export type { SumOptions } from './ops/matmul/accumulate.js';
+export { BitStack, type BitStackBlock } from './ops/matmul/bit_stack.js';
+export { matmul, matmulAsync, matmulKernel } from './ops/matmul/matmul.js';
 export {
-  type Compute,
-  type MatmulOptions,
-  matmul,
-  matmulAsync,
-  matmulKernel,
-} from './ops/matmul/matmul.js';
+  type MixedSegment,
+  MixedTensor,
+  mixed,
+  mixedAsync,
+  type QuantizeMixedOptions,
+  quantizeMixed,
+} from './ops/matmul/mixed.js';
+export type {
+  Activation,
+  Adapters,
+  Algorithm,
+  Compute,
+  LowRank,
+  MatmulOptions,
+  Outliers,
+  OutputDType,
+} from './ops/matmul/options.js';
+export { type OneBitWeights, oneBit, oneBitAsync } from './ops/matmul/one_bit.js';
+export { type SignDelta, signDelta, signDeltaAsync } from './ops/matmul/sign_delta.js';
+export {
+  matmulTuning,
+  saveTuning,
+  setMatmulTuning,
+  type TuneOptions,
+  tuneMatmul,
+} from './ops/matmul/tune.js';
 export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
 export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {
@@ -33,6 +56,11 @@ export {
   dequantizeAsync,
 } from './ops/quantize/dequantize.js';
 export { type PackOptions, pack, packAsync } from './ops/quantize/pack.js';
+export {
+  type PackWeightsOptions,
+  packWeights,
+  packWeightsAsync,
+} from './ops/quantize/pack_weights.js';
 export {
   type QuantizeMethod,
   type QuantizeOptions,
@@ -53,7 +81,12 @@ export {
   sampleAsync,
 } from './ops/sampling/sample.js';
 export { type SoftmaxOptions, softmax, softmaxAsync } from './ops/softmax/softmax.js';
-export { type Layout, QuantizedTensor, type QuantizedTensorOptions } from './quantized_tensor.js';
+export {
+  type Layout,
+  QuantizedTensor,
+  type QuantizedTensorOptions,
+  weightsBytes,
+} from './quantized_tensor.js';
 export { type AsyncOptions, type RunOptions, sequence } from './run.js';
 export {
   type DataTypes,
@@ -63,3 +96,4 @@ export {
   type TensorLayout,
   type TensorSource,
 } from './tensor.js';
+export type { MatmulTuning } from './saved_tuning.js';

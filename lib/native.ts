@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { BitloomError } from './errors.js';
 import { packageRoot } from './package_root.js';
+import { applySavedTuning } from './saved_tuning.js';
 
 /** A positional value of a native call; see native/node/arguments.h. */
 export type NativeValue = ArrayBufferView | number | bigint | undefined;
@@ -58,6 +59,9 @@ export interface Native {
   setIsa(isa: number): void;
   setThreads(threads: number): void;
   weightsBytes(format: number, layout: number, rows: number, cols: number): number;
+  /** [lut rows by width of codes, tile rows by width of codes] at a level. */
+  matmulTuning(isa: number): Int32Array;
+  setMatmulTuning(isa: number, values: Int32Array | undefined): void;
   detach(buffer: ArrayBuffer): void;
   mapFile(path: string): NativeMappedFile;
 }
@@ -91,3 +95,4 @@ function load(): Native {
 }
 
 export const native: Native = load();
+applySavedTuning(native);

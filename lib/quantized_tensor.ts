@@ -12,6 +12,8 @@ export interface QuantizedTensorOptions {
   layout?: Layout;
   /** Table of 2^bits values; required by the cb<bits> formats, forbidden for others. */
   codebook?: Float32Array | readonly number[];
+  /** Times every decoded weight, in any format; positive, rounded to f32. Default: 1. */
+  tensorScale?: number;
 }
 
 /** Bytes of a `rows` x `cols` matrix in `format`; throws if the format does not take such rows. */
@@ -39,7 +41,7 @@ export function weightsBytes(
       `QuantizedTensor: cols is ${cols}, expected a multiple of ${info.blockElements} (the block of ${format})`,
     );
   }
-  const bytes = native.weightsBytes(info.id, layoutIds[layout], rows, cols);
+  const bytes = native.weightsBytes(info.id, layoutId(layout), rows, cols);
   if ((bytes === 0 && rows > 0 && cols > 0) || !Number.isSafeInteger(bytes)) {
     throw argumentError(
       'BL_INVALID_SHAPE',
@@ -47,6 +49,14 @@ export function weightsBytes(
     );
   }
   return bytes;
+}
+
+function layoutId(layout: string): number {
+  if (Object.hasOwn(layoutIds, layout)) return layoutIds[layout as Layout];
+  throw argumentError(
+    'BL_INVALID_LAYOUT',
+    `QuantizedTensor: layout is ${JSON.stringify(layout)}, expected canonical or lanes16`,
+  );
 }
 
 /** Facts of a format; throws `BL_INVALID_FORMAT` for an unknown one. */
@@ -78,7 +88,9 @@ export class QuantizedTensor<F extends Format = Format> {
   readonly rows: number;
   readonly cols: number;
   readonly codebook: Float32Array | undefined;
-  /** What native calls read: [format, layout, rows, cols]. */
+  /** Times every decoded weight: the second level of scales of `nvfp4_g16`. */
+  readonly tensorScale: number;
+  /** What native calls read: [format, layout, rows, cols, tensorScale]. */
   readonly descriptor: Float64Array;
   #bytes: Uint8Array;
   #owned = false;
@@ -99,12 +111,6 @@ export class QuantizedTensor<F extends Format = Format> {
     const [rows, cols] = shape;
     this.format = format;
     this.layout = options.layout ?? 'canonical';
-    if (!Object.hasOwn(layoutIds, this.layout)) {
-      throw argumentError(
-        'BL_INVALID_LAYOUT',
-        `QuantizedTensor: layout is ${JSON.stringify(this.layout)}, expected canonical or lanes16`,
-      );
-    }
     const bytes = weightsBytes(format, rows, cols, this.layout);
     this.rows = rows;
     this.cols = cols;
@@ -116,7 +122,14 @@ export class QuantizedTensor<F extends Format = Format> {
       );
     }
     this.codebook = checkedCodebook(format, info.kind === 'codebook' ? 2 ** info.bits : 0, options);
-    this.descriptor = Float64Array.of(info.id, layoutIds[this.layout], rows, cols);
+    this.tensorScale = checkedTensorScale(options.tensorScale ?? 1);
+    this.descriptor = Float64Array.of(
+      info.id,
+      layoutIds[this.layout],
+      rows,
+      cols,
+      this.tensorScale,
+    );
   }
 
   /** New memory of the right size, all zero. */
@@ -171,6 +184,17 @@ export class QuantizedTensor<F extends Format = Format> {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+function checkedTensorScale(given: number): number {
+  const scale = Math.fround(given);
+  if (typeof given !== 'number' || !(scale > 0) || scale === Number.POSITIVE_INFINITY) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `QuantizedTensor: tensorScale is ${given}, expected a positive number that f32 holds`,
+    );
+  }
+  return scale;
 }
 
 function checkedCodebook(

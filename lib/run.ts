@@ -57,6 +57,11 @@ export function runValue(options: RunOptions): NativeValue {
   return Int32Array.of(isa === undefined ? -1 : isas[isa], threads ?? 0);
 }
 
+/** Whether a sequence is being recorded, so that the values of tensors may not be there yet. */
+export function isRecording(): boolean {
+  return recording !== undefined;
+}
+
 /** Runs a call now, or adds it to the sequence being recorded. */
 export function run<R>(call: Call<R>): R {
   if (recording !== undefined) recording.push(call);

@@ -36,7 +36,10 @@ const lines = [
   '/** Weight formats; see native/formats/formats.inc for what each means. */',
   'export interface FormatInfo {',
   '  readonly id: number;',
-  "  readonly kind: 'block' | 'unsigned' | 'signed' | 'ternary' | 'nf4' | 'fp4' | 'codebook';",
+  '  readonly kind:',
+  ...[...new Set(formats.map((f) => f.kind))].map(
+    (kind, i, all) => `    | '${kind}'${i === all.length - 1 ? ';' : ''}`,
+  ),
   '  /** Bits of a code; 0 for block formats. */',
   '  readonly bits: number;',
   '  /** Weights that share a scale; 0: the row. */',

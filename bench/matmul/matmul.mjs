@@ -8,58 +8,86 @@ const shapes = [
   [11008, 4096],
   [4096, 11008],
 ]; // N, K
+// Widths of 1 to 16 bits, small and large groups, codebooks, K types.
 const formats = [
-  'q4_0',
-  'q8_0',
-  'u4_g128',
-  'u2_g128',
   'u1_g128',
-  't2_g256',
+  't2_g128',
+  'u2_g32',
+  'u2_g128',
+  'u3_g128',
+  'q4_0',
+  'u4_g128',
   'nf4_g64',
-  'f16',
-  'f32',
+  'mxfp4',
+  'q5_0',
+  'u6_g128',
+  'q8_0',
+  'i8_row',
   'q4_k',
   'q6_k',
+  'f16',
+  'bf16',
+  'f32',
 ];
-/** Formats whose codes are integers: only these have a path with int8 activations. */
-const integerCodes = /^(i?t?q\d|u\d|i\d|t2)/;
-/** A prompt of 256 tokens takes seconds in the unspecialised formats. */
-const promptFormats = new Set(['q4_0', 'q8_0', 'u4_g128', 'u2_g128']);
+/** Formats whose codes are integers: only these have products in int8 for few rows. */
+const integerCodes = /^(i?t?q\d|u\d|i\d|t2|mxfp4)/;
+/** Of 256 rows and more: one of each kind. */
+const promptFormats = new Set([
+  'u1_g128',
+  'u2_g32',
+  'u3_g128',
+  'q4_0',
+  'u4_g128',
+  'q8_0',
+  'i8_row',
+  'q4_k',
+  'nf4_g64',
+]);
+/** What is also measured by each algorithm that can do it, and in canonical layout. */
+const comparedFormats = new Set(['u1_g128', 'u2_g128', 't2_g128', 'u3_g128', 'q4_0']);
 
 /**
  * All cases, or with `quick` those of one shape and at most 32 rows; `shapes`, `formats` and `ms` replace the
- * usual ones, `cold` says whether M = 1 walks memory.
+ * usual ones, `cold` says whether few rows walk memory.
  */
 export function* cases({ tiny = false, quick = false, cold = !tiny, ...own }) {
+  const usualMs = tiny ? [1, 3] : quick ? [1, 8, 32] : [1, 2, 4, 8, 16, 32, 256, 1024];
   for (const [n, k] of own.shapes ?? (tiny ? [[64, 256]] : quick ? shapes.slice(0, 1) : shapes)) {
     for (const format of own.formats ?? formats) {
-      for (const m of own.ms ?? (tiny ? [1, 3] : quick ? [1, 8, 32] : [1, 8, 32, 256])) {
-        if (own.ms === undefined && m === 256 && !promptFormats.has(format)) continue;
-        for (const compute of integerCodes.test(format) ? ['i8', 'f32'] : ['f32']) {
-          yield matmulCase({ m, n, k, format, compute, cold: m === 1 && cold });
-        }
-        if (format === 'q4_0' || format === 'q8_0') {
-          yield matmulCase({
-            m,
-            n,
-            k,
-            format,
-            compute: 'i8',
-            cold: m === 1 && cold,
-            layout: 'lanes16',
-          });
+      for (const m of own.ms ?? usualMs) {
+        if (own.ms === undefined && m >= 256 && !promptFormats.has(format)) continue;
+        const usual = { m, n, k, format, cold: m <= 32 && cold };
+        const computes = integerCodes.test(format) ? ['i8', 'f32'] : ['f32'];
+        if (m >= 32) computes.push('bf16');
+        for (const compute of computes) yield matmulCase({ ...usual, compute });
+        if (own.formats !== undefined || !comparedFormats.has(format)) continue;
+        const algorithms =
+          m <= 4 && format !== 'q4_0' ? ['lut', 'dequant'] : m >= 8 ? ['dequant', 'tile'] : [];
+        for (const algorithm of algorithms)
+          yield matmulCase({ ...usual, compute: 'i8', algorithm });
+        if (m === 1) {
+          yield matmulCase({ ...usual, compute: 'i8', layout: 'canonical' });
+          if (cold) yield matmulCase({ ...usual, compute: 'i8', cold: false });
         }
       }
     }
   }
 }
 
-function matmulCase({ m, n, k, format, compute, cold, layout = 'canonical' }) {
-  const weights = bitloom.QuantizedTensor.empty(format, [1, k]).bytes.length * n;
+function matmulCase({ m, n, k, format, compute, cold, layout = 'lanes16', algorithm = 'auto' }) {
+  const weights = bitloom.weightsBytes(format, n, k, layout);
   return {
     family: 'matmul',
     op: 'matmul',
-    case: `${n}x${k} ${compute}${layout === 'canonical' ? '' : ` ${layout}`}`,
+    case: [
+      `${n}x${k}`,
+      compute,
+      algorithm === 'auto' ? '' : algorithm,
+      layout === 'lanes16' ? '' : layout,
+      cold || m > 32 ? '' : 'warm',
+    ]
+      .filter((part) => part !== '')
+      .join(' '),
     format,
     m,
     n,
@@ -76,12 +104,13 @@ function matmulCase({ m, n, k, format, compute, cold, layout = 'canonical' }) {
         format,
         compute,
         layout,
+        algorithm,
         variants: cold ? Math.ceil(coldBytes / weights) : 1,
       }),
   };
 }
 
-function prepare({ m, n, k, format, compute, layout, variants }) {
+function prepare({ m, n, k, format, compute, layout, algorithm, variants }) {
   const a = gaussianTensor([m, k]);
   const out = bitloom.Tensor.zeros('f32', [m, n]);
   const canonical = new bitloom.QuantizedTensor(format, weightBytes(format, n, k), [n, k]);
@@ -92,8 +121,9 @@ function prepare({ m, n, k, format, compute, layout, variants }) {
   );
   return {
     variants,
-    body: (run, variant) => bitloom.matmul(a, weights[variant], { ...run, compute, out }),
-    algorithm: (run) => bitloom.matmulKernel(a, weights[0], { ...run, compute, out }),
+    body: (run, variant) =>
+      bitloom.matmul(a, weights[variant], { ...run, compute, algorithm, out }),
+    algorithm: (run) => bitloom.matmulKernel(a, weights[0], { ...run, compute, algorithm, out }),
     /** Of 64 outputs, against sums in float64 of the decoded weights. */
     error() {
       const next = uniform(7);

@@ -44,6 +44,19 @@ function program(output: Output): Command {
       await info(file, options, output);
     });
   command
+    .command('tune')
+    .description(
+      'measure which algorithm is fastest when on this machine, and keep it for later runs',
+    )
+    .option('-t, --threads <count>', 'threads to use (default: physical cores)', whole)
+    .option('--budget <milliseconds>', 'time for each measured call', real, 30)
+    .option('--dry-run', 'keep nothing')
+    .option('--json', 'as JSON')
+    .action(async (options) => {
+      const { tune } = await import('./tune.js');
+      await tune(options, output);
+    });
+  command
     .command('build')
     .description('compile the native addon from source (needs g++ and CMake)')
     .action(async () => {

@@ -1,5 +1,6 @@
 /**
- * File formats and tokenizers: GGUF, safetensors, and the tokenizers that GGUF files carry.
+ * File formats and tokenizers: GGUF, safetensors, quantized checkpoints of GPTQ, AWQ and compressed-tensors, and the
+ * tokenizers that GGUF files carry.
  *
  * @example
  * const file = readGGUF(memorySource(await readFile('model.gguf')));
@@ -8,6 +9,15 @@
  *
  * @packageDocumentation
  */
+export { type Checkpoint, importQuantized, quantizedLayers } from './checkpoint.js';
+export { type AwqTensors, importAwq } from './checkpoint_awq.js';
+export {
+  type CompressedTensors,
+  importCompressedTensors,
+} from './checkpoint_compressed_tensors.js';
+export { type GptqOptions, type GptqTensors, importGptq } from './checkpoint_gptq.js';
+export type { GroupOptions, ImportedWeight } from './checkpoint_groups.js';
+export type { CheckpointTensor } from './checkpoint_tensor.js';
 export { type GGUFFile, type GGUFTensor, readGGUF } from './gguf.js';
 export {
   GGML_TYPES,
@@ -18,6 +28,14 @@ export {
   ggmlType,
 } from './gguf_types.js';
 export { type GGUFContent, type GGUFTensorInput, ggufBytes, writeGGUF } from './gguf_write.js';
+export { mapFile } from './map_file.js';
+export {
+  loadPacked,
+  type NamedWeights,
+  type PackedFile,
+  readPacked,
+  savePacked,
+} from './packed.js';
 export {
   readSafetensors,
   SAFETENSORS_TYPES,
@@ -40,4 +58,3 @@ export {
   Tokenizer,
   tokenizerFromGGUF,
 } from './tokenizer.js';
-export { mapFile } from './map_file.js';

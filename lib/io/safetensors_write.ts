@@ -102,8 +102,8 @@ function plan(
     at += bytes;
   }
   const encoded = new TextEncoder().encode(`{${members.join()}}`);
-  // Spaces up to a multiple of 8, so that the data begins at one.
-  const header = new Uint8Array(8 + Math.ceil(encoded.length / 8) * 8).fill(0x20);
+  // Spaces, so that the data begins at a multiple of 64: elements of every width do, and cache lines.
+  const header = new Uint8Array(Math.ceil((8 + encoded.length) / 64) * 64).fill(0x20);
   new DataView(header.buffer).setBigUint64(0, BigInt(header.length - 8), true);
   header.set(encoded, 8);
   return { header, tensors };

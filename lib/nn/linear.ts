@@ -1,5 +1,6 @@
 import { argumentError } from '../errors.js';
-import { type Compute, type MatmulOptions, matmul, matmulKernel } from '../ops/matmul/matmul.js';
+import { matmul, matmulKernel } from '../ops/matmul/matmul.js';
+import type { Compute, MatmulOptions } from '../ops/matmul/options.js';
 import type { QuantizedTensor } from '../quantized_tensor.js';
 import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';

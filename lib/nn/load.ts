@@ -42,8 +42,8 @@ export interface LoadOptions extends RunOptions {
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
   /**
-   * Rearranges q4_0 and q8_0 matrices for the kernels, where that makes decoding faster. Default: true for a file
-   * that is given by its path (the file itself is not changed), false for bytes that are the caller's.
+   * Rearranges matrices for the kernels ({@link packWeights}), in place. Default: true for a file that is given by its
+   * path (the file itself is not changed), false for bytes that are the caller's.
    */
   pack?: boolean;
 }
@@ -189,9 +189,9 @@ async function build(
 
 type Packer = (weights: QuantizedTensor) => Promise<QuantizedTensor>;
 
-/** Packs a matrix of the model's own memory, if that is wanted and products are in int8. */
-function packer({ pack = false, activations, signal, isa, threads }: LoadOptions): Packer {
-  if (!pack || computeOf(activations) !== 'i8') return async (weights) => weights;
+/** Packs a matrix of the model's own memory, if that is wanted. */
+function packer({ pack = false, signal, isa, threads }: LoadOptions): Packer {
+  if (!pack) return async (weights) => weights;
   const run = { ...runOptions({ isa, threads }), ...(signal === undefined ? {} : { signal }) };
   return (weights) => packInPlace(weights, run);
 }

@@ -1,5 +1,5 @@
-import { packAsync } from '../ops/quantize/pack.js';
-import { QuantizedTensor, weightsBytes } from '../quantized_tensor.js';
+import { packsInPlace, packWeightsAsync } from '../ops/quantize/pack_weights.js';
+import type { QuantizedTensor } from '../quantized_tensor.js';
 import type { AsyncOptions, RunOptions } from '../run.js';
 
 /**
@@ -11,14 +11,6 @@ export async function packInPlace(
   weights: QuantizedTensor,
   options: RunOptions & AsyncOptions = {},
 ): Promise<QuantizedTensor> {
-  const { format, rows, cols, shape, layout, codebook } = weights;
-  if (rows < 16 || layout !== 'canonical') return weights;
-  if (weightsBytes(format, rows, cols) !== weightsBytes(format, rows, cols, 'lanes16')) return weights;
-  const out = new QuantizedTensor(
-    format,
-    weights.bytes,
-    shape,
-    codebook === undefined ? { layout: 'lanes16' } : { layout: 'lanes16', codebook },
-  );
-  return packAsync(weights, { ...options, out });
+  if (weights.rows < 16 || !packsInPlace(weights)) return weights;
+  return packWeightsAsync(weights, { ...options, inPlace: true });
 }

@@ -14,7 +14,7 @@ import type { RunOptions } from '../run.js';
 import { readConfig } from './config.js';
 import type { Progress } from './load.js';
 import { type ModelSource, openSource } from './model_source.js';
-import { requantize, rowsFit } from './requantize.js';
+import { defaultTensorScale, requantize, rowsFit } from './requantize.js';
 import {
   isStorageKey,
   storedMatrix,
@@ -97,14 +97,18 @@ export async function quantizeModel(
         continue;
       }
       const { stored, codebook } = target;
+      const tensorScale =
+        target.format === stored.format
+          ? stored.tensorScale
+          : await defaultTensorScale(stored, target.format, options);
       const made = storeMatrix(
         tensor.name,
         target.format,
         [stored.rows, stored.cols],
-        codebook,
+        { codebook, tensorScale },
         async () => {
           options.signal?.throwIfAborted();
-          const matrix = await convert(stored, target.format, options);
+          const matrix = await convert(stored, target.format, { ...options, tensorScale });
           done += weights;
           options.onProgress?.({ tensor: tensor.name, done, total });
           return matrix.bytes;
@@ -158,10 +162,18 @@ function tableOf(
 async function convert(
   stored: QuantizedTensor,
   format: Format,
-  { method, codebook, signal, isa, threads }: QuantizeModelOptions,
+  {
+    method,
+    codebook,
+    tensorScale,
+    signal,
+    isa,
+    threads,
+  }: QuantizeModelOptions & { tensorScale: number },
 ): Promise<QuantizedTensor> {
   if (format === stored.format) return stored;
   return requantize(stored, format, {
+    tensorScale,
     ...(method === undefined ? {} : { method }),
     ...(tableOf(format, codebook) === undefined ? {} : { codebook: codebook as Float32Array }),
     ...(signal === undefined ? {} : { signal }),

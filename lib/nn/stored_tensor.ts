@@ -6,6 +6,7 @@
 //   bitloom.format.<tensor>    "u4_g128"
 //   bitloom.shape.<tensor>     [rows, cols]
 //   bitloom.codebook.<tensor>  [2^bits floats], cb formats only
+//   bitloom.tensor_scale.<tensor>  what decoded weights are multiplied by, if not 1
 import { type Format, type FormatInfo, formats } from '../generated.js';
 import type {
   GGUFFile,
@@ -22,6 +23,7 @@ const prefixes = {
   format: 'bitloom.format.',
   shape: 'bitloom.shape.',
   codebook: 'bitloom.codebook.',
+  tensorScale: 'bitloom.tensor_scale.',
 } as const;
 
 /** Whether a metadata key is part of this scheme. */
@@ -38,6 +40,7 @@ interface StoredFormat {
   format: Format;
   shape: [number, number];
   codebook: number[] | undefined;
+  tensorScale: number;
 }
 
 function storedFormat(file: GGUFFile, name: string): StoredFormat | undefined {
@@ -58,7 +61,18 @@ function storedFormat(file: GGUFFile, name: string): StoredFormat | undefined {
     format: format as Format,
     shape: shape as [number, number],
     codebook: numbers(file, prefixes.codebook + name),
+    tensorScale: tensorScale(file, prefixes.tensorScale + name),
   };
+}
+
+function tensorScale(file: GGUFFile, key: string): number {
+  const value = file.metadata.get(key) ?? 1;
+  if (typeof value !== 'number' || !(value > 0) || !Number.isFinite(value)) {
+    throw invalidModel(
+      `metadata ${key} is ${String(value).slice(0, 80)}, expected a positive number`,
+    );
+  }
+  return value;
 }
 
 function numbers(file: GGUFFile, key: string): number[] | undefined {
@@ -89,7 +103,10 @@ export function storedMatrix(file: GGUFFile, tensor: GGUFTensor): QuantizedTenso
   const stored = storedFormat(file, tensor.name);
   const [rows, cols] = stored?.shape ?? (tensor.shape as [number, number]);
   try {
-    const options = stored?.codebook === undefined ? {} : { codebook: stored.codebook };
+    const options = {
+      ...(stored?.codebook === undefined ? {} : { codebook: stored.codebook }),
+      tensorScale: stored?.tensorScale ?? 1,
+    };
     const expected = weightsBytes(format, rows, cols);
     if (tensor.bytes !== expected) {
       throw invalidModel(
@@ -119,7 +136,7 @@ export function storeMatrix(
   name: string,
   format: Format,
   shape: readonly [number, number],
-  codebook: Float32Array | undefined,
+  { codebook, tensorScale }: { codebook: Float32Array | undefined; tensorScale: number },
   data: GGUFTensorInput['data'],
 ): { tensor: GGUFTensorInput; metadata: [string, GGUFValue, GGUFValueType][] } {
   const info: FormatInfo = formats[format];
@@ -129,6 +146,7 @@ export function storeMatrix(
     [prefixes.shape + name, [...shape], 'u64[]'],
   ];
   if (codebook !== undefined) metadata.push([prefixes.codebook + name, [...codebook], 'f32[]']);
+  if (tensorScale !== 1) metadata.push([prefixes.tensorScale + name, tensorScale, 'f32']);
   const bytes = weightsBytes(format, shape[0], shape[1]);
   return { tensor: { name, type: 'i8', shape: [bytes], data }, metadata };
 }

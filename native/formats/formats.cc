@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "../base/float16.h"
+#include "elements.h"
 #include "gguf.h"
 #include "grouped.h"
 
@@ -16,25 +17,26 @@ constexpr int64_t code_bytes(int64_t count, int bits) {
   return count / 8 * bits + (count % 8 * bits + 7) / 8;
 }
 
-constexpr int32_t block_bytes_of_group(int bits, int group_size, int has_zero_point) {
+constexpr int32_t block_bytes_of_group(int bits, int group_size, int32_t scale_dtype, int has_zero_point) {
   if (group_size == 0) return 0;
-  return static_cast<int32_t>((has_zero_point != 0 ? 4 : 2) + code_bytes(group_size, bits));
+  return static_cast<int32_t>(scale_bytes(scale_dtype) * (has_zero_point != 0 ? 2 : 1) +
+                              code_bytes(group_size, bits));
 }
 
 // In ABI order. Weights of a K type share a scale in smaller sub-blocks; group_size is the block's.
 constexpr bl_format_info kFormats[] = {
 #define BL_BLOCK_FORMAT(name, elements, bytes, gguf_type) \
-  {#name, BL_KIND_block, 0, elements, BL_DTYPE_f16, 0, gguf_type, elements, bytes},
+  {#name, BL_KIND_block, 0, elements, BL_SCALE_f16, 0, gguf_type, elements, bytes},
 #define BL_GROUPED_FORMAT(name, kind, bits, group_size, scale_dtype, zero) \
   {#name,                                                                  \
    BL_KIND_##kind,                                                         \
    bits,                                                                   \
    group_size,                                                             \
-   BL_DTYPE_##scale_dtype,                                                 \
+   BL_SCALE_##scale_dtype,                                                 \
    zero,                                                                   \
    -1,                                                                     \
    group_size,                                                             \
-   block_bytes_of_group(bits, group_size, zero)},
+   block_bytes_of_group(bits, group_size, BL_SCALE_##scale_dtype, zero)},
 #include "formats.inc"
 };
 static_assert(sizeof(kFormats) / sizeof(kFormats[0]) == BL_FORMAT_count);
@@ -77,7 +79,7 @@ const float* codebook_of(const bl_format_info& info, const float* user_codebook)
     case BL_KIND_codebook:
       return user_codebook;
     default:
-      return nullptr;
+      return element_table(info.kind);
   }
 }
 
@@ -95,7 +97,8 @@ WeightsView::WeightsView(const bl_weights& weights)
       block_elements(info->block_elements != 0 ? info->block_elements : weights.cols),
       layout(weights.layout),
       codebook(codebook_of(*info, weights.codebook)),
-      panel(panel_format(weights.format, weights.cols, codebook)) {}
+      panel(panel_format(weights.format, weights.cols, codebook)),
+      tensor_scale(weights.tensor_scale == 0 ? 1.0f : weights.tensor_scale) {}
 
 void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count, const float* codebook,
                   float* values) {
@@ -115,14 +118,13 @@ void encode_block(const bl_format_info& info, const float* values, int64_t count
   }
 }
 
-void decode_row(const WeightsView& weights, int64_t row, int64_t first, int64_t count, float* values) {
-  if (count <= 0) return;
+namespace {
+
+// decode_row without the tensor scale.
+void decode_blocks(const WeightsView& weights, int64_t row, int64_t first, int64_t count, float* values) {
   const bl_format_info& info = *weights.info;
   if (weights.in_panel(row)) {
-    const uint8_t* panel = weights.panel_of(row);
-    for (int64_t i = 0; i < count; ++i) {
-      values[i] = panel_weight(weights.panel, panel, row % kPanelRows, first + i);
-    }
+    decode_panel_row(weights.panel, weights.panel_of(row), row % kPanelRows, first, count, values);
     return;
   }
   const uint8_t* bytes = weights.canonical_row(row);
@@ -148,6 +150,15 @@ void decode_row(const WeightsView& weights, int64_t row, int64_t first, int64_t 
     count -= part;
     values += part;
   }
+}
+
+}  // namespace
+
+void decode_row(const WeightsView& weights, int64_t row, int64_t first, int64_t count, float* values) {
+  if (count <= 0) return;
+  decode_blocks(weights, row, first, count, values);
+  if (weights.tensor_scale == 1.0f) return;
+  for (int64_t i = 0; i < count; ++i) values[i] *= weights.tensor_scale;
 }
 
 }  // namespace bitloom

@@ -10,7 +10,8 @@
 
 namespace bitloom {
 
-// Codebooks in use: what a cb<b> matrix carries, or the built-in table of nf4 and fp4, else null.
+// Codebooks in use: what a cb<b> matrix carries, or the built-in table of nf4, fp4 and the elements of
+// elements.h, else null.
 const float* codebook_of(const bl_format_info& info, const float* user_codebook);
 
 extern const float kNf4[16];   // QLoRA (Dettmers et al. 2023), appendix E
@@ -32,6 +33,7 @@ struct WeightsView {
   int32_t layout;
   const float* codebook;  // [2^bits] or null
   PanelFormat panel;
+  float tensor_scale;     // 1 if there is none; decode_row applies it
 
   explicit WeightsView(const bl_weights& weights);
 
@@ -55,7 +57,8 @@ void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t coun
 void encode_block(const bl_format_info& info, const float* values, int64_t count, int64_t elements,
                   const float* codebook, int32_t method, uint8_t* bytes);
 
-// Decodes weights [first, first + count) of a row; first need not be at a block's start.
+// Decodes weights [first, first + count) of a row, tensor scale included; first need not be at a block's
+// start.
 void decode_row(const WeightsView& weights, int64_t row, int64_t first, int64_t count, float* values);
 
 }  // namespace bitloom

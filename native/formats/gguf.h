@@ -18,6 +18,10 @@ void decode_gguf_block(int32_t format, const uint8_t* bytes, int64_t count, floa
 // underflows to zero decode to zero.
 void encode_gguf_block(int32_t format, const float* values, int32_t method, uint8_t* bytes);
 
+// mxfp4's and nvfp4's part of encode_gguf_block: values[32], values[64]. Scales as encode_grouped chooses
+// them for e2m1_g32 and nvfp4_g16, ties towards the smaller element as ggml does.
+void encode_fp4_block(int32_t format, const float* values, int32_t method, uint8_t* bytes);
+
 // The K types' part of encode_gguf_block: values[256].
 void encode_k_block(int32_t format, const float* values, int32_t method, uint8_t* bytes);
 

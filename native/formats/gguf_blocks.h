@@ -136,6 +136,22 @@ struct BlockIQ4NL {
 };
 static_assert(sizeof(BlockIQ4NL) == 18);
 
+// | exponent: 1 | codes: 16 |                        as q4_0, 2^(exponent - 127) * kE2m1[code]; 255: NaN
+//   (OCP MXFP4; ggml's tables hold doubled elements and halve the scale)
+struct BlockMXFP4 {
+  uint8_t exponent;
+  uint8_t codes[16];
+};
+static_assert(sizeof(BlockMXFP4) == 17);
+
+// | scales: 4 | codes: 32 |              4 sub-blocks of 16, UE4M3 scales: scale[s] * kE2m1[code]
+//   weight 16s + l is lo(8s + l) for l < 8, hi(8s + l - 8) for the others.
+struct BlockNVFP4 {
+  uint8_t scales[4];
+  uint8_t codes[32];
+};
+static_assert(sizeof(BlockNVFP4) == 36);
+
 #pragma pack(pop)
 
 // iq4_nl's levels: denser around zero, where weights are.

@@ -2,6 +2,8 @@
 // binary16 scale, 6 to 8 of a sub-block's scale, 2 to 8 of a code), so each weight is rounded at most
 // once, where a minimum is added or subtracted: fused and separate arithmetic agree.
 #include "../base/float16.h"
+#include "elements.h"
+#include "formats.h"
 #include "gguf.h"
 #include "gguf_blocks.h"
 
@@ -164,6 +166,18 @@ void decode(const BlockIQ4NL& block, float* values) {
   }
 }
 
+void decode(const BlockMXFP4& block, float* values) {
+  const float scale = e8m0_to_f32(block.exponent);
+  for (int i = 0; i < 32; ++i) values[i] = scale * kE2m1[nibble(block.codes, i)];
+}
+
+void decode(const BlockNVFP4& block, float* values) {
+  for (int i = 0; i < 64; ++i) {
+    const uint8_t byte = block.codes[8 * (i / 16) + i % 8];
+    values[i] = ue4m3_to_f32(block.scales[i / 16]) * kE2m1[i % 16 < 8 ? byte & 15 : byte >> 4];
+  }
+}
+
 // Decodes a block at any address; a part of one by way of a whole one.
 template <typename Block, int kElements>
 void decode_part(const uint8_t* bytes, int64_t count, float* values) {
@@ -217,6 +231,10 @@ void decode_gguf_block(int32_t format, const uint8_t* bytes, int64_t count, floa
       return decode_part<BlockTQ2_0, 256>(bytes, count, values);
     case BL_FORMAT_iq4_nl:
       return decode_part<BlockIQ4NL, 32>(bytes, count, values);
+    case BL_FORMAT_mxfp4:
+      return decode_part<BlockMXFP4, 32>(bytes, count, values);
+    case BL_FORMAT_nvfp4:
+      return decode_part<BlockNVFP4, 64>(bytes, count, values);
     default:
       return;
   }

@@ -268,6 +268,9 @@ void encode_gguf_block(int32_t format, const float* values, int32_t method, uint
       return store_16_bits(f32_to_f16_finite(values[0]), bytes);
     case BL_FORMAT_bf16:
       return store_16_bits(f32_to_bf16_finite(values[0]), bytes);
+    case BL_FORMAT_mxfp4:
+    case BL_FORMAT_nvfp4:
+      return encode_fp4_block(format, values, method, bytes);
     default:
       break;
   }

@@ -1,13 +1,22 @@
 #include "grouped.h"
 
 #include "../base/float16.h"
+#include "elements.h"
 
 namespace bitloom {
 namespace {
 
 float load_scalar(const uint8_t* bytes, int32_t dtype) {
-  const uint16_t bits = load_as<uint16_t>(bytes);
-  return dtype == BL_DTYPE_bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+  switch (dtype) {
+    case BL_SCALE_e8m0:
+      return e8m0_to_f32(*bytes);
+    case BL_SCALE_e4m3:
+      return ue4m3_to_f32(*bytes);
+    case BL_SCALE_bf16:
+      return bf16_to_f32(load_as<uint16_t>(bytes));
+    default:
+      return f16_to_f32(load_as<uint16_t>(bytes));
+  }
 }
 
 // values[i] = scale * level(code of weight first + i)
@@ -53,9 +62,21 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
     case BL_KIND_ternary:
       return decode_codes(codes, bits, first, count, scale, values,
                           [](uint32_t code) { return static_cast<float>(static_cast<int>(code) - 1); });
+    case BL_KIND_bfp:
+      return decode_codes(codes, bits, first, count, scale, values,
+                          [=](uint32_t code) { return static_cast<float>(sign_extend(code, bits)); });
+    case BL_KIND_mxint8:
+      return decode_codes(codes, bits, first, count, scale, values, [=](uint32_t code) {
+        return static_cast<float>(sign_extend(code, bits)) * 0x1p-6f;
+      });
     case BL_KIND_nf4:
     case BL_KIND_fp4:
     case BL_KIND_codebook:
+    case BL_KIND_e2m1:
+    case BL_KIND_e2m3:
+    case BL_KIND_e3m2:
+    case BL_KIND_e4m3:
+    case BL_KIND_e5m2:
       return decode_codes(codes, bits, first, count, scale, values,
                           [=](uint32_t code) { return codebook[code]; });
     default:

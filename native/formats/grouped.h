@@ -1,4 +1,5 @@
-// bitloom's grouped formats (u, i, t, nf, fp, cb; pictures in formats.inc): scalar decoder and encoder.
+// bitloom's grouped formats (u, i, t, nf, fp, cb, bfp, e<x>m<y>, mxint8; pictures in formats.inc): scalar
+// decoder and encoder.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +8,14 @@
 
 namespace bitloom {
 
+constexpr int64_t scale_bytes(int32_t scale_dtype) {
+  return scale_dtype == BL_SCALE_e8m0 || scale_dtype == BL_SCALE_e4m3 ? 1 : 2;
+}
+
 // Bytes before a block's codes: scale and, if the format has one, zero point.
-inline int64_t grouped_header_bytes(const bl_format_info& info) { return info.has_zero_point != 0 ? 4 : 2; }
+inline int64_t grouped_header_bytes(const bl_format_info& info) {
+  return scale_bytes(info.scale_dtype) * (info.has_zero_point != 0 ? 2 : 1);
+}
 
 // Code `index` of a bit stream, least significant bit first; bits 1 to 8. Reads the second byte only if
 // the code reaches into it.
@@ -36,7 +43,7 @@ inline int sign_extend(uint32_t code, int bits) {
 }
 
 // values[0, count) = weights [first, first + count) of the block at `bytes`. codebook: [2^bits] for nf4,
-// fp4 and cb<b>, as codebook_of gives it.
+// fp4, cb<b> and e<x>m<y>, as codebook_of gives it.
 void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t first, int64_t count,
                     const float* codebook, float* values);
 
@@ -50,10 +57,17 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
 //             codes, so that zero is exact; b = 1: the zero point is not rounded to an integer
 //   t2        the scale is the mean magnitude (BitNet b1.58)
 //   nf, fp, cb  the scale maps the codebook's largest magnitude onto the weights'
+//   bfp, e<x>m<y>, mxint8  the scale puts the largest magnitude into the binade of the largest element, as
+//             OCP Microscaling v1.0 section 6.3 says: what is beyond that element is clipped. bfp: twice
+//             that scale, which clips nothing, if it fits better. Integers: half of that scale if it fits
+//             better, for largest weights of -2^n
+//   nvfp4     the scale maps 6 onto the largest magnitude
 // BL_QUANTIZE_mse: scales (and zero points) on a fixed grid around those of minmax, then least squares;
-//   the smallest squared error wins, minmax's own included.
+//   the smallest squared error wins, minmax's own included. bfp, e<x>m<y>, mxint8: exponents from three
+//   below that of minmax to one above.
 //
-// Codes are the nearest ones for the scale as stored, ties to the even code or the first codebook entry.
+// Codes are the nearest ones for the scale as stored, ties to the even code or the first codebook entry
+// (nf, fp, cb). Elements that are infinite or NaN are never used.
 // A scale beyond its type saturates at the largest finite value. A scale that underflows to zero makes
 // the whole block decode to zero.
 void encode_grouped(const bl_format_info& info, const float* values, int64_t count, int64_t elements,

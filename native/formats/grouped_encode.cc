@@ -1,88 +1,14 @@
-#include <cstring>
 #include <numeric>
 
-#include "../base/float16.h"
+#include "block_writer.h"
+#include "codebook_levels.h"
+#include "element_encode.h"
 #include "formats.h"
 #include "grouped.h"
 #include "scale_search.h"
 
 namespace bitloom {
 namespace {
-
-// A codebook in ascending order, for binary search.
-class CodebookLevels {
- public:
-  CodebookLevels(const float* codebook, int size) : size_(size) {
-    std::iota(order_, order_ + size, uint8_t{0});
-    const auto ascending = [=](uint8_t a, uint8_t b) { return codebook[a] < codebook[b]; };
-    if (!std::is_sorted(order_, order_ + size, ascending)) {
-      std::stable_sort(order_, order_ + size, ascending);
-    }
-    int kept = 0;  // of equal entries only the first in the table is of use
-    for (int i = 0; i < size; ++i) {
-      if (kept > 0 && levels_[kept - 1] == codebook[order_[i]]) continue;
-      order_[kept] = order_[i];
-      levels_[kept++] = codebook[order_[i]];
-    }
-    const double infinity = std::numeric_limits<double>::infinity();
-    for (int i = 0; i + 1 < size; ++i) {
-      if (i + 1 >= kept) {
-        midpoints_[i] = infinity;
-        continue;
-      }
-      midpoints_[i] = (static_cast<double>(levels_[i]) + levels_[i + 1]) / 2;
-      // A value in the middle belongs to the entry that is first in the table.
-      if (order_[i + 1] < order_[i]) midpoints_[i] = std::nextafter(midpoints_[i], -infinity);
-    }
-    largest_ = std::max(std::fabs(levels_[0]), std::fabs(levels_[kept - 1]));
-    zero_ = static_cast<int>(std::lower_bound(levels_, levels_ + kept - 1, 0.0f) - levels_);
-  }
-
-  float largest() const { return largest_; }
-
-  // The entry nearest to value / scale; at scale 0 one that is not negative, so that zero decodes to +0.
-  uint32_t code(float value, float scale) const { return order_[index(value, scale)]; }
-  float nearest(float value, float scale) const { return levels_[index(value, scale)]; }
-
- private:
-  int index(float value, float scale) const {
-    if (scale == 0) return zero_;
-    return count_below(midpoints_, size_, static_cast<double>(value) / scale);
-  }
-
-  int size_;               // 2^bits
-  uint8_t order_[256];     // table indices
-  float levels_[256];      // ascending, distinct
-  double midpoints_[255];  // between levels, then infinite
-  float largest_;          // magnitude
-  int zero_;               // the first level that is not negative, else the last
-};
-
-void store_scalar(uint8_t* bytes, float value, int32_t dtype) {
-  const uint16_t bits = dtype == BL_DTYPE_bf16 ? f32_to_bf16(value) : f32_to_f16(value);
-  std::memcpy(bytes, &bits, sizeof(bits));
-}
-
-// A block being written: zeros, then scale and codes.
-class BlockWriter {
- public:
-  BlockWriter(const bl_format_info& info, int64_t elements, uint8_t* bytes)
-      : info_(info), bytes_(bytes), codes_(bytes + grouped_header_bytes(info)) {
-    std::memset(bytes, 0, static_cast<size_t>(grouped_block_bytes(info, elements)));
-  }
-  void scale(float value) { store_scalar(bytes_, value, info_.scale_dtype); }
-  void zero_point(float value) { store_scalar(bytes_ + 2, value, info_.scale_dtype); }
-  // Keeps the low bits, so that negative integers become two's complement.
-  void code(int64_t index, int value) {
-    const uint32_t mask = (1u << info_.bits) - 1;
-    write_code(codes_, index, info_.bits, static_cast<uint32_t>(value) & mask);
-  }
-
- private:
-  const bl_format_info& info_;
-  uint8_t* bytes_;
-  uint8_t* codes_;
-};
 
 // u<b>, i<b>, t2: levels low to high, code = level + offset.
 void encode_integers(const bl_format_info& info, const float* values, int64_t count, int32_t method,
@@ -257,6 +183,14 @@ void encode_grouped(const bl_format_info& info, const float* values, int64_t cou
     case BL_KIND_fp4:
     case BL_KIND_codebook:
       return encode_codebook(info, values, count, codebook, method, block);
+    case BL_KIND_bfp:
+    case BL_KIND_mxint8:
+    case BL_KIND_e2m1:
+    case BL_KIND_e2m3:
+    case BL_KIND_e3m2:
+    case BL_KIND_e4m3:
+    case BL_KIND_e5m2:
+      return encode_elements(info, values, count, method, block);
     default:
       return;
   }

@@ -3,7 +3,7 @@
 
 #include <initializer_list>
 
-#include "../base/float16.h"
+#include "elements.h"
 #include "formats.h"
 #include "gguf_blocks.h"
 #include "grouped.h"
@@ -23,6 +23,16 @@ void set_table(PanelFormat* f, const int32_t* values, int32_t count) {
   for (int32_t i = 0; i < count; ++i) f->table[i] = static_cast<uint8_t>(values[i] - least);
   f->zero = -least;
   f->max_value = largest - least;
+}
+
+// Elements of OCP Microscaling that are integers times a power of two.
+void set_elements(PanelFormat* f, int32_t kind, int32_t count, int32_t factor) {
+  const float* elements = element_table(kind);
+  int32_t values[64];
+  for (int32_t i = 0; i < count; ++i) values[i] = static_cast<int32_t>(static_cast<float>(factor) * elements[i]);
+  set_table(f, values, count);
+  f->float_table = elements;
+  f->scale_factor = 1.0f / static_cast<float>(factor);
 }
 
 // scale * (code - zero), codes of `bits` bits.
@@ -64,6 +74,10 @@ BlockShape block_shape(int32_t format) {
       return {CodeOrder::q6_k, 6, 32, 208, -1, 192, 0, 8, 16, 128};
     case BL_FORMAT_tq1_0:
       return {CodeOrder::tq1_0, 2, 1, 52, -1, 0, 0, 0, 0, 0};
+    case BL_FORMAT_mxfp4:
+      return {CodeOrder::q4_0, 4, 0, 0, -1, 0, 1, 0, 0, 0};
+    case BL_FORMAT_nvfp4:
+      return {CodeOrder::nvfp4, 4, 0, 0, -1, 0, 4, 0, 0, 0};
     default:  // tq2_0
       return {CodeOrder::tq2_0, 2, 1, 64, -1, 0, 0, 0, 0, 0};
   }
@@ -95,7 +109,16 @@ void describe_block(PanelFormat* f) {
     for (int i = 0; i < 16; ++i) values[i] = kIq4Nl[i];
     set_table(f, values, 16);
   }
+  if (f->format == BL_FORMAT_mxfp4 || f->format == BL_FORMAT_nvfp4) {
+    set_elements(f, BL_KIND_e2m1, 16, 2);
+    f->scale_type = f->format == BL_FORMAT_mxfp4 ? BL_SCALE_e8m0 : BL_SCALE_e4m3;
+    f->scale_bytes = 1;
+  }
   f->elements = f->canonical_elements;
+  if (f->format == BL_FORMAT_nvfp4) {
+    f->header_elements = f->group = 16;
+    return;
+  }
   const int32_t scales = f->sub_bits == 0 ? 1 : f->offset_kind == OffsetKind::none ? f->sub_count : f->sub_count / 2;
   f->group = f->elements / scales;
 }
@@ -122,13 +145,19 @@ void describe_grouped(PanelFormat* f, const float* codebook) {
     case BL_KIND_ternary:
       set_integer(f, info.bits, 1);
       break;
-    case BL_KIND_fp4: {
-      int32_t doubled[16];
-      for (int i = 0; i < 16; ++i) doubled[i] = static_cast<int32_t>(2 * kE2m1[i]);
-      set_table(f, doubled, 16);
-      f->scale_factor = 0.5f;
+    case BL_KIND_bfp:
+    case BL_KIND_mxint8:
+      f->flip = half;
+      set_integer(f, info.bits, half);
+      if (info.kind == BL_KIND_mxint8) f->scale_factor = 1.0f / 64;
       break;
-    }
+    case BL_KIND_fp4:
+    case BL_KIND_e2m1:
+      set_elements(f, BL_KIND_e2m1, 16, 2);
+      break;
+    case BL_KIND_e2m3:
+      set_elements(f, BL_KIND_e2m3, 64, 8);
+      break;
     default:
       f->value_kind = ValueKind::float_table;
       f->float_table = codebook;
@@ -150,13 +179,14 @@ void place(PanelFormat* f) {
     }
   }
   f->groups = f->elements / f->group;
+  if (f->header_elements == 0) f->header_elements = f->canonical_elements;
+  f->headers = (f->elements + f->header_elements - 1) / f->header_elements;
+  if (f->info->group_size == 0) f->headers = 1;
   f->canonical_per_block = f->elements / f->canonical_elements;
   if (f->canonical_per_block == 0 || f->info->group_size == 0) f->canonical_per_block = 1;
   f->blocks = (f->cols + f->elements - 1) / f->elements;
-  // Headers: one scale (and offset) per canonical block.
-  const int64_t headers = f->scale_bytes == 0 ? 0 : kPanelRows * f->canonical_per_block;
-  f->offset_offset = headers * f->scale_bytes;
-  f->sub_offset = f->offset_offset + (f->offset_kind == OffsetKind::none ? 0 : headers * f->scale_bytes);
+  f->offset_offset = kPanelRows * f->headers * f->scale_bytes;
+  f->sub_offset = f->offset_offset * (f->offset_kind == OffsetKind::none ? 1 : 2);
   f->chunk_offset = f->sub_offset + kPanelRows * f->sub_count * f->sub_bits / 8;
   f->chunk_bytes = 64 * f->bits;
   f->block_bytes = f->chunk_offset + f->elements / kChunk * f->chunk_bytes;
@@ -174,10 +204,10 @@ PanelFormat panel_format(int32_t format, int64_t cols, const float* codebook) {
   f.canonical_row_bytes = static_cast<int64_t>(bl_row_bytes(format, cols));
   f.canonical_bytes = f.info->block_bytes != 0 ? f.info->block_bytes : f.canonical_row_bytes;
   f.scale_type = f.info->scale_dtype;
-  f.scale_bytes = 2;
+  f.scale_bytes = static_cast<int32_t>(scale_bytes(f.scale_type));
   f.scale_factor = 1.0f;
   if (cols <= 0) {  // nothing to read: sizes zero, no division by zero
-    f.elements = f.group = f.canonical_elements = kChunk;
+    f.elements = f.group = f.canonical_elements = f.header_elements = kChunk;
     return f;
   }
   if (f.info->kind == BL_KIND_block) {

@@ -5,7 +5,7 @@
 // A panel is a sequence of panel blocks of `elements` weights of each row (the format's own block; several of
 // them where it has fewer than 32 weights; a whole row, rounded up to 32, for `_row` formats):
 //
-//   | scales [groups][16] | offsets [groups][16] | sub-scales | chunk 0 | chunk 1 | ...
+//   | scales [headers][16] | offsets [headers][16] | sub-scales | chunk 0 | chunk 1 | ...
 //
 // A chunk is 32 weights of each row: 64 * bits bytes. Its vector v (0 to 7) is the 64 codes of weights 4v + j,
 // j = 0 to 3. Codes are unsigned (signed ones have their top bit flipped) and cut into planes of 8, 4, 2 and 1
@@ -36,11 +36,11 @@ constexpr int64_t kChunk = 32;  // weights of a row in a chunk
 constexpr int64_t kMaxSubCount = 32;
 
 // How the codes of a canonical block lie; pictures in gguf_blocks.h and formats.inc.
-enum class CodeOrder : int32_t { stream, floats, q4_0, q5_0, q2_k, q3_k, q4_k, q5_k, q6_k, tq1_0, tq2_0 };
+enum class CodeOrder : int32_t { stream, floats, q4_0, q5_0, q2_k, q3_k, q4_k, q5_k, q6_k, tq1_0, tq2_0, nvfp4 };
 
 // What becomes of a code: weight = scale * (value(code) - zero) + offset, value(code) an unsigned integer of at
 // most 8 bits; or weight = scale * entry(code) where values are floats.
-enum class ValueKind : int32_t { integer, table, float_table, minifloat, floats };
+enum class ValueKind : int32_t { integer, table, float_table, floats };
 
 // The offset of a group's weights.
 enum class OffsetKind : int32_t {
@@ -72,9 +72,11 @@ struct PanelFormat {
   int64_t group;         // weights that share a scale: 8, 16 or a multiple of 32
   int64_t groups;        // in a panel block
   int64_t canonical_elements, canonical_bytes, canonical_per_block;
+  int64_t header_elements;  // weights that share a stored scale (a K type's group has a part of it)
+  int64_t headers;          // stored scales of a row in a panel block
   int64_t canonical_row_bytes;
 
-  int32_t scale_type;    // as bl_format_info.scale_dtype; meaningless for floats
+  int32_t scale_type;    // bl_scale_dtype; meaningless for floats
   int32_t scale_bytes;   // 0 for floats
   int32_t canonical_scale, canonical_offset, canonical_sub, canonical_codes;  // where they stand in a block
   float scale_factor;    // multiplies the stored scale (a power of two)
@@ -89,7 +91,8 @@ struct PanelFormat {
   int32_t zero;          // the value of weight zero: integer and table
   int32_t max_value;     // the largest value(code)
   uint8_t table[64];     // table: value of each code
-  const float* float_table;  // float_table: [2^bits]
+  const float* float_table;  // [2^bits], to be multiplied with the stored scale: float_table, and table formats that
+                             // have a negative zero
 
   // Byte offsets in a panel block.
   int64_t offset_offset, sub_offset, chunk_offset;
@@ -126,7 +129,13 @@ inline int32_t panel_value(const PanelFormat& f, uint32_t code) {
 // Scale and offset of the group that holds weight `k`. f32; scale is that of value(code) - zero.
 float panel_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
 float panel_offset(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
+// What is stored of both: without scale_factor and sub-scale.
+float panel_stored_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
+float panel_stored_offset(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
 // The weight itself, as decode_row gives it. Any format.
 float panel_weight(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
+// values[i] = panel_weight(f, panel, lane, first + i), i < count, faster.
+void decode_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t first, int64_t count,
+                      float* values);
 
 }  // namespace bitloom

@@ -3,24 +3,21 @@
 #include <cstring>
 
 #include "../base/float16.h"
+#include "elements.h"
 #include "formats.h"
 #include "gguf_blocks.h"
 #include "grouped.h"
 #include "panel.h"
+#include "panel_fields.h"
 
 namespace bitloom {
 namespace {
 
-// A part of a code in a canonical block: bits [bit, bit + width) become bits [shift, shift + width) of it.
-struct Field {
-  int64_t bit;
-  int32_t width, shift;
-};
-
 // Nibble i of 32 bytes' worth that hold weights as q4_0 does, 16 bytes for 32 weights.
 int64_t nibble_bit(int64_t i) { return 8 * (i % 16) + (i < 16 ? 0 : 4); }
 
-// The fields of code i of a block, first and second (width 0: none).
+}  // namespace
+
 void code_fields(const PanelFormat& f, int64_t i, Field* low, Field* high) {
   *high = {0, 0, 0};
   const int64_t base = 8 * f.canonical_codes;
@@ -55,12 +52,14 @@ void code_fields(const PanelFormat& f, int64_t i, Field* low, Field* high) {
       *high = {8 * (128 + 32 * (i / 128) + i % 32) + 2 * plane, 2, 4};
       return;
     }
+    case CodeOrder::nvfp4:
+      *low = {base + 8 * (8 * (i / 16) + i % 8) + (i % 16 < 8 ? 0 : 4), 4, 0};
+      return;
     default:
       *low = {base + i * f.bits, f.bits, 0};
   }
 }
 
-// The fields of sub-scale u.
 void sub_fields(const PanelFormat& f, int64_t u, Field* low, Field* high) {
   *high = {0, 0, 0};
   const int64_t base = 8 * f.canonical_sub;
@@ -82,6 +81,8 @@ void sub_fields(const PanelFormat& f, int64_t u, Field* low, Field* high) {
     }
   }
 }
+
+namespace {
 
 uint32_t read_field(const uint8_t* block, const Field& field) {
   if (field.width == 0) return 0;
@@ -197,11 +198,13 @@ void pack_floats(const PanelFormat& f, const uint8_t* row, int64_t lane, uint8_t
 // One canonical block into row `lane` of a zeroed panel block; it is the part-th of those in it.
 void pack_block(const PanelFormat& f, const uint8_t* canonical, int64_t count, int64_t lane, int64_t part,
                 uint8_t* block) {
-  const int64_t header = (part * kPanelRows + lane) * f.scale_bytes;
-  std::memcpy(block + header, canonical + f.canonical_scale, static_cast<size_t>(f.scale_bytes));
-  if (f.offset_kind != OffsetKind::none) {
-    std::memcpy(block + f.offset_offset + header, canonical + f.canonical_offset,
-                static_cast<size_t>(f.scale_bytes));
+  const size_t bytes = static_cast<size_t>(f.scale_bytes);
+  const int64_t headers = f.headers / f.canonical_per_block;
+  for (int64_t h = 0; h < headers; ++h) {
+    const int64_t header = ((part * headers + h) * kPanelRows + lane) * f.scale_bytes;
+    std::memcpy(block + header, canonical + f.canonical_scale + h * f.scale_bytes, bytes);
+    if (f.offset_kind == OffsetKind::none) continue;
+    std::memcpy(block + f.offset_offset + header, canonical + f.canonical_offset, bytes);
   }
   for (int64_t u = 0; u < f.sub_count; ++u) {
     write_sub(f, block, lane, u, read_canonical_sub(f, canonical, u) ^ sub_flip(f));
@@ -219,14 +222,16 @@ void pack_block(const PanelFormat& f, const uint8_t* canonical, int64_t count, i
 }
 
 float scale_value(int32_t type, const uint8_t* bytes) {
+  if (type == BL_SCALE_e8m0) return e8m0_to_f32(*bytes);
+  if (type == BL_SCALE_e4m3) return ue4m3_to_f32(*bytes);
   const uint16_t bits = load_as<uint16_t>(bytes);
-  return type == BL_DTYPE_bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+  return type == BL_SCALE_bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
 }
 
 // Which sub-scale the weight i of a block has.
 int64_t sub_of(const PanelFormat& f, int64_t i) { return i / f.group; }
 int64_t header_of(const PanelFormat& f, int64_t i, int64_t lane) {
-  return (i / f.canonical_elements * kPanelRows + lane) * f.scale_bytes;
+  return (i / f.header_elements * kPanelRows + lane) * f.scale_bytes;
 }
 
 }  // namespace
@@ -261,7 +266,6 @@ void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, 
   for (int64_t j = first; j < first + count; ++j, canonical += f.canonical_bytes) {
     const uint8_t* block = panel + j / f.canonical_per_block * f.block_bytes;
     const int64_t part = j % f.canonical_per_block;
-    const int64_t header = (part * kPanelRows + lane) * f.scale_bytes;
     uint32_t trits[256];
     for (int64_t i = 0; i < f.canonical_elements; ++i) {
       const uint32_t code = read_block_code(f, block, lane, part * f.canonical_elements + i) ^
@@ -283,10 +287,13 @@ void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, 
       write_field(canonical, low, value);
       write_field(canonical, high, value);
     }
-    std::memcpy(canonical + f.canonical_scale, block + header, static_cast<size_t>(f.scale_bytes));
-    if (f.offset_kind != OffsetKind::none) {
-      std::memcpy(canonical + f.canonical_offset, block + f.offset_offset + header,
-                  static_cast<size_t>(f.scale_bytes));
+    const size_t bytes = static_cast<size_t>(f.scale_bytes);
+    const int64_t headers = f.headers / f.canonical_per_block;
+    for (int64_t h = 0; h < headers; ++h) {
+      const int64_t header = ((part * headers + h) * kPanelRows + lane) * f.scale_bytes;
+      std::memcpy(canonical + f.canonical_scale + h * f.scale_bytes, block + header, bytes);
+      if (f.offset_kind == OffsetKind::none) continue;
+      std::memcpy(canonical + f.canonical_offset, block + f.offset_offset + header, bytes);
     }
   }
 }
@@ -295,21 +302,30 @@ uint32_t panel_code(const PanelFormat& f, const uint8_t* panel, int64_t lane, in
   return read_block_code(f, panel + k / f.elements * f.block_bytes, lane, k % f.elements);
 }
 
+float panel_stored_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
+  const uint8_t* block = panel + k / f.elements * f.block_bytes;
+  return scale_value(f.scale_type, block + header_of(f, k % f.elements, lane));
+}
+float panel_stored_offset(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
+  const uint8_t* block = panel + k / f.elements * f.block_bytes;
+  return scale_value(f.scale_type, block + f.offset_offset + header_of(f, k % f.elements, lane));
+}
+
 float panel_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
+  const float scale = panel_stored_scale(f, panel, lane, k) * f.scale_factor;
+  if (f.sub_bits == 0) return scale;
   const uint8_t* block = panel + k / f.elements * f.block_bytes;
   const int64_t i = k % f.elements;
-  const float scale = scale_value(f.scale_type, block + header_of(f, i, lane)) * f.scale_factor;
-  if (f.sub_bits == 0) return scale;
   return scale * static_cast<float>(static_cast<int32_t>(read_sub(f, block, lane, sub_of(f, i))) - f.sub_zero);
 }
 
 float panel_offset(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
   if (f.offset_kind == OffsetKind::none) return 0;
-  const uint8_t* block = panel + k / f.elements * f.block_bytes;
-  const int64_t i = k % f.elements;
-  const float stored = scale_value(f.scale_type, block + f.offset_offset + header_of(f, i, lane));
+  const float stored = panel_stored_offset(f, panel, lane, k);
   if (f.offset_kind == OffsetKind::min) return stored;
   if (f.offset_kind == OffsetKind::zero_point) return -panel_scale(f, panel, lane, k) * (stored + f.zero_shift);
+  const uint8_t* block = panel + k / f.elements * f.block_bytes;
+  const int64_t i = k % f.elements;
   return -stored * static_cast<float>(read_sub(f, block, lane, f.sub_count / 2 + sub_of(f, i)));
 }
 
@@ -322,14 +338,12 @@ float panel_weight(const PanelFormat& f, const uint8_t* panel, int64_t lane, int
     return f.format == BL_FORMAT_bf16 ? bf16_to_f32(half) : f16_to_f32(half);
   }
   const uint32_t code = panel_code(f, panel, lane, k);
+  if (f.float_table != nullptr) return panel_stored_scale(f, panel, lane, k) * f.float_table[code];
   const float scale = panel_scale(f, panel, lane, k);
-  if (f.value_kind == ValueKind::float_table) return scale * f.float_table[code];
   const float value = static_cast<float>(panel_value(f, code) - f.zero);
   if (f.offset_kind == OffsetKind::none) return scale * value;  // keeps the sign of a zero
-  if (f.offset_kind == OffsetKind::zero_point) {  // one rounding fewer than by the offset
-    const uint8_t* block = panel + k / f.elements * f.block_bytes;
-    const int64_t at = f.offset_offset + header_of(f, k % f.elements, lane);
-    return scale * (value - (scale_value(f.scale_type, block + at) + f.zero_shift));
+  if (f.offset_kind == OffsetKind::zero_point) {                // one rounding fewer than by the offset
+    return scale * ((value - f.zero_shift) - panel_stored_offset(f, panel, lane, k));
   }
   return scale * value + panel_offset(f, panel, lane, k);
 }

@@ -61,8 +61,23 @@ typedef enum bl_format_kind {
   BL_KIND_ternary,      /* t2 */
   BL_KIND_nf4,
   BL_KIND_fp4,
-  BL_KIND_codebook /* cb<b> */
+  BL_KIND_codebook, /* cb<b> */
+  BL_KIND_bfp,      /* bfp<b>: block floating point */
+  BL_KIND_e2m1,     /* elements of OCP Microscaling, and of nvfp4_g16 */
+  BL_KIND_e2m3,
+  BL_KIND_e3m2,
+  BL_KIND_e4m3,
+  BL_KIND_e5m2,
+  BL_KIND_mxint8
 } bl_format_kind;
+
+/* What a format's scales are. */
+typedef enum bl_scale_dtype {
+  BL_SCALE_f16 = BL_DTYPE_f16,
+  BL_SCALE_bf16 = BL_DTYPE_bf16,
+  BL_SCALE_e4m3 = BL_DTYPE_f8e4m3, /* one byte, used without its sign */
+  BL_SCALE_e8m0 = 64               /* one byte, 2^(byte - 127); 255: NaN */
+} bl_scale_dtype;
 
 /* How a weight matrix lies in memory. */
 typedef enum bl_layout {
@@ -97,6 +112,7 @@ typedef struct bl_weights {
   int64_t cols;
   const float* codebook; /* [2^bits], cb<b> formats only, ascending order not required */
   int32_t codebook_size;
+  float tensor_scale; /* times every decoded weight, in any format; finite, not negative; 0: 1 */
 } bl_weights;
 
 /* Runs task(argument, i) for i in [0, count), in any order, on any threads, and returns after all. */
@@ -131,7 +147,7 @@ typedef struct bl_format_info {
   int32_t kind;        /* bl_format_kind */
   int32_t bits;        /* of a code; 0 for block formats */
   int32_t group_size;  /* weights that share a scale; 0: the row */
-  int32_t scale_dtype; /* bl_dtype */
+  int32_t scale_dtype; /* bl_scale_dtype */
   int32_t has_zero_point;
   int32_t gguf_type;      /* type id in GGUF files, -1 if none */
   int32_t block_elements; /* weights in a block; 0: the row */
@@ -155,7 +171,7 @@ typedef enum bl_quantize_method {
   BL_QUANTIZE_mse = 1     /* scale (and zero point) searched for the least squared error */
 } bl_quantize_method;
 
-/* output = encode(input). Deterministic; ties to even. Non-finite input is an error. */
+/* output = encode(input / output.tensor_scale). Deterministic; ties to even. Non-finite input is an error. */
 typedef struct bl_quantize_args {
   size_t size;
   bl_run run;
@@ -191,7 +207,8 @@ BL_API bl_status bl_pack(const bl_pack_args* args, bl_error* error);
 typedef enum bl_compute {
   BL_COMPUTE_f32 = 0, /* activations and weights in f32 */
   BL_COMPUTE_i8 = 1,  /* activations in int8: a scale per 32 (lut, dequant), or per row (tile) */
-  BL_COMPUTE_bf16 = 2 /* tile: activations and weights rounded to bf16, sums in f32; else as f32 */
+  BL_COMPUTE_bf16 = 2, /* tile: activations and weights rounded to bf16, sums in f32; else as f32 */
+  BL_COMPUTE_i1 = 3    /* activations as sign(x) * mean |x| of the row, sign(0) = 1; weights u1 and i1 only */
 } bl_compute;
 
 /* How products are formed. What auto takes depends on the machine's level, the format and M. */
@@ -202,24 +219,91 @@ typedef enum bl_algorithm {
   BL_ALGORITHM_tile = 3     /* weights unpacked once per cache block for many rows of a; AMX where there is one */
 } bl_algorithm;
 
-/* c[m, n] = sum_k a[m, k] * b[n, k] + bias[n] */
+/* What is done to outputs before they are written. swiglu and geglu: b has 2 H rows, the gate's H and then the up
+ * projection's H; c is [..., M, H] = silu(gate) * up, gelu(gate) * up. */
+typedef enum bl_activation {
+  BL_ACTIVATION_none = 0,
+  BL_ACTIVATION_silu = 1,
+  BL_ACTIVATION_gelu = 2, /* by erf */
+  BL_ACTIVATION_gelu_tanh = 3,
+  BL_ACTIVATION_relu = 4,
+  BL_ACTIVATION_swiglu = 5,
+  BL_ACTIVATION_geglu = 6 /* by erf */
+} bl_activation;
+
+/* Which activations share a scale when compute i8 rounds them. */
+typedef enum bl_activation_group {
+  BL_ACTIVATION_GROUP_32 = 0, /* 32 columns (512 by tiles) */
+  BL_ACTIVATION_GROUP_row = 1
+} bl_activation_group;
+
+/* y[m, n]  = sum_k a[m, k] * b[n, k] * row_scale[n] * scale + addend[m, n] + bias[n]
+ *          + low_rank_scale * sum_r up[n, r] * (sum_k down[r, k] * a[m, k])
+ *          + sum_i values[i] * a[m, columns[i]], i in [row_offsets[n], row_offsets[n + 1])
+ * c[m, n]  = activation(y[m, n]) + residual[m, n], rounded once to c's dtype
+ * where everything after the product is optional, in f32 and in this order. Low-rank and outlier terms use a as
+ * it is given, the product what column_scale, column_order and compute make of it. `data NULL`: not given. */
 typedef struct bl_matmul_args {
   size_t size;
   bl_run run;
-  bl_tensor a;     /* [..., M, K] f32, f16 or bf16 */
+  bl_tensor a;     /* [..., M, K] f32, f16, bf16, or i8 with a_scales */
   bl_weights b;    /* [N, K] */
   bl_tensor bias;  /* [N] f32, or data NULL */
-  bl_tensor c;     /* [..., M, N] f32, f16 or bf16; must not overlap a */
+  bl_tensor c;     /* [..., M, N] f32, f16, bf16 or i8; must not overlap an input but residual and addend */
   int32_t compute; /* bl_compute */
   void* workspace; /* bl_matmul_workspace_bytes bytes, or NULL: allocated for the call */
   uint64_t workspace_bytes;
   int32_t algorithm; /* bl_algorithm; one that cannot do the compute mode and format is BL_STATUS_unsupported */
+  /* The outputs of b's rows. */
+  int32_t activation;  /* bl_activation */
+  float scale;         /* finite; 0: 1 */
+  bl_tensor row_scale; /* [N] f32 */
+  bl_tensor addend;    /* [..., M, N] f32, f16 or bf16; may be c itself. swiglu, geglu: N = 2 H */
+  bl_tensor residual;  /* as c, f32, f16 or bf16; may be c itself */
+  bl_tensor c_scales;  /* c is i8: [..., M, ceil(N / 32)] f32, written: max / 127 of 32 outputs, NaN (and codes 0)
+                          where one of them is not finite */
+  float c_scale;       /* c is i8 without c_scales: code = output * (1 / c_scale) to nearest even, in [-127, 127];
+                          NaN gives 0. Finite, > 0 */
+  /* What becomes of a before the product. */
+  bl_tensor a_scales;     /* a is i8: [..., M] or [..., M, ceil(K / 32)] f32: a[m, k] = scale * code, codes in
+                             [-127, 127]. Compute i8 uses the codes as they are */
+  bl_tensor column_scale; /* [K] f32, times the columns of a. Not with i8 */
+  bl_tensor column_order; /* [b.cols] i32 in [0, K): column j of b meets column column_order[j] of a, which may
+                             have more or fewer columns than b. Not with a scale per 32 */
+  int32_t activation_bits;  /* compute i8: codes of 8 bits (also 0), or of 4: in [-7, 7] */
+  int32_t activation_group; /* bl_activation_group */
+  /* A stack of matrices in b: rows [i N, (i + 1) N) belong to a[i]. 0: one matrix. Else a is [batch, ..., K], c
+   * [batch, ..., N], b.rows = batch * N; bias, row_scale and outlier rows are b's rows, low_rank_down is [batch, R,
+   * K]. Layout lanes16: N must be a multiple of 16. */
+  int64_t batch;
+  /* Low-rank terms, f32, f16 or bf16: EoRA (Liu et al. 2024), LoRA (Hu et al. 2021). */
+  bl_tensor low_rank_down; /* [R, K], or [A, R, K]: A adapters */
+  bl_tensor low_rank_up;   /* [N, R], or [A, N, R]; strides [1, N] are read fastest */
+  bl_tensor low_rank_ids;  /* A adapters: [rows of a] i32, each in [-1, A), -1: none */
+  float low_rank_scale;
+  /* Sparse terms by row (CSR): SpQR (Dettmers et al. 2023), Super Weight (Yu et al. 2024). */
+  bl_tensor outlier_row_offsets; /* [b.rows + 1] i32, from 0, never falling, to nnz */
+  bl_tensor outlier_columns;     /* [nnz] i32, each in [0, K) */
+  bl_tensor outlier_values;      /* [nnz] f32, f16 or bf16 */
 } bl_matmul_args;
 BL_API bl_status bl_matmul(const bl_matmul_args* args, bl_error* error);
 /* Independent of N. 0 if the arguments are not valid. */
 BL_API uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args);
 /* Name of the kernel that would run, e.g. "matmul_dequant_i8_avx512"; NULL if the arguments are not valid. */
 BL_API const char* bl_matmul_kernel(const bl_matmul_args* args);
+
+/* When BL_ALGORITHM_auto takes which algorithm at an ISA level: by the width of the weights' codes in bits, and by
+ * rows of a. Index 0 stands for what is computed in bf16 or has no codes. It starts with measured values; what is set
+ * holds for the process. It changes speed; within one algorithm never the result. */
+#define BL_MATMUL_TUNING_WIDTHS 9
+typedef struct bl_matmul_tuning {
+  size_t size;
+  int32_t lut_rows[BL_MATMUL_TUNING_WIDTHS];  /* lut up to so many rows; 0: never */
+  int32_t tile_rows[BL_MATMUL_TUNING_WIDTHS]; /* tile from so many rows on, at least 1; dequant between */
+} bl_matmul_tuning;
+BL_API bl_status bl_get_matmul_tuning(int32_t isa, bl_matmul_tuning* tuning, bl_error* error);
+/* tuning NULL: back to the built-in values. */
+BL_API bl_status bl_set_matmul_tuning(int32_t isa, const bl_matmul_tuning* tuning, bl_error* error);
 
 /* ---- embedding -------------------------------------------------------------------------------- */
 

@@ -19,14 +19,14 @@ Napi::Value throw_status(Napi::Env env, const bl_error& error) {
 
 // One function serves all operators: its data is the operator's number.
 napi_value run_sync(napi_env env, napi_callback_info info) {
-  napi_value values[32];
-  size_t count = 32;
+  napi_value values[kMaxValues];
+  size_t count = kMaxValues;
   void* data = nullptr;
   napi_get_cb_info(env, info, &count, values, nullptr, &data);
   Call call;
   bl_error error{};
-  if (!read_call(env, static_cast<int32_t>(reinterpret_cast<intptr_t>(data)), values, count < 32 ? count : 32,
-                 &call, &error) ||
+  if (!read_call(env, static_cast<int32_t>(reinterpret_cast<intptr_t>(data)), values,
+                 count < kMaxValues ? count : kMaxValues, &call, &error) ||
       run_call(call, &error) != BL_STATUS_ok) {
     throw_error(env, error);
   }
@@ -38,7 +38,8 @@ Napi::Array describe_formats(Napi::Env env) {
   for (int32_t i = 0; i < BL_FORMAT_count; ++i) {
     const bl_format_info& info = *bl_get_format_info(i);
     Napi::Object row = Napi::Object::New(env);
-    static const char* const kinds[] = {"block", "unsigned", "signed", "ternary", "nf4", "fp4", "codebook"};
+    static const char* const kinds[] = {"block", "unsigned", "signed", "ternary", "nf4",  "fp4",  "codebook",
+                                        "bfp",   "e2m1",     "e2m3",   "e3m2",    "e4m3", "e5m2", "mxint8"};
     row["name"] = info.name;
     row["kind"] = kinds[info.kind];
     row["bits"] = info.bits;
@@ -127,17 +128,55 @@ Napi::Value weights_bytes(const Napi::CallbackInfo& info) {
 
 // matmulKernel(...as matmul): the name of the kernel that would run, undefined if matmul would refuse.
 napi_value matmul_kernel(napi_env env, napi_callback_info info) {
-  napi_value values[32];
-  size_t count = 32;
+  napi_value values[kMaxValues];
+  size_t count = kMaxValues;
   napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
   bl_matmul_args args{};
   args.size = sizeof(args);
-  Arguments arguments(env, "matmul", values, count < 32 ? count : 32, nullptr);
+  Arguments arguments(env, "matmul", values, count < kMaxValues ? count : kMaxValues, nullptr);
   const char* name = nullptr;
   if (read_matmul(arguments, &args) && arguments.run(&args.run)) name = bl_matmul_kernel(&args);
   napi_value result = nullptr;
   if (name != nullptr) napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &result);
   return result;
+}
+
+// matmulTuning(isa): lut rows, then tile rows, by width of codes.
+Napi::Value matmul_tuning(const Napi::CallbackInfo& info) {
+  bl_matmul_tuning tuning{};
+  tuning.size = sizeof(tuning);
+  bl_error error{};
+  const int32_t isa = info.Length() == 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -2;
+  if (bl_get_matmul_tuning(isa, &tuning, &error) != BL_STATUS_ok) return throw_status(info.Env(), error);
+  Napi::Int32Array values = Napi::Int32Array::New(info.Env(), 2 * BL_MATMUL_TUNING_WIDTHS);
+  for (size_t i = 0; i < BL_MATMUL_TUNING_WIDTHS; ++i) {
+    values[i] = tuning.lut_rows[i];
+    values[BL_MATMUL_TUNING_WIDTHS + i] = tuning.tile_rows[i];
+  }
+  return values;
+}
+
+// setMatmulTuning(isa, values as matmulTuning gives them | undefined)
+Napi::Value set_matmul_tuning(const Napi::CallbackInfo& info) {
+  bl_matmul_tuning tuning{};
+  bl_error error{};
+  const int32_t isa = info.Length() >= 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -2;
+  const bool reset = info.Length() == 2 && info[1].IsUndefined();
+  if (!reset && info.Length() == 2 && info[1].IsTypedArray() &&
+      info[1].As<Napi::TypedArray>().TypedArrayType() == napi_int32_array) {
+    const Napi::Int32Array values = info[1].As<Napi::Int32Array>();
+    if (values.ElementLength() == 2 * BL_MATMUL_TUNING_WIDTHS) {
+      tuning.size = sizeof(tuning);
+      for (size_t i = 0; i < BL_MATMUL_TUNING_WIDTHS; ++i) {
+        tuning.lut_rows[i] = values[i];
+        tuning.tile_rows[i] = values[BL_MATMUL_TUNING_WIDTHS + i];
+      }
+    }
+  }
+  if (bl_set_matmul_tuning(isa, reset ? nullptr : &tuning, &error) != BL_STATUS_ok) {
+    return throw_status(info.Env(), error);
+  }
+  return info.Env().Undefined();
 }
 
 // detach(arrayBuffer): frees its memory now instead of at the next garbage collection.
@@ -163,6 +202,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["setIsa"] = Napi::Function::New<set_isa>(env, "setIsa");
   exports["setThreads"] = Napi::Function::New<set_threads>(env, "setThreads");
   exports["weightsBytes"] = Napi::Function::New<weights_bytes>(env, "weightsBytes");
+  exports["matmulTuning"] = Napi::Function::New<matmul_tuning>(env, "matmulTuning");
+  exports["setMatmulTuning"] = Napi::Function::New<set_matmul_tuning>(env, "setMatmulTuning");
   exports["detach"] = Napi::Function::New<detach>(env, "detach");
   exports["mapFile"] = Napi::Function::New<map_file>(env, "mapFile");
   return exports;

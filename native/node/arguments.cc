@@ -134,20 +134,21 @@ bool Arguments::optional_tensor(const char* name, bl_tensor* out) {
 }
 
 bool Arguments::weights(const char* name, bl_weights* out) {
-  double numbers[4];
+  double numbers[5];
   size_t length = 0;
   uint8_t* address = nullptr;
   if (!view(name, next(), &address, &out->bytes)) return false;
-  if (!descriptor(name, next(), numbers, 4, &length)) return false;
+  if (!descriptor(name, next(), numbers, 5, &length)) return false;
   int64_t format = -1;
   int64_t layout = -1;
-  if (length != 4 || !to_int64(numbers[0], &format) || !to_int64(numbers[1], &layout) ||
+  if (length != 5 || !to_int64(numbers[0], &format) || !to_int64(numbers[1], &layout) ||
       !to_int64(numbers[2], &out->rows) || !to_int64(numbers[3], &out->cols) || format < 0 ||
       format >= BL_FORMAT_count || layout < 0 || layout > 255) {
     return bad(name, "has an invalid descriptor");
   }
   out->format = static_cast<int32_t>(format);
   out->layout = static_cast<int32_t>(layout);
+  out->tensor_scale = static_cast<float>(numbers[4]);
   out->data = address;
   if (address == nullptr && out->rows != 0 && out->cols != 0) {
     return bad(name, "is detached: its buffer has no memory", BL_STATUS_detached);

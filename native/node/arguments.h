@@ -2,7 +2,8 @@
 //
 // lib/native.ts passes a tensor as two values (typed array, descriptor) and weights as three (typed
 // array, descriptor, codebook or undefined). A descriptor is a Float64Array that the TypeScript object
-// made once: [dtype, rank, shape..., strides...] or [format, layout, rows, cols]. Reading it is one
+// made once: [dtype, rank, shape..., strides...] or [format, layout, rows, cols,
+// tensor_scale]. Reading it is one
 // Node-API call, where reading named properties would be one per number.
 #pragma once
 

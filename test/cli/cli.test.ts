@@ -191,7 +191,7 @@ describe('bitloom quantize and info', () => {
     const { code, stdout } = await run('info');
     expect(code).toBe(0);
     expect(stdout).toMatch(/instruction sets +scalar/);
-    expect(stdout).toMatch(/q4_0 +matmul_i8_\w+ +matmul_f32_\w+/);
+    expect(stdout).toMatch(/q4_0 +matmul_\w+_i8_\w+ +matmul_\w+_f32_\w+/);
     const facts = JSON.parse((await run('info', '--json')).stdout);
     expect(facts.threads).toBeGreaterThan(0);
   });

@@ -27,7 +27,7 @@ const value = fc.oneof(
   // Descriptors that are nearly right: f32 [2, 3], q8_0 2 x 32.
   {
     weight: 3,
-    arbitrary: fc.constantFrom(Float64Array.of(0, 2, 2, 3, 3, 1), Float64Array.of(3, 0, 2, 32)),
+    arbitrary: fc.constantFrom(Float64Array.of(0, 2, 2, 3, 3, 1), Float64Array.of(3, 0, 2, 32, 1)),
   },
 );
 

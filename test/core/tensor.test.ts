@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { add, QuantizedTensor, Tensor } from '../../lib/index.js';
-import { bfloatToNumber, halfToNumber } from '../reference/formats.js';
+import { bfloatToNumber, halfToNumber } from '../reference/small_floats.js';
 
 const error = (code: string, message?: string) =>
   expect.objectContaining(message === undefined ? { code } : { code, message });
@@ -149,7 +149,7 @@ describe('QuantizedTensor', () => {
     ],
     [
       'BL_INVALID_LAYOUT',
-      () => new QuantizedTensor('q8_0', new Uint8Array(34), [1, 32], { layout: 'x' as 'panel8' }),
+      () => new QuantizedTensor('q8_0', new Uint8Array(34), [1, 32], { layout: 'x' as 'lanes16' }),
     ],
   ])('refuses with %s', (code, make) => {
     expect(make).toThrow(error(code));

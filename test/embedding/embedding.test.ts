@@ -30,6 +30,7 @@ function referenceRows(table: QuantizedTensor, ids: readonly number[]): number[]
       table.bytes.subarray(id * bytes, (id + 1) * bytes),
       table.cols,
       codebookOf(table.format),
+      table.tensorScale,
     ),
   ]);
 }

@@ -23,10 +23,12 @@ const levels = (Object.keys(isas) as Isa[]).filter(
   (isa) => isas[isa] <= isas[machine().isaAvailable],
 );
 const computes: Compute[] = ['f32', 'i8'];
+/** What all of this file is about; the other algorithms have files of their own. */
+const algorithm = 'dequant';
 
+/** Formats whose weights are integers, or entries of a table of integers, times a scale. */
 function hasIntegerCodes(format: Format): boolean {
-  const { kind } = formats[format];
-  return ['unsigned', 'signed', 'ternary'].includes(kind) || /^(iq|t?q)\d/.test(format);
+  return /^(iq|t?q|u|i|t|fp|bfp|e2m1_|e2m3_|mxint|mxfp|nvfp)\d?/.test(format);
 }
 
 /** Decoded weights, by the tests' own decoder. */
@@ -35,7 +37,10 @@ function decoded(b: QuantizedTensor): Float64Array {
   const bytes = referenceRowBytes(b.format, b.cols);
   for (let row = 0; row < b.rows; row++) {
     const part = b.bytes.subarray(row * bytes, (row + 1) * bytes);
-    values.set(decodeReferenceRow(b.format, part, b.cols, codebookOf(b.format)), row * b.cols);
+    values.set(
+      decodeReferenceRow(b.format, part, b.cols, codebookOf(b.format), b.tensorScale),
+      row * b.cols,
+    );
   }
   return values;
 }
@@ -47,7 +52,7 @@ function decoded(b: QuantizedTensor): Float64Array {
 const bound = 2 ** -20;
 
 function check(a: Float32Array, b: QuantizedTensor, m: number, compute: Compute, isa: Isa): void {
-  const c = matmul(new Tensor('f32', a, [m, b.cols]), b, { compute, isa }).data;
+  const c = matmul(new Tensor('f32', a, [m, b.cols]), b, { compute, isa, algorithm }).data;
   const rounded =
     compute === 'i8' && hasIntegerCodes(b.format) ? roundActivations(a, m, b.cols) : a;
   const { values, magnitudes } = referenceMatmul(rounded, decoded(b), m, b.rows, b.cols);
@@ -96,6 +101,12 @@ describe('matmul', () => {
       'i1_row',
       't2_g256',
       'nf4_row',
+      'u7z_g32',
+      'i7_row',
+      'bfp5_g16',
+      'e4m3_g8',
+      'mxfp4',
+      'nvfp4_g16',
     ];
     fc.assert(
       fc.property(
@@ -122,20 +133,33 @@ describe('matmul', () => {
   });
 
   it.each(levels)(
-    'gives the same bits for 1, 2, 3 and 7 threads and for each panel layout at level %s',
+    'gives the same bits for 1, 2, 3 and 7 threads and for each layout at level %s',
     (isa) => {
-      for (const format of ['q4_0', 'q8_0', 'u4z_g128', 'q6_k', 'q4_k', 'q5_0', 'f32'] as const) {
+      for (const format of [
+        'q4_0',
+        'q8_0',
+        'u4z_g128',
+        'q6_k',
+        'q4_k',
+        'q5_0',
+        'f32',
+        'u7_g64',
+        'bfp6_g8',
+        'nvfp4',
+      ] as const) {
         const [m, n, k] = [5, 203, 768];
         const a = new Tensor('f32', gaussian(m * k, 3), [m, k]);
         const b = quantized(format, gaussian(n * k, 4), [n, k]);
         for (const compute of computes) {
-          const once = matmul(a, b, { compute, isa, threads: 1 }).bytes;
+          const once = matmul(a, b, { compute, isa, algorithm, threads: 1 }).bytes;
           for (const threads of [2, 3, 7]) {
-            expect(Buffer.compare(matmul(a, b, { compute, isa, threads }).bytes, once)).toBe(0);
+            expect(
+              Buffer.compare(matmul(a, b, { compute, isa, algorithm, threads }).bytes, once),
+            ).toBe(0);
           }
-          expect(
-            Buffer.compare(matmul(a, pack(b, { layout: 'panel8' }), { compute, isa }).bytes, once),
-          ).toBe(0);
+          expect(Buffer.compare(matmul(a, pack(b), { compute, isa, algorithm }).bytes, once)).toBe(
+            0,
+          );
         }
       }
     },
@@ -147,11 +171,12 @@ describe('matmul', () => {
     for (const format of ['q4_0', 'i6_g32', 'nf4_g64'] as const) {
       const b = quantized(format, gaussian(n * k, 6), [n, k]);
       for (const compute of computes) {
-        const all = matmul(new Tensor('f32', a, [m, k]), b, { compute, isa }).data;
+        const all = matmul(new Tensor('f32', a, [m, k]), b, { compute, isa, algorithm }).data;
         for (let row = 0; row < m; row++) {
           const alone = matmul(new Tensor('f32', a.slice(row * k, (row + 1) * k), [k]), b, {
             compute,
             isa,
+            algorithm,
           });
           expect(alone.shape).toEqual([n]);
           expect([...alone.data]).toEqual([...all.subarray(row * n, (row + 1) * n)]);
@@ -167,7 +192,7 @@ describe('matmul', () => {
       const { kind, blockElements } = formats[format];
       if (kind === 'block' && k % blockElements !== 0) continue;
       const b = quantized(format, gaussian(5 * k, 8), [5, k]);
-      const c = matmul(new Tensor('f32', identity, [k, k]), b, { isa }).data;
+      const c = matmul(new Tensor('f32', identity, [k, k]), b, { isa, algorithm }).data;
       const weights = decoded(b);
       // + 0: the sum of a weight -0 and zeros is +0.
       const expected = Float32Array.from(
@@ -198,7 +223,7 @@ describe('matmul', () => {
           const a = gaussian(m * k, n);
           const x = new Tensor('f32', a, [m, k]);
           for (const compute of computes) {
-            const c = matmul(x, packed, { compute, isa });
+            const c = matmul(x, packed, { compute, isa, algorithm });
             const rounded = compute === 'i8' ? roundActivations(a, m, k) : a;
             const { values, magnitudes } = referenceMatmul(rounded, decoded(b), m, n, k);
             values.forEach((value, i) => {
@@ -207,10 +232,13 @@ describe('matmul', () => {
             });
             for (const threads of [1, 2, 3, 7]) {
               expect(
-                Buffer.compare(matmul(x, packed, { compute, isa, threads }).bytes, c.bytes),
+                Buffer.compare(
+                  matmul(x, packed, { compute, isa, algorithm, threads }).bytes,
+                  c.bytes,
+                ),
               ).toBe(0);
             }
-            const alone = matmul(x.slice(m - 1, m), packed, { compute, isa });
+            const alone = matmul(x.slice(m - 1, m), packed, { compute, isa, algorithm });
             expect([...alone.data]).toEqual([...c.data.subarray((m - 1) * n, m * n)]);
           }
         }
@@ -379,15 +407,15 @@ describe('matmul', () => {
     const b = quantized('q4_0', gaussian(64), [1, 64]);
     for (const isa of levels) {
       const vector = isa === 'amx' ? 'avx512' : isa;
-      expect(matmulKernel(a, b, { isa })).toBe(`matmul_f32_${vector}`);
-      expect(matmulKernel(a, b, { isa, compute: 'i8' })).toBe(`matmul_i8_${vector}`);
+      expect(matmulKernel(a, b, { isa })).toBe(`matmul_dequant_f32_${vector}`);
+      expect(matmulKernel(a, b, { isa, compute: 'i8' })).toBe(`matmul_dequant_i8_${vector}`);
     }
     expect(
       matmulKernel(a, quantized('nf4_g64', gaussian(64), [1, 64]), {
         compute: 'i8',
         isa: 'scalar',
       }),
-    ).toBe('matmul_f32_scalar');
+    ).toBe('matmul_dequant_f32_scalar');
   });
 
   const a = Tensor.zeros('f32', [2, 64]);
@@ -426,8 +454,8 @@ describe('matmul', () => {
     ],
     [
       'BL_INVALID_DTYPE',
-      'matmul: a.dtype is i8, expected f32 or f16 or bf16',
-      () => matmul(Tensor.zeros('i8', [2, 64]) as never, b),
+      'matmul: a.dtype is i32, expected f32 or f16 or bf16 or i8',
+      () => matmul(Tensor.zeros('i32', [2, 64]) as never, b),
     ],
     [
       'BL_INVALID_DTYPE',
@@ -436,8 +464,8 @@ describe('matmul', () => {
     ],
     [
       'BL_INVALID_ARGUMENT',
-      'matmul: compute is "i4", expected f32 or i8',
-      () => matmul(a, b, { compute: 'i4' as never }),
+      'matmul: compute is "i5", expected f32, i8, bf16 or i1',
+      () => matmul(a, b, { compute: 'i5' as never }),
     ],
     [
       'BL_INVALID_ARGUMENT',

@@ -25,7 +25,8 @@ test.each(Object.keys(formats) as Format[])('%s: lanes16 holds the same weights'
     const canonical = quantize(new Tensor('f32', values, [rows, cols]), format, options as never);
     const lanes = pack(canonical);
     expect(lanes.layout).toBe('lanes16');
-    const bits = (w: QuantizedTensor) => new Uint32Array((dequantize(w).data as Float32Array).buffer);
+    const bits = (w: QuantizedTensor) =>
+      new Uint32Array((dequantize(w).data as Float32Array).buffer);
     expect(bits(lanes)).toEqual(bits(canonical));
     const back = pack(lanes, { layout: 'canonical' });
     expect(back.bytes).toEqual(canonical.bytes);

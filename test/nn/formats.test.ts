@@ -2,7 +2,13 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Format, type FormatInfo, formats } from '../../lib/index.js';
+import {
+  dequantize,
+  type Format,
+  type FormatInfo,
+  formats,
+  type QuantizedTensor,
+} from '../../lib/index.js';
 import { ggufBytes, mapFile, readGGUF } from '../../lib/io/index.js';
 import { load, type Progress, perplexity, quantizeModel } from '../../lib/nn/index.js';
 import { examples, tinyModel } from './models.js';
@@ -41,7 +47,21 @@ const blockBits: Partial<Record<Format, number>> = {
   q2_k: 2,
   tq1_0: 1.5,
   tq2_0: 1.5,
+  mxfp4: 3,
+  nvfp4: 3,
 };
+
+/**
+ * Bits of an even quantizer with a format's error. A float element with y mantissa bits is wrong by 0.21 * 2^-y of
+ * a weight (even in a binade, 1 / sqrt(12) of a step that is 1 / 1.39 of the weight on average): y + 2 bits. A scale
+ * that is a power of two may be twice as large as one that fits: a bit less.
+ */
+function effectiveBits({ kind, bits }: FormatInfo, format: Format): number {
+  const float = /^e\dm(\d)$/.exec(kind);
+  if (float) return Number(float[1]) + 2;
+  if (kind === 'bfp' || kind === 'mxint8') return bits - 1;
+  return blockBits[format] ?? (kind === 'ternary' ? 1.5 : bits);
+}
 
 describe('every format on a random model', () => {
   const bytes = ggufBytes(
@@ -59,7 +79,7 @@ describe('every format on a random model', () => {
   // Seven matrices one behind the other, and a norm that spreads what it gets, make up to 5.5 of it (fp4, the
   // least even table); scales in bf16 add 2^-9 of each weight.
   const bound = (info: FormatInfo, format: Format): number => {
-    const bits = blockBits[format] ?? (info.kind === 'ternary' ? 1.5 : info.bits);
+    const bits = effectiveBits(info, format);
     return 7 * 2 ** -bits + (format.endsWith('bf16') ? 0.01 : 0.002);
   };
 
@@ -123,26 +143,69 @@ describe('quantizeModel', () => {
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  it.each(['q4_0', 'u4_g128', 'i5z_g64_bf16', 'cb3_g64', 't2_row'] as Format[])(
-    'a file in %s computes what quantizing on load does',
-    async (format) => {
-      const out = join(folder, `${format}.gguf`);
-      const table = codebookFor(format);
-      const progress: Progress[] = [];
-      await quantizeModel(tinyModel, out, format, {
-        ...table,
-        onProgress: (step) => progress.push(step),
-      });
-      expect(progress.at(-1)).toMatchObject({ done: progress.at(-1)?.total });
-      const fromFile = await load(out);
-      const onLoad = await load(tinyModel, { format, ...table });
-      expect(fromFile.parts.embedding.format).toBe(format);
-      expect(fromFile.forward([1, 2, 3]).toArray()).toEqual(onLoad.forward([1, 2, 3]).toArray());
-      expect(fromFile.generate('Once', { maxTokens: 5 }).promptTokens.length).toBeGreaterThan(1);
-      fromFile.dispose();
-      onLoad.dispose();
-    },
-  );
+  it.each([
+    'q4_0',
+    'u4_g128',
+    'i5z_g64_bf16',
+    'cb3_g64',
+    't2_row',
+    'mxfp4',
+    'bfp6_g16',
+    'nvfp4_g16',
+  ] as Format[])('a file in %s computes what quantizing on load does', async (format) => {
+    const out = join(folder, `${format}.gguf`);
+    const table = codebookFor(format);
+    const progress: Progress[] = [];
+    await quantizeModel(tinyModel, out, format, {
+      ...table,
+      onProgress: (step) => progress.push(step),
+    });
+    expect(progress.at(-1)).toMatchObject({ done: progress.at(-1)?.total });
+    const fromFile = await load(out);
+    const onLoad = await load(tinyModel, { format, ...table });
+    expect(fromFile.parts.embedding.format).toBe(format);
+    expect(fromFile.forward([1, 2, 3]).toArray()).toEqual(onLoad.forward([1, 2, 3]).toArray());
+    expect(fromFile.generate('Once', { maxTokens: 5 }).promptTokens.length).toBeGreaterThan(1);
+    fromFile.dispose();
+    onLoad.dispose();
+  });
+
+  it('keeps tensor scales in the file, which come from the matrix that was quantized', async () => {
+    const out = join(folder, 'scales.gguf');
+    const again = join(folder, 'scales-again.gguf');
+    await quantizeModel(tinyModel, out, 'nvfp4_g16');
+    await quantizeModel(out, again, 'nvfp4_g16');
+    const models = await Promise.all([load(tinyModel), load(out), load(again)]);
+    const [plain, stored, copied] = models.map((model) => model.parts.embedding);
+    const largest = dequantize(plain as QuantizedTensor).data.reduce(
+      (most, value) => Math.max(most, Math.abs(value)),
+      0,
+    );
+    expect(stored?.tensorScale).toBe(Math.fround(largest / (6 * 448)));
+    expect(copied?.tensorScale).toBe(stored?.tensorScale);
+    expect(copied?.bytes).toEqual(stored?.bytes);
+    for (const model of models) model.dispose();
+
+    const source = mapFile(out);
+    const file = readGGUF(source);
+    const { metadata, types } = file;
+    const tensors = [...file.tensors.values()].map((tensor) => ({
+      name: tensor.name,
+      type: tensor.type,
+      shape: tensor.shape,
+      data: tensor.data(),
+    }));
+    for (const bad of [0, -1, Number.NaN, 'two']) {
+      const changed = new Map(metadata).set('bitloom.tensor_scale.token_embd.weight', bad);
+      const kinds = new Map(types).set(
+        'bitloom.tensor_scale.token_embd.weight',
+        typeof bad === 'string' ? 'string' : 'f32',
+      );
+      const bytes = ggufBytes({ metadata: changed, types: kinds, tensors });
+      await expect(load(bytes)).rejects.toMatchObject({ code: 'BL_INVALID_FILE' });
+    }
+    source.dispose();
+  });
 
   it('quantizes a file in a format of bitloom once more', async () => {
     const first = join(folder, 'first.gguf');

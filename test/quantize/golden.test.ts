@@ -32,8 +32,18 @@ const input = Float32Array.from(
   { length: 512 },
   (_, i) => Math.fround(0.1) + Math.fround(2 * Math.fround(Math.cos(i))),
 );
-/** Formats whose minmax encoder is defined by ggml's reference, byte for byte. */
-const sameBytes = new Set(['q4_0', 'q4_1', 'q5_0', 'q5_1', 'q8_0', 'tq1_0', 'tq2_0']);
+/** Formats whose minmax encoder is ggml's reference, byte for byte (mxfp4, nvfp4: on this input). */
+const sameBytes = new Set([
+  'q4_0',
+  'q4_1',
+  'q5_0',
+  'q5_1',
+  'q8_0',
+  'tq1_0',
+  'tq2_0',
+  'mxfp4',
+  'nvfp4',
+]);
 
 describe.skipIf(!present)('golden vectors of ggml (skipped without ../shared)', () => {
   it('covers the block formats that search or round', () => {

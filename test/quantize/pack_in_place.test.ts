@@ -1,4 +1,4 @@
-// pack over the matrix's own bytes, and layout lanes16, whose picture is native/formats/lanes.h.
+// pack over the matrix's own bytes, and layout lanes16, whose picture is native/formats/panel.h.
 import { describe, expect, it } from 'vitest';
 import {
   dequantize,
@@ -13,7 +13,7 @@ import {
 import { gaussian } from '../reference/random.js';
 import { quantized } from './cases.js';
 
-const layouts: Layout[] = ['canonical', 'panel8', 'lanes16'];
+const layouts: Layout[] = ['canonical', 'lanes16'];
 
 function copyOf<F extends Format>(
   w: QuantizedTensor<F>,
@@ -36,7 +36,8 @@ function lanesReference(canonical: QuantizedTensor, blockBytes: number): Uint8Ar
       for (let i = 0; i < 2; i++) out[base + 2 * lane + i] = bytes[from + i] as number;
       for (let i = 0; i < blockBytes - 2; i++) {
         const word = Math.floor(i / 4);
-        out[base + 32 + 4 * (16 * word + lane) + (i % 4)] = bytes[from + 2 + i] as number;
+        const flip = blockBytes === 34 ? 0x80 : 0; // signed codes become unsigned
+        out[base + 32 + 4 * (16 * word + lane) + (i % 4)] = (bytes[from + 2 + i] as number) ^ flip;
       }
     }
   }
@@ -77,34 +78,41 @@ describe('pack', () => {
     }
   });
 
-  it('packs formats without lanes in place too, and async', async () => {
+  it('packs bit streams in place too, and async', async () => {
     const w = quantized('u3z_g64', gaussian(21 * 130, 4), [21, 130]);
     const own = copyOf(w);
-    const out = new QuantizedTensor('u3z_g64', own.bytes, own.shape, { layout: 'panel8' });
+    const out = new QuantizedTensor('u3z_g64', own.bytes, own.shape, { layout: 'lanes16' });
     await packAsync(own, { out });
     expect(Buffer.compare(out.bytes, pack(w).bytes)).toBe(0);
   });
 
-  it('refuses lanes16 of other formats, partial overlap and a layout that is not that of out', () => {
-    expect(() => pack(quantized('q4_1', gaussian(512), [16, 32]), { layout: 'lanes16' })).toThrow(
+  it('refuses to pack in place what changes its size, partial overlap and a layout that is not that of out', () => {
+    const tight = quantized('u4_row', gaussian(16 * 40), [16, 40]);
+    const memory32 = new Uint8Array(16 * 40);
+    memory32.set(tight.bytes);
+    const own = new QuantizedTensor('u4_row', memory32, [16, 40]);
+    const padded = new QuantizedTensor('u4_row', memory32, [16, 40], { layout: 'lanes16' });
+    expect(() => pack(own, { out: padded })).toThrow(
       expect.objectContaining({
-        code: 'BL_INVALID_LAYOUT',
-        message: 'pack: output.layout is lanes16, which is for q4_0 and q8_0, not q4_1',
+        code: 'BL_INVALID_ARGUMENT',
+        message: "pack: output has 544 bytes, expected 352 (= input's) to pack in place",
       }),
     );
     const memory = new Uint8Array(34 * 33);
     const w = new QuantizedTensor('q8_0', memory, [32, 32]);
-    const beside = new QuantizedTensor('q8_0', memory.subarray(34), [32, 32], { layout: 'panel8' });
+    const beside = new QuantizedTensor('q8_0', memory.subarray(34), [32, 32], {
+      layout: 'lanes16',
+    });
     expect(() => pack(w, { out: beside })).toThrow(
       expect.objectContaining({
         code: 'BL_INVALID_ARGUMENT',
         message: 'pack: output overlaps input in part, expected the same or separate memory',
       }),
     );
-    expect(() => pack(w, { out: beside, layout: 'lanes16' })).toThrow(
+    expect(() => pack(w, { out: beside, layout: 'canonical' })).toThrow(
       expect.objectContaining({
         code: 'BL_INVALID_LAYOUT',
-        message: 'pack: out.layout is panel8, expected lanes16 (= layout)',
+        message: 'pack: out.layout is lanes16, expected canonical (= layout)',
       }),
     );
   });

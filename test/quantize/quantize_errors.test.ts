@@ -67,10 +67,10 @@ describe('quantize refuses', () => {
       'BL_INVALID_ARGUMENT',
       'quantize: method is "best", expected minmax or mse',
     ]);
-    const panels = QuantizedTensor.empty('q4_0', [4, 64], { layout: 'panel8' });
+    const panels = QuantizedTensor.empty('q4_0', [4, 64], { layout: 'lanes16' });
     expect(failing(() => quantize(input, 'q4_0', { out: panels }))).toEqual([
       'BL_INVALID_LAYOUT',
-      'quantize: output.layout is panel8, expected canonical',
+      'quantize: output.layout is lanes16, expected canonical',
     ]);
     const integers = Tensor.zeros('i32', [4, 64]) as unknown as Tensor<'f32'>;
     expect(failing(() => quantize(integers, 'q4_0'))).toEqual([

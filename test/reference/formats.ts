@@ -4,6 +4,8 @@
  * precision, rounded to f32 where the definition rounds. Slow and independent of the native code.
  */
 
+import { bfloatToNumber, e2m1, e8m0, element, halfToNumber, ue4m3 } from './small_floats.js';
+
 /** Elements and bytes of a block of each GGUF type. */
 export const BLOCK_FORMATS: Record<string, { elements: number; bytes: number }> = {
   f32: { elements: 1, bytes: 4 },
@@ -22,9 +24,11 @@ export const BLOCK_FORMATS: Record<string, { elements: number; bytes: number }> 
   tq1_0: { elements: 256, bytes: 54 },
   tq2_0: { elements: 256, bytes: 66 },
   iq4_nl: { elements: 32, bytes: 18 },
+  mxfp4: { elements: 32, bytes: 17 },
+  nvfp4: { elements: 64, bytes: 36 },
 };
 
-const KINDS = ['u', 'i', 't', 'nf', 'fp', 'cb'] as const;
+const KINDS = ['u', 'i', 't', 'nf', 'fp', 'cb', 'bfp', 'mxint', 'e', 'nvfp'] as const;
 
 /** A grouped format taken apart: `u4z_g128_bf16`. */
 export interface GroupedFormat {
@@ -33,53 +37,67 @@ export interface GroupedFormat {
   hasZeroPoint: boolean;
   /** 0: the row. */
   groupSize: number;
-  scale: 'f16' | 'bf16';
+  scale: 'f16' | 'bf16' | 'e8m0' | 'ue4m3';
+  /** Bytes before the codes. */
+  header: number;
+  /** Mantissa bits of float elements. */
+  mantissa: number;
 }
 
 export function parseGroupedFormat(name: string): GroupedFormat {
-  const match = /^(u|i|t|nf|fp|cb)(\d)(z?)_(?:g(\d+)|row)(_bf16)?$/.exec(name);
+  const match = /^(u|i|t|nf|fp|cb|bfp|mxint|nvfp|e)(\d)(?:m(\d))?(z?)_(?:g(\d+)|row)(_bf16)?$/.exec(
+    name,
+  );
   if (!match) throw new Error(`not a grouped format: ${name}`);
-  return {
-    kind: match[1] as GroupedFormat['kind'],
+  const kind = match[1] as GroupedFormat['kind'];
+  const hasZeroPoint = match[4] === 'z';
+  const format = {
+    kind,
     bits: Number(match[2]),
-    hasZeroPoint: match[3] === 'z',
-    groupSize: match[4] === undefined ? 0 : Number(match[4]),
-    scale: match[5] === undefined ? 'f16' : 'bf16',
+    hasZeroPoint,
+    groupSize: match[5] === undefined ? 0 : Number(match[5]),
+    mantissa: kind === 'nvfp' ? 1 : Number(match[3] ?? 0),
   };
+  if (kind === 'e') format.bits += 1 + format.mantissa;
+  if (kind === 'nvfp') return { ...format, scale: 'ue4m3', header: 1 };
+  if (['bfp', 'mxint', 'e'].includes(kind)) return { ...format, scale: 'e8m0', header: 1 };
+  const scale = match[6] === undefined ? 'f16' : 'bf16';
+  return { ...format, scale, header: hasZeroPoint ? 4 : 2 };
 }
 
-/** Every grouped format's name, in the order of formats.inc. */
-export function groupedFormatNames(): string[] {
+/** Every format's name, in the order of formats.inc: newer ones are at the end. */
+export function referenceFormatNames(): string[] {
+  const powers = ['e2m1', 'e2m3', 'e3m2', 'e4m3', 'e5m2'];
+  for (let bits = 8; bits >= 2; bits--) powers.unshift(`bfp${bits}`);
+  const blocks = Object.keys(BLOCK_FORMATS);
+  return [
+    ...blocks.slice(0, -2),
+    ...groupedFormatNames(),
+    ...inGroups(['u7', 'u7z', 'i7', 'i7z']),
+    ...powers.flatMap((kind) => [8, 16, 32, 64, 128].map((size) => `${kind}_g${size}`)),
+    'mxint8_g32',
+    'nvfp4_g16',
+    ...blocks.slice(-2),
+  ];
+}
+
+function groupedFormatNames(): string[] {
   const kinds: string[] = [];
   for (const bits of [1, 2, 3, 4, 5, 6, 8]) {
     kinds.push(`u${bits}`, `u${bits}z`, `i${bits}`, `i${bits}z`);
   }
   kinds.push('t2', 'nf4', 'fp4');
   for (const bits of [1, 2, 3, 4, 5, 6, 8]) kinds.push(`cb${bits}`);
+  return inGroups(kinds);
+}
+
+function inGroups(kinds: string[]): string[] {
   return kinds.flatMap((kind) =>
     ['g32', 'g64', 'g128', 'g256', 'row'].flatMap((group) => [
       `${kind}_${group}`,
       `${kind}_${group}_bf16`,
     ]),
   );
-}
-
-export function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const mantissa = bits & 1023;
-  if (exponent === 31) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  if (exponent === 0) return sign * mantissa * 2 ** -24;
-  return sign * (1 + mantissa / 1024) * 2 ** (exponent - 15);
-}
-
-export function bfloatToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 7) & 255;
-  const mantissa = bits & 127;
-  if (exponent === 255) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  if (exponent === 0) return sign * mantissa * 2 ** -133;
-  return sign * (1 + mantissa / 128) * 2 ** (exponent - 127);
 }
 
 // QLoRA, appendix E.
@@ -90,14 +108,6 @@ const NF4 = [
   0.7229568362236023, 1.0,
 ];
 const IQ4_NL = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-
-/** An FP4 element: sign, two exponent bits with bias 1, one mantissa bit. */
-function e2m1(code: number): number {
-  const sign = code & 8 ? -1 : 1;
-  const exponent = (code >> 1) & 3;
-  const mantissa = code & 1;
-  return exponent === 0 ? (sign * mantissa) / 2 : sign * (1 + mantissa / 2) * 2 ** (exponent - 1);
-}
 
 const u16 = (bytes: Uint8Array, at: number): number =>
   (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
@@ -110,13 +120,16 @@ function groupedWeight(
   index: number,
   codebook: ArrayLike<number> | undefined,
 ): number {
-  const toNumber = format.scale === 'f16' ? halfToNumber : bfloatToNumber;
-  const scale = toNumber(u16(block, 0));
+  const toNumber = format.scale === 'bf16' ? bfloatToNumber : halfToNumber;
+  let scale: number;
+  if (format.scale === 'e8m0') scale = e8m0(block[0] as number);
+  else if (format.scale === 'ue4m3') scale = ue4m3(block[0] as number);
+  else scale = toNumber(u16(block, 0));
   const zeroPoint = format.hasZeroPoint ? toNumber(u16(block, 2)) : 0;
   const { bits } = format;
   let code = 0;
   for (let i = 0; i < bits; i++) {
-    code += bit(block, format.hasZeroPoint ? 4 : 2, index * bits + i) * 2 ** i;
+    code += bit(block, format.header, index * bits + i) * 2 ** i;
   }
   const signed = code >= 2 ** (bits - 1) ? code - 2 ** bits : code;
   let level: number;
@@ -132,6 +145,12 @@ function groupedWeight(
     level = Math.fround(NF4[code] as number);
   } else if (format.kind === 'fp') {
     level = e2m1(code);
+  } else if (format.kind === 'bfp') {
+    level = signed;
+  } else if (format.kind === 'mxint') {
+    level = signed / 64;
+  } else if (format.kind === 'e' || format.kind === 'nvfp') {
+    level = element(code, bits, format.mantissa);
   } else {
     level = (codebook as ArrayLike<number>)[code] as number;
   }
@@ -213,6 +232,11 @@ const BLOCK_DECODERS: Record<string, BlockDecoder> = {
   },
   tq2_0: (b, i) => halfToNumber(u16(b, 64)) * (pairOf256(b, 0, i) - 1),
   iq4_nl: (b, i) => halfToNumber(u16(b, 0)) * (IQ4_NL[nibbleOf32(b, 2, i)] as number),
+  mxfp4: (b, i) => e8m0(b[0] as number) * e2m1(nibbleOf32(b, 1, i)),
+  nvfp4: (b, i) => {
+    const byte = b[4 + 8 * Math.floor(i / 16) + (i % 8)] as number;
+    return ue4m3(b[Math.floor(i / 16)] as number) * e2m1(i % 16 < 8 ? byte % 16 : byte >> 4);
+  },
 };
 
 /** Bytes of a row of `cols` weights. */
@@ -221,16 +245,20 @@ export function referenceRowBytes(name: string, cols: number): number {
   if (block) return (cols / block.elements) * block.bytes;
   const format = parseGroupedFormat(name);
   const elements = format.groupSize || cols;
-  const bytes = (format.hasZeroPoint ? 4 : 2) + Math.ceil((elements * format.bits) / 8);
+  const bytes = format.header + Math.ceil((elements * format.bits) / 8);
   return Math.ceil(cols / elements) * bytes;
 }
 
-/** A row of `cols` weights, each rounded to f32. `codebook` for cb formats, [2^bits]. */
+/**
+ * A row of `cols` weights, each rounded to f32, and times `tensorScale` once more. `codebook` for cb formats,
+ * [2^bits].
+ */
 export function decodeReferenceRow(
   name: string,
   row: Uint8Array,
   cols: number,
   codebook?: ArrayLike<number>,
+  tensorScale = 1,
 ): Float32Array {
   const values = new Float32Array(cols);
   const block = BLOCK_FORMATS[name];
@@ -244,34 +272,63 @@ export function decodeReferenceRow(
     values[i] = format
       ? groupedWeight(format, part, i % elements, codebook)
       : Math.fround((decoder as BlockDecoder)(part, i % elements));
+    values[i] = (values[i] as number) * tensorScale;
   }
   return values;
 }
 
-/** Canonical bytes [rows][blocks] as panels of 8 rows: block j of each row of a panel, then j + 1. */
-export function panelReference(
+/**
+ * Canonical bytes of a grouped format as layout lanes16 pictures them (native/formats/panel.h): sixteen rows side by
+ * side, codes cut into planes of 8, 4, 2 and 1 bits; rows past the last sixteen as they are.
+ */
+export function lanesReference(
   name: string,
   canonical: Uint8Array,
   rows: number,
   cols: number,
 ): Uint8Array {
+  if (rows === 0 || cols === 0) return new Uint8Array(0);
+  const { bits, groupSize, kind, hasZeroPoint } = parseGroupedFormat(name);
   const rowBytes = referenceRowBytes(name, cols);
-  const groupSize = BLOCK_FORMATS[name] ? 0 : parseGroupedFormat(name).groupSize;
-  const blockBytes = BLOCK_FORMATS[name]?.bytes ?? referenceRowBytes(name, groupSize || cols);
-  const parts: Uint8Array[] = [];
-  for (let panel = 0; panel < rows; panel += 8) {
-    for (let at = 0; at < rowBytes; at += blockBytes) {
-      for (let row = panel; row < Math.min(rows, panel + 8); row++) {
-        const start = row * rowBytes + at;
-        parts.push(canonical.subarray(start, start + blockBytes));
+  const group = groupSize || cols;
+  const blockBytes = referenceRowBytes(name, group);
+  const head = hasZeroPoint ? 4 : 2;
+  const chunks = Math.ceil(group / 32);
+  const panelBlock = 16 * head + chunks * 64 * bits;
+  const blocks = Math.ceil(cols / group);
+  const flip = kind.startsWith('i') ? 1 << (bits - 1) : 0;
+  const full = Math.floor(rows / 16);
+  const out = new Uint8Array(full * blocks * panelBlock + (rows % 16) * rowBytes);
+  out.set(canonical.subarray(full * 16 * rowBytes), full * blocks * panelBlock);
+  for (let row = 0; row < full * 16; row++) {
+    const lane = row % 16;
+    for (let block = 0; block < blocks; block++) {
+      const from = row * rowBytes + block * blockBytes;
+      const to = (Math.floor(row / 16) * blocks + block) * panelBlock;
+      for (let i = 0; i < head; i++) {
+        out[to + 32 * (i >> 1) + 2 * lane + (i & 1)] = canonical[from + i] as number;
+      }
+      // Only a whole-row block ends before its last chunk: what is past it stays zero.
+      for (let k = 0; k < group; k++) {
+        let code = 0;
+        for (let bit = 0; bit < bits; bit++) {
+          const at = k * bits + bit;
+          code |= (((canonical[from + head + (at >> 3)] as number) >> (at & 7)) & 1) << bit;
+        }
+        code ^= flip;
+        let start = to + 16 * head + Math.floor(k / 32) * 64 * bits;
+        const vector = Math.floor((k % 32) / 4);
+        const j = k % 4;
+        for (const plane of [8, 4, 2, 1].filter((width) => bits & width)) {
+          const order = plane >= 4 ? 4 * lane + j : 16 * j + lane;
+          const byte = start + 64 * (vector % plane) + order;
+          const shift = plane * Math.floor(vector / plane);
+          out[byte] = (out[byte] as number) | ((code & ((1 << plane) - 1)) << shift);
+          code >>= plane;
+          start += 64 * plane;
+        }
       }
     }
   }
-  const packed = new Uint8Array(canonical.length);
-  let offset = 0;
-  for (const part of parts) {
-    packed.set(part, offset);
-    offset += part.length;
-  }
-  return packed;
+  return out;
 }

@@ -34,7 +34,7 @@ expectTypeOf(weights).toEqualTypeOf<QuantizedTensor<'u4_g32'>>();
 expectTypeOf(weights.format).toEqualTypeOf<'u4_g32'>();
 expectTypeOf(weights.shape).toEqualTypeOf<readonly [rows: number, cols: number]>();
 // @ts-expect-error there is no such format
-quantize(f32, 'u7_g32');
+quantize(f32, 'u9_g32');
 expectTypeOf(QuantizedTensor.empty('q4_0', [1, 32])).toEqualTypeOf<QuantizedTensor<'q4_0'>>();
 
 expectTypeOf(matmul(f32, weights)).toEqualTypeOf<Tensor<'f32'>>();

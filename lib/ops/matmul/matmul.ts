@@ -1,57 +1,34 @@
-import { argumentError } from '../../errors.js';
 import { native } from '../../native.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
 import {
   type AsyncOptions,
   type Call,
   optionalTensorValues,
-  type RunOptions,
   run,
   runAsync,
   runValue,
   tensorValues,
   weightValues,
 } from '../../run.js';
-import { type FloatDType, outputTensor, type Tensor } from '../../tensor.js';
-
-/** How `matmul` computes; see {@link matmul}. */
-export type Compute = 'f32' | 'i8' | 'bf16';
-const computeIds: Record<Compute, number> = { f32: 0, i8: 1, bf16: 2 };
+import { type FloatDType, Tensor } from '../../tensor.js';
+import type { MatmulOptions, OutputDType } from './options.js';
+import { algorithmId, computeId, isGated, optionValues } from './values.js';
 
 /**
- * How `matmul` forms products. `lut`: tables of partial sums of the activations, looked up by the weights' codes.
- * `dequant`: codes unpacked in registers and multiplied. `tile`: weights unpacked once per cache block for many
- * activation rows, on the matrix unit where there is one. `auto` (default): what is fastest for the shape, format
- * and machine.
- */
-export type Algorithm = 'auto' | 'lut' | 'dequant' | 'tile';
-const algorithmIds: Record<Algorithm, number> = { auto: 0, lut: 1, dequant: 2, tile: 3 };
-
-export interface MatmulOptions<D extends FloatDType = 'f32'> extends RunOptions {
-  /** [N], added to every row of the result. */
-  bias?: Tensor<'f32'>;
-  /** Where to write, [..., M, N]; default: a new f32 tensor. */
-  out?: Tensor<D>;
-  /**
-   * `'f32'` (default): activations as they are. `'i8'`: activations in int8 with a scale per 32, for
-   * formats with integer codes (q8_0, q4_0, u, i, t2); other formats are computed in f32 all the same.
-   */
-  compute?: Compute;
-  algorithm?: Algorithm;
-}
-
-/**
- * Matrix product with quantized weights: `c[m, n] = sum_k a[m, k] * b[n, k] + bias[n]`.
+ * Matrix product with quantized weights: `c[m, n] = sum_k a[m, k] * b[n, k] + bias[n]`, and what
+ * {@link MatmulOptions} adds to it before the result is written, in f32 and in this order:
+ * `activation(product * rowScale * scale + addend + bias + lowRank + outliers) + residual`.
  *
  * With `compute: 'i8'` the activations of each group of 32 are rounded to 127 steps of the group's largest
  * value: the relative error is about 5.5e-3 on Gaussian activations; a group with one value a thousand times
  * the rest loses the rest, other groups are not touched.
  *
- * @param a activations [..., M, K] (or [K]), f32, f16 or bf16
+ * @param a activations [..., M, K] (or [K]), f32, f16 or bf16, or i8 with `aScales` (compute is i8 then by default)
  * @param b weights [N, K] in any format
  * @returns c [..., M, N] (or [N]): `options.out`, or a new f32 tensor
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT` (c overlaps an input), before
- *   anything is written
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_LAYOUT`, `BL_INVALID_ARGUMENT` (options that do not
+ *   go together; c overlaps an input), `BL_OUT_OF_RANGE` (an index, a code of -128), `BL_NON_FINITE` (a scale),
+ *   `BL_UNSUPPORTED`, before anything is written
  *
  * @example
  * ```ts
@@ -60,8 +37,8 @@ export interface MatmulOptions<D extends FloatDType = 'f32'> extends RunOptions 
  * matmul(x, w).toArray(); // about [5, 6]
  * ```
  */
-export function matmul<D extends FloatDType = 'f32'>(
-  a: Tensor<FloatDType>,
+export function matmul<D extends OutputDType = 'f32'>(
+  a: Tensor<FloatDType | 'i8'>,
   b: QuantizedTensor,
   options: MatmulOptions<D> = {},
 ): Tensor<D> {
@@ -69,43 +46,32 @@ export function matmul<D extends FloatDType = 'f32'>(
 }
 
 /** {@link matmul} on a worker thread. */
-export function matmulAsync<D extends FloatDType = 'f32'>(
-  a: Tensor<FloatDType>,
+export function matmulAsync<D extends OutputDType = 'f32'>(
+  a: Tensor<FloatDType | 'i8'>,
   b: QuantizedTensor,
   options: MatmulOptions<D> & AsyncOptions = {},
 ): Promise<Tensor<D>> {
   return runAsync(() => prepare(a, b, options), options);
 }
 
-/** Name of the kernel that {@link matmul} would run, e.g. `matmul_i8_avx512`. */
+/** Name of the kernel that {@link matmul} would run, e.g. `matmul_dequant_i8_avx512`. */
 export function matmulKernel(
-  a: Tensor<FloatDType>,
+  a: Tensor<FloatDType | 'i8'>,
   b: QuantizedTensor,
-  options: MatmulOptions<FloatDType> = {},
+  options: MatmulOptions<OutputDType> = {},
 ): string | undefined {
   return native.matmulKernel(...prepare(a, b, options).values);
 }
 
-function prepare<D extends FloatDType>(
-  a: Tensor<FloatDType>,
+function prepare<D extends OutputDType>(
+  a: Tensor<FloatDType | 'i8'>,
   b: QuantizedTensor,
   options: MatmulOptions<D>,
 ): Call<Tensor<D>> {
-  const compute = options.compute ?? 'f32';
-  if (!Object.hasOwn(computeIds, compute)) {
-    throw argumentError(
-      'BL_INVALID_ARGUMENT',
-      `matmul: compute is ${JSON.stringify(compute)}, expected f32, i8 or bf16`,
-    );
-  }
-  const algorithm = options.algorithm ?? 'auto';
-  if (!Object.hasOwn(algorithmIds, algorithm)) {
-    throw argumentError(
-      'BL_INVALID_ARGUMENT',
-      `matmul: algorithm is ${JSON.stringify(algorithm)}, expected auto, lut, dequant or tile`,
-    );
-  }
-  const c = options.out ?? outputTensor(undefined, [...a.shape.slice(0, -1), b.rows]);
+  const compute = computeId(options.compute ?? (a.dtype === 'i8' ? 'i8' : 'f32'));
+  const algorithm = algorithmId(options.algorithm ?? 'auto');
+  const rest = optionValues(options);
+  const c = options.out ?? (newOutput(a, b, options) as Tensor as Tensor<D>);
   return {
     op: 'matmul',
     values: [
@@ -113,10 +79,20 @@ function prepare<D extends FloatDType>(
       ...weightValues(b),
       ...optionalTensorValues(options.bias),
       ...tensorValues(c),
-      computeIds[compute],
-      algorithmIds[algorithm],
+      compute,
+      algorithm,
+      ...rest,
       runValue(options),
     ],
     result: c,
   };
+}
+
+function newOutput(
+  a: Tensor<FloatDType | 'i8'>,
+  b: QuantizedTensor,
+  options: MatmulOptions<OutputDType>,
+): Tensor<'f32'> {
+  const parts = (options.batch ?? 1) * (isGated(options.activation) ? 2 : 1);
+  return Tensor.zeros('f32', [...a.shape.slice(0, -1), Math.floor(b.rows / parts)]);
 }

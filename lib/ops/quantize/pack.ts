@@ -52,7 +52,7 @@ function prepare<F extends Format>(
 ): Call<QuantizedTensor<F>> {
   const { out } = options;
   const layout = options.layout ?? out?.layout ?? 'lanes16';
-  const { codebook } = input;
+  const { codebook, tensorScale } = input;
   if (out !== undefined && out.layout !== layout) {
     throw argumentError(
       'BL_INVALID_LAYOUT',
@@ -64,8 +64,14 @@ function prepare<F extends Format>(
     QuantizedTensor.empty(
       input.format,
       input.shape,
-      codebook === undefined ? { layout } : { layout, codebook },
+      codebook === undefined ? { layout, tensorScale } : { layout, codebook, tensorScale },
     );
+  if (output.tensorScale !== tensorScale) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `pack: out.tensorScale is ${output.tensorScale}, expected ${tensorScale} (= input.tensorScale)`,
+    );
+  }
   return {
     op: 'pack',
     values: [...weightValues(input), ...weightValues(output), runValue(options)],

@@ -4,6 +4,7 @@ import { QuantizedTensor } from '../../quantized_tensor.js';
 import {
   type AsyncOptions,
   type Call,
+  isRecording,
   type RunOptions,
   run,
   runAsync,
@@ -12,6 +13,7 @@ import {
   weightValues,
 } from '../../run.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
+import { hasTensorScale, largestMagnitude, tensorScaleFor } from './tensor_scale.js';
 
 /** How scales are chosen; see {@link quantize}. */
 export type QuantizeMethod = 'minmax' | 'mse';
@@ -22,6 +24,11 @@ export interface QuantizeOptions<F extends Format = Format> extends RunOptions {
   method?: QuantizeMethod;
   /** Table of 2^bits finite values; required by the cb<bits> formats, forbidden for others. */
   codebook?: Float32Array | readonly number[];
+  /**
+   * What the decoded weights are multiplied by; positive. Default: 1, and for `nvfp4_g16` the largest
+   * magnitude / (6 * 448), which puts the largest scale of a block at the top of E4M3.
+   */
+  tensorScale?: number;
   /** Where to write, of this format, canonical, [rows, cols]; default: a new matrix. */
   out?: QuantizedTensor<F>;
 }
@@ -33,7 +40,9 @@ export interface QuantizeOptions<F extends Format = Format> extends RunOptions {
  * give the bytes of ggml's reference encoders. `'mse'`: scales and zero points are searched for the
  * least squared error, never larger than that of minmax, in 4 to 100 times the time. One-bit and
  * ternary groups take the mean magnitude as their scale under minmax; iq4_nl and the K types search under
- * both. Scales beyond f16 saturate at 65504; values whose scale underflows become zero.
+ * both. Scales beyond f16 saturate at 65504; values whose scale underflows become zero. Formats with a power
+ * of two as scale (bfp, e2m1 to e5m2, mxint8, mxfp4) clip the largest values of a group by up to a quarter
+ * under minmax, as the OCP Microscaling specification has it.
  *
  * @param input [rows, cols], f32, f16 or bf16, all finite
  * @returns `options.out`, or a new matrix [rows, cols]
@@ -77,7 +86,7 @@ function prepare<F extends Format>(
   if (input.rank !== 2) {
     throw argumentError('BL_INVALID_SHAPE', `quantize: input.rank is ${input.rank}, expected 2`);
   }
-  const { codebook, out } = options;
+  const { codebook, tensorScale, out } = options;
   if (out !== undefined && out.format !== format) {
     throw argumentError(
       'BL_INVALID_FORMAT',
@@ -90,12 +99,33 @@ function prepare<F extends Format>(
       'quantize: codebook and out are both given, expected the codebook in out',
     );
   }
+  if (out !== undefined && tensorScale !== undefined) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      'quantize: tensorScale and out are both given, expected the tensorScale in out',
+    );
+  }
   const [rows, cols] = input.shape as [number, number];
   const result =
-    out ?? QuantizedTensor.empty(format, [rows, cols], codebook === undefined ? {} : { codebook });
+    out ??
+    QuantizedTensor.empty(format, [rows, cols], {
+      ...(codebook === undefined ? {} : { codebook }),
+      tensorScale: tensorScale ?? defaultTensorScale(input, format),
+    });
   return {
     op: 'quantize',
     values: [...tensorValues(input), ...weightValues(result), methodIds[method], runValue(options)],
     result,
   };
+}
+
+function defaultTensorScale(input: Tensor<FloatDType>, format: Format): number {
+  if (!hasTensorScale(format)) return 1;
+  if (isRecording()) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `quantize: within a sequence ${format} needs tensorScale (or out): the input may not have its values yet`,
+    );
+  }
+  return tensorScaleFor(largestMagnitude(input));
 }

@@ -62,6 +62,13 @@ const float* load(const Rows& rows, int64_t row, int64_t first, int64_t count, f
 
 }  // namespace
 
+ElementwiseKernel elementwise_kernel(Elementwise op, int32_t isa) {
+  for (const auto& row : kKernels) {
+    if (row.op == op && row.isa <= isa) return row.run;
+  }
+  return nullptr;  // not reached: scalar rows need nothing
+}
+
 void run_elementwise(const ElementwiseCall& call) {
   bl_tensor left_view = call.left;
   bl_tensor right_view = call.right;

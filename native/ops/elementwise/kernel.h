@@ -27,6 +27,9 @@ using ElementwiseKernel = void (*)(const float* left, const float* right, float*
 #include "kernels.inc"
 #undef BL_ELEMENTWISE_KERNEL
 
+// The kernel of `op` at a level, for operators that end with one.
+ElementwiseKernel elementwise_kernel(Elementwise op, int32_t isa);
+
 // A call whose views all have the shape of output; an axis along which right repeats has stride 0 there.
 struct ElementwiseCall {
   Elementwise op;

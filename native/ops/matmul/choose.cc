@@ -3,9 +3,15 @@
 #include <cstdio>
 
 #include "../../isa/isa.h"
+#include "tuning.h"
 
 namespace bitloom {
 namespace {
+
+// What brings activations into the form that an algorithm reads, by the kernel's level.
+#define BL_PACK_dequant(isa) isa::pack_activations_i8, nullptr, nullptr, nullptr
+#define BL_PACK_lut(isa) isa::pack_activations_i8, nullptr, nullptr, isa::build_tables
+#define BL_PACK_tile(isa) nullptr, isa::pack_tile_codes, isa::pack_tile_halves, nullptr
 
 const MatmulKernelRow kKernels[] = {
 #define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch) \
@@ -18,12 +24,13 @@ const MatmulKernelRow kKernels[] = {
    rows,                                                                          \
    scratch,                                                                       \
    isa::matmul_##algorithm##_##compute,                                           \
-   isa::pack_activations_i8,                                                      \
-   isa::pack_tile_codes,                                                          \
-   isa::pack_tile_halves},
+   BL_PACK_##algorithm(isa)},
 #include "kernels.inc"
 #undef BL_MATMUL_KERNEL
 };
+#undef BL_PACK_dequant
+#undef BL_PACK_lut
+#undef BL_PACK_tile
 
 const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, const PanelFormat& f) {
   for (const MatmulKernelRow& row : kKernels) {
@@ -45,20 +52,28 @@ const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, con
 
 const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m) {
   const int32_t isa = isa_of(args.run);
-  int32_t algorithm = args.algorithm;
-  if (algorithm == BL_ALGORITHM_auto) algorithm = BL_ALGORITHM_dequant;
-  (void)m;
+  const bool automatic = args.algorithm == BL_ALGORITHM_auto;
   int32_t compute = args.compute;
   // i8 is a permission: formats without integer values are computed in floats.
-  if (compute == BL_COMPUTE_i8 && !f.has_integer_values()) {
-    if (algorithm != BL_ALGORITHM_tile) {
-      compute = BL_COMPUTE_f32;
-    } else if (!takes_tile_i8(f)) {
-      compute = BL_COMPUTE_bf16;
-    }
+  const bool integers = compute == BL_COMPUTE_i8 && f.has_integer_values();
+  int32_t algorithm = args.algorithm;
+  if (automatic) {
+    // f32 means f32: tiles would round to bf16. Signs times signs have one kernel.
+    const bool tuned = compute == BL_COMPUTE_i8 || compute == BL_COMPUTE_bf16;
+    algorithm = tuned ? tuned_algorithm(isa, integers ? f.bits : 0, m) : BL_ALGORITHM_dequant;
   }
-  if (compute == BL_COMPUTE_bf16 && algorithm == BL_ALGORITHM_dequant) compute = BL_COMPUTE_f32;
-  return find(isa, algorithm, compute, f);
+  for (;;) {
+    if (args.compute == BL_COMPUTE_i1) {
+      compute = BL_COMPUTE_i1;
+    } else if (algorithm == BL_ALGORITHM_tile) {
+      compute = args.compute == BL_COMPUTE_i8 && !takes_tile_i8(f) ? BL_COMPUTE_bf16 : args.compute;
+    } else {
+      compute = integers ? BL_COMPUTE_i8 : BL_COMPUTE_f32;
+    }
+    const MatmulKernelRow* row = find(isa, algorithm, compute, f);
+    if (row != nullptr || !automatic || algorithm == BL_ALGORITHM_dequant) return row;
+    algorithm = BL_ALGORITHM_dequant;  // the format is one that the tuned algorithm does not take
+  }
 }
 
 const MatmulKernelRow* choose_spare(const bl_matmul_args& args, const MatmulKernelRow& kernel,

@@ -36,8 +36,12 @@ struct Activations {
   // dequant and lut; g = min(32, the weights' group): [M][stride / g]. tile: [M][tile_blocks(stride)]
   const int32_t* starts;  // -zero * sum of the group's codes: what its products begin with; tile: -128 * sum
   const float* moments;   // scale * (float) sum of the group's codes: what offsets are multiplied with
-  const uint8_t* tables;  // lut: as its kernels' build_tables writes them
-  int64_t table_stride;   // bytes from row to row
+  // lut: tables of sums for planes of 1 and of 2 bits, see tables.h: [M][stride / 32][table_bytes(bits)]
+  const uint8_t* tables[2];
+  const int32_t* negatives;  // lut: -(sum of the negative codes of 32): [M][stride / 32]
+  // i1: a[m][k] ~ scales[m] * (1 where its bit is set, else -1); a word per 32, in the order of a plane of one bit
+  // (panel.h): [M][stride / 32]
+  const uint32_t* signs;
 };
 
 // What one call computes: rows [m_begin, m_end) of a times the rows of `panel_count` panels.
@@ -62,6 +66,10 @@ struct Tile {
 //   sum  = fma(offset, moment, sum)     formats with offsets
 // where offset of a zero point is -scale_b * (stored + zero_shift), each step rounded, as panel_offset() gives it.
 // A scale of NaN in a makes the row NaN.
+//
+// i1: per group of the weights, I = sum of sign_b * sign_a over the row's own columns, exact in int32,
+//   sum = fma((float) I, scale_b * scale_a, sum)
+// for all ISAs the same bits.
 using MatmulKernel = void (*)(const PanelFormat& f, const Activations& a, const Tile& tile);
 
 // Quantizes one row: x[0, k) to codes with a scale per 32. scale = max|x| / 127, code = x * (127 / max|x|) to
@@ -72,6 +80,9 @@ using PackActivations = void (*)(const float* x, int64_t k, int8_t* codes, float
 using PackTileCodes = void (*)(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 // Rounds a row to bf16 into tiles.
 using PackTileHalves = void (*)(const float* x, int64_t k, uint16_t* halves);
+
+// Tables of a row of `stride` codes for planes of `bits` (1 or 2) bits, see tables.h; for all ISAs the same bytes.
+using BuildTables = void (*)(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 
 struct MatmulKernelRow {
   const char* name;
@@ -86,13 +97,41 @@ struct MatmulKernelRow {
   PackActivations pack;
   PackTileCodes pack_tile_codes;
   PackTileHalves pack_tile_halves;
+  BuildTables build_tables;
 };
 
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }
+// Weights of one bit, +1 or -1 times a scale.
+inline bool takes_signs(const PanelFormat& f) {
+  return f.bits == 1 && f.value_kind == ValueKind::integer && f.shift == 1 && f.offset_kind == OffsetKind::none;
+}
+// What the vector kernels of signs read: groups of whole chunks, scales of 16 bits.
+inline bool takes_sign_chunks(const PanelFormat& f) {
+  return takes_signs(f) && f.group % kChunk == 0 && f.scale_bytes == 2 && f.sub_bits == 0;
+}
+// What the unpacking of dequant_i8.inl covers: all integer formats but tables of odd sizes.
+inline bool takes_dequant_i8(const PanelFormat& f) {
+  return f.has_integer_values() && (f.sub_bits != 0 || f.groups == 1 || f.group <= kGroup) &&
+         (f.value_kind != ValueKind::table || f.bits == 4 || f.bits == 6);
+}
+// Planes of 1 and 2 bits only: a table for 4 bits would have the products themselves.
+inline bool takes_lut(const PanelFormat& f) {
+  return f.value_kind == ValueKind::integer && f.bits <= 3 && f.group >= kGroup && f.sub_bits == 0 &&
+         (f.offset_kind == OffsetKind::none || f.offset_kind == OffsetKind::zero_point);
+}
 inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&) { return 0; }
+// dequant f32 in SIMD (f32_kernel.inl). Several rows of a: a block of decoded weights with scales and offsets, and one
+// of a. One row: scales and offsets of a block of every panel.
+// Depth 128: two vectors of rows are 16 KB of L1, beside 6 KB of a, and sums are loaded and stored once in 128.
+constexpr int64_t kF32Rows = 128, kF32Panels = 8, kF32Depth = 128;
+inline int64_t f32_scratch(const PanelFormat& f) {
+  const int64_t block = kF32Depth * (2 * kPanelRows + kF32Rows) + 4 * kF32Depth / 8 * kPanelRows;
+  const int64_t scales = 2 * kF32Panels * f.groups * kPanelRows;
+  return (block > scales ? block : scales) * static_cast<int64_t>(sizeof(float));
+}
 bool takes_tile_i8(const PanelFormat& f);
-inline bool takes_tile_bf16(const PanelFormat& f) { return f.value_kind != ValueKind::minifloat; }
+inline bool takes_tile_bf16(const PanelFormat&) { return true; }
 // Enough for every tile kernel: two blocks of weights (2 panels x 512 of int8, 256 of bf16, 128 of f32), tiles of
 // sums, scales, a strip of widened activations.
 inline int64_t tile_scratch(const PanelFormat&) { return int64_t{1} << 17; }
@@ -108,18 +147,22 @@ namespace scalar {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 }
 namespace avx2 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 }
 namespace avx512 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 }
 namespace amx {
+using avx512::build_tables;
 using avx512::pack_activations_i8;
 using avx512::pack_tile_codes;
 using avx512::pack_tile_halves;

@@ -1,8 +1,7 @@
-// matmul: validate, choose a kernel, pack the activations, partition N, run.
+// matmul: validate, choose a kernel, pack the activations, partition N, run, finish (epilogue.h).
 #include <algorithm>
 #include <atomic>
 
-#include "../../base/float16.h"
 #include "../../base/scratch.h"
 #include "../../base/tensor.h"
 #include "../../base/thread_pool.h"
@@ -10,6 +9,9 @@
 #include "../quantize/pack_panel.h"
 #include "activations.h"
 #include "choose.h"
+#include "epilogue.h"
+#include "plan.h"
+#include "validate.h"
 
 namespace bitloom {
 
@@ -17,148 +19,101 @@ namespace {
 
 // Multiply-adds below which waking other threads costs more than it brings (about 10 microseconds).
 constexpr int64_t kSerialWork = int64_t{1} << 18;
-bl_status validate(const bl_matmul_args& args, bl_error* error) {
-  BL_RETURN_IF_ERROR(check_tensor({"matmul", "a"}, args.a, kFloatTypes, 1, BL_MAX_RANK, error));
-  BL_RETURN_IF_ERROR(check_weights({"matmul", "b"}, args.b, error));
-  BL_RETURN_IF_ERROR(check_output({"matmul", "c"}, args.c, kFloatTypes, 1, BL_MAX_RANK, error));
-  BL_CHECK(args.b.cols == args.a.shape[args.a.rank - 1], invalid_shape,
-           "matmul: b.cols is %lld, expected %lld (= a.shape[%d])", static_cast<long long>(args.b.cols),
-           static_cast<long long>(args.a.shape[args.a.rank - 1]), args.a.rank - 1);
-  BL_CHECK(args.c.rank == args.a.rank, invalid_shape, "matmul: c.rank is %d, expected %d (= a.rank)",
-           args.c.rank, args.a.rank);
-  for (int axis = 0; axis + 1 < args.a.rank; ++axis) {
-    BL_CHECK(args.c.shape[axis] == args.a.shape[axis], invalid_shape,
-             "matmul: c.shape[%d] is %lld, expected %lld (= a.shape[%d])", axis,
-             static_cast<long long>(args.c.shape[axis]), static_cast<long long>(args.a.shape[axis]), axis);
-  }
-  BL_RETURN_IF_ERROR(check_dim({"matmul", "c"}, args.c, args.c.rank - 1, args.b.rows, "b.rows", error));
-  BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "bias"}, args.bias, dtype_bit(BL_DTYPE_f32),
-                                           args.b.rows, "b.rows", error));
-  BL_CHECK(args.compute >= BL_COMPUTE_f32 && args.compute <= BL_COMPUTE_bf16, invalid_argument,
-           "matmul: compute is %d, expected 0 (f32), 1 (i8) or 2 (bf16)", args.compute);
-  BL_CHECK(args.algorithm >= BL_ALGORITHM_auto && args.algorithm <= BL_ALGORITHM_tile, invalid_argument,
-           "matmul: algorithm is %d, expected 0 (auto), 1 (lut), 2 (dequant) or 3 (tile)", args.algorithm);
-  BL_RETURN_IF_ERROR(check_apart({"matmul", "c"}, args.c, "a", args.a.data, args.a.bytes, error));
-  BL_RETURN_IF_ERROR(check_apart({"matmul", "c"}, args.c, "b", args.b.data,
-                                 bl_layout_bytes(args.b.format, args.b.layout, args.b.rows, args.b.cols),
-                                 error));
-  return check_apart({"matmul", "c"}, args.c, "bias", args.bias.data,
-                     args.bias.data == nullptr ? 0 : args.bias.bytes, error);
-}
-
-// Bytes of packed activations that a block of M may have: half of a 2 MB L2, where they stay while all units of N pass.
-constexpr int64_t kBlockBytes = int64_t{1} << 20;
-
-// How a call is cut into pieces, and what memory each piece needs.
-struct Plan {
-  const MatmulKernelRow& kernel;
-  const MatmulKernelRow* spare;  // for rows that `kernel` leaves out, or null
-  ActivationsPlan activations, spare_activations;
-  uint64_t rows_bytes;           // tile: which row of a is where
-  int64_t unit_panels, units;    // pieces of N
-  int64_t slots;                 // pieces worked on at a time, each with memory of its own:
-  uint64_t values_bytes, kernel_bytes, panel_bytes;
-
-  Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel_, const WeightsView& b, int64_t m)
-      : kernel(kernel_), spare(choose_spare(args, kernel_, b.panel)), activations(kernel_, b.panel, m),
-        spare_activations(spare == nullptr ? kernel_ : *spare, b.panel, m),
-        rows_bytes(tile() ? align_up(static_cast<uint64_t>(m) * sizeof(int64_t)) : 0) {
-    const int64_t panels = (b.rows + kPanelRows - 1) / kPanelRows;
-    const int32_t threads = args.run.executor == nullptr ? thread_count(args.run) : 16;
-    // Canonical weights are brought into panels as they are used, one by one unless the kernel is made for several;
-    // panels in memory are read several at a time, but no more than lets every thread have some.
-    unit_panels = b.panels() == 0 && !tile() ? 1 : std::min<int64_t>(kernel.panels, panels / (2 * threads));
-    unit_panels = std::max<int64_t>(unit_panels, 1);
-    units = (panels + unit_panels - 1) / unit_panels;
-    slots = std::min<int64_t>(threads, units * blocks(m, kernel));
-    int64_t rows = std::min<int64_t>(m, kernel.rows);
-    kernel_bytes = align_up(static_cast<uint64_t>(kernel.scratch_bytes(b.panel)));
-    if (spare != nullptr) {
-      slots = std::max(slots, std::min<int64_t>(threads, units * blocks(m, *spare)));
-      rows = std::max(rows, std::min<int64_t>(m, spare->rows));
-      kernel_bytes = std::max(kernel_bytes, align_up(static_cast<uint64_t>(spare->scratch_bytes(b.panel))));
-    }
-    values_bytes = align_up(static_cast<uint64_t>(rows * unit_panels * kPanelRows) * sizeof(float));
-    panel_bytes = b.panels() == panels ? 0 : align_up(static_cast<uint64_t>(b.panel.panel_bytes));
-  }
-  bool tile() const { return kernel.algorithm == BL_ALGORITHM_tile; }
-  // Rows of a that every unit of N passes over before the next ones: all, or in algorithm tile what fits L2.
-  int64_t block_rows(const MatmulKernelRow& of) const {
-    if (!tile()) return std::max<int64_t>(activations.m, 1);
-    const int64_t bytes = activations.stride * (of.compute == BL_COMPUTE_bf16 ? 2 : 1);
-    return std::clamp<int64_t>(kBlockBytes / bytes / 32 * 32, 32, of.rows);
-  }
-  int64_t blocks(int64_t m, const MatmulKernelRow& of) const {
-    return (m + block_rows(of) - 1) / block_rows(of);
-  }
-  uint64_t packed_bytes() const {
-    return rows_bytes + activations.total() + (spare == nullptr ? 0 : spare_activations.total());
-  }
-  uint64_t slot_bytes() const {
-    return values_bytes + kernel_bytes + static_cast<uint64_t>(unit_panels) * panel_bytes;
-  }
-  uint64_t total() const { return packed_bytes() + static_cast<uint64_t>(slots) * slot_bytes(); }
-};
-
-// c's part of a finished tile, columns [n, n + count): bias added, converted. Row m of it is row rows[m] of c, or m.
-void store(const Tile& tile, int64_t n, int64_t count, const float* bias, const int64_t* rows, const Rows& c) {
-  const int64_t step = c.stride * dtype_bytes(c.tensor.dtype);
-  for (int64_t m = tile.m_begin; m < tile.m_end; ++m) {
-    float* row = tile.values + (m - tile.m_begin) * tile.stride;
-    if (bias != nullptr) {
-      for (int64_t i = 0; i < count; ++i) row[i] += load_as<float>(bias + n + i);
-    }
-    store_values(c.tensor.dtype, c.at(rows == nullptr ? m : rows[m]) + n * step, c.stride, count, row);
-  }
-}
 
 struct Call {
   const bl_matmul_args& args;
   const WeightsView& b;
+  const Input& input;
   const Plan& plan;
-  Rows c;
+  const Epilogue& epilogue;
   PackPanel pack;
 };
 
-// Rows of a that one kernel computes.
+// Rows of a that one kernel computes: packed rows [i * m, (i + 1) * m) belong to batch first_batch + i.
 struct Pass {
   const MatmulKernelRow& kernel;
   Activations a;
-  int64_t m;
-  const int64_t* rows;  // [m] of c, or null
+  int64_t m, first_batch, batches;
+  const int64_t* rows;  // of a and c, for each packed row; null: the same
 };
 
-// Computes and stores rows [m_begin, m_end) and the columns of unit `unit` in the memory of one slot.
-void run_unit(const Call& call, const Pass& pass, int64_t m_begin, int64_t m_end, int64_t unit, uint8_t* memory) {
+// Panels side by side, as kernels read them.
+struct Panels {
+  const uint8_t* data;
+  int64_t stride, count;
+};
+
+// The panels of `rows` rows of b from `row` on: those in memory, then canonical rows brought into place in
+// `packed`. Gives how many of the two kinds there are.
+int find_panels(const Call& call, int64_t row, int64_t rows, uint8_t* packed, Panels found[2]) {
   const WeightsView& b = call.b;
-  const int64_t n = unit * call.plan.unit_panels * kPanelRows;
-  const int64_t end = std::min(n + call.plan.unit_panels * kPanelRows, b.rows);
+  int kinds = 0;
+  const int64_t in_memory = std::clamp<int64_t>(b.panels() - row / kPanelRows, 0, rows / kPanelRows);
+  if (in_memory > 0) {
+    found[kinds++] = {b.panel_of(row), b.panel.panel_bytes, in_memory};
+    row += in_memory * kPanelRows;
+    rows -= in_memory * kPanelRows;
+  }
+  if (rows == 0) return kinds;
+  found[kinds++] = {packed, call.plan.packed_stride, (rows + kPanelRows - 1) / kPanelRows};
+  for (int64_t done = 0; done < rows; done += kPanelRows, packed += call.plan.packed_stride) {
+    call.pack(b.panel, b.canonical_row(row + done), b.row_bytes, std::min(rows - done, kPanelRows), packed);
+  }
+  return kinds;
+}
+
+// Products of packed rows [m, m_end) with panels of b, to columns of `values` from the first on.
+void multiply(const Call& call, const Pass& pass, const Panels& panels, int64_t m, int64_t m_end,
+              float* values, int64_t stride, uint8_t* scratch) {
+  for (int64_t panel = 0; panel < panels.count; panel += pass.kernel.panels) {
+    const Tile tile{panels.data + panel * panels.stride,
+                    panels.stride,
+                    std::min<int64_t>(pass.kernel.panels, panels.count - panel),
+                    m,
+                    m_end,
+                    values + panel * kPanelRows,
+                    stride,
+                    false,
+                    scratch};
+    pass.kernel.run(call.b.panel, pass.a, tile);
+  }
+}
+
+// Computes and stores packed rows [m_begin, m_end) and the columns of unit `unit`, in the memory of one slot.
+void run_unit(const Call& call, const Pass& pass, int64_t batch, int64_t m_begin, int64_t m_end, int64_t unit,
+              uint8_t* memory) {
+  const Plan& plan = call.plan;
+  const int64_t parts = call.epilogue.parts();
+  const int64_t n = unit * plan.width();
+  const int64_t count = std::min(plan.width(), plan.columns - n);
   float* values = reinterpret_cast<float*>(memory);
-  uint8_t* scratch = memory + call.plan.values_bytes;
-  uint8_t* packed = scratch + call.plan.kernel_bytes;
-  // Full panels in memory, then what is canonical.
-  for (int64_t begin = n; begin < end;) {
-    int64_t panels = std::min(end, b.panels() * kPanelRows) - begin;
-    panels = panels > 0 ? panels / kPanelRows : 0;
-    const uint8_t* source = b.panel_of(begin);
-    int64_t count = panels * kPanelRows;
-    if (panels == 0) {
-      source = packed;
-      for (count = 0; begin + count < end; ++panels) {
-        const int64_t lanes = std::min(end - begin - count, kPanelRows);
-        call.pack(b.panel, b.canonical_row(begin + count), b.row_bytes, lanes,
-                  packed + panels * b.panel.panel_bytes);
-        count += lanes;
+  uint8_t* scratch = memory + plan.values_bytes;
+  uint8_t* packed = scratch + plan.kernel_bytes;
+  Panels panels[2][2];
+  int kinds[2] = {};
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t row = (batch * parts + part) * plan.columns + n;
+    kinds[part] =
+        find_panels(call, row, count, packed + part * plan.unit_panels * plan.packed_stride, panels[part]);
+  }
+  for (int64_t m = m_begin; m < m_end; m += pass.kernel.rows) {
+    const int64_t last = std::min<int64_t>(m + pass.kernel.rows, m_end);
+    for (int64_t part = 0; part < parts; ++part) {
+      float* out = values + part * plan.width();
+      for (int kind = 0; kind < kinds[part]; ++kind) {
+        multiply(call, pass, panels[part][kind], m, last, out, parts * plan.width(), scratch);
+        out += panels[part][kind].count * kPanelRows;
       }
     }
-    for (int64_t m = m_begin; m < m_end; m += pass.kernel.rows) {
-      const int64_t last = std::min(m + pass.kernel.rows, m_end);
-      const Tile tile{source, b.panel.panel_bytes, panels, m,     last,
-                      values, panels * kPanelRows, false,  scratch};
-      pass.kernel.run(b.panel, pass.a, tile);
-      store(tile, begin, count, static_cast<const float*>(call.args.bias.data), pass.rows, call.c);
-    }
-    begin += count;
+    call.epilogue.store({values,
+                         parts * plan.width(),
+                         plan.width(),
+                         {m, last, pass.rows},
+                         batch,
+                         n,
+                         count,
+                         packed + plan.packed_bytes,
+                         m == m_begin});
   }
 }
 
@@ -168,31 +123,76 @@ void run_pass(const Call& call, const Pass& pass, uint8_t* slots) {
   bl_run run = call.args.run;
   if (pass.m * call.b.rows * std::max<int64_t>(call.b.cols, 1) < kSerialWork) run.threads = 1;
   const int64_t rows = plan.block_rows(pass.kernel);
-  const int64_t tasks = plan.units * plan.blocks(pass.m, pass.kernel);
+  const int64_t batch_tasks = plan.units * plan.blocks(pass.m, pass.kernel);
+  const int64_t tasks = pass.batches * batch_tasks;
   std::atomic<int64_t> next{0};
   parallel_for(run, std::min(plan.slots, tasks), [&](int64_t slot) {
     uint8_t* memory = slots + static_cast<uint64_t>(slot) * plan.slot_bytes();
     for (int64_t task = next++; task < tasks; task = next++) {
-      const int64_t m = task / plan.units * rows;
-      run_unit(call, pass, m, std::min(m + rows, pass.m), task % plan.units, memory);
+      const int64_t batch = task / batch_tasks, block = task % batch_tasks / plan.units;
+      const int64_t m = batch * pass.m + block * rows;
+      run_unit(call, pass, pass.first_batch + batch, m, std::min(m + rows, (batch + 1) * pass.m),
+               task % plan.units, memory);
     }
   });
 }
 
-void run_tile(const Call& call, int64_t m, const Rows& a, uint8_t* memory) {
+// Algorithm tile, one matrix of b after the other: int8 for the rows that it suits, bf16 for the others.
+void run_tile(const Call& call, int64_t batch, uint8_t* memory, uint8_t* slots) {
   const Plan& plan = call.plan;
+  const bl_run& run = call.args.run;
+  const int64_t m = plan.batch_rows;
   int64_t* rows = reinterpret_cast<int64_t*>(memory);
-  for (int64_t i = 0; i < m; ++i) rows[i] = i;
+  for (int64_t i = 0; i < m; ++i) rows[i] = batch * m + i;
   uint8_t* packed = memory + plan.rows_bytes;
-  uint8_t* slots = memory + plan.packed_bytes();
-  const TileActivations most =
-      pack_tile_activations(plan.kernel, call.b.panel, plan.activations, call.args.run, a, rows, m, packed);
-  run_pass(call, {plan.kernel, most.a, most.count, rows}, slots);
+  const Rounding rounding = rounding_of(call.args);
+  const TileActivations most = pack_tile_activations(plan.kernel, call.b.panel, plan.activations, run,
+                                                     call.input, rounding, rows, m, packed);
+  run_pass(call, {plan.kernel, most.a, most.count, batch, 1, rows}, slots);
   if (most.count == m) return;
+  int64_t* others = rows + most.count;
   const TileActivations rest =
-      pack_tile_activations(*plan.spare, call.b.panel, plan.spare_activations, call.args.run, a, rows + most.count,
-                            m - most.count, packed + plan.activations.total());
-  run_pass(call, {*plan.spare, rest.a, rest.count, rows + most.count}, slots);
+      pack_tile_activations(*plan.spare, call.b.panel, plan.spare_activations, run, call.input, rounding,
+                            others, m - most.count, packed + plan.activations.total());
+  run_pass(call, {*plan.spare, rest.a, rest.count, batch, 1, others}, slots);
+}
+
+void run_matmul(const Call& call, uint8_t* memory, uint8_t* slots) {
+  const Plan& plan = call.plan;
+  if (plan.tile()) {
+    for (int64_t batch = 0; batch < plan.batches; ++batch) run_tile(call, batch, memory, slots);
+    return;
+  }
+  const Activations a = pack_activations(plan.kernel, call.b.panel, plan.activations, call.args.run,
+                                         call.input, rounding_of(call.args), memory);
+  run_pass(call, {plan.kernel, a, plan.batch_rows, 0, plan.batches, nullptr}, slots);
+}
+
+// The objects of a call, made from valid arguments.
+struct Prepared {
+  WeightsView b;
+  Input input;
+  const MatmulKernelRow* kernel;
+  Additions additions;
+  Epilogue epilogue;
+
+  explicit Prepared(const bl_matmul_args& args)
+      : b(args.b),
+        input(args),
+        kernel(choose_matmul(args, b.panel, input.rows())),
+        additions(args, input, std::max<int64_t>(args.batch, 1)),
+        epilogue(args, additions, std::max<int64_t>(args.batch, 1)) {}
+  Plan plan(const bl_matmul_args& args) const { return Plan(args, *kernel, b, input, additions, epilogue); }
+};
+
+// Codes of -128 would pass the bounds that kernels rely on.
+bl_status check_codes(const Input& input, bl_error* error) {
+  const int64_t m = input.is_codes() ? input.find_bad_row() : -1;
+  if (m < 0) return BL_STATUS_ok;
+  int64_t k = 0;
+  while (k + 1 < input.columns() && input.code_at(m, k) != -128) ++k;
+  return fail(error, BL_STATUS_out_of_range, "matmul: a[%lld][%lld] is -128, expected codes of -127 to 127",
+              static_cast<long long>(m), static_cast<long long>(k));
 }
 
 }  // namespace
@@ -205,41 +205,36 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   using namespace bitloom;
   const bl_matmul_args* args = args_in;
   BL_READ_ARGS(bl_matmul_args, "matmul", call);
-  BL_RETURN_IF_ERROR(validate(call, error));
-  const WeightsView b(call.b);
-  const Rows rows(call.a);
-  const MatmulKernelRow* kernel = choose_matmul(call, b.panel, rows.count);
-  BL_CHECK(kernel != nullptr, unsupported, "matmul: algorithm is %d, which cannot do compute %d of format %s",
-           call.algorithm, call.compute, b.info->name);
-  if (rows.count == 0 || b.rows == 0) return BL_STATUS_ok;
-  const Plan plan(call, *kernel, b, rows.count);
+  BL_RETURN_IF_ERROR(validate_matmul(call, error));
+  Prepared it(call);
+  BL_CHECK(it.kernel != nullptr, unsupported,
+           "matmul: algorithm is %d, which cannot do compute %d of format %s", call.algorithm, call.compute,
+           it.b.info->name);
+  BL_RETURN_IF_ERROR(check_codes(it.input, error));
+  if (it.input.rows() == 0 || it.b.rows == 0) return BL_STATUS_ok;
+  const Plan plan = it.plan(call);
   const Scratch scratch(call.workspace, call.workspace_bytes, plan.total());
   BL_CHECK(scratch.data() != nullptr, out_of_memory, "matmul: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(plan.total()));
-  const Call work{call, b, plan, Rows(call.c), choose_pack_panel(isa_of(call.run), b.panel)};
-  if (plan.tile()) {
-    run_tile(work, rows.count, rows, scratch.data());
-    return BL_STATUS_ok;
-  }
-  const Activations a = pack_activations(*kernel, b.panel, plan.activations, call.run, rows, scratch.data());
-  run_pass(work, {*kernel, a, rows.count, nullptr}, scratch.data() + plan.packed_bytes());
+  uint8_t* memory = scratch.data();
+  it.additions.prepare(call.run, it.input, memory);
+  const Call work{call, it.b, it.input, plan, it.epilogue, choose_pack_panel(isa_of(call.run), it.b.panel)};
+  run_matmul(work, memory + plan.additions_bytes, memory + plan.shared_bytes());
   return BL_STATUS_ok;
 }
 
 uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args) {
   using namespace bitloom;
   bl_matmul_args call;
-  if (!read_args(args, &call) || validate(call, nullptr) != BL_STATUS_ok) return 0;
-  const WeightsView b(call.b);
-  const int64_t m = Rows(call.a).count;
-  const MatmulKernelRow* kernel = choose_matmul(call, b.panel, m);
-  return kernel == nullptr ? 0 : Plan(call, *kernel, b, m).total() + kScratchAlignment;
+  if (!read_args(args, &call) || validate_matmul(call, nullptr) != BL_STATUS_ok) return 0;
+  const Prepared it(call);
+  return it.kernel == nullptr ? 0 : it.plan(call).total() + kScratchAlignment;
 }
 
 const char* bl_matmul_kernel(const bl_matmul_args* args) {
   using namespace bitloom;
   bl_matmul_args call;
-  if (!read_args(args, &call) || validate(call, nullptr) != BL_STATUS_ok) return nullptr;
+  if (!read_args(args, &call) || validate_matmul(call, nullptr) != BL_STATUS_ok) return nullptr;
   const MatmulKernelRow* kernel = choose_matmul(call, WeightsView(call.b).panel, Rows(call.a).count);
   return kernel == nullptr ? nullptr : kernel->name;
 }

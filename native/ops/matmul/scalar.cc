@@ -53,6 +53,27 @@ void matmul_dequant_i8(const PanelFormat& f, const Activations& a, const Tile& t
   }
 }
 
+void matmul_dequant_i1(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  for (int64_t m = tile.m_begin; m < tile.m_end; ++m) {
+    const uint32_t* signs = a.signs + m * a.stride / kChunk;
+    for (int64_t n = 0; n < tile.panel_count * kPanelRows; ++n) {
+      const uint8_t* panel = tile.panels + n / kPanelRows * tile.panel_stride;
+      const int64_t lane = n % kPanelRows;
+      float* out = tile.values + (m - tile.m_begin) * tile.stride + n;
+      float sum = tile.accumulate ? *out : 0.0f;
+      for (int64_t begin = 0; begin < f.cols; begin += f.group) {
+        int32_t integer = 0;
+        for (int64_t k = begin; k < begin + f.group && k < f.cols; ++k) {
+          const int32_t sign = (signs[k / kChunk] >> (8 * (k % 4) + k % kChunk / 4) & 1) != 0 ? 1 : -1;
+          integer += (panel_value(f, panel_code(f, panel, lane, k)) - f.zero) * sign;
+        }
+        sum = std::fma(static_cast<float>(integer), panel_scale(f, panel, lane, begin) * a.scales[m], sum);
+      }
+      *out = sum;
+    }
+  }
+}
+
 void matmul_dequant_f32(const PanelFormat& f, const Activations& a, const Tile& tile) {
   for (int64_t n = 0; n < tile.panel_count * kPanelRows; ++n) {
     const uint8_t* panel = tile.panels + n / kPanelRows * tile.panel_stride;

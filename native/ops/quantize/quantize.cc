@@ -1,4 +1,5 @@
 // quantize: validate, look for non-finite input, then encode bands of rows in parallel.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -91,6 +92,16 @@ bl_status check_finite(const bl_quantize_args& args, const Rows& rows, bl_error*
                                 : "Infinity");
 }
 
+// values[i] /= tensor_scale, finite. Formats scale by themselves what is left.
+void divide(float tensor_scale, int64_t count, float* values) {
+  if (tensor_scale == 0 || tensor_scale == 1) return;
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  for (int64_t i = 0; i < count; ++i) {
+    const double quotient = static_cast<double>(values[i]) / tensor_scale;
+    values[i] = static_cast<float>(std::clamp(quotient, -kLargest, kLargest));
+  }
+}
+
 // A row whose blocks are no longer than a chunk.
 void encode_row(const bl_quantize_args& args, const bl_format_info& info, const Rows& rows,
                 const float* codebook, int64_t row, uint8_t* bytes) {
@@ -98,6 +109,7 @@ void encode_row(const bl_quantize_args& args, const bl_format_info& info, const 
   for (int64_t first = 0; first < rows.length; first += kColumns) {
     const int64_t count = rows.length - first < kColumns ? rows.length - first : kColumns;
     load_part(rows, row, first, count, values);
+    divide(args.output.tensor_scale, count, values);
     for (int64_t i = 0; i < count; i += info.block_elements) {
       const int64_t part = count - i < info.block_elements ? count - i : info.block_elements;
       encode_block(info, values + i, part, info.block_elements, codebook, args.method, bytes);
@@ -106,11 +118,13 @@ void encode_row(const bl_quantize_args& args, const bl_format_info& info, const 
   }
 }
 
-// A row that is one block: read in place if it is contiguous f32, else by way of a copy.
+// A row that is one block: read in place if it is contiguous f32 to be taken as it is, else by way of a
+// copy.
 bool encode_whole_row(const bl_quantize_args& args, const bl_format_info& info, const Rows& rows,
                       const float* codebook, int64_t row, uint8_t* bytes) {
   const float* values = rows.direct(row);
-  if (values != nullptr) {
+  const float tensor_scale = args.output.tensor_scale;
+  if (values != nullptr && (tensor_scale == 0 || tensor_scale == 1)) {
     encode_block(info, values, rows.length, rows.length, codebook, args.method, bytes);
     return true;
   }
@@ -118,6 +132,7 @@ bool encode_whole_row(const bl_quantize_args& args, const bl_format_info& info, 
   if (copy.data() == nullptr) return false;
   float* copied = reinterpret_cast<float*>(copy.data());
   rows.load(row, copied);
+  divide(tensor_scale, rows.length, copied);
   encode_block(info, copied, rows.length, rows.length, codebook, args.method, bytes);
   return true;
 }

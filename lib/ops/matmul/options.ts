@@ -1,0 +1,118 @@
+// What `matmul` can be told; how it is passed on stands in values.ts.
+import type { RunOptions } from '../../run.js';
+import type { FloatDType, Tensor } from '../../tensor.js';
+
+/**
+ * In what numbers `matmul` forms products. `f32` (default): activations as they are. `i8`: activations in int8, a scale
+ * per 32 of them (or per row), for weight formats whose values are integers times a scale; others are computed in f32
+ * all the same. `bf16`: by tiles, both sides rounded to bf16; else as f32. `i1`: activations as their signs times the
+ * mean magnitude of the row, for weights of format u1 and i1 only (BiDM, Zheng et al. 2024; XNOR-Net, Rastegari et al.
+ * 2016): XNOR and a count of bits.
+ */
+export type Compute = 'f32' | 'i8' | 'bf16' | 'i1';
+
+/**
+ * How `matmul` forms products. `lut`: tables of partial sums of the activations, looked up by the weights' codes.
+ * `dequant`: codes unpacked in registers and multiplied. `tile`: weights unpacked once per cache block for many
+ * activation rows, on the matrix unit where there is one. `auto` (default): what is fastest for the shape, format
+ * and machine.
+ */
+export type Algorithm = 'auto' | 'lut' | 'dequant' | 'tile';
+
+/**
+ * What is done to outputs before they are written. `gelu` is by erf, `geluTanh` its tanh approximation. `swiglu` and
+ * `geglu` take weights of 2 H rows, the gate's and then the up projection's, and give H outputs: silu(gate) * up,
+ * gelu(gate) * up.
+ */
+export type Activation = 'none' | 'silu' | 'gelu' | 'geluTanh' | 'relu' | 'swiglu' | 'geglu';
+
+/** A low-rank term `scale * up (down x)`: EoRA (Liu et al. 2024), LoRA (Hu et al. 2021), INT2.1 (Chai et al. 2023). */
+export interface LowRank {
+  /** [R, K]; with `batch` [batch, R, K]. */
+  down: Tensor<FloatDType>;
+  /** [N, R]; with `batch` [batch, N, R]. Read fastest with strides [1, N]. */
+  up: Tensor<FloatDType>;
+  /** Default: 1. */
+  scale?: number;
+}
+
+/** A low-rank term of its own for each row of activations, e.g. for each request of a batch. */
+export interface Adapters {
+  /** [A, R, K] */
+  down: Tensor<FloatDType>;
+  /** [A, N, R] */
+  up: Tensor<FloatDType>;
+  /** [rows of a]: which of the A adapters a row has, -1: none. */
+  ids: Tensor<'i32'>;
+  /** Default: 1. */
+  scale?: number;
+}
+
+/**
+ * Sparse weights kept beside the quantized ones, by rows (CSR), multiplied with the activations as they are given:
+ * SpQR (Dettmers et al. 2023), Super Weight (Yu et al. 2024).
+ */
+export interface Outliers {
+  /** [b.rows + 1], from 0, never falling, to nnz: where the weights of each row begin. */
+  rowOffsets: Tensor<'i32'>;
+  /** [nnz], each in [0, K) */
+  columns: Tensor<'i32'>;
+  /** [nnz] */
+  values: Tensor<FloatDType>;
+}
+
+/** What `matmul` writes. */
+export type OutputDType = FloatDType | 'i8';
+
+/** Options of {@link matmul}; N is b.rows (b.rows / batch with `batch`), K the columns of a. */
+export interface MatmulOptions<D extends OutputDType = 'f32'> extends RunOptions {
+  /** [b.rows], added to every row of the result. */
+  bias?: Tensor<'f32'>;
+  /**
+   * Where to write, [..., M, N] (H = N / 2 columns with swiglu and geglu), any strides; default: a new f32 tensor. i8
+   * needs `cScales` or `cScale`.
+   */
+  out?: Tensor<D>;
+  compute?: Compute;
+  algorithm?: Algorithm;
+
+  /** Times every product; not 0. Default: 1. */
+  scale?: number;
+  /** [b.rows], times the products of each row of b: OneBit's h (Xu et al. 2024), per-channel scales. */
+  rowScale?: Tensor<'f32'>;
+  /** [..., M, N], added before bias and activation; may be `out` itself. With swiglu and geglu N = 2 H. */
+  addend?: Tensor<FloatDType>;
+  /** Added to the products, from activations that are not rounded. */
+  lowRank?: LowRank;
+  /** As `lowRank`, one per row of a. Not with `lowRank` or `batch`. */
+  adapters?: Adapters;
+  /** Added to the products. */
+  outliers?: Outliers;
+  /** Applied after all that. Default: `'none'`. */
+  activation?: Activation;
+  /** The shape of the result, added after the activation; may be `out` itself, which then accumulates. */
+  residual?: Tensor<FloatDType>;
+  /** `out` is i8: [..., M, ceil(N / 32)], written: a scale per 32 outputs, as `compute: 'i8'` rounds activations. */
+  cScales?: Tensor<'f32'>;
+  /** `out` is i8: one scale for all, `code = y / cScale`, at most 127 in magnitude. */
+  cScale?: number;
+
+  /** a is i8: a scale per row, [..., M], or per 32 columns, [..., M, ceil(K / 32)]. Codes lie in [-127, 127]. */
+  aScales?: Tensor<'f32'>;
+  /** [K], times the columns of a before they are rounded: 1 / s of SmoothQuant (Xiao et al. 2022), OneBit's g. */
+  columnScale?: Tensor<'f32'>;
+  /**
+   * [b.cols], each in [0, K): column j of b meets column `columnOrder[j]` of a, as GPTQ with act-order stores them. a
+   * may have more columns than b.
+   */
+  columnOrder?: Tensor<'i32'>;
+  /** Compute i8: 4 rounds activations to -7 .. 7 (W4A4). Default: 8. */
+  activationBits?: 8 | 4;
+  /** Compute i8: which activations share a scale, 32 of them or the row (per-token). Default: 32. */
+  activationGroup?: 32 | 'row';
+  /**
+   * A stack of matrices: a is [batch, ..., K], rows [i N, (i + 1) N) of b belong to a[i]. bias, rowScale and outliers
+   * go by b's rows. Layout lanes16 needs N to be a multiple of 16.
+   */
+  batch?: number;
+}

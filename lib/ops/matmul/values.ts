@@ -1,0 +1,91 @@
+// matmul's options as native/node/ops/matmul/matmul.cc reads them.
+import { argumentError } from '../../errors.js';
+import type { NativeValue } from '../../native.js';
+import { optionalTensorValues, tensorValues } from '../../run.js';
+import type { Activation, Algorithm, Compute, MatmulOptions, OutputDType } from './options.js';
+
+const computes: Record<Compute, number> = { f32: 0, i8: 1, bf16: 2, i1: 3 };
+const algorithms: Record<Algorithm, number> = { auto: 0, lut: 1, dequant: 2, tile: 3 };
+const activations: Record<Activation, number> = {
+  none: 0,
+  silu: 1,
+  gelu: 2,
+  geluTanh: 3,
+  relu: 4,
+  swiglu: 5,
+  geglu: 6,
+};
+const activationBits: Record<number, number> = { 8: 8, 4: 4 };
+const activationGroups: Record<string, number> = { 32: 0, row: 1 };
+
+/** The number that `word` stands for; throws `BL_INVALID_ARGUMENT` for one that is not in the list. */
+function idOf(name: string, ids: Record<string, number>, word: string | number): number {
+  if (Object.hasOwn(ids, word)) return ids[word] as number;
+  const words = Object.keys(ids);
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `matmul: ${name} is ${JSON.stringify(word)}, expected ${words.slice(0, -1).join(', ')} or ${words.at(-1)}`,
+  );
+}
+
+export const computeId = (compute: Compute): number => idOf('compute', computes, compute);
+export const algorithmId = (word: Algorithm): number => idOf('algorithm', algorithms, word);
+
+/** True for the activations that take two rows of weights for an output. */
+export const isGated = (activation: Activation | undefined): boolean =>
+  activation === 'swiglu' || activation === 'geglu';
+
+function positive(name: string, value: number): number {
+  if (value === 0) throw argumentError('BL_INVALID_ARGUMENT', `matmul: ${name} is 0`);
+  return value;
+}
+
+function lowRankValues(options: MatmulOptions<OutputDType>): NativeValue[] {
+  const { lowRank, adapters } = options;
+  if (lowRank !== undefined && adapters !== undefined) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      'matmul: lowRank and adapters are given, expected one of them',
+    );
+  }
+  const term = lowRank ?? (adapters as NonNullable<typeof adapters>);
+  return [
+    ...tensorValues(term.down),
+    ...tensorValues(term.up),
+    ...optionalTensorValues(adapters?.ids),
+    term.scale ?? 1,
+  ];
+}
+
+/** A bit for each option that is given, in the order of read_matmul, and then their values. */
+export function optionValues(options: MatmulOptions<OutputDType>): NativeValue[] {
+  const values: NativeValue[] = [0];
+  let given = 0;
+  const add = (bit: number, ...more: NativeValue[]): void => {
+    given |= 1 << bit;
+    values.push(...more);
+  };
+  const o = options;
+  if (o.activation !== undefined) add(0, idOf('activation', activations, o.activation));
+  if (o.scale !== undefined) add(1, positive('scale', o.scale));
+  if (o.rowScale !== undefined) add(2, ...tensorValues(o.rowScale));
+  if (o.addend !== undefined) add(3, ...tensorValues(o.addend));
+  if (o.residual !== undefined) add(4, ...tensorValues(o.residual));
+  if (o.cScales !== undefined) add(5, ...tensorValues(o.cScales));
+  if (o.cScale !== undefined) add(6, positive('cScale', o.cScale));
+  if (o.aScales !== undefined) add(7, ...tensorValues(o.aScales));
+  if (o.columnScale !== undefined) add(8, ...tensorValues(o.columnScale));
+  if (o.columnOrder !== undefined) add(9, ...tensorValues(o.columnOrder));
+  if (o.activationBits !== undefined)
+    add(10, idOf('activationBits', activationBits, o.activationBits));
+  if (o.activationGroup !== undefined)
+    add(11, idOf('activationGroup', activationGroups, o.activationGroup));
+  if (o.batch !== undefined) add(12, positive('batch', o.batch));
+  if (o.lowRank !== undefined || o.adapters !== undefined) add(13, ...lowRankValues(o));
+  if (o.outliers !== undefined) {
+    const { rowOffsets, columns, values: weights } = o.outliers;
+    add(14, ...tensorValues(rowOffsets), ...tensorValues(columns), ...tensorValues(weights));
+  }
+  values[0] = given;
+  return values;
+}

@@ -1,0 +1,89 @@
+import { argumentError } from '../../errors.js';
+import type { Format } from '../../generated.js';
+import {
+  QuantizedTensor,
+  type QuantizedTensorOptions,
+  weightsBytes,
+} from '../../quantized_tensor.js';
+import type { AsyncOptions, RunOptions } from '../../run.js';
+import { type PackOptions, pack, packAsync } from './pack.js';
+
+export interface PackWeightsOptions extends RunOptions {
+  /**
+   * What the weights will be used for: products of a few rows (`'decode'`), of many (`'prefill'`), or both. One layout,
+   * lanes16, is best for all three, so that nothing depends on it today; say what is true. Default: `'both'`.
+   */
+  for?: 'decode' | 'prefill' | 'both';
+  /**
+   * Rearranges the bytes of `weights` where the packed matrix has the same size, and takes new memory only where it has
+   * not (rows that end within 32 weights, and tq1_0). `weights` must not be used after.
+   */
+  inPlace?: boolean;
+}
+
+/**
+ * Plans and makes the matrix as {@link matmul} reads it best: layout lanes16, the same weights to the last bit. Weights
+ * that are packed already come back as they are.
+ *
+ * matmul takes canonical weights too and packs them as it goes, sixteen rows at a time, at each call.
+ *
+ * @param weights [rows, cols] in any format
+ * @returns a matrix [rows, cols] of the same format in layout lanes16: a view of `weights`' own bytes or new memory
+ * @throws `BL_INVALID_ARGUMENT`, `BL_OUT_OF_MEMORY`
+ *
+ * @example
+ * ```ts
+ * const w = packWeights(quantize(weights, 'u4_g128'), { for: 'decode', inPlace: true });
+ * const y = matmul(x, w);
+ * ```
+ */
+export function packWeights<F extends Format>(
+  weights: QuantizedTensor<F>,
+  options: PackWeightsOptions = {},
+): QuantizedTensor<F> {
+  const plan = planPack(weights, options);
+  return plan === undefined ? weights : pack(weights, plan);
+}
+
+/** {@link packWeights} on a worker thread. */
+export async function packWeightsAsync<F extends Format>(
+  weights: QuantizedTensor<F>,
+  options: PackWeightsOptions & AsyncOptions = {},
+): Promise<QuantizedTensor<F>> {
+  const plan = planPack(weights, options);
+  const { signal } = options;
+  if (plan === undefined) {
+    signal?.throwIfAborted();
+    return weights;
+  }
+  return packAsync(weights, signal === undefined ? plan : { ...plan, signal });
+}
+
+/** Whether a packed matrix takes the memory that the canonical one had. */
+export function packsInPlace({ format, rows, cols }: QuantizedTensor): boolean {
+  return weightsBytes(format, rows, cols) === weightsBytes(format, rows, cols, 'lanes16');
+}
+
+/** The call of pack that it takes; `undefined`: none. */
+function planPack<F extends Format>(
+  weights: QuantizedTensor<F>,
+  options: PackWeightsOptions,
+): PackOptions<F> | undefined {
+  const { for: use = 'both', inPlace = false, isa, threads } = options;
+  if (use !== 'decode' && use !== 'prefill' && use !== 'both') {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `packWeights: for is ${JSON.stringify(use)}, expected decode, prefill or both`,
+    );
+  }
+  if (weights.layout === 'lanes16') return undefined;
+  const layout = 'lanes16';
+  const run: RunOptions = {};
+  if (isa !== undefined) run.isa = isa;
+  if (threads !== undefined) run.threads = threads;
+  if (!inPlace || !packsInPlace(weights)) return { ...run, layout };
+  const { format, bytes, shape, codebook, tensorScale } = weights;
+  const held: QuantizedTensorOptions = { layout, tensorScale };
+  if (codebook !== undefined) held.codebook = codebook;
+  return { ...run, out: new QuantizedTensor(format, bytes, shape, held) };
+}

@@ -1,0 +1,205 @@
+// matmul by tables at level avx2: vpshufb looks up one table for sixteen rows in each half of a vector. The halves
+// belong to two panels, so that the tables are the same in both and no sum across halves is needed. Entries come
+// as two tables of bytes of which eight lookups can be added as bytes (tables.h): a run of 64 bytes per panel is
+// widened once, not each of its 8 lookups. Words become floats by sticking the exponent of 2^23 on top of them.
+#include "kernel.h"
+#include "tables.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "../../isa/avx2_begin.h"
+
+namespace {
+
+constexpr int kPairs = 4;  // of panels: eight streams of weights
+constexpr int kRows = 4;
+constexpr int64_t kAhead = 512;  // as avx512_lut_i8.cc
+
+// Sixteen rows of two panels: rows 4i + x of the first panel, then of the second.
+struct Four {
+  __m256 of[4];
+};
+
+inline __m256 widen(__m128i halves, bool bf16) {
+  return bf16 ? _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))
+              : _mm256_cvtph_ps(halves);
+}
+
+inline Four load_halves(const uint8_t* p, const uint8_t* q, bool bf16) {
+  Four result;
+  for (int i = 0; i < 2; ++i) {
+    const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * i));
+    const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + 16 * i));
+    result.of[2 * i] = widen(_mm_unpacklo_epi64(first, second), bf16);
+    result.of[2 * i + 1] = widen(_mm_unpackhi_epi64(first, second), bf16);
+  }
+  return result;
+}
+
+// -(scale * (stored + shift))
+inline Four zero_point_offsets(const PanelFormat& f, const uint8_t* p, const uint8_t* q, const Four& scales,
+                               bool bf16) {
+  Four stored = load_halves(p + f.offset_offset, q + f.offset_offset, bf16);
+  for (int i = 0; i < 4; ++i) {
+    const __m256 sum = _mm256_add_ps(stored.of[i], _mm256_set1_ps(f.zero_shift));
+    stored.of[i] = _mm256_xor_ps(_mm256_mul_ps(scales.of[i], sum), _mm256_set1_ps(-0.0f));
+  }
+  return stored;
+}
+
+// The nibbles of byte 16j + row of a run of two panels: low ones, then high ones.
+inline void indices(const uint8_t* p, const uint8_t* q, __m256i* at) {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  for (int j = 0; j < 4; ++j) {
+    const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * j));
+    const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + 16 * j));
+    const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
+    at[j] = _mm256_and_si256(bytes, nibble);
+    at[4 + j] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+  }
+}
+
+inline __m256i table(const uint8_t* from) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+
+// What a run looks up, as words: rows 0 to 7 of both panels, and 8 to 15.
+struct Words {
+  __m256i of[2];
+};
+
+inline Words add_run(const __m256i* at, const uint8_t* tables, __m256i weights) {
+  __m256i low = _mm256_shuffle_epi8(table(tables), at[0]);
+  __m256i high = _mm256_shuffle_epi8(table(tables + 64), at[0]);
+  for (int i = 1; i < 8; ++i) {
+    const uint8_t* from = tables + i / 4 * 128 + i % 4 * 16;
+    low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table(from), at[i]));
+    high = _mm256_add_epi8(high, _mm256_shuffle_epi8(table(from + 64), at[i]));
+  }
+  return {{_mm256_maddubs_epi16(_mm256_unpacklo_epi8(low, high), weights),
+           _mm256_maddubs_epi16(_mm256_unpackhi_epi8(low, high), weights)}};
+}
+
+// The sums of entries of a chunk and row of a: at most 28448 (3 bits), so that words hold them.
+template <int kBits>
+inline Words look_up(const __m256i* at, const Activations& a, int64_t group, __m256i weights) {
+  const int main = kBits == 1 ? 1 : 2;
+  const uint8_t* tables = a.tables[main - 1] + group * table_bytes(main);
+  Words sum = add_run(at, tables, weights);
+  if (kBits == 1) return sum;
+  const Words second = add_run(at + 8, tables + 256, weights);
+  for (int i = 0; i < 2; ++i) sum.of[i] = _mm256_add_epi16(sum.of[i], second.of[i]);
+  if (kBits == 2) return sum;
+  const Words ones = add_run(at + 16, a.tables[0] + group * table_bytes(1), weights);
+  for (int i = 0; i < 2; ++i) sum.of[i] = _mm256_add_epi16(sum.of[i], _mm256_slli_epi16(ones.of[i], 2));
+  return sum;
+}
+
+// What all panels share of a group of 32 activations of a row.
+struct Group {
+  __m256 start;  // 2^23 - what the sum begins with
+  __m256 scale, moment;
+
+  Group(const PanelFormat& f, const Activations& a, int64_t at)
+      : start(_mm256_set1_ps(static_cast<float>(
+            (1 << 23) - a.starts[at] + (((1 << f.bits) - 1) << f.shift) * a.negatives[at]))),
+        scale(_mm256_set1_ps(a.scales[at])), moment(_mm256_set1_ps(a.moments[at])) {}
+};
+
+template <bool kOffsets>
+inline void accumulate(const Words& words, const Group& group, const Four& scales, const Four& offsets,
+                       Four* sums) {
+  const __m256i exponent = _mm256_set1_epi16(0x4B00);  // of 2^23
+  for (int i = 0; i < 4; ++i) {
+    const __m256i both = i % 2 == 0 ? _mm256_unpacklo_epi16(words.of[i / 2], exponent)
+                                    : _mm256_unpackhi_epi16(words.of[i / 2], exponent);
+    const __m256 integers = _mm256_sub_ps(_mm256_castsi256_ps(both), group.start);
+    __m256 sum = _mm256_fmadd_ps(integers, _mm256_mul_ps(scales.of[i], group.scale), sums->of[i]);
+    if (kOffsets) sum = _mm256_fmadd_ps(offsets.of[i], group.moment, sum);
+    sums->of[i] = sum;
+  }
+}
+
+inline void load_sums(const Tile& tile, int64_t m, int pair, Four* sums) {
+  const float* values = tile.values + m * tile.stride + 2 * kPanelRows * pair;
+  const int64_t second = 2 * pair + 1 < tile.panel_count ? kPanelRows : 0;
+  for (int i = 0; i < 4; ++i) {
+    sums->of[i] = tile.accumulate ? _mm256_set_m128(_mm_loadu_ps(values + second + 4 * i), _mm_loadu_ps(values + 4 * i))
+                                  : _mm256_setzero_ps();
+  }
+}
+
+inline void store_sums(const Tile& tile, int64_t m, int pair, const Four& sums) {
+  float* values = tile.values + m * tile.stride + 2 * kPanelRows * pair;
+  for (int i = 0; i < 4; ++i) {
+    _mm_storeu_ps(values + 4 * i, _mm256_castps256_ps128(sums.of[i]));
+    if (2 * pair + 1 == tile.panel_count) continue;
+    _mm_storeu_ps(values + kPanelRows + 4 * i, _mm256_extractf128_ps(sums.of[i], 1));
+  }
+}
+
+template <int kBits, bool kOffsets>
+void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  const int pairs = static_cast<int>(tile.panel_count + 1) / 2;
+  const int64_t rows = tile.m_end - tile.m_begin;
+  const bool bf16 = f.scale_type == BL_DTYPE_bf16;
+  const int64_t groups = a.stride / kGroup, block_chunks = f.elements / kChunk;
+  const int64_t chunks = (f.cols + kChunk - 1) / kChunk;
+  const __m256i weights = _mm256_set1_epi16(static_cast<short>((kTableHigh << 8 | 1) << f.shift));
+  Four sums[kPairs][kRows], scales[kPairs], offsets[kPairs];
+  for (int pair = 0; pair < pairs; ++pair) {
+    for (int64_t m = 0; m < rows; ++m) load_sums(tile, m, pair, &sums[pair][m]);
+  }
+  int64_t left = 0, at = 0;  // chunks of the block, byte of the panel
+  for (int64_t i = 0; i < chunks; ++i, at += 64 * kBits, --left) {
+    const int64_t block = i / block_chunks * f.block_bytes;
+    const bool begins = left == 0;
+    if (begins) {
+      at = block + f.chunk_offset;
+      left = block_chunks;
+    }
+    // Past a panel's end follow this thread's next panels.
+    const int64_t ahead =
+        at + kAhead < f.panel_bytes ? kAhead : kAhead + (tile.panel_count - 1) * tile.panel_stride;
+    for (int pair = 0; pair < pairs; ++pair) {
+      const uint8_t* p = tile.panels + 2 * pair * tile.panel_stride;
+      const uint8_t* q = 2 * pair + 1 < tile.panel_count ? p + tile.panel_stride : p;
+      if (begins) {
+        scales[pair] = load_halves(p + block, q + block, bf16);
+        if (kOffsets) offsets[pair] = zero_point_offsets(f, p + block, q + block, scales[pair], bf16);
+      }
+      __m256i nibbles[8 * kBits];
+      for (int run = 0; run < kBits; ++run) {
+        _mm_prefetch(reinterpret_cast<const char*>(p + at + 64 * run + ahead), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(q + at + 64 * run + ahead), _MM_HINT_T0);
+        indices(p + at + 64 * run, q + at + 64 * run, nibbles + 8 * run);
+      }
+      for (int64_t m = 0; m < rows; ++m) {
+        const int64_t group = (tile.m_begin + m) * groups + i;
+        const Words words = look_up<kBits>(nibbles, a, group, weights);
+        accumulate<kOffsets>(words, Group(f, a, group), scales[pair], offsets[pair], &sums[pair][m]);
+      }
+    }
+  }
+  for (int pair = 0; pair < pairs; ++pair) {
+    for (int64_t m = 0; m < rows; ++m) store_sums(tile, m, pair, sums[pair][m]);
+  }
+}
+
+template <int kBits>
+void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  return f.offset_kind == OffsetKind::none ? tile_lut<kBits, false>(f, a, tile)
+                                           : tile_lut<kBits, true>(f, a, tile);
+}
+
+}  // namespace
+
+void matmul_lut_i8(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  if (f.bits == 1) return tile_lut<1>(f, a, tile);
+  if (f.bits == 2) return tile_lut<2>(f, a, tile);
+  return tile_lut<3>(f, a, tile);
+}
+
+#include "../../isa/end.h"
+#endif

@@ -1,0 +1,69 @@
+// Tables of partial sums at level avx2, two at a time: 22 vector operations for those of 1 bit, 16 for 2 bits.
+#include "kernel.h"
+#include "tables.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "../../isa/avx2_begin.h"
+
+namespace {
+
+// Word i holds the codes (two of 1 bit, or two of 2 bits) of entry i, as bytes.
+inline __m256i entry_codes(int first, int bits) {
+  alignas(32) uint8_t codes[32];
+  for (int i = 0; i < 32; ++i) {
+    codes[i] = static_cast<uint8_t>((i / 2) >> (first + i % 2 * bits) & ((1 << bits) - 1));
+  }
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(codes));
+}
+
+// Word `word` of the half of a vector that is the same in both halves, to all words.
+inline __m256i spread(__m256i halves, int word) {
+  return _mm256_shuffle_epi8(halves, _mm256_set1_epi16(static_cast<short>(word * 0x0202 + 0x0100)));
+}
+
+inline void store(__m256i first, __m256i second, uint8_t* table) {
+  const __m256i mixed = _mm256_packus_epi16(first, second);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(table), _mm256_permute4x64_epi64(mixed, 0xD8));
+}
+
+template <int kBits>
+void build(const int8_t* codes, int64_t stride, uint8_t* tables) {
+  const __m256i front = entry_codes(0, kBits), back = entry_codes(2, 1), low = _mm256_set1_epi16(31);
+  // The bytes of sixteen codes so that those of a table are neighbours.
+  const __m128i gather = kBits == 1 ? _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+                                    : _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+  for (int64_t k = 0; k < stride; k += kGroup, tables += table_bytes(kBits)) {
+    for (int half = 0; half < 2; ++half) {
+      const __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + k + 16 * half));
+      const __m256i a = _mm256_broadcastsi128_si256(_mm_shuffle_epi8(loaded, gather));
+      const __m256i zero = _mm256_setzero_si256();
+      const __m256i magnitudes = _mm256_max_epi8(_mm256_sub_epi8(zero, a), zero);
+      __m256i bias = _mm256_maddubs_epi16(magnitudes, _mm256_set1_epi8(kBits == 1 ? 1 : 3));
+      if (kBits == 1) bias = _mm256_madd_epi16(bias, _mm256_set1_epi16(1));
+      for (int table = 0; table < 4 * kBits; table += 2) {
+        __m256i entries[2];
+        for (int i = 0; i < 2; ++i) {
+          const int word = (table + i) * (kBits == 1 ? 2 : 1);
+          entries[i] = _mm256_add_epi16(spread(bias, word), _mm256_maddubs_epi16(front, spread(a, word)));
+          if (kBits == 1) {
+            entries[i] = _mm256_add_epi16(entries[i], _mm256_maddubs_epi16(back, spread(a, word + 1)));
+          }
+        }
+        uint8_t* out = tables + 256 * (table / 4) + 128 * half + 16 * (table % 4);
+        store(_mm256_and_si256(entries[0], low), _mm256_and_si256(entries[1], low), out);
+        store(_mm256_srli_epi16(entries[0], 5), _mm256_srli_epi16(entries[1], 5), out + 64);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables) {
+  return bits == 1 ? build<1>(codes, stride, tables) : build<2>(codes, stride, tables);
+}
+
+#include "../../isa/end.h"
+#endif

@@ -1,0 +1,41 @@
+// matmul's activations before they are packed: rows of a in f32, as given and as the product wants them.
+#pragma once
+
+#include "../../base/tensor.h"
+
+namespace bitloom {
+
+class Input {
+ public:
+  explicit Input(const bl_matmul_args& args);
+
+  int64_t rows() const { return a_.count; }
+  int64_t columns() const { return a_.length; }  // of a
+  bool is_codes() const { return a_.tensor.dtype == BL_DTYPE_i8; }
+  bool lies_as_f32() const { return !is_codes() && a_.count > 0 && a_.direct(0) != nullptr; }
+  bool scale_per_row() const { return scale_groups_ == 1; }  // of codes
+
+  // Row m as given, [columns()]: where it lies if that is contiguous f32, else in `buffer`.
+  const float* original(int64_t m, float* buffer) const;
+  // Row m with column_scale and column_order, [product_columns]; both buffers are [max(columns,
+  // product_columns)].
+  const float* arranged(int64_t m, float* buffer, float* second) const;
+  // Row m of codes, ordered, to codes [product_columns]; its scales, one or one per 32, to scales.
+  void codes(int64_t m, int8_t* codes, float* scales) const;
+  // The first row with a code of -128, -1 if there is none.
+  int64_t find_bad_row() const;
+  // What stands at a[m, k] of codes.
+  int8_t code_at(int64_t m, int64_t k) const;
+
+ private:
+  void load_codes(int64_t m, float* buffer) const;
+
+  Rows a_;
+  Rows scales_;           // of codes: [rows][scale_groups_]
+  int64_t scale_groups_;  // 1 or ceil(columns / 32)
+  const void* column_scale_;
+  const void* column_order_;
+  int64_t product_columns_;
+};
+
+}  // namespace bitloom

@@ -1,0 +1,89 @@
+// How a call of matmul is cut into pieces, and what memory each piece needs.
+#pragma once
+
+#include <algorithm>
+
+#include "../../base/scratch.h"
+#include "../../base/thread_pool.h"
+#include "activations.h"
+#include "additions.h"
+#include "choose.h"
+#include "epilogue.h"
+
+namespace bitloom {
+
+// Bytes of packed activations that a block of M may have: half of a 2 MB L2, where they stay while all units
+// of N pass.
+constexpr int64_t kBlockBytes = int64_t{1} << 20;
+
+struct Plan {
+  const MatmulKernelRow& kernel;
+  const MatmulKernelRow* spare;  // for rows that `kernel` leaves out, or null
+  int64_t batches, batch_rows;   // matrices in b; rows of a for each
+  ActivationsPlan activations, spare_activations;
+  uint64_t rows_bytes;  // tile: which row of a is where
+  uint64_t additions_bytes;
+  int64_t columns;  // of c
+  int64_t unit_panels,
+      units;      // a unit: 16 * unit_panels columns of c, by as many gate and up rows of b, of a matrix
+  int64_t slots;  // pieces worked on at a time, each with memory of its own:
+  uint64_t values_bytes, kernel_bytes, packed_bytes, epilogue_bytes;
+  int64_t packed_stride;  // bytes between panels brought into place
+
+  Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel_, const WeightsView& b, const Input& input,
+       const Additions& additions, const Epilogue& epilogue)
+      : kernel(kernel_),
+        spare(choose_spare(args, kernel_, b.panel)),
+        batches(std::max<int64_t>(args.batch, 1)),
+        batch_rows(input.rows() / batches),
+        activations(kernel_, b.panel, input, tile() ? batch_rows : input.rows()),
+        spare_activations(spare == nullptr ? kernel_ : *spare, b.panel, input, batch_rows),
+        rows_bytes(tile() ? align_up(static_cast<uint64_t>(batch_rows) * sizeof(int64_t)) : 0),
+        additions_bytes(additions.shared_bytes()),
+        columns(b.rows / batches / epilogue.parts()) {
+    const int64_t panels = (columns + kPanelRows - 1) / kPanelRows;
+    const int32_t threads = args.run.executor == nullptr ? thread_count(args.run) : 16;
+    // Canonical weights are brought into panels as they are used, one by one unless the kernel is made for
+    // several; panels in memory are read several at a time, but no more than lets every thread have some.
+    const int64_t least = (epilogue.granularity() + kPanelRows - 1) / kPanelRows;
+    unit_panels =
+        b.panels() == 0 && !tile() ? 1 : std::min<int64_t>(kernel.panels, batches * panels / (2 * threads));
+    unit_panels = std::max<int64_t>(unit_panels / least, 1) * least;
+    units = (panels + unit_panels - 1) / unit_panels;
+    slots = std::min<int64_t>(threads, batches * units * blocks(batch_rows, kernel));
+    int64_t rows = std::min<int64_t>(batch_rows, kernel.rows);
+    kernel_bytes = align_up(static_cast<uint64_t>(kernel.scratch_bytes(b.panel)));
+    if (spare != nullptr) {
+      slots = std::max(slots, std::min<int64_t>(threads, units * blocks(batch_rows, *spare)));
+      rows = std::max(rows, std::min<int64_t>(batch_rows, spare->rows));
+      kernel_bytes = std::max(kernel_bytes, align_up(static_cast<uint64_t>(spare->scratch_bytes(b.panel))));
+    }
+    values_bytes = align_up(static_cast<uint64_t>(rows * epilogue.parts() * width()) * sizeof(float));
+    packed_stride = static_cast<int64_t>(align_up(static_cast<uint64_t>(b.panel.panel_bytes)));
+    // All panels of a unit of canonical weights; of weights in panels the last one, which may be canonical.
+    const int64_t packed = b.panels() == 0            ? epilogue.parts() * unit_panels
+                           : b.rows % kPanelRows == 0 ? 0
+                                                      : 1;
+    packed_bytes = static_cast<uint64_t>(packed * packed_stride);
+    epilogue_bytes = epilogue.slot_bytes(width());
+  }
+  bool tile() const { return kernel.algorithm == BL_ALGORITHM_tile; }
+  int64_t width() const { return unit_panels * kPanelRows; }
+  // Rows of a that every unit of N passes over before the next ones: all, or in algorithm tile what fits L2.
+  int64_t block_rows(const MatmulKernelRow& of) const {
+    if (!tile()) return std::max<int64_t>(batch_rows, 1);
+    const int64_t bytes = std::max<int64_t>(activations.stride, 1) * (of.compute == BL_COMPUTE_bf16 ? 2 : 1);
+    return std::clamp<int64_t>(kBlockBytes / bytes / 32 * 32, 32, of.rows);
+  }
+  int64_t blocks(int64_t m, const MatmulKernelRow& of) const {
+    return (m + block_rows(of) - 1) / block_rows(of);
+  }
+  uint64_t shared_bytes() const {
+    return additions_bytes + rows_bytes + activations.total() +
+           (spare == nullptr ? 0 : spare_activations.total());
+  }
+  uint64_t slot_bytes() const { return values_bytes + kernel_bytes + packed_bytes + epilogue_bytes; }
+  uint64_t total() const { return shared_bytes() + static_cast<uint64_t>(slots) * slot_bytes(); }
+};
+
+}  // namespace bitloom

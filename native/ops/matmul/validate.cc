@@ -1,0 +1,295 @@
+#include "validate.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+
+#include "../../base/float16.h"
+#include "../../formats/panel.h"
+#include "epilogue.h"
+
+namespace bitloom {
+namespace {
+
+using ll = long long;
+
+constexpr uint32_t kF32 = dtype_bit(BL_DTYPE_f32), kI8 = dtype_bit(BL_DTYPE_i8),
+                   kI32 = dtype_bit(BL_DTYPE_i32);
+
+int64_t batches_of(const bl_matmul_args& args) { return std::max<int64_t>(args.batch, 1); }
+int64_t rows_of(const bl_tensor& a) { return Rows(a).count; }
+
+// `tensor` has the axes of `like` but for the last, which has `last` columns.
+bl_status check_rows(const char* name, const bl_tensor& tensor, const char* like_name, const bl_tensor& like,
+                     int64_t last, const char* last_name, bl_error* error) {
+  BL_CHECK(tensor.rank == like.rank, invalid_shape, "matmul: %s.rank is %d, expected %d (= %s.rank)", name,
+           tensor.rank, like.rank, like_name);
+  for (int axis = 0; axis + 1 < like.rank; ++axis) {
+    BL_CHECK(tensor.shape[axis] == like.shape[axis], invalid_shape,
+             "matmul: %s.shape[%d] is %lld, expected %lld (= %s.shape[%d])", name, axis,
+             static_cast<ll>(tensor.shape[axis]), static_cast<ll>(like.shape[axis]), like_name, axis);
+  }
+  return check_dim({"matmul", name}, tensor, tensor.rank - 1, last, last_name, error);
+}
+
+// Every index of a contiguous i32 vector in [least, limit).
+bl_status check_indices(const char* name, const bl_tensor& tensor, int64_t least, int64_t limit,
+                        bl_error* error) {
+  const uint8_t* data = static_cast<const uint8_t*>(tensor.data);
+  const int64_t count = element_count(tensor);
+  int32_t smallest = 0, largest = static_cast<int32_t>(least);
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t index = load_as<int32_t>(data + 4 * i);
+    smallest = std::min(smallest, index);
+    largest = std::max(largest, index);
+  }
+  if (count == 0 || (smallest >= least && largest < limit && limit > 0)) return BL_STATUS_ok;
+  int64_t bad = 0;
+  while (bad + 1 < count && load_as<int32_t>(data + 4 * bad) >= least &&
+         load_as<int32_t>(data + 4 * bad) < limit)
+    ++bad;
+  return fail(error, BL_STATUS_out_of_range, "matmul: %s[%lld] is %d, expected %lld to %lld", name,
+              static_cast<ll>(bad), load_as<int32_t>(data + 4 * bad), static_cast<ll>(least),
+              static_cast<ll>(limit) - 1);
+}
+
+bl_status check_modes(const bl_matmul_args& args, bl_error* error) {
+  BL_CHECK(args.compute >= BL_COMPUTE_f32 && args.compute <= BL_COMPUTE_i1, invalid_argument,
+           "matmul: compute is %d, expected 0 (f32), 1 (i8), 2 (bf16) or 3 (i1)", args.compute);
+  BL_CHECK(args.algorithm >= BL_ALGORITHM_auto && args.algorithm <= BL_ALGORITHM_tile, invalid_argument,
+           "matmul: algorithm is %d, expected 0 (auto), 1 (lut), 2 (dequant) or 3 (tile)", args.algorithm);
+  BL_CHECK(args.activation >= BL_ACTIVATION_none && args.activation <= BL_ACTIVATION_geglu, invalid_argument,
+           "matmul: activation is %d, expected 0 (none) to 6 (geglu)", args.activation);
+  BL_CHECK(args.activation_bits == 0 || args.activation_bits == 4 || args.activation_bits == 8,
+           invalid_argument, "matmul: activation_bits is %d, expected 8 or 4", args.activation_bits);
+  BL_CHECK(
+      args.activation_group == BL_ACTIVATION_GROUP_32 || args.activation_group == BL_ACTIVATION_GROUP_row,
+      invalid_argument, "matmul: activation_group is %d, expected 0 (32) or 1 (row)", args.activation_group);
+  BL_CHECK(args.compute == BL_COMPUTE_i8 || (args.activation_bits != 4 && args.activation_group == 0),
+           invalid_argument, "matmul: activation_bits and activation_group need compute i8");
+  BL_CHECK(std::isfinite(args.scale), non_finite, "matmul: scale is %g, expected a finite number",
+           static_cast<double>(args.scale));
+  BL_CHECK(args.batch >= 0, invalid_argument, "matmul: batch is %lld, expected at least 0",
+           static_cast<ll>(args.batch));
+  return BL_STATUS_ok;
+}
+
+bl_status check_input(const bl_matmul_args& args, bl_error* error) {
+  BL_RETURN_IF_ERROR(check_tensor({"matmul", "a"}, args.a, kFloatTypes | kI8, 1, BL_MAX_RANK, error));
+  const int64_t k = args.a.shape[args.a.rank - 1];
+  const bool codes = args.a.dtype == BL_DTYPE_i8;
+  const bool scales_given = args.a_scales.data != nullptr;
+  BL_CHECK(codes || !scales_given, invalid_argument, "matmul: a_scales is given, expected a of i8");
+  BL_CHECK(!codes || scales_given || element_count(args.a) == 0, invalid_argument,
+           "matmul: a.dtype is i8, expected a_scales with it");
+  if (codes) {
+    const bool per_row = args.a_scales.rank + 1 == args.a.rank;
+    BL_RETURN_IF_ERROR(check_tensor({"matmul", "a_scales"}, args.a_scales, kF32, 0, BL_MAX_RANK, error));
+    BL_CHECK(per_row || args.a_scales.rank == args.a.rank, invalid_shape,
+             "matmul: a_scales.rank is %d, expected %d (a scale per row) or %d (per 32)", args.a_scales.rank,
+             args.a.rank - 1, args.a.rank);
+    bl_tensor scales = args.a_scales;
+    if (per_row) scales.shape[scales.rank++] = 1;
+    BL_RETURN_IF_ERROR(check_rows("a_scales", scales, "a", args.a, per_row ? 1 : (k + 31) / 32,
+                                  "ceil(a's columns / 32)", error));
+    BL_CHECK(per_row || args.column_order.data == nullptr, unsupported,
+             "matmul: column_order is given with a scale per 32 codes, expected one per row");
+    BL_CHECK(args.column_scale.data == nullptr, unsupported,
+             "matmul: column_scale is given with codes, expected a of f32, f16 or bf16");
+    BL_CHECK(args.activation_bits != 4 && args.activation_group == 0, invalid_argument,
+             "matmul: activation_bits and activation_group are given with codes, which are used as they are");
+  }
+  BL_RETURN_IF_ERROR(
+      check_optional_vector({"matmul", "column_scale"}, args.column_scale, kF32, k, "a's columns", error));
+  BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "column_order"}, args.column_order, kI32, args.b.cols,
+                                           "b.cols", error));
+  if (args.column_order.data != nullptr) return check_indices("column_order", args.column_order, 0, k, error);
+  BL_CHECK(args.b.cols == k, invalid_shape, "matmul: b.cols is %lld, expected %lld (= a.shape[%d])",
+           static_cast<ll>(args.b.cols), static_cast<ll>(k), args.a.rank - 1);
+  return BL_STATUS_ok;
+}
+
+// b's rows against batch and activation; c's columns.
+bl_status check_stack(const bl_matmul_args& args, int64_t* columns, bl_error* error) {
+  const int64_t batches = batches_of(args);
+  BL_CHECK(args.batch == 0 || args.a.rank >= 2, invalid_shape,
+           "matmul: a.rank is %d, expected at least 2 with batch", args.a.rank);
+  BL_CHECK(args.batch == 0 || args.a.shape[0] == args.batch, invalid_shape,
+           "matmul: a.shape[0] is %lld, expected %lld (= batch)", static_cast<ll>(args.a.shape[0]),
+           static_cast<ll>(args.batch));
+  const int64_t parts = is_gated(args.activation) ? 2 : 1;
+  BL_CHECK(args.b.rows % (batches * parts) == 0, invalid_shape,
+           "matmul: b.rows is %lld, expected a multiple of %lld (%s)", static_cast<ll>(args.b.rows),
+           static_cast<ll>(batches * parts),
+           parts == 1        ? "= batch"
+           : args.batch == 0 ? "gate and up"
+                             : "batch * gate and up");
+  *columns = args.b.rows / (batches * parts);
+  BL_CHECK(
+      batches * parts == 1 || args.b.layout != BL_LAYOUT_lanes16 || *columns % kPanelRows == 0,
+      invalid_layout,
+      "matmul: b has layout lanes16 and parts of %lld rows, expected a multiple of 16, or layout canonical",
+      static_cast<ll>(*columns));
+  return BL_STATUS_ok;
+}
+
+bl_status check_output_tensors(const bl_matmul_args& args, int64_t columns, bl_error* error) {
+  const bool codes = args.c.dtype == BL_DTYPE_i8;
+  BL_RETURN_IF_ERROR(check_output({"matmul", "c"}, args.c, kFloatTypes | kI8, 1, BL_MAX_RANK, error));
+  const int64_t parts = is_gated(args.activation) ? 2 : 1;
+  const char* rows_name = args.batch > 0 ? "b.rows / batch" : parts == 2 ? "b.rows / 2" : "b.rows";
+  BL_RETURN_IF_ERROR(check_rows("c", args.c, "a", args.a, columns, rows_name, error));
+  if (args.c_scales.data != nullptr) {
+    BL_CHECK(codes, invalid_argument, "matmul: c_scales is given, expected c of i8");
+    BL_RETURN_IF_ERROR(check_output({"matmul", "c_scales"}, args.c_scales, kF32, 1, BL_MAX_RANK, error));
+    BL_RETURN_IF_ERROR(check_rows("c_scales", args.c_scales, "c", args.c, (columns + 31) / 32,
+                                  "ceil(c's columns / 32)", error));
+    BL_RETURN_IF_ERROR(
+        check_apart({"matmul", "c_scales"}, args.c_scales, "c", args.c.data, args.c.bytes, error));
+    BL_CHECK(args.c_scale == 0, invalid_argument,
+             "matmul: c_scale and c_scales are given, expected one of them");
+  } else if (codes) {
+    BL_CHECK(args.c_scale >= FLT_MIN && args.c_scale <= FLT_MAX, invalid_argument,
+             "matmul: c_scale is %g, expected a normal number above 0 for c of i8 without c_scales",
+             static_cast<double>(args.c_scale));
+  } else {
+    BL_CHECK(args.c_scale == 0, invalid_argument, "matmul: c_scale is given, expected c of i8");
+  }
+  if (args.residual.data != nullptr) {
+    BL_RETURN_IF_ERROR(
+        check_tensor({"matmul", "residual"}, args.residual, kFloatTypes, 1, BL_MAX_RANK, error));
+    BL_RETURN_IF_ERROR(check_rows("residual", args.residual, "c", args.c, columns, "c's columns", error));
+    BL_RETURN_IF_ERROR(check_alias({"matmul", "c"}, args.c, "residual", args.residual, error));
+  }
+  if (args.addend.data != nullptr) {
+    BL_RETURN_IF_ERROR(check_tensor({"matmul", "addend"}, args.addend, kFloatTypes, 1, BL_MAX_RANK, error));
+    BL_RETURN_IF_ERROR(check_rows("addend", args.addend, "c", args.c, columns * parts,
+                                  args.batch > 0 ? "b.rows / batch" : "b.rows", error));
+    BL_RETURN_IF_ERROR(check_alias({"matmul", "c"}, args.c, "addend", args.addend, error));
+  }
+  return BL_STATUS_ok;
+}
+
+bl_status check_low_rank(const bl_matmul_args& args, bl_error* error) {
+  const bl_tensor &down = args.low_rank_down, &up = args.low_rank_up, &ids = args.low_rank_ids;
+  if (down.data == nullptr && up.data == nullptr && ids.data == nullptr) return BL_STATUS_ok;
+  BL_RETURN_IF_ERROR(check_tensor({"matmul", "low_rank_down"}, down, kFloatTypes, 2, 3, error));
+  BL_RETURN_IF_ERROR(check_tensor({"matmul", "low_rank_up"}, up, kFloatTypes, down.rank, down.rank, error));
+  const int first = down.rank - 2;
+  const int64_t adapters = first == 0 ? 1 : down.shape[0];
+  if (first == 1)
+    BL_RETURN_IF_ERROR(
+        check_dim({"matmul", "low_rank_up"}, up, 0, adapters, "low_rank_down.shape[0]", error));
+  BL_RETURN_IF_ERROR(check_dim({"matmul", "low_rank_down"}, down, first + 1, args.a.shape[args.a.rank - 1],
+                               "a's columns", error));
+  BL_RETURN_IF_ERROR(check_dim({"matmul", "low_rank_up"}, up, first, args.b.rows / batches_of(args),
+                               args.batch > 0 ? "b.rows / batch" : "b.rows", error));
+  BL_RETURN_IF_ERROR(check_dim({"matmul", "low_rank_up"}, up, first + 1, down.shape[first],
+                               "the rank of low_rank_down", error));
+  BL_CHECK(std::isfinite(args.low_rank_scale), non_finite,
+           "matmul: low_rank_scale is %g, expected a finite number",
+           static_cast<double>(args.low_rank_scale));
+  if (ids.data != nullptr) {
+    BL_CHECK(args.batch == 0, unsupported,
+             "matmul: low_rank_ids is given with batch, where each matrix has its adapter");
+    BL_RETURN_IF_ERROR(
+        check_optional_vector({"matmul", "low_rank_ids"}, ids, kI32, rows_of(args.a), "a's rows", error));
+    return check_indices("low_rank_ids", ids, -1, std::max<int64_t>(adapters, 0), error);
+  }
+  BL_CHECK(adapters == batches_of(args), invalid_shape,
+           "matmul: low_rank_down.shape[0] is %lld, expected %lld (%s), or low_rank_ids",
+           static_cast<ll>(adapters), static_cast<ll>(batches_of(args)),
+           args.batch > 0 ? "= batch" : "one adapter");
+  return BL_STATUS_ok;
+}
+
+bl_status check_outliers(const bl_matmul_args& args, bl_error* error) {
+  const bl_tensor &offsets = args.outlier_row_offsets, &columns = args.outlier_columns,
+                  &values = args.outlier_values;
+  if (offsets.data == nullptr && columns.data == nullptr && values.data == nullptr) return BL_STATUS_ok;
+  BL_RETURN_IF_ERROR(check_tensor({"matmul", "outlier_row_offsets"}, offsets, kI32, 1, 1, error));
+  BL_RETURN_IF_ERROR(check_tensor({"matmul", "outlier_columns"}, columns, kI32, 1, 1, error));
+  BL_RETURN_IF_ERROR(check_tensor({"matmul", "outlier_values"}, values, kFloatTypes, 1, 1, error));
+  BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "outlier_row_offsets"}, offsets, kI32, args.b.rows + 1,
+                                           "b.rows + 1", error));
+  const int64_t nnz = values.shape[0];
+  BL_CHECK(is_contiguous(values), invalid_shape, "matmul: outlier_values is not contiguous");
+  if (nnz > 0) {
+    BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "outlier_columns"}, columns, kI32, nnz,
+                                             "outlier_values.shape[0]", error));
+  } else {
+    BL_RETURN_IF_ERROR(
+        check_dim({"matmul", "outlier_columns"}, columns, 0, 0, "outlier_values.shape[0]", error));
+  }
+  int32_t before = 0;
+  for (int64_t n = 0; n <= args.b.rows; ++n) {
+    const int32_t offset = load_as<int32_t>(static_cast<const uint8_t*>(offsets.data) + 4 * n);
+    BL_CHECK(n == 0 ? offset == 0 : offset >= before, out_of_range,
+             "matmul: outlier_row_offsets[%lld] is %d, expected %s%d", static_cast<ll>(n), offset,
+             n == 0 ? "" : "at least ", before);
+    before = offset;
+  }
+  BL_CHECK(before == nnz, out_of_range,
+           "matmul: outlier_row_offsets[%lld] is %d, expected %lld (= outlier_values.shape[0])",
+           static_cast<ll>(args.b.rows), before, static_cast<ll>(nnz));
+  return check_indices("outlier_columns", columns, 0, args.a.shape[args.a.rank - 1], error);
+}
+
+// What is written lies apart from everything that is read but addend and residual.
+bl_status check_memory(const char* name, const bl_tensor& output, const bl_matmul_args& args,
+                       bl_error* error) {
+  struct Read {
+    const char* name;
+    const bl_tensor& tensor;
+  };
+  const Read reads[] = {{"a", args.a},
+                        {"bias", args.bias},
+                        {"row_scale", args.row_scale},
+                        {"a_scales", args.a_scales},
+                        {"column_scale", args.column_scale},
+                        {"column_order", args.column_order},
+                        {"low_rank_down", args.low_rank_down},
+                        {"low_rank_up", args.low_rank_up},
+                        {"low_rank_ids", args.low_rank_ids},
+                        {"outlier_row_offsets", args.outlier_row_offsets},
+                        {"outlier_columns", args.outlier_columns},
+                        {"outlier_values", args.outlier_values}};
+  for (const Read& read : reads) {
+    if (read.tensor.data == nullptr) continue;
+    BL_RETURN_IF_ERROR(
+        check_apart({"matmul", name}, output, read.name, read.tensor.data, read.tensor.bytes, error));
+  }
+  return check_apart({"matmul", name}, output, "b", args.b.data,
+                     bl_layout_bytes(args.b.format, args.b.layout, args.b.rows, args.b.cols), error);
+}
+
+}  // namespace
+
+bl_status validate_matmul(const bl_matmul_args& args, bl_error* error) {
+  int64_t columns = 0;
+  BL_RETURN_IF_ERROR(check_modes(args, error));
+  BL_RETURN_IF_ERROR(check_weights({"matmul", "b"}, args.b, error));
+  BL_RETURN_IF_ERROR(check_input(args, error));
+  BL_RETURN_IF_ERROR(check_stack(args, &columns, error));
+  BL_RETURN_IF_ERROR(check_output_tensors(args, columns, error));
+  BL_RETURN_IF_ERROR(
+      check_optional_vector({"matmul", "bias"}, args.bias, kF32, args.b.rows, "b.rows", error));
+  BL_RETURN_IF_ERROR(
+      check_optional_vector({"matmul", "row_scale"}, args.row_scale, kF32, args.b.rows, "b.rows", error));
+  BL_RETURN_IF_ERROR(check_low_rank(args, error));
+  BL_RETURN_IF_ERROR(check_outliers(args, error));
+  if (args.c_scales.data != nullptr) {
+    BL_RETURN_IF_ERROR(check_memory("c_scales", args.c_scales, args, error));
+    if (args.residual.data != nullptr) {
+      BL_RETURN_IF_ERROR(check_apart({"matmul", "c_scales"}, args.c_scales, "residual", args.residual.data,
+                                     args.residual.bytes, error));
+    }
+    if (args.addend.data != nullptr) {
+      BL_RETURN_IF_ERROR(check_apart({"matmul", "c_scales"}, args.c_scales, "addend", args.addend.data,
+                                     args.addend.bytes, error));
+    }
+  }
+  return check_memory("c", args.c, args, error);
+}
+
+}  // namespace bitloom
