@@ -115,7 +115,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
         const bool scaling = more && !scales.done();
         if (!scaling) due += pace;
         if (scaling) {
-          multiply_i8(next, [&]<int q>() {
+          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
             scales.piece(cursor);
             if (step > 0) adder.row();
           });
@@ -124,7 +124,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
           }
         } else if (due >> 16 != 0 && cursor.left > 0) {
           unpacker.begin(cursor.m, cursor.h);
-          multiply_i8(next, [&]<int q>() {
+          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
             unpacker.template quarter<q>(cursor.chunk, cursor.out);
             if (step > 0) adder.row();
           });
@@ -132,7 +132,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
           cursor.next();
           for (due -= 65536; due >> 16 != 0 && cursor.left > 0; due -= 65536) cursor.unpack(unpacker);
         } else {
-          multiply_i8(next, [&]<int q>() {
+          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
             if (step > 0) adder.row();
           });
         }
