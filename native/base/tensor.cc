@@ -180,8 +180,7 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
   BL_CHECK(info != nullptr, invalid_format, "%s: %s.format is %d, expected a known format", op, name,
            weights.format);
   BL_CHECK(weights.layout >= BL_LAYOUT_canonical && weights.layout <= BL_LAYOUT_lanes16, invalid_layout,
-           "%s: %s.layout is %d, expected 0 (canonical) or 1 (lanes16)", op, name,
-           weights.layout);
+           "%s: %s.layout is %d, expected 0 (canonical) or 1 (lanes16)", op, name, weights.layout);
   BL_CHECK(weights.rows >= 0 && weights.cols >= 0, invalid_shape,
            "%s: %s is %lld x %lld, expected dimensions of at least 0", op, name,
            static_cast<long long>(weights.rows), static_cast<long long>(weights.cols));
@@ -251,44 +250,6 @@ bl_status check_alias(Argument argument, const bl_tensor& output, const char* in
            invalid_argument, "%s: %s overlaps %s in part, expected the same view or separate memory",
            argument.op, argument.name, input_name);
   return BL_STATUS_ok;
-}
-
-void load_values(int32_t dtype, const void* data, int64_t stride, int64_t count, float* values) {
-  if (count == 0) return;  // data may be null then, which memcpy does not take even for 0 bytes
-  const uint8_t* bytes = static_cast<const uint8_t*>(data);
-  const int64_t step = stride * dtype_bytes(dtype);
-  switch (dtype) {
-    case BL_DTYPE_f32:
-      if (stride == 1) {
-        std::memcpy(values, bytes, static_cast<size_t>(count) * 4);
-        return;
-      }
-      for (int64_t i = 0; i < count; ++i) values[i] = load_as<float>(bytes + i * step);
-      return;
-    case BL_DTYPE_f16:
-      for (int64_t i = 0; i < count; ++i) values[i] = f16_to_f32(load_as<uint16_t>(bytes + i * step));
-      return;
-    default:
-      for (int64_t i = 0; i < count; ++i) values[i] = bf16_to_f32(load_as<uint16_t>(bytes + i * step));
-  }
-}
-
-void store_values(int32_t dtype, void* data, int64_t stride, int64_t count, const float* values) {
-  if (count == 0) return;
-  uint8_t* bytes = static_cast<uint8_t*>(data);
-  const int64_t step = stride * dtype_bytes(dtype);
-  if (dtype == BL_DTYPE_f32 && stride == 1) {
-    std::memcpy(bytes, values, static_cast<size_t>(count) * 4);
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    if (dtype == BL_DTYPE_f32) {
-      std::memcpy(bytes + i * step, values + i, 4);
-    } else {
-      const uint16_t half = dtype == BL_DTYPE_f16 ? f32_to_f16(values[i]) : f32_to_bf16(values[i]);
-      std::memcpy(bytes + i * step, &half, 2);
-    }
-  }
 }
 
 Rows::Rows(const bl_tensor& view) : tensor(view) {

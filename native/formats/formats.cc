@@ -124,10 +124,7 @@ namespace {
 void decode_blocks(const WeightsView& weights, int64_t row, int64_t first, int64_t count, float* values) {
   const bl_format_info& info = *weights.info;
   if (weights.in_panel(row)) {
-    const uint8_t* panel = weights.panel_of(row);
-    for (int64_t i = 0; i < count; ++i) {
-      values[i] = panel_weight(weights.panel, panel, row % kPanelRows, first + i);
-    }
+    decode_panel_row(weights.panel, weights.panel_of(row), row % kPanelRows, first, count, values);
     return;
   }
   const uint8_t* bytes = weights.canonical_row(row);

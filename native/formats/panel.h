@@ -129,7 +129,13 @@ inline int32_t panel_value(const PanelFormat& f, uint32_t code) {
 // Scale and offset of the group that holds weight `k`. f32; scale is that of value(code) - zero.
 float panel_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
 float panel_offset(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
+// What is stored of both: without scale_factor and sub-scale.
+float panel_stored_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
+float panel_stored_offset(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
 // The weight itself, as decode_row gives it. Any format.
 float panel_weight(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);
+// values[i] = panel_weight(f, panel, lane, first + i), i < count, faster.
+void decode_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t first, int64_t count,
+                      float* values);
 
 }  // namespace bitloom

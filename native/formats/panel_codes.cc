@@ -234,10 +234,6 @@ int64_t header_of(const PanelFormat& f, int64_t i, int64_t lane) {
   return (i / f.header_elements * kPanelRows + lane) * f.scale_bytes;
 }
 
-float stored_scale(const PanelFormat& f, const uint8_t* block, int64_t lane, int64_t i) {
-  return scale_value(f.scale_type, block + header_of(f, i, lane));
-}
-
 }  // namespace
 
 void pack_panel(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, int64_t count, uint8_t* panel) {
@@ -306,21 +302,30 @@ uint32_t panel_code(const PanelFormat& f, const uint8_t* panel, int64_t lane, in
   return read_block_code(f, panel + k / f.elements * f.block_bytes, lane, k % f.elements);
 }
 
+float panel_stored_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
+  const uint8_t* block = panel + k / f.elements * f.block_bytes;
+  return scale_value(f.scale_type, block + header_of(f, k % f.elements, lane));
+}
+float panel_stored_offset(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
+  const uint8_t* block = panel + k / f.elements * f.block_bytes;
+  return scale_value(f.scale_type, block + f.offset_offset + header_of(f, k % f.elements, lane));
+}
+
 float panel_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
+  const float scale = panel_stored_scale(f, panel, lane, k) * f.scale_factor;
+  if (f.sub_bits == 0) return scale;
   const uint8_t* block = panel + k / f.elements * f.block_bytes;
   const int64_t i = k % f.elements;
-  const float scale = stored_scale(f, block, lane, i) * f.scale_factor;
-  if (f.sub_bits == 0) return scale;
   return scale * static_cast<float>(static_cast<int32_t>(read_sub(f, block, lane, sub_of(f, i))) - f.sub_zero);
 }
 
 float panel_offset(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
   if (f.offset_kind == OffsetKind::none) return 0;
-  const uint8_t* block = panel + k / f.elements * f.block_bytes;
-  const int64_t i = k % f.elements;
-  const float stored = scale_value(f.scale_type, block + f.offset_offset + header_of(f, i, lane));
+  const float stored = panel_stored_offset(f, panel, lane, k);
   if (f.offset_kind == OffsetKind::min) return stored;
   if (f.offset_kind == OffsetKind::zero_point) return -panel_scale(f, panel, lane, k) * (stored + f.zero_shift);
+  const uint8_t* block = panel + k / f.elements * f.block_bytes;
+  const int64_t i = k % f.elements;
   return -stored * static_cast<float>(read_sub(f, block, lane, f.sub_count / 2 + sub_of(f, i)));
 }
 
@@ -333,16 +338,12 @@ float panel_weight(const PanelFormat& f, const uint8_t* panel, int64_t lane, int
     return f.format == BL_FORMAT_bf16 ? bf16_to_f32(half) : f16_to_f32(half);
   }
   const uint32_t code = panel_code(f, panel, lane, k);
-  if (f.float_table != nullptr) {
-    return stored_scale(f, panel + k / f.elements * f.block_bytes, lane, k % f.elements) * f.float_table[code];
-  }
+  if (f.float_table != nullptr) return panel_stored_scale(f, panel, lane, k) * f.float_table[code];
   const float scale = panel_scale(f, panel, lane, k);
   const float value = static_cast<float>(panel_value(f, code) - f.zero);
   if (f.offset_kind == OffsetKind::none) return scale * value;  // keeps the sign of a zero
-  if (f.offset_kind == OffsetKind::zero_point) {  // one rounding fewer than by the offset
-    const uint8_t* block = panel + k / f.elements * f.block_bytes;
-    const int64_t at = f.offset_offset + header_of(f, k % f.elements, lane);
-    return scale * ((value - f.zero_shift) - scale_value(f.scale_type, block + at));
+  if (f.offset_kind == OffsetKind::zero_point) {                // one rounding fewer than by the offset
+    return scale * ((value - f.zero_shift) - panel_stored_offset(f, panel, lane, k));
   }
   return scale * value + panel_offset(f, panel, lane, k);
 }

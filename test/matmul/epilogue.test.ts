@@ -135,7 +135,7 @@ describe('matmul: epilogue', () => {
     const a = f32(gaussian(m * k, 4), [m, k]);
     const b = quantized('u4_g32', gaussian(n * k, 5), [n, k]);
     const residual = f32(gaussian(m * h, 6), [m, h]);
-    const options = { isa, activation: 'swiglu', compute: 'i8' } as const;
+    const options = { isa, activation: 'swiglu', compute: 'i8', algorithm: 'dequant' } as const;
     const once = matmul(a, b, { ...options, residual, threads: 1 });
     for (const threads of [2, 3, 7]) {
       expect(bytesEqual(matmul(a, b, { ...options, residual, threads }), once)).toBe(true);

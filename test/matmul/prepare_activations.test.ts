@@ -134,6 +134,20 @@ describe('prepareActivations', () => {
     expect(bits(await sequence(() => matmul(prepareActivations(x, { for: b }), b)))).toEqual(want);
   });
 
+  it('goes with what is done to the outputs', () => {
+    const [m, k, n] = [3, 96, 40];
+    const [x, b] = [activations(m, k), weights('t2_g32', n, k)];
+    const options = {
+      compute: 'i8',
+      algorithm: 'lut',
+      bias: new Tensor('f32', gaussian(n, 7), [n]),
+      activation: 'swiglu',
+      residual: new Tensor('f32', gaussian((m * n) / 2, 8), [m, n / 2]),
+    } as const;
+    const prepared = prepareActivations(x, { for: b, algorithm: 'lut' });
+    expect(bits(matmul(prepared, b, options))).toEqual(bits(matmul(x, b, options)));
+  });
+
   it('keeps the leading axes', () => {
     const x = new Tensor('f32', gaussian(2 * 3 * 64), [2, 3, 64]);
     const b = weights('u4_g32', 20, 64);
@@ -179,6 +193,25 @@ describe('prepareActivations', () => {
         () => matmul(prepareActivations(x), b, { algorithm: 'tile' }),
         'BL_UNSUPPORTED',
         'matmul: algorithm is 3 (tile), expected 0 (auto), 1 (lut) or 2 (dequant) with prepared',
+      ],
+      [
+        'what needs the activations themselves',
+        () =>
+          matmul(prepareActivations(x), b, { columnScale: new Tensor('f32', gaussian(k), [k]) }),
+        'BL_UNSUPPORTED',
+        'matmul: column_scale is given with prepared, expected the activations themselves',
+      ],
+      [
+        'batches',
+        () => matmul(prepareActivations(x), b, { batch: 2, out: Tensor.zeros('f32', [2, 8]) }),
+        'BL_UNSUPPORTED',
+        'matmul: batch is 2, expected at most 1 with prepared',
+      ],
+      [
+        'another rounding',
+        () => matmul(prepareActivations(x), b, { activationBits: 4 }),
+        'BL_UNSUPPORTED',
+        'matmul: activation_bits and activation_group are given with prepared, which is rounded already',
       ],
       [
         'missing tables',

@@ -203,7 +203,8 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
     set_row_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
     for (int32_t bits = 1; bits <= 2; ++bits) {
       if (tables[bits - 1] == nullptr) continue;
-      prepare.build_tables(row_codes, stride, bits, tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
+      prepare.build_tables(row_codes, stride, bits,
+                           tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
     }
   };
   bl_run run = run_in;

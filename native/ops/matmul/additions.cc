@@ -15,6 +15,8 @@ namespace {
 constexpr int64_t kDownRows = 4;
 // Outliers of a row of b that are brought into place at a time.
 constexpr int64_t kOutliers = 256;
+// Rows of a that meet the outliers brought into place.
+constexpr int64_t kSparseRows = 64;
 // Multiply-adds below which waking other threads costs more than it brings.
 constexpr int64_t kSerialWork = int64_t{1} << 18;
 
@@ -175,6 +177,14 @@ void Additions::add_low_rank(const Block& block, bool first) const {
 }
 
 void Additions::add_sparse(const Block& block) const {
+  for (int64_t m = block.m.begin; m < block.m.end; m += kSparseRows) {
+    add_sparse_rows(block, m, std::min(m + kSparseRows, block.m.end));
+  }
+}
+
+void Additions::add_sparse_rows(const Block& block, int64_t begin, int64_t end) const {
+  const float* rows[kSparseRows];
+  for (int64_t m = begin; m < end; ++m) rows[m - begin] = row(block.m[m]);
   const uint8_t* offsets = static_cast<const uint8_t*>(args_.outlier_row_offsets.data);
   const uint8_t* columns = static_cast<const uint8_t*>(args_.outlier_columns.data);
   const bl_tensor& values = args_.outlier_values;
@@ -184,9 +194,9 @@ void Additions::add_sparse(const Block& block) const {
     const uint8_t* offset = offsets + 4 * (block.batch * n_ + block.n + n);
     // Offsets and columns were checked; clamped once more, so that memory that changed since can not lead
     // outside.
-    const int64_t end = std::clamp<int64_t>(load_as<int32_t>(offset + 4), 0, nnz);
-    for (int64_t i = std::max<int64_t>(load_as<int32_t>(offset), 0); i < end; i += kOutliers) {
-      const int64_t count = std::min(kOutliers, end - i);
+    const int64_t last_outlier = std::clamp<int64_t>(load_as<int32_t>(offset + 4), 0, nnz);
+    for (int64_t i = std::max<int64_t>(load_as<int32_t>(offset), 0); i < last_outlier; i += kOutliers) {
+      const int64_t count = std::min(kOutliers, last_outlier - i);
       int32_t at[kOutliers];
       float weights[kOutliers];
       std::memcpy(at, columns + 4 * i, static_cast<size_t>(4 * count));
@@ -194,9 +204,9 @@ void Additions::add_sparse(const Block& block) const {
         at[j] = static_cast<int32_t>(std::min(static_cast<uint32_t>(at[j]), last));
       }
       load_values(values.dtype, static_cast<const uint8_t*>(values.data) + i * bytes, 1, count, weights);
-      for (int64_t m = block.m.begin; m < block.m.end; ++m) {
+      for (int64_t m = begin; m < end; ++m) {
         block.values[(m - block.m.begin) * block.stride + n] +=
-            kernels_.sparse_dot(row(block.m[m]), at, weights, count);
+            kernels_.sparse_dot(rows[m - begin], at, weights, count);
       }
     }
   }

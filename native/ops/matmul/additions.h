@@ -45,6 +45,7 @@ class Additions {
   void load_up(const Block& block, int64_t adapter, float* up, float* row) const;
   void add_low_rank(const Block& block, bool first) const;
   void add_sparse(const Block& block) const;
+  void add_sparse_rows(const Block& block, int64_t begin, int64_t end) const;
   const float* row(int64_t m) const {
     return rows_ == nullptr ? input_->original(m, nullptr) : rows_ + m * columns_;
   }

@@ -16,6 +16,7 @@
 #include "tile.h"
 
 #include "../../isa/amx_begin.h"
+#include "avx512_scales.inl"
 #include "avx512_tile_scales.inl"
 #include "avx512_tile_codes.inl"
 #include "avx512_tile_i8.inl"
@@ -24,135 +25,143 @@
 namespace {
 
 struct Memory {
-  alignas(64) uint8_t weights[2][2 * 16 * kTileDepth];  // [parity][steps][panels][16][64]
+  alignas(64) uint8_t weights[2][2 * 16 * kTileDepth];  // [parity][steps][2][16][64]
   alignas(64) int32_t sums[2][32 * 32];                 // [parity][32][32]
-  PanelSteps steps[3][2];  // [block % 3][panels]: of the one added, multiplied, unpacked
-  PanelScales scales;
+  PanelSteps steps[3][2];                               // [block % 3][panels]: of the one added, multiplied, unpacked
+  PanelScales scales[2];
+  alignas(64) int16_t table[256];
 };
+static_assert(sizeof(Memory) <= size_t{1} << 17);
 
-// Adds sums [rows][16 * panels] of a block to c, some rows at a time.
+// Adds sums [32][32] of a block to c, a row at a time.
 struct Adder {
-  const int32_t* sums = nullptr;
-  const PanelSteps* steps;
-  const float *scales, *moments;  // of a's first row; `blocks` apart
-  int64_t blocks, rows, stride;
+  int64_t left = 0;  // rows
+  const int32_t* sums;
+  const float *scales, *moments;  // of the next row of a; `blocks` apart
   float* out;
-  bool first, offsets;            // nothing stands in c yet; the format is exact and has offsets
+  __m512 steps[2], offsets[2];
+  __mmask16 before;               // what stands in c already
+  int64_t blocks, stride;
+  bool two, has_offsets;          // panels; the format is exact and has offsets
 
-  template <int kPanels>
-  void add(int64_t count) {
-    if (rows == 0) return;
-    if (count > rows) count = rows;
-    if (first) {
-      add_rows<kPanels, true>(count);
-    } else {
-      add_rows<kPanels, false>(count);
+  __attribute__((always_inline)) void row() {
+    if (left <= 0) return;
+    --left;
+    const __m512 scale = _mm512_set1_ps(*scales);
+    for (int p = 0; p < 2; ++p) {
+      if (p == 1 && !two) break;
+      const __m512 integer = _mm512_cvtepi32_ps(_mm512_load_si512(sums + 16 * p));
+      __m512 sum = _mm512_maskz_loadu_ps(before, out + 16 * p);
+      sum = _mm512_fmadd_ps(integer, _mm512_mul_ps(steps[p], scale), sum);
+      if (has_offsets) sum = _mm512_fmadd_ps(offsets[p], _mm512_set1_ps(*moments), sum);
+      _mm512_storeu_ps(out + 16 * p, sum);
     }
-    if (offsets) add_offsets<kPanels>(count);
-    rows -= count;
-    sums += 16 * kPanels * count;
-    scales += blocks * count;
-    moments += blocks * count;
-    out += stride * count;
-  }
-
- private:
-  template <int kPanels, bool kFirst>
-  void add_rows(int64_t count) {
-    const __m512 low = _mm512_load_ps(steps[0].step), high = _mm512_load_ps(steps[kPanels - 1].step);
-    for (int64_t i = 0; i < count; ++i) {
-      const __m512 scale = _mm512_set1_ps(scales[i * blocks]);
-      for (int p = 0; p < kPanels; ++p) {
-        float* to = out + i * stride + 16 * p;
-        const __m512 integer = _mm512_cvtepi32_ps(_mm512_load_si512(sums + (i * kPanels + p) * 16));
-        const __m512 both = _mm512_mul_ps(p == 0 ? low : high, scale);
-        // fma with 0 and not a product: as the specification, which begins with 0, -0 included.
-        _mm512_storeu_ps(to, _mm512_fmadd_ps(integer, both, kFirst ? _mm512_setzero_ps() : _mm512_loadu_ps(to)));
-      }
-    }
-  }
-  template <int kPanels>
-  void add_offsets(int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-      const __m512 moment = _mm512_set1_ps(moments[i * blocks]);
-      for (int p = 0; p < kPanels; ++p) {
-        float* to = out + i * stride + 16 * p;
-        _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_load_ps(steps[p].offset), moment, _mm512_loadu_ps(to)));
-      }
-    }
+    _mm_prefetch(reinterpret_cast<const char*>(out + 4 * stride), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(out + 4 * stride + 16), _MM_HINT_T0);
+    sums += 32;
+    scales += blocks;
+    moments += blocks;
+    out += stride;
   }
 };
 
-template <int kPanels>
-void run(const PanelFormat& f, const Activations& a, const Tile& tile) {
+template <int kBits, Map kMap, int kParts>
+void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const Tile& tile) {
   Memory& memory = *reinterpret_cast<Memory*>(tile.scratch);
-  const TileRecipe r = tile_recipe(f);
-  Unpacker unpacker(f, r, false);
-  BlockUnpacker unpack(f, r, unpacker, tile, 128, &memory.scales);
-  const int64_t blocks = tile_blocks(a.stride), row_blocks = (tile.m_end - tile.m_begin + 31) / 32;
-  Adder adder{};
-  adder.blocks = blocks;
+  write_table(f, r, false, memory.table);
+  ChunkUnpacker<kBits, kMap, kParts> unpacker(memory.table);
+  ChunkCursor cursor(f, r, tile);
+  BlockScales scales{{f, r, 128}};
+  Adder adder;
+  const int64_t blocks = adder.blocks = tile_blocks(a.stride);
   adder.stride = tile.stride;
-  adder.offsets = r.exact && r.has_offsets;
-  unpack.start(0, a.stride, memory.weights[0], memory.steps[0]);
-  while (unpack.piece()) {
-  }
+  adder.two = tile.panel_count == 2;
+  adder.has_offsets = r.exact && r.has_offsets;
+  const int64_t row_blocks = (tile.m_end - tile.m_begin + 31) / 32;
+  scales.start(cursor, 0, memory.scales, memory.steps[0]);
+  while (!scales.done()) scales.piece(cursor);
+  cursor.start(0, a.stride, memory.scales, memory.weights[0]);
+  while (cursor.left > 0) cursor.unpack(unpacker);
   int parity = 0;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t steps = std::min(kTileDepth, a.stride - block * kTileDepth) / kStep;
     const uint8_t* weights = memory.weights[block % 2];
-    const int64_t gaps = 4 * row_blocks * steps;
-    int64_t pieces = 0, due = gaps / 2;
-    if (block + 1 < blocks) {
-      unpack.start((block + 1) * kTileDepth, a.stride, memory.weights[(block + 1) % 2], memory.steps[(block + 1) % 3]);
-      pieces = unpack.pieces();
+    const bool more = block + 1 < blocks;
+    int64_t pace = 0, due = 0, steps_left = row_blocks * steps;  // chunks per 2^16 steps
+    if (more) {
+      cursor.start((block + 1) * kTileDepth, a.stride, memory.scales, memory.weights[(block + 1) % 2]);
+      scales.start(cursor, (block + 1) * kTileDepth, memory.scales, memory.steps[(block + 1) % 3]);
+      // The scales take the first steps, a piece in each gap, but no more than half of all steps.
+      const int64_t first = std::min((scales.pieces() + 3) / 4, steps_left / 2);
+      pace = ((cursor.left << 16) + steps_left - first - 1) / (steps_left - first);
     }
-    const auto gap = [&] {
-      for (due += pieces; due >= gaps; due -= gaps) unpack.piece();
-      adder.add<kPanels>(1);
-    };
-    // Tiles of step `step` of the rows from m on; the second sixteen of rows that are not there are the first again.
-    const auto tiles_of = [&](int64_t m, int64_t step) {
-      const uint8_t* rows = reinterpret_cast<const uint8_t*>(a.codes) + m * a.stride + (block * kTileDepth + step * kStep) * 16;
-      return StepTiles{rows, tile.m_end - m > 16 ? rows + 16 * a.stride : rows, weights + step * 1024 * kPanels};
+    // Tiles of the rows from m on; the second sixteen of rows that are not there are the first again.
+    const auto tiles_of = [&](int64_t m) {
+      const uint8_t* rows = reinterpret_cast<const uint8_t*>(a.codes) + m * a.stride + block * kTileDepth * 16;
+      return StepTiles{rows, tile.m_end - m > 16 ? rows + 16 * a.stride : rows, weights};
     };
     __asm__ volatile("" : : : "memory");  // tile loads read what vectors stored
-    load_step<kPanels>(tiles_of(tile.m_begin, 0));
+    load_step(tiles_of(tile.m_begin));
     for (int64_t m = tile.m_begin; m < tile.m_end; m += 32, parity ^= 1) {
       zero_sums();
-      StepTiles next = tiles_of(m, 1);
-      for (int64_t step = 1; step < steps; ++step) {
-        multiply_i8<kPanels>(next, gap);
+      StepTiles next = tiles_of(m);
+      for (int64_t step = 0; step < steps; ++step) {
         next.first += 1024;
         next.second += 1024;
-        next.weights += 1024 * kPanels;
+        next.weights += 2048;
+        if (step + 1 == steps) next = tiles_of(m + 32 < tile.m_end ? m + 32 : m);
+        // Sums of the rows before were stored a moment ago: a step later they can be read without waiting.
+        if (step == 1) adder.row(), adder.row(), adder.row(), adder.row();
+        const bool scaling = more && !scales.done();
+        if (!scaling) due += pace;
+        if (scaling) {
+          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
+            scales.piece(cursor);
+            if (step > 0) adder.row();
+          });
+          if (2 * --steps_left <= row_blocks * steps) {
+            while (!scales.done()) scales.piece(cursor);
+          }
+        } else if (due >> 16 != 0 && cursor.left > 0) {
+          unpacker.begin(cursor.m, cursor.h);
+          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
+            unpacker.template quarter<q>(cursor.chunk, cursor.out);
+            if (step > 0) adder.row();
+          });
+          cursor.prefetch();
+          cursor.next();
+          for (due -= 65536; due >> 16 != 0 && cursor.left > 0; due -= 65536) cursor.unpack(unpacker);
+        } else {
+          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
+            if (step > 0) adder.row();
+          });
+        }
       }
-      multiply_i8<kPanels>(tiles_of(m + 32 < tile.m_end ? m + 32 : m, 0), gap);
-      adder.add<kPanels>(32);
-      store_sums<kPanels>(memory.sums[parity]);
+      while (adder.left > 0) adder.row();
+      store_sums(memory.sums[parity]);
+      adder.left = std::min<int64_t>(32, tile.m_end - m);
       adder.sums = memory.sums[parity];
-      adder.steps = memory.steps[block % 3];
       adder.scales = a.scales + m * blocks + block;
       adder.moments = a.moments + m * blocks + block;
-      adder.rows = std::min<int64_t>(32, tile.m_end - m);
       adder.out = tile.values + (m - tile.m_begin) * tile.stride;
-      adder.first = block == 0 && !tile.accumulate;
+      adder.before = block > 0 || tile.accumulate ? 0xffff : 0;
+      for (int p = 0; p < 2; ++p) {
+        adder.steps[p] = _mm512_load_ps(memory.steps[block % 3][p].step);
+        adder.offsets[p] = _mm512_load_ps(memory.steps[block % 3][p].offset);
+      }
     }
-    while (block + 1 < blocks && unpack.piece()) {
-    }
+    while (more && !scales.done()) scales.piece(cursor);
+    while (cursor.left > 0) cursor.unpack(unpacker);
   }
-  adder.add<kPanels>(32);
+  while (adder.left > 0) adder.row();
 }
 
 }  // namespace
 
 void matmul_tile_i8(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  const TileRecipe r = tile_recipe(f);
   configure_tiles();
-  if (tile.panel_count == 2) {
-    run<2>(f, a, tile);
-  } else {
-    run<1>(f, a, tile);
-  }
+  with_unpacker(f, r, [&]<int kBits, Map kMap, int kParts>() { run<kBits, kMap, kParts>(f, r, a, tile); });
   _tile_release();
 }
 #include "../../isa/end.h"

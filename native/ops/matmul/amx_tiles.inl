@@ -29,16 +29,15 @@ inline void zero_sums() {
   _tile_zero(3);
 }
 
-// The tiles of a step of 64 int8 or 32 bf16: two of a, one or two of b.
+// The tiles of a step of 64 int8 or 32 bf16: two of a, two of b.
 struct StepTiles {
   const uint8_t *first, *second, *weights;
 };
 
-template <int kPanels>
 inline void load_step(const StepTiles& at) {
   _tile_loadd(4, at.first, 64);
   _tile_loadd(6, at.weights, 64);
-  if constexpr (kPanels == 2) _tile_loadd(7, at.weights + 1024, 64);
+  _tile_loadd(7, at.weights + 1024, 64);
   _tile_loadd(5, at.second, 64);
 }
 
@@ -47,37 +46,35 @@ inline void load_step(const StepTiles& at) {
 // the processor looks ahead by a step or so only. Each load stands right behind the last use of its register: when the
 // processor has no spare tile registers (its other thread uses tiles too) that order is a third faster than loading all
 // four first.
-#define BL_TILE_STEP(product)                                      \
-  product(0, 4, 6);                                                \
-  gap();                                                           \
-  if constexpr (kPanels == 2) product(1, 4, 7);                    \
-  gap();                                                           \
-  _tile_loadd(4, next.first, 64);                                  \
-  product(2, 5, 6);                                                \
-  gap();                                                           \
-  _tile_loadd(6, next.weights, 64);                                \
-  if constexpr (kPanels == 2) product(3, 5, 7);                    \
-  gap();                                                           \
-  _tile_loadd(5, next.second, 64);                                 \
-  if constexpr (kPanels == 2) _tile_loadd(7, next.weights + 1024, 64)
+#define BL_TILE_STEP(product)                 \
+  product(0, 4, 6);                           \
+  gap.template operator()<0>();               \
+  product(1, 4, 7);                           \
+  gap.template operator()<1>();               \
+  _tile_loadd(4, next.first, 64);             \
+  product(2, 5, 6);                           \
+  gap.template operator()<2>();               \
+  _tile_loadd(6, next.weights, 64);           \
+  product(3, 5, 7);                           \
+  gap.template operator()<3>();               \
+  _tile_loadd(5, next.second, 64);            \
+  _tile_loadd(7, next.weights + 1024, 64)
 
-template <int kPanels, typename Gap>
+template <typename Gap>
 inline void multiply_i8(const StepTiles& next, const Gap& gap) {
   BL_TILE_STEP(_tile_dpbssd);
 }
-template <int kPanels, typename Gap>
+template <typename Gap>
 inline void multiply_bf16(const StepTiles& next, const Gap& gap) {
   BL_TILE_STEP(_tile_dpbf16ps);
 }
 #undef BL_TILE_STEP
 
-// Sums to [32][16 * kPanels] of 4 bytes.
-template <int kPanels>
+// Sums to [32][32] of 4 bytes.
 inline void store_sums(void* sums_in) {
   uint8_t* sums = static_cast<uint8_t*>(sums_in);
-  constexpr int kStride = 64 * kPanels;
-  _tile_stored(0, sums, kStride);
-  if constexpr (kPanels == 2) _tile_stored(1, sums + 64, kStride);
-  _tile_stored(2, sums + 16 * kStride, kStride);
-  if constexpr (kPanels == 2) _tile_stored(3, sums + 16 * kStride + 64, kStride);
+  _tile_stored(0, sums, 128);
+  _tile_stored(1, sums + 64, 128);
+  _tile_stored(2, sums + 2048, 128);
+  _tile_stored(3, sums + 2048 + 64, 128);
 }

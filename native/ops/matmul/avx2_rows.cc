@@ -20,6 +20,12 @@ static inline void encode_vec(Vec x, int8_t* codes) {
 static inline Vec gather(const float* x, const int32_t* columns) {
   return {_mm256_i32gather_ps(x, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns)), 4)};
 }
+// The first n lanes; the others are 0.
+static inline Vec gather_first(const float* x, const int32_t* columns, int64_t n) {
+  const __m256i mask = Vec::first(n);
+  return {_mm256_mask_i32gather_ps(_mm256_setzero_ps(), x, _mm256_maskload_epi32(columns, mask),
+                                   _mm256_castsi256_ps(mask), 4)};
+}
 // Bit k of the mask is x[k] >= 0; byte j of the word takes bits j, j + 4, ...
 static inline uint32_t sign_word(const float* x) {
   uint32_t mask = 0;

@@ -35,6 +35,8 @@ bool has_bitalg() {
 // clang-format on
 
 constexpr int64_t kBytesChunks = 7;
+// Bytes ahead that are asked for: 16 chunks, some 300 cycles at 20 a chunk.
+constexpr int64_t kPrefetch = 1024;
 
 struct Bitalg {
   __attribute__((target("avx512bitalg"))) static inline __m512i count(__m512i bytes) {
@@ -81,8 +83,11 @@ __attribute__((always_inline)) static inline void mismatches(const SignGroup& gr
     for (int r = 0; r < kRows; ++r) bytes[r] = _mm512_setzero_si512();
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       const __m512i codes = _mm512_loadu_si512(group.codes + 64 * chunk);
-      const uint32_t valid = chunk + 1 == group.chunks ? group.last : ~0u;
-      const __m512i mask = _mm512_shuffle_epi8(_mm512_set1_epi32(static_cast<int>(valid)), spread);
+      _mm_prefetch(reinterpret_cast<const char*>(group.codes + 64 * chunk + kPrefetch), _MM_HINT_T0);
+      __m512i mask = _mm512_set1_epi32(-1);
+      if (chunk + 1 == group.chunks && group.last != ~0u) {  // the end of a row
+        mask = _mm512_shuffle_epi8(_mm512_set1_epi32(static_cast<int>(group.last)), spread);
+      }
       for (int r = 0; r < kRows; ++r) {
         const int word = static_cast<int>(group.signs[r * stride + chunk]);
         const __m512i signs = _mm512_shuffle_epi8(_mm512_set1_epi32(word), spread);

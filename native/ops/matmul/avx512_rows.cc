@@ -18,6 +18,11 @@ static inline void encode_vec(Vec x, int8_t* codes) {
 static inline Vec gather(const float* x, const int32_t* columns) {
   return {_mm512_i32gather_ps(_mm512_loadu_si512(columns), x, 4)};
 }
+// The first n lanes; the others are 0.
+static inline Vec gather_first(const float* x, const int32_t* columns, int64_t n) {
+  const __mmask16 mask = Vec::first(n);
+  return {_mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, _mm512_maskz_loadu_epi32(mask, columns), x, 4)};
+}
 // Bit k of the mask is x[k] >= 0; byte j of the word takes bits j, j + 4, ...
 static inline uint32_t sign_word(const float* x) {
   const __m512 zero = _mm512_setzero_ps();

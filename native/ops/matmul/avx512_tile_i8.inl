@@ -120,12 +120,16 @@ struct ScalesReader {
 // by a table of bytes (1 to 3 bits), as it is (`_row` of 8 bits).
 enum class Map { words, shifted, bytes, direct };
 
+// Each byte its upper neighbour: a shift of words by 8 on the other port. Beside tile products (their unit is on port 5)
+// multiplications, conversions and shifts share port 0.
+inline __m512i next_bytes(__m512i v) { return _mm512_bsrli_epi128(v, 1); }
+
 // Even and odd bytes' words of x to int8 (or + 128).
 inline __m512i rescale(__m512i even, __m512i odd, __m512i m, __m512i h) {
   even = _mm512_add_epi16(_mm512_mulhrs_epi16(even, m), h);
   odd = _mm512_add_epi16(_mm512_mulhrs_epi16(odd, m), h);
   const __m512i high = _mm512_set1_epi16(static_cast<short>(0xff00));
-  return _mm512_ternarylogic_epi32(_mm512_srli_epi16(even, 8), odd, high, 0xf8);
+  return _mm512_ternarylogic_epi32(high, odd, next_bytes(even), 0xca);  // high ? odd : even
 }
 
 // x of codes of 4 to 8 bits, one in the low byte of every word; bits above them are ignored.
@@ -142,221 +146,233 @@ inline __m512i table_words(const __m512i* x, __m512i codes) {
                                  _mm512_mask_blend_epi16(six, pairs[1], pairs[2]));
 }
 
-// What a quarter of a chunk reads besides codes.
-struct UnpackTables {
-  alignas(64) int16_t x[256];       // as Unpacker writes them
-  alignas(64) uint8_t bytes[4][2][64];  // Map::bytes: of the groups of this chunk, written by its first quarter
-};
-
-// Map::bytes: int8 of all codes for sixteen rows, of the groups that a chunk meets.
-template <int kBits, int kParts>
-inline void fill_bytes(UnpackTables* tables, const uint32_t* m, const uint32_t* h) {
-  const __m512i* x = reinterpret_cast<const __m512i*>(tables->x);
-  for (int part = 0; part < kParts; ++part) {
-    const __m512i mm = _mm512_load_si512(m + 16 * part), hh = _mm512_load_si512(h + 16 * part);
-    _mm512_store_si512(tables->bytes[part][0], rescale(x[0], x[1], mm, hh));
-    if constexpr (kBits == 3) _mm512_store_si512(tables->bytes[part][1], rescale(x[2], x[3], mm, hh));
-  }
-}
-
-// Vectors q and q + 4 of a chunk of sixteen rows to their tile rows: out [8][64]. m, h: of the groups that the chunk
-// meets. A quarter is 20 to 30 vector instructions, what fits between two tile products.
-template <int kBits, Map kMap, int kParts, int kQuarter>
-void unpack_quarter(UnpackTables* tables, const uint8_t* chunk, const uint32_t* m_words, const uint32_t* h_words,
-                    uint8_t* out) {
-  constexpr int q = kQuarter;
-  constexpr int kPart[2] = {q * kParts / 8, (q + 4) * kParts / 8};
-  const __m512i* x = reinterpret_cast<const __m512i*>(tables->x);
-  __m512i* tiles = reinterpret_cast<__m512i*>(out);
-  __m512i codes[2];
-  if constexpr (kMap == Map::bytes) {
-    if constexpr (q == 0) fill_bytes<kBits, kParts>(tables, m_words, h_words);
-    // Byte 4 r + j of an index: 4 r, the low two bits of the code, bit 6 for the third.
-    const __m512i rows = _mm512_setr_epi32(
-        0x00000000, 0x04040404, 0x08080808, 0x0c0c0c0c, 0x10101010, 0x14141414, 0x18181818, 0x1c1c1c1c, 0x20202020,
-        0x24242424, 0x28282828, 0x2c2c2c2c, 0x30303030, 0x34343434, 0x38383838, 0x3c3c3c3c);
-    quarter_codes<kBits, q, 6>(chunk, rows, codes);
-    for (int i = 0; i < 2; ++i) {
-      const uint8_t* bytes = tables->bytes[kPart[i]][0];
-      const __m512i low = _mm512_load_si512(bytes);
-      tiles[q + 4 * i] = kBits == 3 ? _mm512_permutex2var_epi8(low, codes[i], _mm512_load_si512(bytes + 64))
-                                    : _mm512_permutexvar_epi8(codes[i], low);
-    }
-    return;
-  } else if constexpr (kMap == Map::direct) {
-    quarter_codes<kBits, q>(chunk, _mm512_setzero_si512(), codes);
-    for (int i = 0; i < 2; ++i) tiles[q + 4 * i] = _mm512_xor_si512(codes[i], x[0]);
-    return;
-  }
-  __m512i even[2], odd[2];
-  if constexpr (kMap == Map::words && kBits == 4) {
-    // Words of four nibbles; the table stands twice, so that the bit above a nibble does not matter.
-    const __m512i run = _mm512_loadu_si512(reinterpret_cast<const __m512i*>(chunk) + q);
-    even[0] = _mm512_permutexvar_epi16(run, x[0]);
-    even[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(run, 4), x[0]);
-    odd[0] = _mm512_permutexvar_epi16(_mm512_srli_epi16(run, 8), x[0]);
-    odd[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(run, 12), x[0]);
-  } else {
-    quarter_codes<kBits, q>(chunk, _mm512_setzero_si512(), codes);
-    for (int i = 0; i < 2; ++i) {
-      if constexpr (kMap == Map::words) {
-        even[i] = table_words<kBits>(x, codes[i]);
-        odd[i] = table_words<kBits>(x, _mm512_srli_epi16(codes[i], 8));
-      } else {
-        // (a & mask) ^ flip
-        const __m512i mask = _mm512_set1_epi16(static_cast<short>(0xffff << (16 - kBits)));
-        even[i] = _mm512_xor_si512(_mm512_slli_epi16(codes[i], 16 - kBits), x[0]);
-        odd[i] = _mm512_ternarylogic_epi32(_mm512_slli_epi16(codes[i], 8 - kBits), mask, x[0], 0x6a);
-      }
-    }
-  }
-  for (int i = 0; i < 2; ++i) {
-    tiles[q + 4 * i] = rescale(even[i], odd[i], _mm512_load_si512(m_words + 16 * kPart[i]),
-                               _mm512_load_si512(h_words + 16 * kPart[i]));
-  }
-}
-
-using UnpackQuarter = void (*)(UnpackTables* tables, const uint8_t* chunk, const uint32_t* m, const uint32_t* h,
-                               uint8_t* out);
-
+// A chunk of sixteen rows x 32 weights to 8 tile rows of int8, by quarters: vectors q and q + 4. A quarter is 20 to 30
+// vector instructions, what fits between two tile products. Constants stay in registers.
 template <int kBits, Map kMap, int kParts>
-constexpr UnpackQuarter kQuarters[4] = {unpack_quarter<kBits, kMap, kParts, 0>, unpack_quarter<kBits, kMap, kParts, 1>,
-                                        unpack_quarter<kBits, kMap, kParts, 2>, unpack_quarter<kBits, kMap, kParts, 3>};
+struct ChunkUnpacker {
+  const __m512i* x;  // the recipe's table, as write_table() puts it
+  __m512i x0, low[kParts], high[kParts], m[kParts], h[kParts];
 
-template <int kBits, Map kMap>
-const UnpackQuarter* unpack_of(int64_t group) {
-  if constexpr (kMap == Map::direct) return kQuarters<kBits, kMap, 1>;
-  return group >= kChunk ? kQuarters<kBits, kMap, 1>
-         : group == 16   ? kQuarters<kBits, kMap, 2>
-                         : kQuarters<kBits, kMap, 4>;
-}
+  explicit ChunkUnpacker(const int16_t* table) : x(reinterpret_cast<const __m512i*>(table)), x0(x[0]) {}
 
-// A format's way, and the constants it reads.
-struct Unpacker {
-  UnpackTables tables;
-  const UnpackQuarter* quarters;  // [4]
-
-  // is_unsigned: w8 + 128 is wanted.
-  Unpacker(const PanelFormat& f, const TileRecipe& r, bool is_unsigned) {
-    int16_t* x = tables.x;
-    const UnpackQuarter*& run = quarters;
-    const bool integer = f.value_kind == ValueKind::integer;
-    const bool shifted = f.bits >= 5 && integer;
-    if (f.bits <= 3) {
-      // Dwords of even and odd bytes' words: codes 0, 2 and 1, 3; then 4, 6 and 5, 7.
-      for (int i = 0; i < 128; ++i) {
-        const int code = i / 64 * 4 + 2 * (i % 2) + i / 32 % 2;
-        x[i] = code < 1 << f.bits ? r.x[code] : int16_t{0};
+  // m, h: of the groups that the chunk meets.
+  void begin(const uint32_t* m_words, const uint32_t* h_words) {
+    for (int part = 0; part < kParts; ++part) {
+      m[part] = _mm512_load_si512(m_words + 16 * part);
+      h[part] = _mm512_load_si512(h_words + 16 * part);
+      // Into registers now: as operands in memory they would cost 8 loads a quarter, and tile loads need the ports.
+      __asm__("" : "+v"(m[part]), "+v"(h[part]));
+      if constexpr (kMap == Map::bytes) {  // int8 of all codes for sixteen rows
+        low[part] = rescale(x0, x[1], m[part], h[part]);
+        if constexpr (kBits == 3) high[part] = rescale(x[2], x[3], m[part], h[part]);
       }
-    } else if (f.bits == 8 && r.exact && integer) {
-      std::memset(x, is_unsigned ? 0 : 0x80, sizeof(tables.x));  // value - zero - centre = code - 128
-    } else if (shifted) {
-      std::fill_n(x, 256, r.x[0]);
-    } else {
-      for (int i = 0; i < 256; ++i) x[i] = r.x[f.bits == 4 ? i % 16 : i % (1 << f.bits)];
     }
-    switch (f.bits) {
-      case 1: run = unpack_of<1, Map::bytes>(f.group); break;
-      case 2: run = unpack_of<2, Map::bytes>(f.group); break;
-      case 3: run = unpack_of<3, Map::bytes>(f.group); break;
-      case 4: run = unpack_of<4, Map::words>(f.group); break;
-      case 5: run = shifted ? unpack_of<5, Map::shifted>(f.group) : unpack_of<5, Map::words>(f.group); break;
-      case 6: run = shifted ? unpack_of<6, Map::shifted>(f.group) : unpack_of<6, Map::words>(f.group); break;
-      case 7: run = shifted ? unpack_of<7, Map::shifted>(f.group) : unpack_of<7, Map::words>(f.group); break;
-      default:
-        run = !shifted  ? unpack_of<8, Map::words>(f.group)
-              : r.exact ? unpack_of<8, Map::direct>(f.group)
-                        : unpack_of<8, Map::shifted>(f.group);
+  }
+
+  template <int q>
+  void quarter(const uint8_t* chunk, uint8_t* out) const {
+    constexpr int kPart[2] = {q * kParts / 8, (q + 4) * kParts / 8};
+    __m512i* tiles = reinterpret_cast<__m512i*>(out);
+    __m512i codes[2], even[2], odd[2];
+    if constexpr (kMap == Map::bytes) {
+      // Byte 4 r + j of an index: 4 r, the low two bits of the code, bit 6 for the third.
+      const __m512i rows = _mm512_setr_epi32(
+          0x00000000, 0x04040404, 0x08080808, 0x0c0c0c0c, 0x10101010, 0x14141414, 0x18181818, 0x1c1c1c1c, 0x20202020,
+          0x24242424, 0x28282828, 0x2c2c2c2c, 0x30303030, 0x34343434, 0x38383838, 0x3c3c3c3c);
+      quarter_codes<kBits, q, 6>(chunk, rows, codes);
+      for (int i = 0; i < 2; ++i) {
+        tiles[q + 4 * i] = kBits == 3 ? _mm512_permutex2var_epi8(low[kPart[i]], codes[i], high[kPart[i]])
+                                      : _mm512_permutexvar_epi8(codes[i], low[kPart[i]]);
+      }
+      return;
+    }
+    if constexpr (kMap == Map::direct) {
+      quarter_codes<kBits, q>(chunk, _mm512_setzero_si512(), codes);
+      for (int i = 0; i < 2; ++i) tiles[q + 4 * i] = _mm512_xor_si512(codes[i], x0);
+      return;
+    }
+    if constexpr (kMap == Map::words && kBits == 4) {
+      // Words of four nibbles; the table stands twice, so that the bit above a nibble does not matter.
+      const __m512i run = _mm512_loadu_si512(reinterpret_cast<const __m512i*>(chunk) + q);
+      even[0] = _mm512_permutexvar_epi16(run, x0);
+      const __m512i upper = _mm512_srli_epi16(run, 4);
+      even[1] = _mm512_permutexvar_epi16(upper, x0);
+      odd[0] = _mm512_permutexvar_epi16(next_bytes(run), x0);
+      odd[1] = _mm512_permutexvar_epi16(next_bytes(upper), x0);
+    } else {
+      quarter_codes<kBits, q>(chunk, _mm512_setzero_si512(), codes);
+      for (int i = 0; i < 2; ++i) {
+        if constexpr (kMap == Map::words) {
+          even[i] = table_words<kBits>(x, codes[i]);
+          odd[i] = table_words<kBits>(x, _mm512_srli_epi16(codes[i], 8));
+        } else {
+          // (a & mask) ^ flip
+          const __m512i mask = _mm512_set1_epi16(static_cast<short>(0xffff << (16 - kBits)));
+          even[i] = _mm512_xor_si512(_mm512_slli_epi16(codes[i], 16 - kBits), x0);
+          odd[i] = _mm512_ternarylogic_epi32(_mm512_slli_epi16(codes[i], 8 - kBits), mask, x0, 0x6a);
+        }
+      }
+    }
+    for (int i = 0; i < 2; ++i) {
+      tiles[q + 4 * i] = rescale(even[i], odd[i], m[kPart[i]], h[kPart[i]]);
     }
   }
 };
 
-// Unpacks a block of kTileDepth weights of `panels` panels piece by piece, so that pieces stand between tile products:
-// for each panel its scales, four groups at a time, then its chunks, a quarter at a time. tiles [steps][panels][16][64].
-struct BlockUnpacker {
+// The table that a ChunkUnpacker reads, [256]. is_unsigned: w8 + 128 is wanted.
+inline void write_table(const PanelFormat& f, const TileRecipe& r, bool is_unsigned, int16_t* x) {
+  const bool integer = f.value_kind == ValueKind::integer;
+  if (f.bits <= 3) {
+    // Dwords of even and odd bytes' words: codes 0, 2 and 1, 3; then 4, 6 and 5, 7.
+    for (int i = 0; i < 128; ++i) {
+      const int code = i / 64 * 4 + 2 * (i % 2) + i / 32 % 2;
+      x[i] = code < 1 << f.bits ? r.x[code] : int16_t{0};
+    }
+  } else if (f.bits == 8 && r.exact && integer) {
+    std::memset(x, is_unsigned ? 0 : 0x80, 256 * sizeof(int16_t));  // value - zero - centre = code - 128
+  } else if (f.bits >= 5 && integer) {
+    std::fill_n(x, 256, r.x[0]);
+  } else {
+    for (int i = 0; i < 256; ++i) x[i] = r.x[f.bits == 4 ? i % 16 : i % (1 << f.bits)];
+  }
+}
+
+// Where the chunks of a block of kTileDepth weights of two panels are, in the order in which they are unpacked: panel by
+// panel. Tiles: [steps][2][16][64].
+struct ChunkCursor {
   const PanelFormat& f;
-  const TileRecipe& r;
-  Unpacker& unpacker;
-  const Tile& tile;
-  ScalesReader reader;
-  PanelScales* scales;
+  const uint8_t* panels[2];
+  int64_t block_chunks, group_chunks, group_lines;  // chunks of a panel block, of a group; groups of a chunk
 
-  uint8_t* tiles;
-  PanelSteps* steps;                  // [panels]
-  int64_t chunks, present;            // chunks of the block, those that the panel has
-  int64_t first_block, first_chunk;   // where it begins in a panel: panel block, chunk in it
-  int64_t columns, panel, index, quarter;
-  const uint8_t* block;
-  int64_t in_block, block_chunks;     // chunk within its panel block, of how many
-  int64_t in_group, group_chunks, group_step;  // chunks of a group; lines of m and h that a chunk moves on by
+  const PanelScales* scales;                        // [2]
+  uint8_t *tiles, *out;
+  int64_t first_block, first_chunk;                 // where the block begins: panel block, chunk in it
+  int64_t chunks, present;                          // chunks of a panel, those that it has
+  int64_t left;                                     // chunks of both that are still to be unpacked
+  int64_t index, in_block, in_group;
+  const uint8_t* chunk;
   const uint32_t *m, *h;
-  int64_t ahead;  // bytes of a block of kTileDepth: what is prefetched when a chunk is read
+  bool exact;
+  int64_t ahead;                                    // bytes of a block of kTileDepth weights
 
-  BlockUnpacker(const PanelFormat& f_, const TileRecipe& r_, Unpacker& unpacker_, const Tile& tile_, int bias,
-                PanelScales* scales_)
-      : f(f_), r(r_), unpacker(unpacker_), tile(tile_), reader{f_, r_, bias}, scales(scales_),
+  ChunkCursor(const PanelFormat& f_, const TileRecipe& r, const Tile& tile)
+      : f(f_), panels{tile.panels, tile.panels + (tile.panel_count - 1) * tile.panel_stride},
         block_chunks(f_.elements / kChunk), group_chunks(f_.group < kChunk ? 1 : f_.group / kChunk),
-        group_step(f_.group < kChunk ? kChunk / f_.group : 1),
+        group_lines(f_.group < kChunk ? kChunk / f_.group : 1), left(0), exact(r.exact),
         ahead(f_.elements > kTileDepth ? kTileDepth / kChunk * f_.chunk_bytes
                                        : kTileDepth / f_.elements * f_.block_bytes) {}
 
-  void start(int64_t begin, int64_t stride, uint8_t* tiles_, PanelSteps* steps_) {
+  void start(int64_t begin, int64_t stride, const PanelScales* scales_, uint8_t* tiles_) {
+    scales = scales_;
     tiles = tiles_;
-    steps = steps_;
     chunks = std::min(stride - begin, kTileDepth) / kChunk;
     present = std::min(f.blocks * block_chunks - begin / kChunk, chunks);
-    columns = std::min(f.cols - begin, kTileDepth);
     first_block = begin / f.elements;
     first_chunk = begin % f.elements / kChunk;
-    panel = 0;
-    start_panel();
+    for (int panel = 0; panel < 2; ++panel) {  // a step is two chunks deep; A is zero where there is only one
+      if (present < chunks) std::memset(tiles + (chunks / 2 - 1) * 2048 + panel * 1024 + 512, 0, 512);
+    }
+    left = 2 * present;
+    start_panel(0);
   }
-  // About how many calls of piece() the block takes.
-  int64_t pieces() const { return tile.panel_count * (4 * chunks + 2 * ((reader.count + 3) / 4)); }
-  // False when all is done.
-  bool piece() {
-    if (panel == tile.panel_count) return false;
-    if (index < 0) {
-      if (!reader.piece(4)) index = 0;
-      return true;
-    }
-    uint8_t* out = tiles + ((index / 2 * tile.panel_count + panel) * 2 + index % 2) * 512;
-    if (index < present) {
-      const uint8_t* chunk = f.chunk(block, in_block);
-      if (quarter == 0) {
-        for (int64_t i = 0; i < f.chunk_bytes; i += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(chunk + ahead + i), _MM_HINT_T1);
-        }
-      }
-      unpacker.quarters[quarter](&unpacker.tables, chunk, m, h, out);
-    } else {
-      std::memset(out, 0, 512);
-    }
-    quarter = (quarter + 1) % 4;
-    if (quarter != 0) return true;
+  // What stands a block further goes to L2 and what is unpacked two chunks later to L1: tile products wait in order, so
+  // that a load that misses holds up what the processor has looked ahead to.
+  void prefetch() const {
+    const char* at = reinterpret_cast<const char*>(chunk);
+    for (int64_t i = -64; i < f.chunk_bytes; i += 64) _mm_prefetch(at + ahead + i, _MM_HINT_T1);
+    for (int64_t i = 0; i < f.chunk_bytes; i += 64) _mm_prefetch(at + 2 * f.chunk_bytes + i, _MM_HINT_T0);
+  }
+  void next() {
+    --left;
+    chunk += f.chunk_bytes;
     if (++in_block == block_chunks) {
       in_block = 0;
-      block += f.block_bytes;
+      chunk += f.chunk_offset;
     }
     if (++in_group == group_chunks) {
       in_group = 0;
-      m += 16 * group_step;
-      h += 16 * group_step;
+      m += 16 * group_lines;
+      h += 16 * group_lines;
     }
-    if (++index == chunks && ++panel < tile.panel_count) start_panel();
-    return true;
+    out += ++index % 2 == 0 ? 1536 : 512;
+    if (index == present && left > 0) start_panel(1);
+  }
+  template <typename Unpacker>
+  void unpack(Unpacker& unpacker) {
+    unpacker.begin(m, h);
+    unpacker.template quarter<0>(chunk, out);
+    unpacker.template quarter<1>(chunk, out);
+    unpacker.template quarter<2>(chunk, out);
+    unpacker.template quarter<3>(chunk, out);
+    next();
   }
 
  private:
-  void start_panel() {
-    index = -1;
-    quarter = 0;
-    block = tile.panels + panel * tile.panel_stride + first_block * f.block_bytes;
+  void start_panel(int panel) {
+    index = 0;
     in_block = first_chunk;
-    reader.start(block, first_chunk * kChunk / f.group, columns, scales, steps + panel);
-    in_group = 0;
-    if (r.exact) in_group = -chunks - 1;  // one scale for all
-    m = scales->m[0];
-    h = scales->h[0];
+    in_group = exact ? -chunks - 1 : 0;  // exact: one scale for all
+    chunk = f.chunk(panels[panel] + first_block * f.block_bytes, first_chunk);
+    m = scales[panel].m[0];
+    h = scales[panel].h[0];
+    out = tiles + 1024 * panel;
   }
 };
+
+// Scales of a block of both panels of a cursor, four groups at a time.
+struct BlockScales {
+  ScalesReader reader;
+  int panel = 2;
+  int64_t begin;
+  PanelScales* scales;
+  PanelSteps* steps;
+
+  void start(const ChunkCursor& cursor, int64_t begin_, PanelScales* scales_, PanelSteps* steps_) {
+    begin = begin_;
+    scales = scales_;
+    steps = steps_;
+    panel = 0;
+    start_panel(cursor);
+  }
+  bool done() const { return panel == 2; }
+  int64_t pieces() const { return 4 * ((reader.count + 3) / 4); }
+  void piece(const ChunkCursor& cursor) {
+    if (done() || reader.piece(4)) return;
+    if (++panel == 1) start_panel(cursor);
+  }
+
+ private:
+  void start_panel(const ChunkCursor& cursor) {
+    const PanelFormat& f = cursor.f;
+    reader.start(cursor.panels[panel] + begin / f.elements * f.block_bytes, begin % f.elements / f.group,
+                 std::min(f.cols - begin, kTileDepth), scales + panel, steps + panel);
+  }
+};
+
+// Calls body.template operator()<bits, map, parts>() for a format.
+template <typename Body>
+void with_unpacker(const PanelFormat& f, const TileRecipe& r, const Body& body) {
+  const bool shifted = f.bits >= 5 && f.value_kind == ValueKind::integer;
+  const auto parts = [&]<int kBits, Map kMap>() {
+    if (f.group >= kChunk) {
+      body.template operator()<kBits, kMap, 1>();
+    } else if (f.group == 16) {
+      body.template operator()<kBits, kMap, 2>();
+    } else {
+      body.template operator()<kBits, kMap, 4>();
+    }
+  };
+  switch (f.bits) {
+    case 1: return parts.template operator()<1, Map::bytes>();
+    case 2: return parts.template operator()<2, Map::bytes>();
+    case 3: return parts.template operator()<3, Map::bytes>();
+    case 4: return parts.template operator()<4, Map::words>();
+    case 5: return shifted ? parts.template operator()<5, Map::shifted>() : parts.template operator()<5, Map::words>();
+    case 6: return shifted ? parts.template operator()<6, Map::shifted>() : parts.template operator()<6, Map::words>();
+    case 7: return shifted ? parts.template operator()<7, Map::shifted>() : parts.template operator()<7, Map::words>();
+    default:
+      return !shifted  ? parts.template operator()<8, Map::words>()
+             : r.exact ? body.template operator()<8, Map::direct, 1>()
+                       : parts.template operator()<8, Map::shifted>();
+  }
+}

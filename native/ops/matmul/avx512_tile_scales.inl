@@ -1,7 +1,9 @@
 // Scales of a panel's sixteen rows. Included in regions of levels avx512 and amx.
 
-// Sixteen stored scales (f16 or bf16) as f32.
+// Sixteen stored scales as f32.
 inline __m512 stored_scales(const PanelFormat& f, const uint8_t* at) {
+  if (f.scale_type == BL_SCALE_e8m0) return exponent_scales(at);
+  if (f.scale_type == BL_SCALE_e4m3) return e4m3_scales(at);
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
   if (f.scale_type != BL_DTYPE_bf16) return _mm512_cvtph_ps(bits);
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));

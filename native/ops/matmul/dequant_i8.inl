@@ -35,8 +35,12 @@ inline void prefetch_lines(const uint8_t* bytes, int count) {
 // The scales (or offsets) of sixteen rows, in the matrix's scale type.
 inline Lanes load_stored(int32_t type, const uint8_t* bytes) {
   switch (type) {
-    case BL_DTYPE_bf16:
+    case BL_SCALE_bf16:
       return lanes_of_bf16(bytes);
+    case BL_SCALE_e8m0:
+      return lanes_of_e8m0(bytes);
+    case BL_SCALE_e4m3:
+      return lanes_of_e4m3(bytes);
     default:
       return lanes_of_f16(bytes);
   }
@@ -77,7 +81,8 @@ struct Header {
   inline void load_group(const PanelFormat& f, const uint8_t* block, int64_t group, int part) {
     const int64_t at = kPanelRows * group * f.scale_bytes;
     scale[part] = load_stored(f.scale_type, block + at);
-    if (F::kTable) scale[part] = lanes_mul(scale[part], lanes_set(f.scale_factor));
+    // Tables hold multiples, and mxint8 counts 64ths; for the rest the factor is 1.
+    if (F::kTable || F::kBits == 8) scale[part] = lanes_mul(scale[part], lanes_set(f.scale_factor));
     if constexpr (F::kOffset) {
       offset[part] = load_stored(f.scale_type, block + f.offset_offset + at);
       if (f.offset_kind == OffsetKind::zero_point) {
@@ -196,10 +201,11 @@ void run_streams(const PanelFormat& f, const Unpack<F>& unpack, const Activation
           turn.step = turn.back = 0;  // the next rows find the lines there
         }
       };
-      constexpr bool kCommon = F::kParts == 1 || F::kSub;  // the rest does with less code
-      if constexpr (kCommon && kMostRows == 8) take(visit<F, 8>, 8);
-      take(visit<F, 4>, 4);
-      if constexpr (kCommon && kMostRows == 8) take(visit<F, 2>, 2);
+      // Groups of 8 and 16 without sub-scales do with less code.
+      constexpr bool kCommon = F::kParts == 1 || F::kSub;
+      if constexpr (kCommon && kMostRows >= 8) take(visit<F, 8>, 8);
+      if constexpr (kMostRows >= 4) take(visit<F, 4>, 4);
+      if constexpr (kCommon || kMostRows == 2) take(visit<F, 2>, 2);
       take(visit<F, 1>, 1);
     }
     at += end - c;

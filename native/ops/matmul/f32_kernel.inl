@@ -8,7 +8,7 @@
 //
 // One row of a: weights are decoded in registers; two panels at a time (a chain of 32 multiply-adds takes 128 cycles,
 // decoding a chunk 50), and all panels take turns block by block (a thread needs some eight streams to read at full
-// speed). More rows: 64 weights of two vectors of rows are decoded into L1 and multiplied with all rows of a,
+// speed). More rows: 128 weights of two vectors of rows are decoded into L1 and multiplied with all rows of a,
 // kBlockRows at a time.
 namespace {
 
@@ -97,7 +97,7 @@ void multiply_row(const PanelFormat& f, const Decoder& decoder, const float* a, 
   }
 }
 
-// kDepth weights, or the chunk that is left, of one or two vectors of rows.
+// kDepth weights, or what is left, of one or two vectors of rows.
 struct WeightBlock {
   const float* weights;  // vector i: weight_step * i on, weight k at 16 k
   const float* scales;   // vector i: scale_step * i on, segment s at 16 s
@@ -192,10 +192,14 @@ void multiply_rows(const PanelFormat& f, const Decoder& decoder, const Activatio
   const int64_t weight_step = kHalves == 2 ? Vec::kLanes : kDepth * kPanelRows;
   const int64_t scale_step = kHalves == 2 ? Vec::kLanes : kDepth / 8 * kPanelRows;
   for (int64_t chunk = 0; chunk < chunks; chunk += kDepth / kChunk) {
-    const int64_t count = chunk + 1 < chunks ? kDepth / kChunk : 1;
+    const int64_t count = chunks - chunk < kDepth / kChunk ? chunks - chunk : kDepth / kChunk;
     for (int64_t m = 0; m < rows; ++m) {
-      std::memcpy(scratch.a + m * kDepth, a.values + (tile.m_begin + m) * a.stride + chunk * kChunk,
-                  kDepth * sizeof(float));
+      const float* row = a.values + (tile.m_begin + m) * a.stride + chunk * kChunk;
+      std::memcpy(scratch.a + m * kDepth, row, static_cast<size_t>(count * kChunk) * sizeof(float));
+      // The next block's, to L2: pieces of 512 bytes are too short for the hardware's prefetcher.
+      for (int64_t i = kDepth; i < 2 * kDepth; i += 16) {
+        _mm_prefetch(reinterpret_cast<const char*>(row + i), _MM_HINT_T1);
+      }
     }
     const WeightBlock b{scratch.weights, scratch.scales, weight_step, scale_step, segment, count * kChunk / segment};
     for (int64_t p = 0; p < tile.panel_count; p += kPanelsAtOnce) {

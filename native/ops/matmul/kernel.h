@@ -125,7 +125,8 @@ inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&) { return 0; }
 // dequant f32 in SIMD (f32_kernel.inl). Several rows of a: a block of decoded weights with scales and offsets, and one
 // of a. One row: scales and offsets of a block of every panel.
-constexpr int64_t kF32Rows = 128, kF32Panels = 8, kF32Depth = kStep;
+// Depth 128: two vectors of rows are 16 KB of L1, beside 6 KB of a, and sums are loaded and stored once in 128.
+constexpr int64_t kF32Rows = 128, kF32Panels = 8, kF32Depth = 128;
 inline int64_t f32_scratch(const PanelFormat& f) {
   const int64_t block = kF32Depth * (2 * kPanelRows + kF32Rows) + 4 * kF32Depth / 8 * kPanelRows;
   const int64_t scales = 2 * kF32Panels * f.groups * kPanelRows;

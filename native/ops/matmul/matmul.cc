@@ -179,7 +179,7 @@ struct Operands {
   Operands(const bl_matmul_args& args, const PreparedHeader& header)
       : b(args.b),
         input(args, header),
-        kernel(choose_matmul(args, b.panel, input.rows(), header.tables)),
+        kernel(choose_matmul(args, b.panel, input.rows() / std::max<int64_t>(args.batch, 1), header.tables)),
         additions(args, input, std::max<int64_t>(args.batch, 1)),
         epilogue(args, additions, std::max<int64_t>(args.batch, 1)) {}
   Plan plan(const bl_matmul_args& args) const { return Plan(args, *kernel, b, input, additions, epilogue); }
@@ -238,8 +238,8 @@ const char* bl_matmul_kernel(const bl_matmul_args* args) {
   bl_matmul_args call;
   PreparedHeader header;
   if (!read_args(args, &call) || validate_matmul(&call, &header, nullptr) != BL_STATUS_ok) return nullptr;
-  const MatmulKernelRow* kernel =
-      choose_matmul(call, WeightsView(call.b).panel, Rows(call.a).count, header.tables);
+  const int64_t m = Rows(call.a).count / std::max<int64_t>(call.batch, 1);
+  const MatmulKernelRow* kernel = choose_matmul(call, WeightsView(call.b).panel, m, header.tables);
   return kernel == nullptr ? nullptr : kernel->name;
 }
 

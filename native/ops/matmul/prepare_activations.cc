@@ -94,8 +94,7 @@ bl_status bl_prepare_activations(const bl_prepare_activations_args* args, bl_err
   }
   const PrepareKernels kernels = prepare_kernels(isa_of(call.run));
   const NormKernel norm = norm_kernel(Norm::rms_norm, "rms_norm", call.run, x.count, x.length);
-  const ElementwiseKernel swiglu =
-      elementwise_kernel(Elementwise::swiglu, isa_of(call.run));
+  const ElementwiseKernel swiglu = elementwise_kernel(Elementwise::swiglu, isa_of(call.run));
   parallel_for(call.run, x.length == 0 ? 0 : tasks, [&](int64_t task) {
     float* y = reinterpret_cast<float*>(scratch.data() + 2 * static_cast<uint64_t>(task) * row_bytes);
     float* converted = y + row_bytes / sizeof(float);

@@ -54,9 +54,9 @@ static float sparse_dot_row(const float* x, const int32_t* columns, const float*
   Vec sum = Vec::set(0);
   int64_t i = 0;
   for (; i + Vec::kLanes <= count; i += Vec::kLanes) sum = fma(gather(x, columns + i), Vec::load(values + i), sum);
-  float total = sum.reduce_add();
-  for (; i < count; ++i) total += x[columns[i]] * values[i];
-  return total;
+  // Lanes that are not there give 0 * 0, not 0 * x.
+  if (i < count) sum = fma(gather_first(x, columns + i, count - i), Vec::load_first(values + i, count - i, 0), sum);
+  return sum.reduce_add();
 }
 
 static float largest_of(const float* x, int64_t count) {

@@ -144,8 +144,8 @@ bl_status check_prepared(const bl_matmul_args& args, PreparedHeader* header, bl_
            static_cast<ll>(header->cols));
   BL_RETURN_IF_ERROR(check_output({"matmul", "c"}, args.c, kFloatTypes | kI8, 1, BL_MAX_RANK, error));
   BL_CHECK(Rows(args.c).count == header->rows, invalid_shape,
-           "matmul: c has %lld rows, expected %lld (= rows of prepared)",
-           static_cast<ll>(Rows(args.c).count), static_cast<ll>(header->rows));
+           "matmul: c has %lld rows, expected %lld (= rows of prepared)", static_cast<ll>(Rows(args.c).count),
+           static_cast<ll>(header->rows));
   const PanelFormat f = WeightsView(args.b).panel;
   BL_CHECK(args.algorithm != BL_ALGORITHM_lut || (table_kinds_of(f) & ~header->tables) == 0, unsupported,
            "matmul: prepared has tables %d, expected %d for format %s", header->tables, table_kinds_of(f),

@@ -6,8 +6,8 @@
 
 namespace bitloom {
 
-// Where args->prepared is given, *header becomes a copy of its header, args->a a tensor of the activations' shape
-// without data, and prepared_bytes what belongs to them.
+// Where args->prepared is given, *header becomes a copy of its header, args->a a tensor of the activations'
+// shape without data, and prepared_bytes what belongs to them.
 bl_status validate_matmul(bl_matmul_args* args, PreparedHeader* header, bl_error* error);
 
 }  // namespace bitloom

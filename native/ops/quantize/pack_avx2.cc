@@ -1,7 +1,7 @@
 // Spans of canonical rows to panels, level avx2: a column of sixteen rows in two halves of four vectors each.
 //
-// Bytes cannot be shifted each by its own count here, so a step takes words: each byte's two canonical bytes (vpshufb)
-// times a power of two (vpmullw), whose high byte is wanted: nine instructions per vector.
+// Bytes cannot be shifted each by its own count here, so a step takes words: each byte's two canonical bytes
+// (vpshufb) times a power of two (vpmullw), whose high byte is wanted: nine instructions per vector.
 #include <cstring>
 
 #include "pack_panel.h"
@@ -13,7 +13,9 @@
 
 namespace {
 
-inline __m128i load_16(const uint8_t* bytes) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)); }
+inline __m128i load_16(const uint8_t* bytes) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+}
 inline __m256i table(const void* bytes) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(static_cast<const __m128i*>(bytes)));
 }
@@ -50,11 +52,11 @@ inline void load_column(const PackPlan& plan, const PackColumn& column, const ui
   }
   for (int i = 0; i < 4; ++i) x[i] = _mm256_setzero_si256();
   for (int32_t l = column.first; l < column.last; ++l) {
-    const PackLoad& load = plan.loads[static_cast<size_t>(l)];
+    const PackLoad& load = plan.loads[l];
     __m256i source[4];
     for (int i = 0; i < 4; ++i) source[i] = load_rows(rows + load.source + i * stride, stride);
     for (int32_t s = load.first; s < load.last; ++s) {
-      const PackStep& step = plan.steps[static_cast<size_t>(s)];
+      const PackStep& step = plan.steps[s];
       for (int i = 0; i < 4; ++i) x[i] = _mm256_or_si256(x[i], take_bits(source[i], step));
     }
   }
@@ -62,9 +64,8 @@ inline void load_column(const PackPlan& plan, const PackColumn& column, const ui
 
 // Byte j of row r of eight at 16j + r.
 inline void store_by_bytes(__m256i half, uint8_t* target) {
-  const __m256i in_lane =
-      _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,  //
-                       0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m256i in_lane = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,  //
+                                           0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m256i pairs = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(half, in_lane),
                                                     _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   const __m128i low = _mm256_castsi256_si128(pairs), high = _mm256_extracti128_si256(pairs, 1);
@@ -113,8 +114,8 @@ inline __m256i lanes(uint32_t present) {
 
 }  // namespace
 
-void pack_spans(const PackPlan& plan, int32_t scale_bytes, const uint8_t* rows, int64_t stride, uint32_t present,
-                int64_t spans, uint8_t* target) {
+void pack_spans(const PackPlan& plan, int32_t scale_bytes, const uint8_t* rows, int64_t stride,
+                uint32_t present, int64_t spans, uint8_t* target) {
   const __m256i first = lanes(present), second = lanes(present >> 8);
   for (; spans > 0; --spans, rows += plan.span_bytes, target += plan.target_bytes) {
     pack_headers(plan, scale_bytes, rows, stride, target);

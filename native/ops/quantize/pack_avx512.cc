@@ -1,7 +1,8 @@
 // Spans of canonical rows to panels, level avx512: a column of sixteen rows in four vectors.
 //
-// Per step and vector: vpshufb, vpmultishiftqb, vpternlog. q4_0's and q8_0's codes and floats need none and are
-// transposed only: 16 loads (12 of them merging, which takes no shuffle port) and 8 shuffles for 256 bytes.
+// Per step and vector: vpshufb, vpmultishiftqb, vpternlog. q4_0's and q8_0's codes and floats need none and
+// are transposed only: 16 loads (12 of them merging, which takes no shuffle port) and 8 shuffles for 256
+// bytes.
 #include <cstring>
 
 #include "pack_panel.h"
@@ -13,7 +14,9 @@
 
 namespace {
 
-inline __m128i load_16(const uint8_t* bytes) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)); }
+inline __m128i load_16(const uint8_t* bytes) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+}
 inline __m512i table(const uint8_t* bytes) {
   return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
 }
@@ -44,11 +47,11 @@ inline void load_column(const PackPlan& plan, const PackColumn& column, const ui
   }
   for (int i = 0; i < 4; ++i) x[i] = _mm512_setzero_si512();
   for (int32_t l = column.first; l < column.last; ++l) {
-    const PackLoad& load = plan.loads[static_cast<size_t>(l)];
+    const PackLoad& load = plan.loads[l];
     __m512i source[4];
     for (int i = 0; i < 4; ++i) source[i] = load_rows(rows + load.source + i * stride, stride);
     for (int32_t s = load.first; s < load.last; ++s) {
-      const PackStep& step = plan.steps[static_cast<size_t>(s)];
+      const PackStep& step = plan.steps[s];
       const __m512i index = table(step.index), shift = table(step.shift), mask = table(step.mask);
       for (int i = 0; i < 4; ++i) {
         const __m512i bits = _mm512_multishift_epi64_epi8(shift, _mm512_shuffle_epi8(source[i], index));
@@ -73,8 +76,8 @@ inline void pack_headers(const PackPlan& plan, int32_t scale_bytes, const uint8_
 
 }  // namespace
 
-void pack_spans(const PackPlan& plan, int32_t scale_bytes, const uint8_t* rows, int64_t stride, uint32_t present,
-                int64_t spans, uint8_t* target) {
+void pack_spans(const PackPlan& plan, int32_t scale_bytes, const uint8_t* rows, int64_t stride,
+                uint32_t present, int64_t spans, uint8_t* target) {
   alignas(64) uint8_t by_bytes[64];
   for (int i = 0; i < 64; ++i) by_bytes[i] = static_cast<uint8_t>(4 * (i % 16) + i / 16);
   const __m512i order = _mm512_load_si512(by_bytes);

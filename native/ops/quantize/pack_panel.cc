@@ -9,18 +9,19 @@ namespace {
 
 constexpr int64_t kMaxTargetBytes = kPanelRows * kMaxSpanBytes;
 
-// Codes of `_row` formats past the row's end are zero in a panel: what lies past bit `bits` of a span is replaced by
-// codes that become so. Their bits in a row's last byte may be anything.
+// Codes of `_row` formats past the row's end are zero in a panel: what lies past bit `bits` of a span is
+// replaced by codes that become so. Their bits in a row's last byte may be anything.
 void set_spare(const PackPlan& plan, int64_t bits, uint8_t* span) {
   const int64_t byte = bits / 8;
   if (byte >= plan.span_bytes) return;
   const int keep = (1 << bits % 8) - 1;
-  const uint8_t* spare = plan.spare.data();
+  const uint8_t* spare = plan.spare;
   span[byte] = static_cast<uint8_t>((span[byte] & keep) | (spare[byte] & ~keep));
   std::memcpy(span + byte + 1, spare + byte + 1, static_cast<size_t>(plan.span_bytes - byte - 1));
 }
 
-// The part of sixteen rows that spans cover: `bytes` bytes of each at `rows`, `target_bytes` of the panel at `target`.
+// The part of sixteen rows that spans cover: `bytes` bytes of each at `rows`, `target_bytes` of the panel at
+// `target`.
 struct Stretch {
   const uint8_t* rows;
   int64_t stride, count, bytes, code_bits;  // code_bits: where codes end, `_row` formats only, else -1
@@ -54,38 +55,45 @@ void pack_stretch(const PackPlan& plan, int32_t scale_bytes, const Stretch& s) {
 }
 
 // Scale and zero point of `_row` formats, once per row.
-void pack_row_headers(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, int64_t count, uint8_t* panel) {
+void pack_row_headers(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, int64_t count,
+                      uint8_t* panel) {
   const size_t bytes = static_cast<size_t>(f.scale_bytes);
   std::memset(panel, 0, static_cast<size_t>(f.chunk_offset));
   for (int64_t lane = 0; lane < count; ++lane, rows += row_bytes, panel += bytes) {
     std::memcpy(panel, rows + f.canonical_scale, bytes);
-    if (f.offset_kind != OffsetKind::none) std::memcpy(panel + f.offset_offset, rows + f.canonical_offset, bytes);
+    if (f.offset_kind != OffsetKind::none)
+      std::memcpy(panel + f.offset_offset, rows + f.canonical_offset, bytes);
   }
 }
 
 template <PackSpans kSpans>
-void pack_by_plan(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, int64_t count, uint8_t* panel) {
+void pack_by_plan(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, int64_t count,
+                  uint8_t* panel) {
   const PackPlan& plan = *pack_plan(f);
-  if (plan.spare.empty()) {
+  if (!plan.row) {
     pack_stretch<kSpans>(plan, f.scale_bytes,
                          {rows, row_bytes, count, f.canonical_row_bytes, -1, panel, f.panel_bytes});
     return;
   }
   pack_row_headers(f, rows, row_bytes, count, panel);
-  pack_stretch<kSpans>(
-      plan, f.scale_bytes,
-      {rows + f.canonical_codes, row_bytes, count, f.canonical_row_bytes - f.canonical_codes, f.cols * f.bits,
-       panel + f.chunk_offset, f.panel_bytes - f.chunk_offset});
+  pack_stretch<kSpans>(plan, f.scale_bytes,
+                       {rows + f.canonical_codes, row_bytes, count, f.canonical_row_bytes - f.canonical_codes,
+                        f.cols * f.bits, panel + f.chunk_offset, f.panel_bytes - f.chunk_offset});
 }
 
 }  // namespace
 
 PackPanel choose_pack_panel(int32_t isa, const PanelFormat& f) {
-  // Blocks of a few weights, and the last panel block of a row not full of them: its spare codes are zero, not flipped.
+  // Blocks of a few weights, and the last panel block of a row not full of them: its spare codes are zero,
+  // not flipped.
   const bool spare = f.flip != 0 && f.value_kind != ValueKind::floats && f.cols > 0 &&
                      f.canonical_row_bytes / f.canonical_bytes % f.canonical_per_block != 0;
   if (isa < BL_ISA_avx2 || f.cols <= 0 || spare || pack_plan(f) == nullptr) return pack_panel;
+#if defined(__x86_64__)
   return isa >= BL_ISA_avx512 ? pack_by_plan<avx512::pack_spans> : pack_by_plan<avx2::pack_spans>;
+#else
+  return pack_panel;
+#endif
 }
 
 }  // namespace bitloom

@@ -2,47 +2,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <memory>
-#include <numeric>
+#include <new>
 
 #include "../../formats/panel_fields.h"
+#include "pack_dword.h"
 
 namespace bitloom {
 namespace {
 
 constexpr int64_t kLoad = 16;  // bytes of a PackLoad
-
-// The bits of one byte of a dword, some of them: those of `mask`, bit t of them from bit `from` + t of the span.
-struct Bits {
-  int64_t from = 0;
-  uint8_t mask = 0;
-  int64_t first_byte() const { return (from + __builtin_ctz(mask)) >> 3; }
-  int64_t last_byte() const { return (from + 31 - __builtin_clz(mask)) >> 3; }
-};
-
-// What one step gives a dword: bits of each byte, all from four canonical bytes in a row.
-struct Part {
-  Bits bytes[4];
-  int64_t first_byte, last_byte;
-};
-
-// A dword of a span and where all its bits come from.
-struct Dword {
-  int32_t target;
-  bool by_bytes;
-  uint8_t flip;
-  std::vector<Bits> bytes[4];
-
-  // Bit t of byte j comes from bit `from` of the span. Bits that move equally far are one.
-  void add(int64_t j, int32_t t, int64_t from) {
-    for (Bits& bits : bytes[j]) {
-      if (bits.from != from - t) continue;
-      bits.mask = static_cast<uint8_t>(bits.mask | 1u << t);
-      return;
-    }
-    bytes[j].push_back({from - t, static_cast<uint8_t>(1u << t)});
-  }
-};
 
 int64_t bit_of(const Field& low, const Field& high, int32_t t) {
   const Field& field = t >= low.shift && t < low.shift + low.width ? low : high;
@@ -51,16 +21,21 @@ int64_t bit_of(const Field& low, const Field& high, int32_t t) {
 
 class Builder {
  public:
-  explicit Builder(const PanelFormat& f) : f_(f), row_(f.info->kind != BL_KIND_block && f.info->group_size == 0) {}
+  explicit Builder(const PanelFormat& f)
+      : f_(f), row_(f.info->kind != BL_KIND_block && f.info->group_size == 0) {}
 
-  std::unique_ptr<PackPlan> build() {
-    if (f_.order == CodeOrder::tq1_0) return nullptr;
+  // The plan, or null if there can be none.
+  const PackPlan* build() {
     measure();
-    if (plan_->span_bytes > kMaxSpanBytes) return nullptr;
-    for (int64_t block = 0; block < plan_->blocks; ++block) add_block(block);
+    if (plan_.span_bytes > kMaxSpanBytes) return nullptr;
+    for (int64_t block = 0; block < plan_.blocks; ++block) add_block(block);
+    if (subs_.overflow || codes_.overflow) return nullptr;
     emit_best_order();
+    if (plan_.headers.overflow || plan_.columns.overflow || plan_.loads.overflow || plan_.steps.overflow) {
+      return nullptr;
+    }
     if (row_) add_spare();
-    return std::move(plan_);
+    return &plan_;
   }
 
  private:
@@ -78,9 +53,10 @@ class Builder {
     }
     int64_t blocks = 1;
     while (blocks * source_block_ < 64 || blocks * chunks_ * f_.bits % 4 != 0) blocks *= 2;
-    plan_->blocks = blocks;
-    plan_->span_bytes = blocks * source_block_;
-    plan_->target_bytes = blocks * target_block_;
+    plan_.row = row_;
+    plan_.blocks = blocks;
+    plan_.span_bytes = blocks * source_block_;
+    plan_.target_bytes = blocks * target_block_;
   }
 
   void add_block(int64_t block) {
@@ -91,7 +67,8 @@ class Builder {
       return;
     }
     if (!row_) add_headers(source, target);
-    for (int64_t dword = 0; dword < f_.sub_count * f_.sub_bits / 32; ++dword) add_sub_dword(source, target, dword);
+    for (int64_t dword = 0; dword < f_.sub_count * f_.sub_bits / 32; ++dword)
+      add_sub_dword(source, target, dword);
     for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
       for (int32_t p = 0; p < f_.plane_count; ++p) {
         for (int32_t run = 0; run < f_.planes[p].bits; ++run) add_code_dword(source, target, chunk, p, run);
@@ -105,23 +82,23 @@ class Builder {
     for (int64_t h = 0; h < f_.headers; ++h) {
       const int64_t from = source + h / per_block * f_.canonical_bytes + h % per_block * f_.scale_bytes;
       const int64_t to = target + h * kPanelRows * f_.scale_bytes;
-      plan_->headers.push_back({static_cast<int32_t>(from + f_.canonical_scale), static_cast<int32_t>(to)});
+      plan_.headers.push_back({static_cast<int32_t>(from + f_.canonical_scale), static_cast<int32_t>(to)});
       if (f_.offset_kind == OffsetKind::none) continue;
-      plan_->headers.push_back(
+      plan_.headers.push_back(
           {static_cast<int32_t>(from + f_.canonical_offset), static_cast<int32_t>(to + f_.offset_offset)});
     }
   }
 
   void add_float_dword(int64_t source, int64_t target, int64_t i) {
-    Dword dword{static_cast<int32_t>(target + 64 * i), false, 0, {}};
+    Dword dword{static_cast<int32_t>(target + 64 * i), 0, false, 0, {}};
     for (int64_t j = 0; j < 4; ++j) dword.bytes[j].push_back({8 * (source + 4 * i + j), 0xff});
-    codes_[0].push_back(dword);
+    codes_.push_back(dword);
   }
 
   // Bytes 4i to 4i + 3 of a row's sub-scales: planes of 8, or 4 and then 2 bits (panel.h).
   void add_sub_dword(int64_t source, int64_t target, int64_t i) {
     const uint8_t flip = f_.sub_bits == 8 ? 0x80 : 0;
-    Dword dword{static_cast<int32_t>(target + f_.sub_offset + 64 * i), true, flip, {}};
+    Dword dword{static_cast<int32_t>(target + f_.sub_offset + 64 * i), 0, true, flip, {}};
     for (int64_t j = 0; j < 4; ++j) {
       int64_t byte = 4 * i + j;
       int32_t bits = f_.sub_bits == 8 ? 8 : 4, first = 0;
@@ -148,14 +125,14 @@ class Builder {
     for (int32_t t = 0; t < 8; ++t) {
       flip = static_cast<uint8_t>(flip | (f_.flip >> (plane.shift + t % plane.bits) & 1) << t);
     }
-    Dword dword{static_cast<int32_t>(chunks + plane.chunk_offset + 64 * run), plane.bits <= 2, flip, {}};
+    Dword dword{static_cast<int32_t>(chunks + plane.chunk_offset + 64 * run), p, plane.bits <= 2, flip, {}};
     for (int64_t j = 0; j < 4; ++j) {
       for (int32_t t = 0; t < 8; ++t) {
         const int64_t k = chunk * kChunk + 4 * (run + t / plane.bits * plane.bits) + j;
         dword.add(j, t, code_bit(source, k, plane.shift + t % plane.bits));
       }
     }
-    codes_[p].push_back(dword);
+    codes_.push_back(dword);
   }
 
   // Where bit t of the code of weight k of a block stands in the span.
@@ -166,84 +143,58 @@ class Builder {
     return 8 * (source + k / f_.canonical_elements * f_.canonical_bytes) + bit_of(low, high, t);
   }
 
-  // Columns of dwords that come from near places take fewer loads and steps: plane by plane where planes lie apart
-  // (K types), chunk by chunk where they do not (streams). Both are tried.
+  // Columns of dwords that come from near places take fewer loads and steps: plane by plane where planes lie
+  // apart (K types), chunk by chunk where they do not (streams). Both are tried.
   void emit_best_order() {
-    std::vector<Dword> by_plane, by_chunk;
-    for (const auto& dwords : codes_) by_plane.insert(by_plane.end(), dwords.begin(), dwords.end());
-    by_chunk = by_plane;
-    std::stable_sort(by_chunk.begin(), by_chunk.end(),
-                     [](const Dword& a, const Dword& b) { return a.target < b.target; });
     emit(subs_);
-    const PackPlan head = *plan_;
-    emit(by_plane);
-    const PackPlan first = *plan_;
-    *plan_ = head;
-    emit(by_chunk);
-    if (first.steps.size() < plan_->steps.size()) *plan_ = first;
+    head_ = plan_;
+    std::sort(codes_.begin(), codes_.end(), [](const Dword& a, const Dword& b) {
+      return a.plane != b.plane ? a.plane < b.plane : a.target < b.target;
+    });
+    emit(codes_);
+    by_plane_ = plan_;
+    plan_ = head_;
+    std::sort(codes_.begin(), codes_.end(),
+              [](const Dword& a, const Dword& b) { return a.target < b.target; });
+    emit(codes_);
+    if (!by_plane_.steps.overflow && by_plane_.steps.count < plan_.steps.count) plan_ = by_plane_;
   }
 
-  void emit(const std::vector<Dword>& dwords) {
-    for (size_t at = 0; at < dwords.size(); at += 4) {
-      emit_column(dwords.data() + at, static_cast<int>(std::min<size_t>(4, dwords.size() - at)));
+  template <typename Dwords>
+  void emit(const Dwords& dwords) {
+    for (int32_t at = 0; at < dwords.count; at += 4) {
+      emit_column(dwords.items + at, std::min(4, dwords.count - at));
     }
-  }
-
-  // What the four bytes of a dword get at a time: parts of four bytes in a row; bits that lie apart, one by one.
-  static std::vector<Part> parts_of(const Dword& dword) {
-    std::vector<Part> parts;
-    size_t most = 0;
-    for (const auto& bytes : dword.bytes) most = std::max(most, bytes.size());
-    for (size_t i = 0; i < most; ++i) {
-      Part part{{}, INT64_MAX, -1};
-      for (int j = 0; j < 4; ++j) {
-        if (i >= dword.bytes[j].size()) continue;
-        const Bits& bits = dword.bytes[j][i];
-        const int64_t first = std::min(part.first_byte, bits.first_byte());
-        const int64_t last = std::max(part.last_byte, bits.last_byte());
-        if (last - first >= 4) {
-          Part alone{{}, bits.first_byte(), bits.last_byte()};
-          alone.bytes[j] = bits;
-          parts.push_back(alone);
-          continue;
-        }
-        part.bytes[j] = bits;
-        part.first_byte = first;
-        part.last_byte = last;
-      }
-      parts.push_back(part);
-    }
-    return parts;
   }
 
   void emit_column(const Dword* dwords, int count) {
-    PackColumn column{static_cast<int32_t>(plan_->loads.size()), 0, -1, {-1, -1, -1, -1}, {}, {}};
-    std::vector<Part> left[4];
+    PackColumn column{plan_.loads.count, 0, -1, {-1, -1, -1, -1}, {}, {}};
+    for (Parts& parts : left_) parts.count = 0;
     for (int w = 0; w < count; ++w) {
       column.target[w] = dwords[w].target;
       column.flip[w] = dwords[w].flip;
       column.by_bytes[w] = dwords[w].by_bytes;
-      left[w] = parts_of(dwords[w]);
+      parts_of(dwords[w], &left_[w]);
     }
-    const size_t first_step = plan_->steps.size();
-    while (std::any_of(left, left + 4, [](const auto& parts) { return !parts.empty(); })) emit_load(left);
-    column.last = static_cast<int32_t>(plan_->loads.size());
-    if (plan_->steps.size() == first_step + 1 && is_copy(plan_->steps.back(), count)) {
-      column.direct = plan_->loads.back().source;
-      plan_->loads.pop_back();
-      plan_->steps.pop_back();
+    const int32_t first_step = plan_.steps.count;
+    while (std::any_of(left_, left_ + 4, [](const Parts& parts) { return !parts.empty(); })) emit_load();
+    column.last = plan_.loads.count;
+    if (plan_.steps.count == first_step + 1 && is_copy(plan_.steps[first_step], count)) {
+      column.direct = plan_.loads[column.first].source;
+      plan_.loads.count = column.first;
+      plan_.steps.count = first_step;
       column.last = column.first;
     }
-    plan_->columns.push_back(column);
+    plan_.columns.push_back(column);
   }
 
   // The 16 bytes that begin with the first that is still needed, and all steps that they are enough for.
-  void emit_load(std::vector<Part>* left) {
-    int64_t source = plan_->span_bytes - kLoad;
+  void emit_load() {
+    int64_t source = plan_.span_bytes - kLoad;
     for (int w = 0; w < 4; ++w) {
-      for (const Part& part : left[w]) source = std::min(source, part.first_byte);
+      for (const Part& part : left_[w]) source = std::min(source, part.first_byte);
     }
-    PackLoad load{static_cast<int32_t>(source), static_cast<int32_t>(plan_->steps.size()), 0};
+    PackLoad load{static_cast<int32_t>(source), plan_.steps.count, 0};
     for (bool more = true; more;) {
       PackStep step{};
       std::fill_n(step.words[0], 32, uint8_t{0x80});
@@ -251,16 +202,16 @@ class Builder {
       more = false;
       for (int w = 0; w < 4; ++w) {
         auto fits = [&](const Part& part) { return part.last_byte < source + kLoad; };
-        const auto found = std::find_if(left[w].begin(), left[w].end(), fits);
-        if (found == left[w].end()) continue;
+        const auto found = std::find_if(left_[w].begin(), left_[w].end(), fits);
+        if (found == left_[w].end()) continue;
         set_dword(&step, w, *found, source);
-        left[w].erase(found);
+        left_[w].erase(found);
         more = true;
       }
-      if (more) plan_->steps.push_back(step);
+      if (more) plan_.steps.push_back(step);
     }
-    load.last = static_cast<int32_t>(plan_->steps.size());
-    plan_->loads.push_back(load);
+    load.last = plan_.steps.count;
+    plan_.loads.push_back(load);
   }
 
   static void set_dword(PackStep* step, int w, const Part& part, int64_t source) {
@@ -291,29 +242,32 @@ class Builder {
   }
 
   void add_spare() {
-    plan_->spare.assign(static_cast<size_t>(plan_->span_bytes), 0);
-    for (int64_t i = 0; i < plan_->blocks * kChunk * f_.bits; ++i) {
-      if ((f_.flip >> i % f_.bits & 1) != 0) plan_->spare[static_cast<size_t>(i / 8)] |= static_cast<uint8_t>(1 << i % 8);
+    for (int64_t i = 0; i < plan_.blocks * kChunk * f_.bits; ++i) {
+      if ((f_.flip >> i % f_.bits & 1) != 0) plan_.spare[i / 8] |= static_cast<uint8_t>(1 << i % 8);
     }
   }
 
   const PanelFormat& f_;
   const bool row_;
   int64_t source_block_ = 0, target_block_ = 0, chunks_ = 0;
-  std::vector<Dword> subs_;
-  std::vector<Dword> codes_[3];  // of each plane; floats in the first
-  std::unique_ptr<PackPlan> plan_ = std::make_unique<PackPlan>();
+  List<Dword, 8> subs_{};
+  List<Dword, kMaxSpanBytes / 4> codes_{};
+  Parts left_[4]{};  // of the column at hand
+  PackPlan plan_{}, head_{}, by_plane_{};
 };
 
 }  // namespace
 
 const PackPlan* pack_plan(const PanelFormat& f) {
-  // Kept for the life of the process: a few KB per format in use.
+  if (f.order == CodeOrder::tq1_0) return nullptr;  // trits: no bits of their own
+  // Kept for the life of the process: 18 KB per format in use.
   static std::atomic<const PackPlan*> plans[BL_FORMAT_count] = {};
   std::atomic<const PackPlan*>& slot = plans[f.format];
   const PackPlan* plan = slot.load(std::memory_order_acquire);
   if (plan != nullptr) return plan;
-  std::unique_ptr<PackPlan> made = Builder(f).build();
+  const std::unique_ptr<Builder> builder(new (std::nothrow) Builder(f));
+  const PackPlan* built = builder == nullptr ? nullptr : builder->build();
+  std::unique_ptr<PackPlan> made(built == nullptr ? nullptr : new (std::nothrow) PackPlan(*built));
   if (made == nullptr) return nullptr;
   if (slot.compare_exchange_strong(plan, made.get(), std::memory_order_acq_rel)) return made.release();
   return plan;  // another thread was faster
