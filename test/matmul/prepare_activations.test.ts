@@ -135,7 +135,7 @@ describe('prepareActivations', () => {
   });
 
   it('goes with what is done to the outputs', () => {
-    const [m, k, n] = [3, 96, 40];
+    const [m, k, n] = [3, 96, 64];
     const [x, b] = [activations(m, k), weights('t2_g32', n, k)];
     const options = {
       compute: 'i8',
