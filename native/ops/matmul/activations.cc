@@ -183,7 +183,8 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
     if (negatives != nullptr) set_negatives(stride, row_codes, negatives + m * stride / kGroup);
     for (int32_t bits = 1; bits <= 2; ++bits) {
       if (tables[bits - 1] == nullptr) continue;
-      kernel.build_tables(row_codes, stride, bits, tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
+      kernel.build_tables(row_codes, stride, bits,
+                          tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
     }
   };
   bl_run run = run_in;

@@ -179,7 +179,7 @@ struct Prepared {
   explicit Prepared(const bl_matmul_args& args)
       : b(args.b),
         input(args),
-        kernel(choose_matmul(args, b.panel, input.rows())),
+        kernel(choose_matmul(args, b.panel, input.rows() / std::max<int64_t>(args.batch, 1))),
         additions(args, input, std::max<int64_t>(args.batch, 1)),
         epilogue(args, additions, std::max<int64_t>(args.batch, 1)) {}
   Plan plan(const bl_matmul_args& args) const { return Plan(args, *kernel, b, input, additions, epilogue); }
@@ -235,7 +235,8 @@ const char* bl_matmul_kernel(const bl_matmul_args* args) {
   using namespace bitloom;
   bl_matmul_args call;
   if (!read_args(args, &call) || validate_matmul(call, nullptr) != BL_STATUS_ok) return nullptr;
-  const MatmulKernelRow* kernel = choose_matmul(call, WeightsView(call.b).panel, Rows(call.a).count);
+  const MatmulKernelRow* kernel =
+      choose_matmul(call, WeightsView(call.b).panel, Rows(call.a).count / std::max<int64_t>(call.batch, 1));
   return kernel == nullptr ? nullptr : kernel->name;
 }
 
