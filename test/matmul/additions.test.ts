@@ -73,6 +73,7 @@ describe('matmul: low-rank and sparse terms', () => {
           const b = quantized('u4_g32', gaussian(n * k, seed, 0.2), [n, k]);
           const a = strided(p.from, gaussian(m * k, seed + 1), [m, k], 1);
           const seen = a.toArray();
+          // By dequant: tiles round to int8 in a way of their own.
           const options: MatmulOptions = {
             isa,
             activation: p.activation,
