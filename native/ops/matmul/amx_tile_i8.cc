@@ -10,13 +10,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernel.h"
 #include "tile.h"
 
 #include "../../isa/amx_begin.h"
+#include "../../isa/simd_avx512.inl"
 #include "avx512_scales.inl"
+#include "avx512_decode.inl"
 #include "avx512_tile_scales.inl"
 #include "avx512_tile_codes.inl"
 #include "avx512_tile_i8.inl"

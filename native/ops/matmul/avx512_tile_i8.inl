@@ -28,13 +28,13 @@ struct ScalesReader {
   const TileRecipe& r;
   int bias;  // what h begins with
 
-  PanelScales* scales;
-  PanelSteps* steps;
-  const uint8_t* block;
-  int64_t in_block, next, count;  // groups
-  __m512 largest, multiplier, shift;
-  __mmask16 finite;
-  bool second;
+  PanelScales* scales = nullptr;
+  PanelSteps* steps = nullptr;
+  const uint8_t* block = nullptr;
+  int64_t in_block = 0, next = 0, count = 0;  // groups
+  __m512 largest = {}, multiplier = {}, shift = {};
+  __mmask16 finite = 0;
+  bool second = false;
 
   // Of `columns` columns of a panel from group `group` of panel block `at`.
   void start(const uint8_t* at, int64_t group, int64_t columns, PanelScales* scales_, PanelSteps* steps_) {
@@ -323,9 +323,9 @@ struct ChunkCursor {
 struct BlockScales {
   ScalesReader reader;
   int panel = 2;
-  int64_t begin;
-  PanelScales* scales;
-  PanelSteps* steps;
+  int64_t begin = 0;
+  PanelScales* scales = nullptr;
+  PanelSteps* steps = nullptr;
 
   void start(const ChunkCursor& cursor, int64_t begin_, PanelScales* scales_, PanelSteps* steps_) {
     begin = begin_;
