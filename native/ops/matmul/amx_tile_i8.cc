@@ -6,6 +6,9 @@
 // add the sums of the block of rows before to c. Per 32 rows and block: 512 cycles of products; 192 vector
 // instructions for c (load, convert, multiply, fma with memory), 96 cycles of two ports; of unpacking, 34 pieces
 // spread over all blocks of rows, about 45 cycles each: 190 cycles at 256 rows, all of 1530 at 32.
+#include "kernel.h"
+
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <algorithm>
@@ -13,7 +16,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "kernel.h"
 #include "tile.h"
 
 #include "../../isa/amx_begin.h"
@@ -167,3 +169,4 @@ void matmul_tile_i8(const PanelFormat& f, const Activations& a, const Tile& tile
   _tile_release();
 }
 #include "../../isa/end.h"
+#endif  // __x86_64__
