@@ -118,28 +118,23 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
         if (step == 1) adder.row(), adder.row(), adder.row(), adder.row();
         const bool scaling = more && !scales.done();
         if (!scaling) due += pace;
-        if (scaling) {
-          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
-            scales.piece(cursor);
-            if (step > 0) adder.row();
-          });
-          if (2 * --steps_left <= row_blocks * steps) {
-            while (!scales.done()) scales.piece(cursor);
-          }
-        } else if (due >> 16 != 0 && cursor.left > 0) {
-          unpacker.begin(cursor.m, cursor.h);
-          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
+        const bool unpack = !scaling && due >= 65536 && cursor.left > 0, add = step > 0;
+        if (unpack) unpacker.begin(cursor.m, cursor.h);
+        multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
+          if (unpack) {
             unpacker.template quarter<q>(cursor.chunk, cursor.out);
-            if (step > 0) adder.row();
-          });
-          cursor.prefetch();
-          cursor.next();
-          for (due -= 65536; due >> 16 != 0 && cursor.left > 0; due -= 65536) cursor.unpack(unpacker);
-        } else {
-          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
-            if (step > 0) adder.row();
-          });
+          } else if (scaling) {
+            scales.piece(cursor);
+          }
+          if (add) adder.row();
+        });
+        if (scaling && 2 * --steps_left <= row_blocks * steps) {
+          while (!scales.done()) scales.piece(cursor);
         }
+        if (!unpack) continue;
+        cursor.prefetch();
+        cursor.next();
+        for (due -= 65536; due >= 65536 && cursor.left > 0; due -= 65536) cursor.unpack(unpacker);
       }
       while (adder.left > 0) adder.row();
       store_sums(memory.sums[parity]);

@@ -49,7 +49,7 @@ struct ScalesReader {
     second = false;
   }
   // False when all is done.
-  bool piece(int64_t groups) {
+  __attribute__((noinline)) bool piece(int64_t groups) {
     if (r.exact) {
       const Scales s = group_scales(f, block, 0);
       _mm512_store_ps(steps->step, s.scale);
