@@ -124,8 +124,8 @@ struct Unpacker {
       start_panel();
     }
   }
-  __attribute__((noinline)) void all() {
-    while (left > 0) {
+  __attribute__((noinline)) void half_chunks(int64_t n) {
+    for (; n > 0 && left > 0; --n) {
       begin();
       quarter<0>();
       quarter<1>();
@@ -153,7 +153,7 @@ void run(const PanelFormat& f, const Decoder& decoder, const Activations& a, con
   adder.second = tile.panel_count == 2 ? 0xffff : 0;
   const int64_t row_blocks = (tile.m_end - tile.m_begin + 31) / 32;
   unpacker.start(0, a.stride, memory.weights[0]);
-  unpacker.all();
+  unpacker.half_chunks(unpacker.left);
   int parity = 0, block_parity = 0;
   for (int64_t begin = 0; begin < a.stride; begin += kDepth, block_parity ^= 1) {
     const int64_t steps = std::min(kDepth, a.stride - begin) / 32;
@@ -184,14 +184,8 @@ void run(const PanelFormat& f, const Decoder& decoder, const Activations& a, con
         });
         if (!unpack) continue;
         unpacker.next();
-        for (due -= 65536; due >= 65536 && unpacker.left > 0; due -= 65536) {
-          unpacker.begin();
-          unpacker.template quarter<0>();
-          unpacker.template quarter<1>();
-          unpacker.template quarter<2>();
-          unpacker.template quarter<3>();
-          unpacker.next();
-        }
+        unpacker.half_chunks(due / 65536 - 1);
+        due %= 65536;
       }
       while (adder.left > 0) adder.row();
       store_sums(memory.sums[parity]);
@@ -200,7 +194,7 @@ void run(const PanelFormat& f, const Decoder& decoder, const Activations& a, con
       adder.out = tile.values + (m - tile.m_begin) * tile.stride;
       adder.before = begin > 0 || tile.accumulate ? 0xffff : 0;
     }
-    unpacker.all();
+    unpacker.half_chunks(unpacker.left);
   }
   while (adder.left > 0) adder.row();
 }

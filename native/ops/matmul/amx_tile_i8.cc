@@ -85,7 +85,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
   scales.start(cursor, 0, memory.scales, memory.steps[0]);
   while (!scales.done()) scales.piece(cursor);
   cursor.start(0, a.stride, memory.scales, memory.weights[0]);
-  while (cursor.left > 0) cursor.unpack(unpacker);
+  cursor.unpack(unpacker, cursor.left);
   int parity = 0;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t steps = std::min(kTileDepth, a.stride - block * kTileDepth) / kStep;
@@ -134,7 +134,8 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
         if (!unpack) continue;
         cursor.prefetch();
         cursor.next();
-        for (due -= 65536; due >= 65536 && cursor.left > 0; due -= 65536) cursor.unpack(unpacker);
+        cursor.unpack(unpacker, due / 65536 - 1);
+        due %= 65536;
       }
       while (adder.left > 0) adder.row();
       store_sums(memory.sums[parity]);
@@ -150,7 +151,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
       }
     }
     while (more && !scales.done()) scales.piece(cursor);
-    while (cursor.left > 0) cursor.unpack(unpacker);
+    cursor.unpack(unpacker, cursor.left);
   }
   while (adder.left > 0) adder.row();
 }

@@ -66,10 +66,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
     scales.start(cursor, begin, memory.scales, memory.steps);
     while (!scales.done()) scales.piece(cursor);
     cursor.start(begin, a.stride, memory.scales, memory.weights);
-    while (cursor.left > 0) {
-      cursor.prefetch();
-      cursor.unpack(unpacker);
-    }
+    cursor.unpack(unpacker, cursor.left);
     for (int64_t m = tile.m_begin; m < tile.m_end; m += kRows) {
       // Rows past the last of a are the zeros that fill its tile; sums of rows that are not there start anyhow.
       const int64_t rows = std::min<int64_t>(kRows, tile.m_end - m);
