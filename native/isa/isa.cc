@@ -65,8 +65,8 @@ int32_t detect() {
   const bool avx512 = has(leaf7.ebx, {16, 17, 30, 31}) && has(leaf7.ecx, {1, 8, 11}) &&
                       (state & 0xe0) == 0xe0;  // opmask, upper zmm
   if (!avx512) return BL_ISA_avx2;
-  // AMX-BF16, AMX-TILE, AMX-INT8.
-  const bool amx = has(leaf7.edx, {22, 24, 25}) && (state & 0x60000) == 0x60000 && request_tiles();
+  // AMX-BF16, AMX-TILE, AMX-INT8; AVX512_BF16.
+  const bool amx = has(leaf7.edx, {22, 24, 25}) && has(cpuid(7, 1).eax, {5}) && (state & 0x60000) == 0x60000 && request_tiles();
   return amx ? BL_ISA_amx : BL_ISA_avx512;
 }
 

@@ -6,6 +6,9 @@
 // add the sums of the block of rows before to c. Per 32 rows and block: 512 cycles of products; 192 vector
 // instructions for c (load, convert, multiply, fma with memory), 96 cycles of two ports; of unpacking, 34 pieces
 // spread over all blocks of rows, about 45 cycles each: 190 cycles at 256 rows, all of 1530 at 32.
+#include "kernel.h"
+
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <algorithm>
@@ -13,7 +16,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "kernel.h"
 #include "tile.h"
 
 #include "../../isa/amx_begin.h"
@@ -84,7 +86,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
   scales.start(cursor, 0, memory.scales, memory.steps[0]);
   while (!scales.done()) scales.piece(cursor);
   cursor.start(0, a.stride, memory.scales, memory.weights[0]);
-  while (cursor.left > 0) cursor.unpack(unpacker);
+  cursor.unpack(unpacker, cursor.left);
   int parity = 0;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t steps = std::min(kTileDepth, a.stride - block * kTileDepth) / kStep;
@@ -117,28 +119,24 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
         if (step == 1) adder.row(), adder.row(), adder.row(), adder.row();
         const bool scaling = more && !scales.done();
         if (!scaling) due += pace;
-        if (scaling) {
-          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
-            scales.piece(cursor);
-            if (step > 0) adder.row();
-          });
-          if (2 * --steps_left <= row_blocks * steps) {
-            while (!scales.done()) scales.piece(cursor);
-          }
-        } else if (due >> 16 != 0 && cursor.left > 0) {
-          unpacker.begin(cursor.m, cursor.h);
-          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
+        const bool unpack = !scaling && due >= 65536 && cursor.left > 0, add = step > 0;
+        if (unpack) unpacker.begin(cursor.m, cursor.h);
+        multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
+          if (unpack) {
             unpacker.template quarter<q>(cursor.chunk, cursor.out);
-            if (step > 0) adder.row();
-          });
-          cursor.prefetch();
-          cursor.next();
-          for (due -= 65536; due >> 16 != 0 && cursor.left > 0; due -= 65536) cursor.unpack(unpacker);
-        } else {
-          multiply_i8(next, [&]<int q>() __attribute__((always_inline)) {
-            if (step > 0) adder.row();
-          });
+          } else if (scaling) {
+            scales.piece(cursor);
+          }
+          if (add) adder.row();
+        });
+        if (scaling && 2 * --steps_left <= row_blocks * steps) {
+          while (!scales.done()) scales.piece(cursor);
         }
+        if (!unpack) continue;
+        cursor.prefetch();
+        cursor.next();
+        cursor.unpack(unpacker, due / 65536 - 1);
+        due %= 65536;
       }
       while (adder.left > 0) adder.row();
       store_sums(memory.sums[parity]);
@@ -154,7 +152,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
       }
     }
     while (more && !scales.done()) scales.piece(cursor);
-    while (cursor.left > 0) cursor.unpack(unpacker);
+    cursor.unpack(unpacker, cursor.left);
   }
   while (adder.left > 0) adder.row();
 }
@@ -168,3 +166,4 @@ void matmul_tile_i8(const PanelFormat& f, const Activations& a, const Tile& tile
   _tile_release();
 }
 #include "../../isa/end.h"
+#endif  // __x86_64__

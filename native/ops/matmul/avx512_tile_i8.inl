@@ -49,7 +49,7 @@ struct ScalesReader {
     second = false;
   }
   // False when all is done.
-  bool piece(int64_t groups) {
+  __attribute__((noinline)) bool piece(int64_t groups) {
     if (r.exact) {
       const Scales s = group_scales(f, block, 0);
       _mm512_store_ps(steps->step, s.scale);
@@ -297,14 +297,18 @@ struct ChunkCursor {
     out += ++index % 2 == 0 ? 1536 : 512;
     if (index == present && left > 0) start_panel(1);
   }
+  // The next n chunks.
   template <typename Unpacker>
-  void unpack(Unpacker& unpacker) {
-    unpacker.begin(m, h);
-    unpacker.template quarter<0>(chunk, out);
-    unpacker.template quarter<1>(chunk, out);
-    unpacker.template quarter<2>(chunk, out);
-    unpacker.template quarter<3>(chunk, out);
-    next();
+  __attribute__((noinline)) void unpack(Unpacker& unpacker, int64_t n) {
+    for (; n > 0 && left > 0; --n) {
+      unpacker.begin(m, h);
+      unpacker.template quarter<0>(chunk, out);
+      unpacker.template quarter<1>(chunk, out);
+      unpacker.template quarter<2>(chunk, out);
+      unpacker.template quarter<3>(chunk, out);
+      prefetch();
+      next();
+    }
   }
 
  private:

@@ -1,0 +1,103 @@
+// Algorithm tile at level avx512: the int8 weights of amx_tile_i8.cc, plus 128, times int8 activations by vpdpbusd.
+//
+// A block of 32 columns x 512 stays in L1 (16 KB) while all rows of a pass over it, eight at a time: a step of four weights
+// is 2 loads of b, 8 broadcasts of a and 16 vpdpbusd, two a cycle. Unpacking costs some 90 cycles for 1024
+// weights, the products 8 cycles for each row of a.
+#include "kernel.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "tile.h"
+
+#include "../../isa/avx512_begin.h"
+#include "../../isa/simd_avx512.inl"
+#include "avx512_decode.inl"
+#include "avx512_tile_scales.inl"
+#include "avx512_tile_codes.inl"
+#include "avx512_tile_i8.inl"
+
+namespace {
+
+constexpr int kRows = 8;
+
+struct Memory {
+  alignas(64) uint8_t weights[2 * 16 * kTileDepth];  // [steps][2][16][64]
+  PanelSteps steps[2];
+  PanelScales scales[2];
+  alignas(64) int16_t table[256];
+};
+static_assert(sizeof(Memory) <= size_t{1} << 17);
+
+// sums[r][p]: from `starts` of rows r, plus rows of a (in tiles) times a block.
+inline void multiply(const int8_t* a, const int32_t* starts, int64_t start_step, const uint8_t* weights, int64_t steps,
+                     __m512i sums[kRows][2]) {
+  for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm512_set1_epi32(starts[r * start_step]);
+  for (int64_t step = 0; step < steps; ++step, a += 1024, weights += 2048) {
+    for (int v = 0; v < 16; ++v) {
+      const __m512i b0 = _mm512_load_si512(weights + 64 * v), b1 = _mm512_load_si512(weights + 1024 + 64 * v);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        int32_t four;
+        std::memcpy(&four, a + 64 * r + 4 * v, 4);
+        const __m512i x = _mm512_set1_epi32(four);
+        sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], b0, x);
+        sums[r][1] = _mm512_dpbusd_epi32(sums[r][1], b1, x);
+      }
+    }
+  }
+}
+
+template <int kBits, Map kMap, int kParts>
+void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const Tile& tile) {
+  Memory& memory = *reinterpret_cast<Memory*>(tile.scratch);
+  write_table(f, r, true, memory.table);
+  ChunkUnpacker<kBits, kMap, kParts> unpacker(memory.table);
+  ChunkCursor cursor(f, r, tile);
+  BlockScales scales{{f, r, 128 + 32768}};
+  const int64_t blocks = tile_blocks(a.stride);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t begin = block * kTileDepth, steps = std::min(kTileDepth, a.stride - begin) / kStep;
+    scales.start(cursor, begin, memory.scales, memory.steps);
+    while (!scales.done()) scales.piece(cursor);
+    cursor.start(begin, a.stride, memory.scales, memory.weights);
+    cursor.unpack(unpacker, cursor.left);
+    for (int64_t m = tile.m_begin; m < tile.m_end; m += kRows) {
+      // Rows past the last of a are the zeros that fill its tile; sums of rows that are not there start anyhow.
+      const int64_t rows = std::min<int64_t>(kRows, tile.m_end - m);
+      int32_t starts[kRows] = {};
+      for (int64_t i = 0; i < rows; ++i) starts[i] = a.starts[(m + i) * blocks + block];
+      __m512i sums[kRows][2];
+      multiply(a.codes + tile_at(m, begin, a.stride, kStep), starts, 1, memory.weights, steps, sums);
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < kRows; ++i) {
+        if (i >= rows) break;
+        const int64_t at = (m + i) * blocks + block;
+        for (int p = 0; p < 2 && p < tile.panel_count; ++p) {
+          float* out = tile.values + (m + i - tile.m_begin) * tile.stride + 16 * p;
+          const __m512 before = block > 0 || tile.accumulate ? _mm512_loadu_ps(out) : _mm512_setzero_ps();
+          const __m512 both = _mm512_mul_ps(_mm512_load_ps(memory.steps[p].step), _mm512_set1_ps(a.scales[at]));
+          __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i][p]), both, before);
+          if (r.exact && r.has_offsets) {
+            sum = _mm512_fmadd_ps(_mm512_load_ps(memory.steps[p].offset), _mm512_set1_ps(a.moments[at]), sum);
+          }
+          _mm512_storeu_ps(out, sum);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void matmul_tile_i8(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  const TileRecipe r = tile_recipe(f);
+  with_unpacker(f, r, [&]<int kBits, Map kMap, int kParts>() { run<kBits, kMap, kParts>(f, r, a, tile); });
+}
+#include "../../isa/end.h"
+#endif  // __x86_64__
