@@ -15,7 +15,7 @@ function prepareCase(m, k, norm) {
   return {
     family: 'matmul',
     op: 'prepare_activations',
-    format: null,
+    format: 'f32',
     case: `${k}${norm ? ' rmsNorm' : ''}`,
     m,
     n: 0,

@@ -20,8 +20,8 @@ extern const float kE2m1[16];  // OCP Microscaling v1.0: 0, .5, 1, 1.5, 2, 3, 4,
 // Bytes of a grouped block of `elements` weights: scale, zero point, codes.
 int64_t grouped_block_bytes(const bl_format_info& info, int64_t elements);
 
-// Where the weights of a matrix lie. Canonical rows: block j of row r at data + r * row_bytes + j * block_bytes.
-// Layout lanes16 (panel.h): full panels first, then canonical rows.
+// Where the weights of a matrix lie. Canonical rows: block j of row r at data + r * row_bytes + j *
+// block_bytes. Layout lanes16 (panel.h): full panels first, then canonical rows.
 struct WeightsView {
   const bl_format_info* info;
   const uint8_t* data;
@@ -33,7 +33,7 @@ struct WeightsView {
   int32_t layout;
   const float* codebook;  // [2^bits] or null
   PanelFormat panel;
-  float tensor_scale;     // 1 if there is none; decode_row applies it
+  float tensor_scale;  // 1 if there is none; decode_row applies it
 
   explicit WeightsView(const bl_weights& weights);
 

@@ -29,7 +29,8 @@ void set_table(PanelFormat* f, const int32_t* values, int32_t count) {
 void set_elements(PanelFormat* f, int32_t kind, int32_t count, int32_t factor) {
   const float* elements = element_table(kind);
   int32_t values[64];
-  for (int32_t i = 0; i < count; ++i) values[i] = static_cast<int32_t>(static_cast<float>(factor) * elements[i]);
+  for (int32_t i = 0; i < count; ++i)
+    values[i] = static_cast<int32_t>(static_cast<float>(factor) * elements[i]);
   set_table(f, values, count);
   f->float_table = elements;
   f->scale_factor = 1.0f / static_cast<float>(factor);
@@ -119,7 +120,9 @@ void describe_block(PanelFormat* f) {
     f->header_elements = f->group = 16;
     return;
   }
-  const int32_t scales = f->sub_bits == 0 ? 1 : f->offset_kind == OffsetKind::none ? f->sub_count : f->sub_count / 2;
+  const int32_t scales = f->sub_bits == 0                     ? 1
+                         : f->offset_kind == OffsetKind::none ? f->sub_count
+                                                              : f->sub_count / 2;
   f->group = f->elements / scales;
 }
 

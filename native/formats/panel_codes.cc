@@ -268,8 +268,8 @@ void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, 
     const int64_t part = j % f.canonical_per_block;
     uint32_t trits[256];
     for (int64_t i = 0; i < f.canonical_elements; ++i) {
-      const uint32_t code = read_block_code(f, block, lane, part * f.canonical_elements + i) ^
-                            static_cast<uint32_t>(f.flip);
+      const uint32_t code =
+          read_block_code(f, block, lane, part * f.canonical_elements + i) ^ static_cast<uint32_t>(f.flip);
       Field low, high;
       if (f.order == CodeOrder::tq1_0) {
         trits[i] = code;
@@ -316,14 +316,16 @@ float panel_scale(const PanelFormat& f, const uint8_t* panel, int64_t lane, int6
   if (f.sub_bits == 0) return scale;
   const uint8_t* block = panel + k / f.elements * f.block_bytes;
   const int64_t i = k % f.elements;
-  return scale * static_cast<float>(static_cast<int32_t>(read_sub(f, block, lane, sub_of(f, i))) - f.sub_zero);
+  return scale *
+         static_cast<float>(static_cast<int32_t>(read_sub(f, block, lane, sub_of(f, i))) - f.sub_zero);
 }
 
 float panel_offset(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
   if (f.offset_kind == OffsetKind::none) return 0;
   const float stored = panel_stored_offset(f, panel, lane, k);
   if (f.offset_kind == OffsetKind::min) return stored;
-  if (f.offset_kind == OffsetKind::zero_point) return -panel_scale(f, panel, lane, k) * (stored + f.zero_shift);
+  if (f.offset_kind == OffsetKind::zero_point)
+    return -panel_scale(f, panel, lane, k) * (stored + f.zero_shift);
   const uint8_t* block = panel + k / f.elements * f.block_bytes;
   const int64_t i = k % f.elements;
   return -stored * static_cast<float>(read_sub(f, block, lane, f.sub_count / 2 + sub_of(f, i)));

@@ -160,8 +160,8 @@ BL_API int32_t bl_find_format(const char* name);                 /* -1 if unknow
  * negative, cols is no multiple of a block format's block_elements, or the size exceeds 2^62. */
 BL_API uint64_t bl_row_bytes(int32_t format, int64_t cols);
 BL_API uint64_t bl_weights_bytes(int32_t format, int64_t rows, int64_t cols);
-/* The same in a layout: lanes16 has the canonical size but for `_row` formats whose cols are no multiple of 32,
- * groups of 8 and 16 that do not fill 32 weights, and tq1_0. */
+/* The same in a layout: lanes16 has the canonical size but for `_row` formats whose cols are no multiple of
+ * 32, groups of 8 and 16 that do not fill 32 weights, and tq1_0. */
 BL_API uint64_t bl_layout_bytes(int32_t format, int32_t layout, int64_t rows, int64_t cols);
 
 /* ---- quantize, dequantize, pack --------------------------------------------------------------- */
@@ -202,11 +202,11 @@ BL_API bl_status bl_pack(const bl_pack_args* args, bl_error* error);
 
 /* ---- matmul ----------------------------------------------------------------------------------- */
 
-/* In what numbers products are formed. i8 is a permission: formats whose weights are not integers times a scale
- * are computed in f32 (bf16 by tiles). */
+/* In what numbers products are formed. i8 is a permission: formats whose weights are not integers times a
+ * scale are computed in f32 (bf16 by tiles). */
 typedef enum bl_compute {
-  BL_COMPUTE_f32 = 0, /* activations and weights in f32 */
-  BL_COMPUTE_i8 = 1,  /* activations in int8: a scale per 32 (lut, dequant), or per row (tile) */
+  BL_COMPUTE_f32 = 0,  /* activations and weights in f32 */
+  BL_COMPUTE_i8 = 1,   /* activations in int8: a scale per 32 (lut, dequant), or per row (tile) */
   BL_COMPUTE_bf16 = 2, /* tile: activations and weights rounded to bf16, sums in f32; else as f32 */
   BL_COMPUTE_i1 = 3    /* activations as sign(x) * mean |x| of the row, sign(0) = 1; weights u1 and i1 only */
 } bl_compute;
@@ -214,13 +214,13 @@ typedef enum bl_compute {
 /* How products are formed. What auto takes depends on the machine's level, the format and M. */
 typedef enum bl_algorithm {
   BL_ALGORITHM_auto = 0,
-  BL_ALGORITHM_lut = 1,     /* i8: tables of partial sums of activations, looked up by the codes of 1 to 4 bits */
+  BL_ALGORITHM_lut = 1, /* i8: tables of partial sums of activations, looked up by the codes of 1 to 4 bits */
   BL_ALGORITHM_dequant = 2, /* codes unpacked in registers and multiplied */
-  BL_ALGORITHM_tile = 3     /* weights unpacked once per cache block for many rows of a; AMX where there is one */
+  BL_ALGORITHM_tile = 3 /* weights unpacked once per cache block for many rows of a; AMX where there is one */
 } bl_algorithm;
 
-/* What is done to outputs before they are written. swiglu and geglu: b has 2 H rows, the gate's H and then the up
- * projection's H; c is [..., M, H] = silu(gate) * up, gelu(gate) * up. */
+/* What is done to outputs before they are written. swiglu and geglu: b has 2 H rows, the gate's H and then
+ * the up projection's H; c is [..., M, H] = silu(gate) * up, gelu(gate) * up. */
 typedef enum bl_activation {
   BL_ACTIVATION_none = 0,
   BL_ACTIVATION_silu = 1,
@@ -241,8 +241,9 @@ typedef enum bl_activation_group {
  *          + low_rank_scale * sum_r up[n, r] * (sum_k down[r, k] * a[m, k])
  *          + sum_i values[i] * a[m, columns[i]], i in [row_offsets[n], row_offsets[n + 1])
  * c[m, n]  = activation(y[m, n]) + residual[m, n], rounded once to c's dtype
- * where everything after the product is optional, in f32 and in this order. Low-rank and outlier terms use a as
- * it is given, the product what column_scale, column_order and compute make of it. `data NULL`: not given. */
+ * where everything after the product is optional, in f32 and in this order. Low-rank and outlier terms use a
+ * as it is given, the product what column_scale, column_order and compute make of it. `data NULL`: not given.
+ */
 typedef struct bl_matmul_args {
   size_t size;
   bl_run run;
@@ -253,28 +254,29 @@ typedef struct bl_matmul_args {
   int32_t compute; /* bl_compute */
   void* workspace; /* bl_matmul_workspace_bytes bytes, or NULL: allocated for the call */
   uint64_t workspace_bytes;
-  int32_t algorithm; /* bl_algorithm; one that cannot do the compute mode and format is BL_STATUS_unsupported */
+  int32_t
+      algorithm; /* bl_algorithm; one that cannot do the compute mode and format is BL_STATUS_unsupported */
   /* The outputs of b's rows. */
   int32_t activation;  /* bl_activation */
   float scale;         /* finite; 0: 1 */
   bl_tensor row_scale; /* [N] f32 */
   bl_tensor addend;    /* [..., M, N] f32, f16 or bf16; may be c itself. swiglu, geglu: N = 2 H */
   bl_tensor residual;  /* as c, f32, f16 or bf16; may be c itself */
-  bl_tensor c_scales;  /* c is i8: [..., M, ceil(N / 32)] f32, written: max / 127 of 32 outputs, NaN (and codes 0)
-                          where one of them is not finite */
-  float c_scale;       /* c is i8 without c_scales: code = output * (1 / c_scale) to nearest even, in [-127, 127];
-                          NaN gives 0. Finite, > 0 */
+  bl_tensor c_scales; /* c is i8: [..., M, ceil(N / 32)] f32, written: max / 127 of 32 outputs, NaN (and codes
+                         0) where one of them is not finite */
+  float c_scale; /* c is i8 without c_scales: code = output * (1 / c_scale) to nearest even, in [-127, 127];
+                    NaN gives 0. Finite, > 0 */
   /* What becomes of a before the product. */
   bl_tensor a_scales;     /* a is i8: [..., M] or [..., M, ceil(K / 32)] f32: a[m, k] = scale * code, codes in
                              [-127, 127]. Compute i8 uses the codes as they are */
   bl_tensor column_scale; /* [K] f32, times the columns of a. Not with i8 */
-  bl_tensor column_order; /* [b.cols] i32 in [0, K): column j of b meets column column_order[j] of a, which may
-                             have more or fewer columns than b. Not with a scale per 32 */
+  bl_tensor column_order; /* [b.cols] i32 in [0, K): column j of b meets column column_order[j] of a, which
+                             may have more or fewer columns than b. Not with a scale per 32 */
   int32_t activation_bits;  /* compute i8: codes of 8 bits (also 0), or of 4: in [-7, 7] */
   int32_t activation_group; /* bl_activation_group */
-  /* A stack of matrices in b: rows [i N, (i + 1) N) belong to a[i]. 0: one matrix. Else a is [batch, ..., K], c
-   * [batch, ..., N], b.rows = batch * N; bias, row_scale and outlier rows are b's rows, low_rank_down is [batch, R,
-   * K]. Layout lanes16: N must be a multiple of 16. */
+  /* A stack of matrices in b: rows [i N, (i + 1) N) belong to a[i]. 0: one matrix. Else a is [batch, ..., K],
+   * c [batch, ..., N], b.rows = batch * N; bias, row_scale and outlier rows are b's rows, low_rank_down is
+   * [batch, R, K]. Layout lanes16: N must be a multiple of 16. */
   int64_t batch;
   /* Low-rank terms, f32, f16 or bf16: EoRA (Liu et al. 2024), LoRA (Hu et al. 2021). */
   bl_tensor low_rank_down; /* [R, K], or [A, R, K]: A adapters */
@@ -285,10 +287,10 @@ typedef struct bl_matmul_args {
   bl_tensor outlier_row_offsets; /* [b.rows + 1] i32, from 0, never falling, to nnz */
   bl_tensor outlier_columns;     /* [nnz] i32, each in [0, K) */
   bl_tensor outlier_values;      /* [nnz] f32, f16 or bf16 */
-  /* What bl_prepare_activations wrote, in place of a (which is then zero), or NULL: as many rows as c, of K. Compute
-   * i8, algorithms lut and dequant, formats with integer values; not with a_scales, column_scale, column_order,
-   * activation_bits of 4, activation_group, low-rank and sparse terms, or batch above 1. The same result as with the
-   * activations themselves in the same algorithm. */
+  /* What bl_prepare_activations wrote, in place of a (which is then zero), or NULL: as many rows as c, of K.
+   * Compute i8, algorithms lut and dequant, formats with integer values; not with a_scales, column_scale,
+   * column_order, activation_bits of 4, activation_group, low-rank and sparse terms, or batch above 1. The
+   * same result as with the activations themselves in the same algorithm. */
   const void* prepared;
   uint64_t prepared_bytes;
 } bl_matmul_args;
@@ -302,12 +304,11 @@ BL_API const char* bl_matmul_kernel(const bl_matmul_args* args);
  * bl_prepare_activations_args.tables; 0: none, or the arguments are not valid. b's data is not read. */
 BL_API int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, const bl_run* run);
 
-/* Brings activations into the form of compute i8 (int8 codes with a scale per 32, and tables) once for several
- * matmuls that share them: q, k and v; gate and up. With gate and norm, what precedes them is computed on the way,
- * row by row, with the bits of bl_swiglu and bl_rms_norm to f32 before:
- *   y = x;  y = silu(gate) * x, if there is a gate;  y = rms_norm(y), if norm is not 0.
- * What is written is the same at every ISA level, given the same y; it is for the same version of bitloom, not for
- * files. */
+/* Brings activations into the form of compute i8 (int8 codes with a scale per 32, and tables) once for
+ * several matmuls that share them: q, k and v; gate and up. With gate and norm, what precedes them is
+ * computed on the way, row by row, with the bits of bl_swiglu and bl_rms_norm to f32 before: y = x;  y =
+ * silu(gate) * x, if there is a gate;  y = rms_norm(y), if norm is not 0. What is written is the same at
+ * every ISA level, given the same y; it is for the same version of bitloom, not for files. */
 typedef struct bl_prepare_activations_args {
   size_t size;
   bl_run run;
@@ -316,18 +317,18 @@ typedef struct bl_prepare_activations_args {
   bl_tensor norm_weight; /* [K] f32, f16 or bf16, or data NULL: ones. Only with norm */
   int32_t norm;          /* 1: rms_norm */
   float epsilon;         /* of rms_norm; finite, at least 0 */
-  int32_t tables;        /* for algorithm lut: bit 0: for planes of 1 bit (formats of 1 and 3 bits), bit 1: of 2 bits
-                            (formats of 2 and 3 bits) */
-  void* output;          /* bl_prepare_activations_bytes bytes at a multiple of 8; must not overlap an input */
+  int32_t tables; /* for algorithm lut: bit 0: for planes of 1 bit (formats of 1 and 3 bits), bit 1: of 2 bits
+                     (formats of 2 and 3 bits) */
+  void* output;   /* bl_prepare_activations_bytes bytes at a multiple of 8; must not overlap an input */
   uint64_t output_bytes;
 } bl_prepare_activations_args;
 BL_API bl_status bl_prepare_activations(const bl_prepare_activations_args* args, bl_error* error);
 /* 0 if a number is negative, tables has other bits, or the size exceeds 2^62. */
 BL_API uint64_t bl_prepare_activations_bytes(int64_t m, int64_t k, int32_t tables);
 
-/* When BL_ALGORITHM_auto takes which algorithm at an ISA level: by the width of the weights' codes in bits, and by
- * rows of a. Index 0 stands for what is computed in bf16 or has no codes. It starts with measured values; what is set
- * holds for the process. It changes speed; within one algorithm never the result. */
+/* When BL_ALGORITHM_auto takes which algorithm at an ISA level: by the width of the weights' codes in bits,
+ * and by rows of a. Index 0 stands for what is computed in bf16 or has no codes. It starts with measured
+ * values; what is set holds for the process. It changes speed; within one algorithm never the result. */
 #define BL_MATMUL_TUNING_WIDTHS 9
 typedef struct bl_matmul_tuning {
   size_t size;

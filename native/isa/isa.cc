@@ -66,7 +66,8 @@ int32_t detect() {
                       (state & 0xe0) == 0xe0;  // opmask, upper zmm
   if (!avx512) return BL_ISA_avx2;
   // AMX-BF16, AMX-TILE, AMX-INT8; AVX512_BF16.
-  const bool amx = has(leaf7.edx, {22, 24, 25}) && has(cpuid(7, 1).eax, {5}) && (state & 0x60000) == 0x60000 && request_tiles();
+  const bool amx = has(leaf7.edx, {22, 24, 25}) && has(cpuid(7, 1).eax, {5}) &&
+                   (state & 0x60000) == 0x60000 && request_tiles();
   return amx ? BL_ISA_amx : BL_ISA_avx512;
 }
 

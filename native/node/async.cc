@@ -97,7 +97,8 @@ bool read_calls(napi_env env, napi_value calls, Job* job, bl_error* error) {
     napi_value values[kMaxValues + 1];
     uint32_t length = 0;
     napi_get_element(env, calls, i, &entry);
-    bool ok = napi_get_array_length(env, entry, &length) == napi_ok && length >= 1 && length <= kMaxValues + 1;
+    bool ok =
+        napi_get_array_length(env, entry, &length) == napi_ok && length >= 1 && length <= kMaxValues + 1;
     double op = -1;
     for (uint32_t j = 0; ok && j < length; ++j) ok = napi_get_element(env, entry, j, &values[j]) == napi_ok;
     ok = ok && napi_get_value_double(env, values[0], &op) == napi_ok && op >= 0 && op < kOperatorCount;

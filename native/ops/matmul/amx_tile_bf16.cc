@@ -1,8 +1,10 @@
-// Algorithm tile on AMX in bf16: as amx_tile_i8.cc, with tiles of 16 columns x 32 weights, two to a row of 4 bytes.
+// Algorithm tile on AMX in bf16: as amx_tile_i8.cc, with tiles of 16 columns x 32 weights, two to a row of 4
+// bytes.
 //
-// A block is 256 deep, so that its two panels of tiles take 16 KB again; a chunk of 32 weights is a tile. Weights go
-// through f32: per 64 of them some 6 instructions to values (decode.inl), 4 multiplications, 2 conversions of two
-// vectors to bf16 and 2 vpermw that bring pairs together. Tile products and vcvtne2ps2bf16 take numbers below 2^-126 for zero.
+// A block is 256 deep, so that its two panels of tiles take 16 KB again; a chunk of 32 weights is a tile.
+// Weights go through f32: per 64 of them some 6 instructions to values (decode.inl), 4 multiplications, 2
+// conversions of two vectors to bf16 and 2 vpermw that bring pairs together. Tile products and vcvtne2ps2bf16
+// take numbers below 2^-126 for zero.
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -61,7 +63,8 @@ struct Unpacker {
   int segment;
 
   uint8_t* tiles = nullptr;
-  int64_t first = 0, count = 0, left = 0;  // chunks: the block's first, of a panel; half chunks of both that are left
+  int64_t first = 0, count = 0,
+          left = 0;  // chunks: the block's first, of a panel; half chunks of both that are left
   int64_t block_index = 0, in_block = 0, index = 0, panel = 0;
   alignas(64) float scales[4 * kPanelRows] = {}, offsets[4 * kPanelRows] = {};
 
@@ -96,8 +99,8 @@ struct Unpacker {
       const Vec scale = Vec::load(scales + (4 * v >> segment) * kPanelRows);
       for (int j = 0; j < 4; ++j) w[j] = scale * w[j];
     }
-    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                           5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     __m512i* rows = reinterpret_cast<__m512i*>(tiles + (index * 2 + panel) * 1024) + 2 * v;
     for (int i = 0; i < 2; ++i) {
       const __m512bh both = _mm512_cvtne2ps_pbh(w[2 * i + 1].v, w[2 * i].v);
@@ -147,7 +150,8 @@ template <Adjust kAdjust, typename Decoder>
 void run(const PanelFormat& f, const Decoder& decoder, const Activations& a, const Tile& tile) {
   Memory& memory = *reinterpret_cast<Memory*>(tile.scratch);
   const uint8_t* second_panel = tile.panels + (tile.panel_count - 1) * tile.panel_stride;
-  Unpacker<kAdjust, Decoder> unpacker{f, decoder, {tile.panels, second_panel}, f.elements / kChunk, segment_log2(f)};
+  Unpacker<kAdjust, Decoder> unpacker{
+      f, decoder, {tile.panels, second_panel}, f.elements / kChunk, segment_log2(f)};
   Adder adder;
   adder.stride = tile.stride;
   adder.second = tile.panel_count == 2 ? 0xffff : 0;

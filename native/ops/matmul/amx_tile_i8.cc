@@ -1,11 +1,12 @@
 // Algorithm tile on AMX: int8 tiles of weights, unpacked between the tile products of the block before.
 //
-// A unit is 32 columns of b and up to 256 rows of a. Its weights are unpacked 512 deep into two panels of tiles (16 KB,
-// which stay in L1); rows of a pass over them in blocks of 32 (16 KB of tiles, from L2) with 2 x 2 tiles of
-// sums. A step of 64 is 4 tile products of 16 cycles; the vector ports, idle meanwhile, unpack the next block and
-// add the sums of the block of rows before to c. Per 32 rows and block: 512 cycles of products; 192 vector
-// instructions for c (load, convert, multiply, fma with memory), 96 cycles of two ports; of unpacking, 34 pieces
-// spread over all blocks of rows, about 45 cycles each: 190 cycles at 256 rows, all of 1530 at 32.
+// A unit is 32 columns of b and up to 256 rows of a. Its weights are unpacked 512 deep into two panels of
+// tiles (16 KB, which stay in L1); rows of a pass over them in blocks of 32 (16 KB of tiles, from L2) with 2
+// x 2 tiles of sums. A step of 64 is 4 tile products of 16 cycles; the vector ports, idle meanwhile, unpack
+// the next block and add the sums of the block of rows before to c. Per 32 rows and block: 512 cycles of
+// products; 192 vector instructions for c (load, convert, multiply, fma with memory), 96 cycles of two ports;
+// of unpacking, 34 pieces spread over all blocks of rows, about 45 cycles each: 190 cycles at 256 rows, all
+// of 1530 at 32.
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -20,7 +21,6 @@
 
 #include "../../isa/amx_begin.h"
 #include "../../isa/simd_avx512.inl"
-#include "avx512_scales.inl"
 #include "avx512_decode.inl"
 #include "avx512_tile_scales.inl"
 #include "avx512_tile_codes.inl"
@@ -32,7 +32,7 @@ namespace {
 struct Memory {
   alignas(64) uint8_t weights[2][2 * 16 * kTileDepth];  // [parity][steps][2][16][64]
   alignas(64) int32_t sums[2][32 * 32];                 // [parity][32][32]
-  PanelSteps steps[3][2];                               // [block % 3][panels]: of the one added, multiplied, unpacked
+  PanelSteps steps[3][2];  // [block % 3][panels]: of the one added, multiplied, unpacked
   PanelScales scales[2];
   alignas(64) int16_t table[256];
 };
@@ -45,9 +45,9 @@ struct Adder {
   const float *scales, *moments;  // of the next row of a; `blocks` apart
   float* out;
   __m512 steps[2], offsets[2];
-  __mmask16 before;               // what stands in c already
+  __mmask16 before;  // what stands in c already
   int64_t blocks, stride;
-  bool two, has_offsets;          // panels; the format is exact and has offsets
+  bool two, has_offsets;  // panels; the format is exact and has offsets
 
   __attribute__((always_inline)) void row() {
     if (left <= 0) return;
@@ -102,7 +102,8 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
     }
     // Tiles of the rows from m on; the second sixteen of rows that are not there are the first again.
     const auto tiles_of = [&](int64_t m) {
-      const uint8_t* rows = reinterpret_cast<const uint8_t*>(a.codes) + m * a.stride + block * kTileDepth * 16;
+      const uint8_t* rows =
+          reinterpret_cast<const uint8_t*>(a.codes) + m * a.stride + block * kTileDepth * 16;
       return StepTiles{rows, tile.m_end - m > 16 ? rows + 16 * a.stride : rows, weights};
     };
     __asm__ volatile("" : : : "memory");  // tile loads read what vectors stored

@@ -1,6 +1,8 @@
 // Panels to f32 at level avx2, eight rows (half a panel) at a time: included inside the region that isa/avx2_begin.h
 // opens, after panel.h, <immintrin.h> and isa/simd_avx2.inl. The same names as in avx512_decode.inl, which explains
 // them.
+#include "avx2_scales.inl"
+
 namespace {
 
 constexpr int kHalves = 2;

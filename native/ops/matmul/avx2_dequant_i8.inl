@@ -1,5 +1,7 @@
 // Sixteen rows of weights in two vectors at level avx2; included inside the region.
 
+#include "avx2_scales.inl"
+
 namespace {
 
 struct Lanes {

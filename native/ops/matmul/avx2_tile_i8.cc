@@ -1,8 +1,10 @@
-// Algorithm tile at level avx2: the int8 weights of tile.h as words, times activations as words by vpmaddwd. Bytes would need
-// vpmaddubsw, whose sums of two products of int8 saturate unless signs are moved about: as many instructions.
+// Algorithm tile at level avx2: the int8 weights of tile.h as words, times activations as words by vpmaddwd.
+// Bytes would need vpmaddubsw, whose sums of two products of int8 saturate unless signs are moved about: as
+// many instructions.
 //
-// A panel's block of 512 (16 KB of words) stays in L1 while all rows of a pass over it, four at a time: for four weights 4
-// loads of b, 8 broadcasts of a, 16 vpmaddwd, 16 additions: 24 products a cycle on three ports.
+// A panel's block of 512 (16 KB of words) stays in L1 while all rows of a pass over it, four at a time: for
+// four weights 4 loads of b, 8 broadcasts of a, 16 vpmaddwd, 16 additions: 24 products a cycle on three
+// ports.
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -84,9 +86,11 @@ void read_scales(const PanelFormat& f, const TileRecipe& r, const Place& at, Mem
     Vec{_mm256_blendv_ps(Vec::set(__builtin_nanf("")).v, step.v, finite.v)}.store(memory->steps + 8 * half);
     const Vec multiplier{_mm256_and_ps(good.v, (Vec::set(r.unit) / step).v)};
     const Vec shift{_mm256_and_ps(good.v, (Vec::set(256) / step).v)};
-    const auto twice = [](Vec value, int32_t* to) {  // what is no number becomes 0x80000000, of which the low word is 0
+    const auto twice = [](Vec value,
+                          int32_t* to) {  // what is no number becomes 0x80000000, of which the low word is 0
       const __m256i v = _mm256_cvtps_epi32(value.v);
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to),
+                         _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa));
     };
     for (int64_t g = 0; g < count; ++g) {
       twice(scales[g] * multiplier, memory->m[g] + 8 * half);
@@ -101,12 +105,14 @@ inline __m256i rescale(__m256i x, __m256i m, __m256i h) {
   return _mm256_srai_epi16(y, 8);
 }
 
-// A block of a panel to memory->weights. x of integers is code * (x[1] - x[0]) + x[0], in words; of tables looked up.
+// A block of a panel to memory->weights. x of integers is code * (x[1] - x[0]) + x[0], in words; of tables
+// looked up.
 template <int kBits>
 void unpack(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* memory) {
   const bool integer = f.value_kind == ValueKind::integer;
   const __m256i low_mask = _mm256_set1_epi16((1 << kBits) - 1);
-  const __m256i factor = _mm256_set1_epi16(static_cast<int16_t>(r.x[1] - r.x[0])), base = _mm256_set1_epi16(r.x[0]);
+  const __m256i factor = _mm256_set1_epi16(static_cast<int16_t>(r.x[1] - r.x[0])),
+                base = _mm256_set1_epi16(r.x[0]);
   const int64_t per_block = f.elements / kChunk;
   const int64_t last = std::min((at.end + kChunk - 1) / kChunk, f.blocks * per_block);
   for (int64_t chunk = at.begin / kChunk; chunk < last; ++chunk) {
@@ -116,7 +122,8 @@ void unpack(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* 
 #pragma GCC unroll 8
       for (int v = 0; v < 8; ++v) {
         const __m256i raw = codes.vector(v);
-        __m256i words[2] = {_mm256_and_si256(raw, low_mask), _mm256_and_si256(_mm256_srli_epi16(raw, 8), low_mask)};
+        __m256i words[2] = {_mm256_and_si256(raw, low_mask),
+                            _mm256_and_si256(_mm256_srli_epi16(raw, 8), low_mask)};
         const int64_t k = chunk * kChunk - at.begin + 4 * v;
         const int64_t group = r.exact ? 0 : k / f.group;
         const __m256i m = _mm256_load_si256(reinterpret_cast<const __m256i*>(memory->m[group] + 8 * half));
@@ -126,7 +133,8 @@ void unpack(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* 
           if (integer) {
             x = _mm256_add_epi16(_mm256_mullo_epi16(x, factor), base);
           } else {
-            const __m256i first = _mm256_i32gather_epi32(memory->x, _mm256_and_si256(x, _mm256_set1_epi32(0xffff)), 4);
+            const __m256i first =
+                _mm256_i32gather_epi32(memory->x, _mm256_and_si256(x, _mm256_set1_epi32(0xffff)), 4);
             const __m256i second = _mm256_i32gather_epi32(memory->x, _mm256_srli_epi32(x, 16), 4);
             x = _mm256_blend_epi16(first, _mm256_slli_epi32(second, 16), 0xaa);
           }
@@ -176,7 +184,9 @@ void run(const PanelFormat& f, const TileRecipe& recipe, const Activations& a, c
   Memory& memory = *reinterpret_cast<Memory*>(tile.scratch);
   TileRecipe r = recipe;
   for (int code = 0; code < 1 << kBits; ++code) {
-    if (r.exact) r.x[code] = static_cast<int16_t>(panel_value(f, static_cast<uint32_t>(code)) - f.zero - static_cast<int32_t>(r.centre));
+    if (r.exact)
+      r.x[code] = static_cast<int16_t>(panel_value(f, static_cast<uint32_t>(code)) - f.zero -
+                                       static_cast<int32_t>(r.centre));
     memory.x[code] = r.x[code] & 0xffff;
   }
   const int64_t blocks = tile_blocks(a.stride);
@@ -216,14 +226,22 @@ void run(const PanelFormat& f, const TileRecipe& recipe, const Activations& a, c
 void matmul_tile_i8(const PanelFormat& f, const Activations& a, const Tile& tile) {
   const TileRecipe r = tile_recipe(f);
   switch (f.bits) {
-    case 1: return run<1>(f, r, a, tile);
-    case 2: return run<2>(f, r, a, tile);
-    case 3: return run<3>(f, r, a, tile);
-    case 4: return run<4>(f, r, a, tile);
-    case 5: return run<5>(f, r, a, tile);
-    case 6: return run<6>(f, r, a, tile);
-    case 7: return run<7>(f, r, a, tile);
-    default: return run<8>(f, r, a, tile);
+    case 1:
+      return run<1>(f, r, a, tile);
+    case 2:
+      return run<2>(f, r, a, tile);
+    case 3:
+      return run<3>(f, r, a, tile);
+    case 4:
+      return run<4>(f, r, a, tile);
+    case 5:
+      return run<5>(f, r, a, tile);
+    case 6:
+      return run<6>(f, r, a, tile);
+    case 7:
+      return run<7>(f, r, a, tile);
+    default:
+      return run<8>(f, r, a, tile);
   }
 }
 #include "../../isa/end.h"

@@ -32,10 +32,11 @@ inline int32_t add_lanes(__m256i v) {
 
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums) {
   const int64_t padded = padded_k(k);
-  const __m256 infinity = _mm256_set1_ps(__builtin_inff()), sign = _mm256_set1_ps(-0.0f), zero = _mm256_setzero_ps();
+  const __m256 infinity = _mm256_set1_ps(__builtin_inff()), sign = _mm256_set1_ps(-0.0f),
+               zero = _mm256_setzero_ps();
   // Bytes 0, 4, 8, 12 of either half.
-  const __m256i low_bytes = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12,
-                                             -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i low_bytes = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0,
+                                             4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
   for (int64_t begin = 0, block = 0; begin < padded; begin += kTileDepth, ++block) {
     const int64_t end = begin + kTileDepth < padded ? begin + kTileDepth : padded;
     __m256 most = zero, finite = _mm256_cmp_ps(zero, zero, _CMP_EQ_OQ);

@@ -4,6 +4,8 @@
 // A decoder opens a chunk and gives its weights four at a time: four(chunk, v, w), w[j] the sixteen rows' weight 4v + j
 // before scale and offset: value(code) - zero, a table's entry, or the float itself. What is the same for both levels is
 // in decode.inl.
+#include "avx512_scales.inl"
+
 namespace {
 
 constexpr int kHalves = 1;  // vectors to sixteen rows

@@ -1,5 +1,7 @@
 // Sixteen rows of weights in a vector at level avx512; included inside the region.
 
+#include "avx512_scales.inl"
+
 namespace {
 
 using Lanes = __m512;

@@ -16,7 +16,8 @@
 #include "avx512_decode.inl"
 
 namespace {
-constexpr int kRows = 8;  // times two vectors: 16 sums, with weights and a broadcast in all registers but a few
+constexpr int kRows =
+    8;  // times two vectors: 16 sums, with weights and a broadcast in all registers but a few
 }
 #include "tile_bf16.inl"
 #include "../../isa/end.h"

@@ -1,8 +1,9 @@
-// Algorithm tile at level avx512: the int8 weights of amx_tile_i8.cc, plus 128, times int8 activations by vpdpbusd.
+// Algorithm tile at level avx512: the int8 weights of amx_tile_i8.cc, plus 128, times int8 activations by
+// vpdpbusd.
 //
-// A block of 32 columns x 512 stays in L1 (16 KB) while all rows of a pass over it, eight at a time: a step of four weights
-// is 2 loads of b, 8 broadcasts of a and 16 vpdpbusd, two a cycle. Unpacking costs some 90 cycles for 1024
-// weights, the products 8 cycles for each row of a.
+// A block of 32 columns x 512 stays in L1 (16 KB) while all rows of a pass over it, eight at a time: a step
+// of four weights is 2 loads of b, 8 broadcasts of a and 16 vpdpbusd, two a cycle. Unpacking costs some 90
+// cycles for 1024 weights, the products 8 cycles for each row of a.
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -35,8 +36,8 @@ struct Memory {
 static_assert(sizeof(Memory) <= size_t{1} << 17);
 
 // sums[r][p]: from `starts` of rows r, plus rows of a (in tiles) times a block.
-inline void multiply(const int8_t* a, const int32_t* starts, int64_t start_step, const uint8_t* weights, int64_t steps,
-                     __m512i sums[kRows][2]) {
+inline void multiply(const int8_t* a, const int32_t* starts, int64_t start_step, const uint8_t* weights,
+                     int64_t steps, __m512i sums[kRows][2]) {
   for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm512_set1_epi32(starts[r * start_step]);
   for (int64_t step = 0; step < steps; ++step, a += 1024, weights += 2048) {
     for (int v = 0; v < 16; ++v) {
@@ -68,7 +69,8 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
     cursor.start(begin, a.stride, memory.scales, memory.weights);
     cursor.unpack(unpacker, cursor.left);
     for (int64_t m = tile.m_begin; m < tile.m_end; m += kRows) {
-      // Rows past the last of a are the zeros that fill its tile; sums of rows that are not there start anyhow.
+      // Rows past the last of a are the zeros that fill its tile; sums of rows that are not there start
+      // anyhow.
       const int64_t rows = std::min<int64_t>(kRows, tile.m_end - m);
       int32_t starts[kRows] = {};
       for (int64_t i = 0; i < rows; ++i) starts[i] = a.starts[(m + i) * blocks + block];
@@ -81,7 +83,8 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
         for (int p = 0; p < 2 && p < tile.panel_count; ++p) {
           float* out = tile.values + (m + i - tile.m_begin) * tile.stride + 16 * p;
           const __m512 before = block > 0 || tile.accumulate ? _mm512_loadu_ps(out) : _mm512_setzero_ps();
-          const __m512 both = _mm512_mul_ps(_mm512_load_ps(memory.steps[p].step), _mm512_set1_ps(a.scales[at]));
+          const __m512 both =
+              _mm512_mul_ps(_mm512_load_ps(memory.steps[p].step), _mm512_set1_ps(a.scales[at]));
           __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i][p]), both, before);
           if (r.exact && r.has_offsets) {
             sum = _mm512_fmadd_ps(_mm512_load_ps(memory.steps[p].offset), _mm512_set1_ps(a.moments[at]), sum);

@@ -43,10 +43,12 @@ void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, Ti
       }
       sum = _mm512_add_epi32(sum, code);
       squares = _mm512_add_epi32(squares, _mm512_mullo_epi32(code, code));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + tile_at(0, i, 0, kStep)), _mm512_cvtepi32_epi8(code));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + tile_at(0, i, 0, kStep)),
+                       _mm512_cvtepi32_epi8(code));
     }
     const int32_t nonzero = static_cast<int32_t>(end - begin) - _mm512_reduce_add_epi32(zeros);
-    sums[block] = {_mm512_reduce_add_epi32(sum), _mm512_reduce_add_epi32(squares), inverse == 0 ? 0 : nonzero};
+    sums[block] = {_mm512_reduce_add_epi32(sum), _mm512_reduce_add_epi32(squares),
+                   inverse == 0 ? 0 : nonzero};
   }
 }
 
@@ -54,8 +56,10 @@ void pack_tile_halves(const float* x, int64_t k, uint16_t* halves) {
   for (int64_t i = 0; i < padded_k(k); i += 16) {
     const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask_of(k - i), x + i));
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    __m512i half = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd), 16);
-    const __mmask16 nan = _mm512_cmp_ps_mask(_mm512_castsi512_ps(bits), _mm512_castsi512_ps(bits), _CMP_UNORD_Q);
+    __m512i half =
+        _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd), 16);
+    const __mmask16 nan =
+        _mm512_cmp_ps_mask(_mm512_castsi512_ps(bits), _mm512_castsi512_ps(bits), _CMP_UNORD_Q);
     half = _mm512_mask_or_epi32(half, nan, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(halves + tile_at(0, i, 0, kStep / 2)),
                         _mm512_cvtepi32_epi16(half));

@@ -8,8 +8,8 @@
 
 namespace bitloom {
 
-// A row of activations is padded with zeros to a multiple of kStep (the depth of an AMX tile of int8), so that
-// kernels have no tails in K on that side.
+// A row of activations is padded with zeros to a multiple of kStep (the depth of an AMX tile of int8), so
+// that kernels have no tails in K on that side.
 constexpr int64_t kStep = 64;
 constexpr int64_t padded_k(int64_t k) { return (k + kStep - 1) / kStep * kStep; }
 // Activations of compute i8 have a scale per kGroup, in algorithm tile per kTileDepth (tile.h says why 512).
@@ -27,10 +27,10 @@ struct TileSums {
 // `stride / group` apart. Null what the kernel's compute mode and algorithm do not need.
 struct Activations {
   int64_t stride;
-  const float* values;    // f32: [M][stride]
+  const float* values;  // f32: [M][stride]
   // tile: rows in tiles of 16, rows past the last zero; tile_at() of tile.h says where an element stands.
-  const uint16_t* halves; // bf16 tile: rounded to nearest even
-  const int8_t* codes;    // i8: [M][stride], |code| <= 127
+  const uint16_t* halves;  // bf16 tile: rounded to nearest even
+  const int8_t* codes;     // i8: [M][stride], |code| <= 127
   // i8: a[m][k] ~ scales[m][k / 32] * codes[m][k]; tile: scales[m][k / 512]
   const float* scales;
   // dequant and lut; g = min(32, the weights' group): [M][stride / g]. tile: [M][tile_blocks(stride)]
@@ -39,8 +39,8 @@ struct Activations {
   // lut: tables of sums for planes of 1 and of 2 bits, see tables.h: [M][stride / 32][table_bytes(bits)]
   const uint8_t* tables[2];
   const int32_t* negatives;  // lut: -(sum of the negative codes of 32): [M][stride / 32]
-  // i1: a[m][k] ~ scales[m] * (1 where its bit is set, else -1); a word per 32, in the order of a plane of one bit
-  // (panel.h): [M][stride / 32]
+  // i1: a[m][k] ~ scales[m] * (1 where its bit is set, else -1); a word per 32, in the order of a plane of
+  // one bit (panel.h): [M][stride / 32]
   const uint32_t* signs;
 };
 
@@ -64,8 +64,8 @@ struct Tile {
 //   both = scale_b * scale_a            rounded to f32
 //   sum  = fma((float) I, both, sum)
 //   sum  = fma(offset, moment, sum)     formats with offsets
-// where offset of a zero point is -scale_b * (stored + zero_shift), each step rounded, as panel_offset() gives it.
-// A scale of NaN in a makes the row NaN.
+// where offset of a zero point is -scale_b * (stored + zero_shift), each step rounded, as panel_offset()
+// gives it. A scale of NaN in a makes the row NaN.
 //
 // i1: per group of the weights, I = sum of sign_b * sign_a over the row's own columns, exact in int32,
 //   sum = fma((float) I, scale_b * scale_a, sum)
@@ -75,13 +75,14 @@ using MatmulKernel = void (*)(const PanelFormat& f, const Activations& a, const 
 // Quantizes one row: x[0, k) to codes with a scale per 32. scale = max|x| / 127, code = x * (127 / max|x|) to
 // nearest even; a group with a value that is not finite gets scale NaN and codes 0.
 using PackActivations = void (*)(const float* x, int64_t k, int8_t* codes, float* scales);
-// The same per kTileDepth, for algorithm tile. codes: where the row begins in its tile; what pads the row to a
-// multiple of 64 is written too.
+// The same per kTileDepth, for algorithm tile. codes: where the row begins in its tile; what pads the row to
+// a multiple of 64 is written too.
 using PackTileCodes = void (*)(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 // Rounds a row to bf16 into tiles.
 using PackTileHalves = void (*)(const float* x, int64_t k, uint16_t* halves);
 
-// Tables of a row of `stride` codes for planes of `bits` (1 or 2) bits, see tables.h; for all ISAs the same bytes.
+// Tables of a row of `stride` codes for planes of `bits` (1 or 2) bits, see tables.h; for all ISAs the same
+// bytes.
 using BuildTables = void (*)(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 
 // Per 32 codes of a row of `stride`: their sum, and minus the sum of the negative ones.
@@ -93,8 +94,8 @@ struct MatmulKernelRow {
   int32_t algorithm;  // bl_algorithm
   int32_t compute;    // bl_compute
   bool (*takes)(const PanelFormat& f);
-  int32_t panels;          // at most so many a call
-  int32_t rows;            // of a, at most so many a call
+  int32_t panels;  // at most so many a call
+  int32_t rows;    // of a, at most so many a call
   int64_t (*scratch_bytes)(const PanelFormat& f);
   MatmulKernel run;
   PackActivations pack;
@@ -105,7 +106,8 @@ struct MatmulKernelRow {
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }
 // Weights of one bit, +1 or -1 times a scale.
 inline bool takes_signs(const PanelFormat& f) {
-  return f.bits == 1 && f.value_kind == ValueKind::integer && f.shift == 1 && f.offset_kind == OffsetKind::none;
+  return f.bits == 1 && f.value_kind == ValueKind::integer && f.shift == 1 &&
+         f.offset_kind == OffsetKind::none;
 }
 // What the vector kernels of signs read: groups of whole chunks, scales of 16 bits.
 inline bool takes_sign_chunks(const PanelFormat& f) {
@@ -118,14 +120,14 @@ inline bool takes_dequant_i8(const PanelFormat& f) {
 }
 // Planes of 1 and 2 bits only: a table for 4 bits would have the products themselves.
 inline bool takes_lut(const PanelFormat& f) {
-  return f.value_kind == ValueKind::integer && f.bits <= 3 && f.group >= kGroup && f.groups == 1 && f.sub_bits == 0 &&
-         (f.offset_kind == OffsetKind::none || f.offset_kind == OffsetKind::zero_point);
+  return f.value_kind == ValueKind::integer && f.bits <= 3 && f.group >= kGroup && f.groups == 1 &&
+         f.sub_bits == 0 && (f.offset_kind == OffsetKind::none || f.offset_kind == OffsetKind::zero_point);
 }
 inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&) { return 0; }
-// dequant f32 in SIMD (f32_kernel.inl). Several rows of a: a block of decoded weights with scales and offsets, and one
-// of a. One row: scales and offsets of a block of every panel.
-// Depth 128: two vectors of rows are 16 KB of L1, beside 6 KB of a, and sums are loaded and stored once in 128.
+// dequant f32 in SIMD (f32_kernel.inl). Several rows of a: a block of decoded weights with scales and
+// offsets, and one of a. One row: scales and offsets of a block of every panel. Depth 128: two vectors of
+// rows are 16 KB of L1, beside 6 KB of a, and sums are loaded and stored once in 128.
 constexpr int64_t kF32Rows = 128, kF32Panels = 8, kF32Depth = 128;
 inline int64_t f32_scratch(const PanelFormat& f) {
   const int64_t block = kF32Depth * (2 * kPanelRows + kF32Rows) + 4 * kF32Depth / 8 * kPanelRows;
@@ -134,12 +136,12 @@ inline int64_t f32_scratch(const PanelFormat& f) {
 }
 bool takes_tile_i8(const PanelFormat& f);
 inline bool takes_tile_bf16(const PanelFormat&) { return true; }
-// Enough for every tile kernel: two blocks of weights (2 panels x 512 of int8, 256 of bf16, 128 of f32), tiles of
-// sums, scales, a strip of widened activations.
+// Enough for every tile kernel: two blocks of weights (2 panels x 512 of int8, 256 of bf16, 128 of f32),
+// tiles of sums, scales, a strip of widened activations.
 inline int64_t tile_scratch(const PanelFormat&) { return int64_t{1} << 17; }
 
-#define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch)           \
-  namespace isa {                                                                           \
+#define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch)                    \
+  namespace isa {                                                                                    \
   void matmul_##algorithm##_##compute(const PanelFormat& f, const Activations& a, const Tile& tile); \
   }
 #include "kernels.inc"
@@ -151,26 +153,26 @@ void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, Ti
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
-}
+}  // namespace scalar
 namespace avx2 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
-}
+}  // namespace avx2
 namespace avx512 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 using avx2::sum_codes;
-}
+}  // namespace avx512
 namespace amx {
 using avx512::build_tables;
 using avx512::pack_activations_i8;
 using avx512::pack_tile_codes;
 using avx512::pack_tile_halves;
-}
+}  // namespace amx
 
 }  // namespace bitloom

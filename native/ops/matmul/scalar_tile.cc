@@ -17,8 +17,8 @@ struct BlockScale {
 };
 
 // Of row `lane` in the block that begins at column `begin`.
-BlockScale block_scale(const PanelFormat& f, const TileRecipe& r, const uint8_t* panel, int64_t lane, int64_t begin,
-                       int64_t end) {
+BlockScale block_scale(const PanelFormat& f, const TileRecipe& r, const uint8_t* panel, int64_t lane,
+                       int64_t begin, int64_t end) {
   if (r.exact) {
     const float scale = panel_scale(f, panel, lane, begin);
     return {scale, std::fma(scale, r.centre, panel_offset(f, panel, lane, begin)), 0, 0};

@@ -8,7 +8,8 @@ namespace {
 // Largest magnitude of a float table.
 float largest_entry(const PanelFormat& f) {
   float largest = 0;
-  for (int32_t code = 0; code < 1 << f.bits; ++code) largest = std::fmax(largest, std::fabs(f.float_table[code]));
+  for (int32_t code = 0; code < 1 << f.bits; ++code)
+    largest = std::fmax(largest, std::fabs(f.float_table[code]));
   return largest;
 }
 

@@ -60,7 +60,8 @@ extern "C" {
 
 bl_status bl_get_matmul_tuning(int32_t isa, bl_matmul_tuning* tuning, bl_error* error) {
   using namespace bitloom;
-  BL_CHECK(isa >= 0 && isa < kLevels, invalid_argument, "matmul_tuning: isa is %d, expected a known level", isa);
+  BL_CHECK(isa >= 0 && isa < kLevels, invalid_argument, "matmul_tuning: isa is %d, expected a known level",
+           isa);
   BL_CHECK(tuning != nullptr && tuning->size == sizeof(bl_matmul_tuning), invalid_argument,
            "matmul_tuning: tuning is null or tuning.size is not sizeof(bl_matmul_tuning)");
   for (int32_t bits = 0; bits < BL_MATMUL_TUNING_WIDTHS; ++bits) {
@@ -72,7 +73,8 @@ bl_status bl_get_matmul_tuning(int32_t isa, bl_matmul_tuning* tuning, bl_error* 
 
 bl_status bl_set_matmul_tuning(int32_t isa, const bl_matmul_tuning* tuning, bl_error* error) {
   using namespace bitloom;
-  BL_CHECK(isa >= 0 && isa < kLevels, invalid_argument, "matmul_tuning: isa is %d, expected a known level", isa);
+  BL_CHECK(isa >= 0 && isa < kLevels, invalid_argument, "matmul_tuning: isa is %d, expected a known level",
+           isa);
   if (tuning == nullptr) {
     rules().reset(isa);
     return BL_STATUS_ok;
@@ -81,8 +83,8 @@ bl_status bl_set_matmul_tuning(int32_t isa, const bl_matmul_tuning* tuning, bl_e
            "matmul_tuning: tuning.size is %llu, expected %llu", static_cast<unsigned long long>(tuning->size),
            static_cast<unsigned long long>(sizeof(bl_matmul_tuning)));
   for (int32_t bits = 0; bits < BL_MATMUL_TUNING_WIDTHS; ++bits) {
-    BL_CHECK(tuning->lut_rows[bits] >= 0, invalid_argument, "matmul_tuning: lut_rows[%d] is %d, expected at least 0",
-             bits, tuning->lut_rows[bits]);
+    BL_CHECK(tuning->lut_rows[bits] >= 0, invalid_argument,
+             "matmul_tuning: lut_rows[%d] is %d, expected at least 0", bits, tuning->lut_rows[bits]);
     BL_CHECK(tuning->tile_rows[bits] >= 1, invalid_argument,
              "matmul_tuning: tile_rows[%d] is %d, expected at least 1", bits, tuning->tile_rows[bits]);
   }

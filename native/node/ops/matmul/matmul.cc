@@ -33,8 +33,8 @@ bool read_prepared(Arguments& arguments, bl_matmul_args* args) {
 
 }  // namespace
 
-// matmul(a | undefined, b, bias | undefined, c, compute, algorithm, given, ...what is given, run): bit i of `given` says
-// that the i-th of the options below follows. The same order stands in lib/ops/matmul/values.ts.
+// matmul(a | undefined, b, bias | undefined, c, compute, algorithm, given, ...what is given, run): bit i of
+// `given` says that the i-th of the options below follows. The same order stands in lib/ops/matmul/values.ts.
 bool read_matmul(Arguments& arguments, bl_matmul_args* args) {
   int32_t given = 0;
   if (!(arguments.optional_tensor("a", &args->a) && arguments.weights("b", &args->b) &&
