@@ -127,9 +127,10 @@ function rate(speeds, ofOneThread) {
   return { best: Math.max(ofOneThread, ...speeds), median: summary(speeds).median };
 }
 
+/** Levels without instructions for bf16 widen it and multiply in f32. */
 function bestRoof(type, isa) {
-  const fitting = addon
-    .multiplyRoofs()
-    .filter((roof) => roof.type === type && roof.isa <= isas[isa]);
+  const allowed = addon.multiplyRoofs().filter((roof) => roof.isa <= isas[isa]);
+  const own = allowed.filter((roof) => roof.type === type);
+  const fitting = own.length > 0 ? own : allowed.filter((roof) => roof.type === 'f32');
   return fitting.reduce((best, roof) => (roof.isa > best.isa ? roof : best));
 }
