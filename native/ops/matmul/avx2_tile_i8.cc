@@ -105,12 +105,15 @@ inline __m256i rescale(__m256i x, __m256i m, __m256i h) {
 template <int kBits>
 void unpack(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* memory) {
   const bool integer = f.value_kind == ValueKind::integer;
+  // Groups are powers of two, 8 to 256, or whole rows.
+  const int shift = f.info->group_size == 0 && f.info->kind != BL_KIND_block ? 62 : __builtin_ctzll(static_cast<uint64_t>(f.group));
   const __m256i low_mask = _mm256_set1_epi16((1 << kBits) - 1);
   const __m256i factor = _mm256_set1_epi16(static_cast<int16_t>(r.x[1] - r.x[0])), base = _mm256_set1_epi16(r.x[0]);
   const int64_t per_block = f.elements / kChunk;
   const int64_t last = std::min((at.end + kChunk - 1) / kChunk, f.blocks * per_block);
   for (int64_t chunk = at.begin / kChunk; chunk < last; ++chunk) {
     const uint8_t* bytes = f.chunk(at.panel + chunk / per_block * f.block_bytes, chunk % per_block);
+#pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const Codes<kBits> codes(bytes, half);
 #pragma GCC unroll 8
@@ -118,7 +121,7 @@ void unpack(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* 
         const __m256i raw = codes.vector(v);
         __m256i words[2] = {_mm256_and_si256(raw, low_mask), _mm256_and_si256(_mm256_srli_epi16(raw, 8), low_mask)};
         const int64_t k = chunk * kChunk - at.begin + 4 * v;
-        const int64_t group = r.exact ? 0 : k / f.group;
+        const int64_t group = k >> shift;
         const __m256i m = _mm256_load_si256(reinterpret_cast<const __m256i*>(memory->m[group] + 8 * half));
         const __m256i h = _mm256_load_si256(reinterpret_cast<const __m256i*>(memory->h[group] + 8 * half));
         for (int i = 0; i < 2; ++i) {
@@ -153,16 +156,22 @@ inline void widen(const int8_t* codes, int64_t depth, Memory* memory) {
   }
 }
 
+// Two words everywhere. As assembly: GCC makes one load of two neighbours and takes it apart in general registers.
+inline __m256i broadcast(const int16_t* pair) {
+  __m256i v;
+  __asm__("vpbroadcastd %1, %0" : "=v"(v) : "m"(*reinterpret_cast<const int16_t(*)[2]>(pair)));
+  return v;
+}
+
 inline void multiply(const Memory& memory, int64_t depth, __m256i sums[kRows][2]) {
+#pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
   for (int64_t v = 0; v < depth / 4; ++v) {
     const __m256i* b = reinterpret_cast<const __m256i*>(memory.weights[v]);
     const __m256i b0 = b[0], b1 = b[1], b2 = b[2], b3 = b[3];
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      int32_t pair[2];
-      std::memcpy(pair, memory.a[v][r], 8);
-      const __m256i even = _mm256_set1_epi32(pair[0]), odd = _mm256_set1_epi32(pair[1]);
+      const __m256i even = broadcast(memory.a[v][r]), odd = broadcast(memory.a[v][r] + 2);
       sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(b0, even));
       sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(b1, odd));
       sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(b2, even));
@@ -195,6 +204,7 @@ void run(const PanelFormat& f, const TileRecipe& recipe, const Activations& a, c
         for (int64_t i = 0; i < kRows; ++i) {
           if (m + i >= tile.m_end) break;
           const int64_t row = (m + i) * blocks + block;
+#pragma GCC unroll 2
           for (int half = 0; half < 2; ++half) {
             float* out = tile.values + (m + i - tile.m_begin) * tile.stride + 16 * panel + 8 * half;
             const Vec before = block > 0 || tile.accumulate ? Vec::load(out) : Vec::set(0);
