@@ -40,6 +40,7 @@ export const operators = {
   mul: 13,
   attention: 14,
   sample: 15,
+  prepareActivations: 16,
 } as const;
 export type OperatorName = keyof typeof operators;
 

@@ -40,6 +40,12 @@ export type {
   OutputDType,
 } from './ops/matmul/options.js';
 export { type OneBitWeights, oneBit, oneBitAsync } from './ops/matmul/one_bit.js';
+export {
+  type PrepareActivationsOptions,
+  prepareActivations,
+  prepareActivationsAsync,
+} from './ops/matmul/prepare_activations.js';
+export { PreparedActivations } from './ops/matmul/prepared_activations.js';
 export { type SignDelta, signDelta, signDeltaAsync } from './ops/matmul/sign_delta.js';
 export {
   matmulTuning,

@@ -53,6 +53,11 @@ export interface Native {
   sample: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */
   runAsync(calls: NativeValue[][], state?: Int32Array): Promise<void>;
+  prepareActivations: NativeOperator;
+  /** Which tables `matmul` would look up: bit b - 1 for planes of b bits. */
+  matmulTables(...values: NativeValue[]): number;
+  /** Bytes of prepared activations; 0 if they are too many. */
+  preparedBytes(m: number, k: number, tables: number): number;
   matmulKernel(...values: NativeValue[]): string | undefined;
   describe(): NativeDescription;
   machine(): { version: string; isaAvailable: number; isaActive: number; threads: number };

@@ -12,19 +12,22 @@ namespace bitloom {
 namespace {
 
 #if defined(__x86_64__)
-// F16C agrees with float16.h bit for bit, so it is used at every ISA level where the processor has it. Both convert
-// whole vectors of eight and return how many elements that were.
+// F16C agrees with float16.h bit for bit, so it is used at every ISA level where the processor has it. Both
+// convert whole vectors of eight and return how many elements that were.
 bool has_f16c() {
   static const bool has = __builtin_cpu_supports("avx") != 0 && __builtin_cpu_supports("f16c") != 0;
   return has;
 }
-__attribute__((target("avx,f16c"))) int64_t widen_eights(const uint8_t* halves, int64_t count, float* values) {
+__attribute__((target("avx,f16c"))) int64_t widen_eights(const uint8_t* halves, int64_t count,
+                                                         float* values) {
   for (int64_t i = 0; i + 8 <= count; i += 8) {
-    _mm256_storeu_ps(values + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves + 2 * i))));
+    _mm256_storeu_ps(values + i,
+                     _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves + 2 * i))));
   }
   return count & ~int64_t{7};
 }
-__attribute__((target("avx,f16c"))) int64_t narrow_eights(const float* values, int64_t count, uint8_t* halves) {
+__attribute__((target("avx,f16c"))) int64_t narrow_eights(const float* values, int64_t count,
+                                                          uint8_t* halves) {
   for (int64_t i = 0; i + 8 <= count; i += 8) {
     const __m128i eight = _mm256_cvtps_ph(_mm256_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(halves + 2 * i), eight);

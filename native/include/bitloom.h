@@ -285,12 +285,45 @@ typedef struct bl_matmul_args {
   bl_tensor outlier_row_offsets; /* [b.rows + 1] i32, from 0, never falling, to nnz */
   bl_tensor outlier_columns;     /* [nnz] i32, each in [0, K) */
   bl_tensor outlier_values;      /* [nnz] f32, f16 or bf16 */
+  /* What bl_prepare_activations wrote, in place of a (which is then zero), or NULL: as many rows as c, of K. Compute
+   * i8, algorithms lut and dequant, formats with integer values; not with a_scales, column_scale, column_order,
+   * activation_bits of 4, activation_group, low-rank and sparse terms, or batch above 1. The same result as with the
+   * activations themselves in the same algorithm. */
+  const void* prepared;
+  uint64_t prepared_bytes;
 } bl_matmul_args;
 BL_API bl_status bl_matmul(const bl_matmul_args* args, bl_error* error);
 /* Independent of N. 0 if the arguments are not valid. */
 BL_API uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args);
 /* Name of the kernel that would run, e.g. "matmul_dequant_i8_avx512"; NULL if the arguments are not valid. */
 BL_API const char* bl_matmul_kernel(const bl_matmul_args* args);
+
+/* Which tables matmul of M rows in compute i8 with these weights would look up: bits as in
+ * bl_prepare_activations_args.tables; 0: none, or the arguments are not valid. b's data is not read. */
+BL_API int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, const bl_run* run);
+
+/* Brings activations into the form of compute i8 (int8 codes with a scale per 32, and tables) once for several
+ * matmuls that share them: q, k and v; gate and up. With gate and norm, what precedes them is computed on the way,
+ * row by row, with the bits of bl_swiglu and bl_rms_norm to f32 before:
+ *   y = x;  y = silu(gate) * x, if there is a gate;  y = rms_norm(y), if norm is not 0.
+ * What is written is the same at every ISA level, given the same y; it is for the same version of bitloom, not for
+ * files. */
+typedef struct bl_prepare_activations_args {
+  size_t size;
+  bl_run run;
+  bl_tensor x;           /* [..., M, K] f32, f16 or bf16 */
+  bl_tensor gate;        /* as x, or data NULL and rank 0 */
+  bl_tensor norm_weight; /* [K] f32, f16 or bf16, or data NULL: ones. Only with norm */
+  int32_t norm;          /* 1: rms_norm */
+  float epsilon;         /* of rms_norm; finite, at least 0 */
+  int32_t tables;        /* for algorithm lut: bit 0: for planes of 1 bit (formats of 1 and 3 bits), bit 1: of 2 bits
+                            (formats of 2 and 3 bits) */
+  void* output;          /* bl_prepare_activations_bytes bytes at a multiple of 8; must not overlap an input */
+  uint64_t output_bytes;
+} bl_prepare_activations_args;
+BL_API bl_status bl_prepare_activations(const bl_prepare_activations_args* args, bl_error* error);
+/* 0 if a number is negative, tables has other bits, or the size exceeds 2^62. */
+BL_API uint64_t bl_prepare_activations_bytes(int64_t m, int64_t k, int32_t tables);
 
 /* When BL_ALGORITHM_auto takes which algorithm at an ISA level: by the width of the weights' codes in bits, and by
  * rows of a. Index 0 stands for what is computed in bf16 or has no codes. It starts with measured values; what is set

@@ -141,6 +141,35 @@ napi_value matmul_kernel(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// matmulTables(b, m, algorithm, run): the tables that matmul would look up.
+napi_value matmul_tables(napi_env env, napi_callback_info info) {
+  napi_value values[32];
+  size_t count = 32;
+  napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
+  Arguments arguments(env, "matmul", values, count < 32 ? count : 32, nullptr);
+  bl_weights b{};
+  int32_t m = 0, algorithm = 0, tables = 0;
+  bl_run run{};
+  if (arguments.weights("b", &b) && arguments.integer("m", &m) &&
+      arguments.integer("algorithm", &algorithm) && arguments.run(&run)) {
+    tables = bl_matmul_tables(&b, m, algorithm, &run);
+  }
+  napi_value result = nullptr;
+  napi_create_int32(env, tables, &result);
+  return result;
+}
+
+// preparedBytes(m, k, tables): bl_prepare_activations_bytes.
+Napi::Value prepared_bytes(const Napi::CallbackInfo& info) {
+  uint64_t bytes = 0;
+  if (info.Length() == 3 && info[0].IsNumber() && info[1].IsNumber() && info[2].IsNumber()) {
+    bytes = bl_prepare_activations_bytes(info[0].As<Napi::Number>().Int64Value(),
+                                         info[1].As<Napi::Number>().Int64Value(),
+                                         info[2].As<Napi::Number>().Int32Value());
+  }
+  return Napi::Number::New(info.Env(), static_cast<double>(bytes));
+}
+
 // matmulTuning(isa): lut rows, then tile rows, by width of codes.
 Napi::Value matmul_tuning(const Napi::CallbackInfo& info) {
   bl_matmul_tuning tuning{};
@@ -197,6 +226,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["runAsync"] = Napi::Value(env, function);
   napi_create_function(env, "matmulKernel", NAPI_AUTO_LENGTH, matmul_kernel, nullptr, &function);
   exports["matmulKernel"] = Napi::Value(env, function);
+  napi_create_function(env, "matmulTables", NAPI_AUTO_LENGTH, matmul_tables, nullptr, &function);
+  exports["matmulTables"] = Napi::Value(env, function);
+  exports["preparedBytes"] = Napi::Function::New<prepared_bytes>(env, "preparedBytes");
   exports["describe"] = Napi::Function::New<describe>(env, "describe");
   exports["machine"] = Napi::Function::New<machine>(env, "machine");
   exports["setIsa"] = Napi::Function::New<set_isa>(env, "setIsa");

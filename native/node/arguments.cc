@@ -207,6 +207,17 @@ bool Arguments::memory(const char* name, uint64_t bytes, void** out) {
   return true;
 }
 
+bool Arguments::optional_bytes(const char* name, void** data, uint64_t* bytes) {
+  *data = nullptr;
+  *bytes = 0;
+  napi_value value = next();
+  if (is_undefined(env_, value)) return true;
+  uint8_t* address = nullptr;
+  if (!view(name, value, &address, bytes)) return false;
+  *data = address;
+  return address != nullptr || bad(name, "is detached: its buffer has no memory", BL_STATUS_detached);
+}
+
 bool Arguments::run(bl_run* out) {
   *out = bl_run{};
   out->isa = BL_ISA_default;

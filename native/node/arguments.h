@@ -28,6 +28,8 @@ class Arguments {
   bool bits64(const char* name, uint64_t* out);  // a bigint, or a safe integer not below 0
   // The first `bytes` bytes of a typed array, to be written.
   bool memory(const char* name, uint64_t bytes, void** out);
+  // A typed array as it is; undefined: data null, 0 bytes.
+  bool optional_bytes(const char* name, void** data, uint64_t* bytes);
   // The last value of every operator: undefined or an Int32Array [isa, threads].
   bool run(bl_run* out);
 

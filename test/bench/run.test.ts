@@ -84,9 +84,10 @@ describe('npm run bench', () => {
     const matmul = report.results.filter((result) => result.op === 'matmul');
     expect(matmul.length).toBeGreaterThan(0);
     for (const { algorithm, error } of matmul) {
-      expect(algorithm).toMatch(/^matmul_(f32|i8)_/);
-      // i8: rounding activations to 127 steps; f32: rounding of the sums.
-      expect(error).toBeLessThan(algorithm.includes('_i8_') ? 2e-2 : 1e-6);
+      expect(algorithm).toMatch(/^matmul_(lut|dequant|tile)_(f32|i8|bf16)_/);
+      // i8: rounding activations to 127 steps; bf16: weights and activations to 8 bits; f32: rounding of the sums.
+      const [, , compute] = algorithm.split('_');
+      expect(error).toBeLessThan({ i8: 2e-2, bf16: 1e-2, f32: 1e-6 }[compute as string] as number);
     }
   });
 

@@ -174,7 +174,9 @@ describe('signDelta', () => {
   it('gives the same async, nothing for no deltas, and says what does not fit', async () => {
     const once = signDelta(x, base, deltas);
     const again = await signDeltaAsync(x, base, deltas);
-    again.forEach((y, i) => expect(bytesEqual(y, once[i] as Tensor)).toBe(true));
+    again.forEach((y, i) => {
+      expect(bytesEqual(y, once[i] as Tensor)).toBe(true);
+    });
     expect(signDelta(x, base, [])).toEqual([]);
     const signs = quantize(Tensor.zeros('f32', [n, 32]), 'u1_row');
     expect(thrown(() => signDelta(x, base, [{ signs }]))).toMatchObject({
@@ -240,9 +242,9 @@ describe('mixed', () => {
     const out = Tensor.zeros('f16', [m, n]);
     const y = mixed(x, half, { out, compute: 'i8' });
     expect(y).toBe(out);
-    y.toArray().forEach((value, i) =>
-      expect(Math.abs(value - (plain.data[i] as number))).toBeLessThan(8),
-    );
+    y.toArray().forEach((value, i) => {
+      expect(Math.abs(value - (plain.data[i] as number))).toBeLessThan(8);
+    });
     few.dispose();
     expect(few.segments[0]?.weights.disposed).toBe(true);
   });

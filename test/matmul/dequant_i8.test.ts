@@ -42,10 +42,11 @@ function expectSameBits(a: Float32Array, m: number, b: QuantizedTensor, isa: Isa
 }
 
 /** Formats whose values are integers: those that dequant computes with int8 activations. */
-const integerFormats = formatNames.filter((format) => {
-  const { kind } = formats[format];
-  return kind !== 'codebook' && kind !== 'nf4' && !['f32', 'f16', 'bf16'].includes(format);
-});
+const floatKinds = ['codebook', 'nf4', 'e3m2', 'e4m3', 'e5m2'];
+const integerFormats = formatNames.filter(
+  (format) =>
+    !floatKinds.includes(formats[format].kind) && !['f32', 'f16', 'bf16'].includes(format),
+);
 
 function lengthsOf(format: Format, lengths: number[]): number[] {
   const { kind, blockElements } = formats[format];

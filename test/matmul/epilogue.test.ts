@@ -135,7 +135,7 @@ describe('matmul: epilogue', () => {
     const a = f32(gaussian(m * k, 4), [m, k]);
     const b = quantized('u4_g32', gaussian(n * k, 5), [n, k]);
     const residual = f32(gaussian(m * h, 6), [m, h]);
-    const options = { isa, activation: 'swiglu', compute: 'i8' } as const;
+    const options = { isa, activation: 'swiglu', compute: 'i8', algorithm: 'dequant' } as const;
     const once = matmul(a, b, { ...options, residual, threads: 1 });
     for (const threads of [2, 3, 7]) {
       expect(bytesEqual(matmul(a, b, { ...options, residual, threads }), once)).toBe(true);
@@ -169,8 +169,13 @@ describe('matmul: epilogue', () => {
           });
           const cScales = Tensor.zeros('f32', [m, Math.ceil(n / 32)]);
           matmul(a, weights, { isa, out, cScales });
-          const expected = matmul(float, next, { isa, compute: 'i8' });
-          expect(bytesEqual(matmul(out, next, { isa, aScales: cScales }), expected)).toBe(true);
+          const expected = matmul(float, next, { isa, compute: 'i8', algorithm: 'dequant' });
+          expect(
+            bytesEqual(
+              matmul(out, next, { isa, aScales: cScales, algorithm: 'dequant' }),
+              expected,
+            ),
+          ).toBe(true);
           const rest = Array.from({ length: m }, (_, i) => [
             ...out.data.subarray(i * (n + 3) + n, (i + 1) * (n + 3)),
           ]);

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { dequantize, type Format, formats, pack, quantize, Tensor } from '../../lib/index.js';
-import { QuantizedTensor } from '../../lib/quantized_tensor.js';
+import type { QuantizedTensor } from '../../lib/quantized_tensor.js';
 
 // Every format: canonical to lanes16 and back gives the same bytes, and both decode to the same bits.
 const shapes: [number, number][] = [

@@ -48,11 +48,17 @@ describe('Decoder over examples/tiny.gguf', () => {
     },
   );
 
-  it('logits of all tokens and of the last one agree, to the bit', () => {
+  // With activations in int8, 300 rows of the last matrix may be multiplied by tiles and one row not: two roundings.
+  it('logits of all tokens and of the last one agree: with f32 activations to the bit, else closely', async () => {
     const tokens = ids(300);
-    const all = decoder.forward(tokens, { logits: 'all' });
-    expect(all.shape).toEqual([300, 1024]);
-    expect(decoder.forward(tokens).toArray()).toEqual(all.slice(299, 300).toArray());
+    const exact = await load(tinyModel, { activations: 'f32' });
+    const exactAll = exact.forward(tokens, { logits: 'all' });
+    expect(exactAll.shape).toEqual([300, 1024]);
+    expect(exact.forward(tokens).toArray()).toEqual(exactAll.slice(299, 300).toArray());
+    exact.dispose();
+    const all = decoder.forward(tokens, { logits: 'all' }).slice(299, 300).toArray();
+    const last = decoder.forward(tokens).toArray();
+    expect(rms(last, all)).toBeLessThan(0.03 * rms(all, new Array(1024).fill(0)));
   });
 
   it('async equals sync', async () => {

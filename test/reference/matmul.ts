@@ -147,7 +147,7 @@ function activated(
   const bounds = new Float64Array(m * columns);
   const functions = {
     none: (x: number) => x,
-    relu: (x: number) => (x < 0 ? 0 : x),
+    relu: (x: number) => Math.max(x, 0),
     silu,
     gelu: geluErf,
     geluTanh,

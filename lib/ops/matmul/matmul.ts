@@ -12,6 +12,7 @@ import {
 } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
 import type { MatmulOptions, OutputDType } from './options.js';
+import { PreparedActivations } from './prepared_activations.js';
 import { algorithmId, computeId, isGated, optionValues } from './values.js';
 
 /**
@@ -23,7 +24,9 @@ import { algorithmId, computeId, isGated, optionValues } from './values.js';
  * value: the relative error is about 5.5e-3 on Gaussian activations; a group with one value a thousand times
  * the rest loses the rest, other groups are not touched.
  *
- * @param a activations [..., M, K] (or [K]), f32, f16 or bf16, or i8 with `aScales` (compute is i8 then by default)
+ * @param a activations [..., M, K] (or [K]), f32, f16 or bf16, or i8 with `aScales`; or what
+ *   `prepareActivations` made of them, without `aScales`, `columnScale`, `columnOrder`, `lowRank`, `adapters`,
+ *   `outliers` and `batch`. Compute is i8 by default with codes and prepared activations, and must be with the latter
  * @param b weights [N, K] in any format
  * @returns c [..., M, N] (or [N]): `options.out`, or a new f32 tensor
  * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_LAYOUT`, `BL_INVALID_ARGUMENT` (options that do not
@@ -38,7 +41,7 @@ import { algorithmId, computeId, isGated, optionValues } from './values.js';
  * ```
  */
 export function matmul<D extends OutputDType = 'f32'>(
-  a: Tensor<FloatDType | 'i8'>,
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<D> = {},
 ): Tensor<D> {
@@ -47,7 +50,7 @@ export function matmul<D extends OutputDType = 'f32'>(
 
 /** {@link matmul} on a worker thread. */
 export function matmulAsync<D extends OutputDType = 'f32'>(
-  a: Tensor<FloatDType | 'i8'>,
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<D> & AsyncOptions = {},
 ): Promise<Tensor<D>> {
@@ -56,7 +59,7 @@ export function matmulAsync<D extends OutputDType = 'f32'>(
 
 /** Name of the kernel that {@link matmul} would run, e.g. `matmul_dequant_i8_avx512`. */
 export function matmulKernel(
-  a: Tensor<FloatDType | 'i8'>,
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<OutputDType> = {},
 ): string | undefined {
@@ -64,18 +67,21 @@ export function matmulKernel(
 }
 
 function prepare<D extends OutputDType>(
-  a: Tensor<FloatDType | 'i8'>,
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<D>,
 ): Call<Tensor<D>> {
-  const compute = computeId(options.compute ?? (a.dtype === 'i8' ? 'i8' : 'f32'));
+  const prepared = a instanceof PreparedActivations ? a : undefined;
+  const given = a instanceof PreparedActivations ? undefined : a;
+  const codes = prepared !== undefined || given?.dtype === 'i8';
+  const compute = computeId(options.compute ?? (codes ? 'i8' : 'f32'));
   const algorithm = algorithmId(options.algorithm ?? 'auto');
-  const rest = optionValues(options);
+  const rest = optionValues(options, prepared);
   const c = options.out ?? (newOutput(a, b, options) as Tensor as Tensor<D>);
   return {
     op: 'matmul',
     values: [
-      ...tensorValues(a),
+      ...optionalTensorValues(given),
       ...weightValues(b),
       ...optionalTensorValues(options.bias),
       ...tensorValues(c),
@@ -89,7 +95,7 @@ function prepare<D extends OutputDType>(
 }
 
 function newOutput(
-  a: Tensor<FloatDType | 'i8'>,
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
   options: MatmulOptions<OutputDType>,
 ): Tensor<'f32'> {

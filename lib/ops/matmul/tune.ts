@@ -15,7 +15,8 @@ import {
   tuningWidths,
 } from '../../saved_tuning.js';
 import { Tensor } from '../../tensor.js';
-import { type Algorithm, type Compute, matmul, matmulKernel } from './matmul.js';
+import { matmul, matmulKernel } from './matmul.js';
+import type { Algorithm, Compute } from './options.js';
 
 /** Options of {@link tuneMatmul}. */
 export interface TuneOptions {

@@ -3,6 +3,7 @@ import { argumentError } from '../../errors.js';
 import type { NativeValue } from '../../native.js';
 import { optionalTensorValues, tensorValues } from '../../run.js';
 import type { Activation, Algorithm, Compute, MatmulOptions, OutputDType } from './options.js';
+import type { PreparedActivations } from './prepared_activations.js';
 
 const computes: Record<Compute, number> = { f32: 0, i8: 1, bf16: 2, i1: 3 };
 const algorithms: Record<Algorithm, number> = { auto: 0, lut: 1, dequant: 2, tile: 3 };
@@ -19,17 +20,23 @@ const activationBits: Record<number, number> = { 8: 8, 4: 4 };
 const activationGroups: Record<string, number> = { 32: 0, row: 1 };
 
 /** The number that `word` stands for; throws `BL_INVALID_ARGUMENT` for one that is not in the list. */
-function idOf(name: string, ids: Record<string, number>, word: string | number): number {
+function idOf(
+  name: string,
+  ids: Record<string, number>,
+  word: string | number,
+  op = 'matmul',
+): number {
   if (Object.hasOwn(ids, word)) return ids[word] as number;
   const words = Object.keys(ids);
   throw argumentError(
     'BL_INVALID_ARGUMENT',
-    `matmul: ${name} is ${JSON.stringify(word)}, expected ${words.slice(0, -1).join(', ')} or ${words.at(-1)}`,
+    `${op}: ${name} is ${JSON.stringify(word)}, expected ${words.slice(0, -1).join(', ')} or ${words.at(-1)}`,
   );
 }
 
 export const computeId = (compute: Compute): number => idOf('compute', computes, compute);
-export const algorithmId = (word: Algorithm): number => idOf('algorithm', algorithms, word);
+export const algorithmId = (word: Algorithm, op = 'matmul'): number =>
+  idOf('algorithm', algorithms, word, op);
 
 /** True for the activations that take two rows of weights for an output. */
 export const isGated = (activation: Activation | undefined): boolean =>
@@ -58,7 +65,10 @@ function lowRankValues(options: MatmulOptions<OutputDType>): NativeValue[] {
 }
 
 /** A bit for each option that is given, in the order of read_matmul, and then their values. */
-export function optionValues(options: MatmulOptions<OutputDType>): NativeValue[] {
+export function optionValues(
+  options: MatmulOptions<OutputDType>,
+  prepared?: PreparedActivations,
+): NativeValue[] {
   const values: NativeValue[] = [0];
   let given = 0;
   const add = (bit: number, ...more: NativeValue[]): void => {
@@ -86,6 +96,7 @@ export function optionValues(options: MatmulOptions<OutputDType>): NativeValue[]
     const { rowOffsets, columns, values: weights } = o.outliers;
     add(14, ...tensorValues(rowOffsets), ...tensorValues(columns), ...tensorValues(weights));
   }
+  if (prepared !== undefined) add(15, prepared.bytes);
   values[0] = given;
   return values;
 }

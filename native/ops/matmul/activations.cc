@@ -55,19 +55,11 @@ void set_sums_of(int32_t zero, int64_t stride, const int8_t* codes, const float*
   }
 }
 
-void set_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* codes, const float* scales,
-              int32_t* starts, float* moments) {
+void set_row_sums(const PanelFormat& f, int64_t g, int64_t stride, const int8_t* codes, const float* scales,
+                  int32_t* starts, float* moments) {
   (g == 32   ? set_sums_of<4>
    : g == 16 ? set_sums_of<2>
              : set_sums_of<1>)(f.zero, stride, codes, scales, starts, moments);
-}
-
-void set_negatives(int64_t stride, const int8_t* codes, int32_t* negatives) {
-  for (int64_t i = 0; i < stride / kGroup; ++i) {
-    int32_t sum = 0;
-    for (int64_t k = i * kGroup; k < (i + 1) * kGroup; ++k) sum -= std::min<int32_t>(codes[k], 0);
-    negatives[i] = sum;
-  }
 }
 
 // One row to codes in the caller's way.
@@ -90,6 +82,22 @@ void copy_codes(const Input& input, int64_t m, int64_t k, int64_t stride, int8_t
   std::fill(scales, scales + stride / kGroup, 0.0f);
   input.codes(m, codes, scales);
   if (input.scale_per_row()) std::fill(scales + 1, scales + stride / kGroup, scales[0]);
+}
+
+// Activations that are prepared, with the sums that belong to the format.
+Activations complete_prepared(const PanelFormat& f, const ActivationsPlan& plan, const bl_run& run_in,
+                              const Input& input, uint8_t* memory) {
+  const PreparedLayout layout = input.prepared_layout();
+  int32_t* starts = reinterpret_cast<int32_t*>(memory);
+  float* moments = reinterpret_cast<float*>(memory + plan.sums_bytes);
+  bl_run run = run_in;
+  if (plan.m * f.cols < kSerialElements) run.threads = 1;
+  parallel_for(run, plan.tasks, [&](int64_t task) {
+    for (int64_t m = plan.m * task / plan.tasks; m < plan.m * (task + 1) / plan.tasks; ++m) {
+      set_sums(layout, input.prepared(), f, m, starts, moments);
+    }
+  });
+  return activations_of(layout, input.prepared(), starts, moments);
 }
 
 }  // namespace
@@ -116,9 +124,16 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
     : m(m_),
       stride(padded_k(f.cols)),
       tile(kernel.algorithm == BL_ALGORITHM_tile),
-      row_bytes(align_up(static_cast<uint64_t>(std::max(stride, input.columns())) * sizeof(float))),
+      row_bytes(input.prepared() != nullptr
+                    ? 0
+                    : align_up(static_cast<uint64_t>(std::max(stride, input.columns())) * sizeof(float))),
       tasks(std::min<int64_t>(m, 16)) {
   const uint64_t elements = static_cast<uint64_t>((tile ? (m + 15) / 16 * 16 : m) * stride);
+  const uint64_t g = static_cast<uint64_t>(std::min(kGroup, f.group));
+  if (input.prepared() != nullptr) {
+    sums_bytes = align_up(elements / g * sizeof(int32_t));
+    return;
+  }
   if (kernel.compute == BL_COMPUTE_f32) values_bytes = align_up(elements * sizeof(float));
   if (kernel.compute == BL_COMPUTE_bf16) halves_bytes = align_up(elements * sizeof(uint16_t));
   if (kernel.compute == BL_COMPUTE_i8 && tile) {
@@ -127,7 +142,6 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
     scales_bytes = sums_bytes = align_up(blocks * sizeof(float));
     tile_sums_bytes = align_up(blocks * sizeof(TileSums));
   } else if (kernel.compute == BL_COMPUTE_i8) {
-    const uint64_t g = static_cast<uint64_t>(std::min(kGroup, f.group));
     codes_bytes = align_up(elements);
     scales_bytes = align_up(elements / kGroup * sizeof(float));
     sums_bytes = align_up(elements / g * sizeof(int32_t));
@@ -153,6 +167,7 @@ uint64_t ActivationsPlan::total() const {
 Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f, const ActivationsPlan& plan,
                              const bl_run& run_in, const Input& input, const Rounding& rounding,
                              uint8_t* memory) {
+  if (input.prepared() != nullptr) return complete_prepared(f, plan, run_in, input, memory);
   const auto take = [&memory](uint64_t bytes) {
     uint8_t* taken = bytes == 0 ? nullptr : memory;
     memory += bytes;
@@ -169,6 +184,7 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
   uint8_t* rows_memory = memory;
   const int64_t k = f.cols, stride = plan.stride, g = std::min(kGroup, f.group);
   const RowKernels& rows = row_kernels(isa_of(run_in));
+  const PrepareKernels prepare = prepare_kernels(kernel.isa);
   const auto pack_codes = [&](const float* row, int64_t m) {
     int8_t* row_codes = codes + m * stride;
     float* row_scales = scales + m * stride / kGroup;
@@ -179,11 +195,16 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
     } else {
       round_row(rows, rounding, row, k, stride, row_codes, row_scales);
     }
-    set_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
-    if (negatives != nullptr) set_negatives(stride, row_codes, negatives + m * stride / kGroup);
+    if (negatives != nullptr) {
+      // The sums per 32 are those that lut's starts come from: a place for them until these are set.
+      const int64_t first = m * stride / kGroup;
+      prepare.sum_codes(row_codes, stride, starts + first, negatives + first);
+    }
+    set_row_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
     for (int32_t bits = 1; bits <= 2; ++bits) {
       if (tables[bits - 1] == nullptr) continue;
-      kernel.build_tables(row_codes, stride, bits, tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
+      prepare.build_tables(row_codes, stride, bits,
+                           tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
     }
   };
   bl_run run = run_in;

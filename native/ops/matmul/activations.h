@@ -34,7 +34,8 @@ struct Rounding {
 };
 Rounding rounding_of(const bl_matmul_args& args);
 
-// Packs the rows of `input` into `memory` (plan.total() bytes, aligned to 64).
+// Packs the rows of `input` into `memory` (plan.total() bytes, aligned to 64). Of prepared activations only
+// the sums that belong to the format are made; the rest stays where it is.
 Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f, const ActivationsPlan& plan,
                              const bl_run& run, const Input& input, const Rounding& rounding,
                              uint8_t* memory);

@@ -166,20 +166,8 @@ struct FloatDecoder {
 };
 
 inline Vec load_stored(const PanelFormat& f, const uint8_t* bytes) {
-  if (f.scale_bytes == 1) {
-    const __m256i byte = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
-    const __m256i not_a_number = _mm256_set1_epi32(0x7fc00000);
-    if (f.scale_type == BL_SCALE_e8m0) {
-      __m256i bits = _mm256_slli_epi32(byte, 23);
-      bits = _mm256_blendv_epi8(bits, _mm256_set1_epi32(0x00400000), _mm256_cmpeq_epi32(byte, _mm256_setzero_si256()));
-      bits = _mm256_blendv_epi8(bits, not_a_number, _mm256_cmpeq_epi32(byte, _mm256_set1_epi32(255)));
-      return {_mm256_castsi256_ps(bits)};
-    }
-    const __m256i magnitude = _mm256_and_si256(byte, _mm256_set1_epi32(127));
-    const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(magnitude, 20)), _mm256_set1_ps(0x1p120f));
-    const __m256i last = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(127));
-    return {_mm256_blendv_ps(value, _mm256_castsi256_ps(not_a_number), _mm256_castsi256_ps(last))};
-  }
+  if (f.scale_type == BL_SCALE_e8m0) return {exponent_scales(bytes)};
+  if (f.scale_type == BL_SCALE_e4m3) return {e4m3_scales(bytes)};
   const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
   if (f.scale_type == BL_SCALE_f16) return {_mm256_cvtph_ps(halves)};
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};

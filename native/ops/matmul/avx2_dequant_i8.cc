@@ -14,6 +14,7 @@
 
 #include "../../isa/avx2_begin.h"
 
+#include "avx2_scales.inl"
 #include "avx2_dequant_i8.inl"
 #include "dequant_i8.inl"
 

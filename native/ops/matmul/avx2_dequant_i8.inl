@@ -43,6 +43,8 @@ inline Lanes lanes_of_bf16(const uint8_t* bytes) {
   const __m256i high = _mm256_cvtepu16_epi32(load_16(bytes + 16));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
 }
+inline Lanes lanes_of_e8m0(const uint8_t* bytes) { return {exponent_scales(bytes), exponent_scales(bytes + 8)}; }
+inline Lanes lanes_of_e4m3(const uint8_t* bytes) { return {e4m3_scales(bytes), e4m3_scales(bytes + 8)}; }
 inline Lanes lanes_of_bytes(const int8_t* bytes) {
   const __m128i all = load_16(bytes);
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)),

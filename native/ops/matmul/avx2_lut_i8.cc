@@ -1,7 +1,8 @@
-// matmul by tables at level avx2: vpshufb looks up one table for sixteen rows in each half of a vector. The halves
-// belong to two panels, so that the tables are the same in both and no sum across halves is needed. Entries come
-// as two tables of bytes of which eight lookups can be added as bytes (tables.h): a run of 64 bytes per panel is
-// widened once, not each of its 8 lookups. Words become floats by sticking the exponent of 2^23 on top of them.
+// matmul by tables at level avx2: vpshufb looks up one table for sixteen rows in each half of a vector. The
+// halves belong to two panels, so that the tables are the same in both and no sum across halves is needed.
+// Entries come as two tables of bytes of which eight lookups can be added as bytes (tables.h): a run of 64
+// bytes per panel is widened once, not each of its 8 lookups. Words become floats by sticking the exponent of
+// 2^23 on top of them.
 #include "kernel.h"
 #include "tables.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 constexpr int kPairs = 4;  // of panels: eight streams of weights
 constexpr int kRows = 4;
-constexpr int64_t kAhead = 512;  // as avx512_lut_i8.cc
+constexpr int64_t kAhead = 4096;  // as avx512_lut_i8.cc
 
 // Sixteen rows of two panels: rows 4i + x of the first panel, then of the second.
 struct Four {
@@ -48,51 +49,85 @@ inline Four zero_point_offsets(const PanelFormat& f, const uint8_t* p, const uin
   return stored;
 }
 
-// The nibbles of byte 16j + row of a run of two panels: low ones, then high ones.
-inline void indices(const uint8_t* p, const uint8_t* q, __m256i* at) {
-  const __m256i nibble = _mm256_set1_epi8(15);
-  for (int j = 0; j < 4; ++j) {
-    const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * j));
-    const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + 16 * j));
-    const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
-    at[j] = _mm256_and_si256(bytes, nibble);
-    at[4 + j] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
-  }
-}
-
 inline __m256i table(const uint8_t* from) {
   return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
 
-// What a run looks up, as words: rows 0 to 7 of both panels, and 8 to 15.
-struct Words {
-  __m256i of[2];
-};
-
-inline Words add_run(const __m256i* at, const uint8_t* tables, __m256i weights) {
-  __m256i low = _mm256_shuffle_epi8(table(tables), at[0]);
-  __m256i high = _mm256_shuffle_epi8(table(tables + 64), at[0]);
-  for (int i = 1; i < 8; ++i) {
-    const uint8_t* from = tables + i / 4 * 128 + i % 4 * 16;
-    low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table(from), at[i]));
-    high = _mm256_add_epi8(high, _mm256_shuffle_epi8(table(from + 64), at[i]));
-  }
-  return {{_mm256_maddubs_epi16(_mm256_unpacklo_epi8(low, high), weights),
-           _mm256_maddubs_epi16(_mm256_unpackhi_epi8(low, high), weights)}};
+// Byte 16j + row of a run of two panels.
+inline __m256i load_run(const uint8_t* p, const uint8_t* q, int j) {
+  const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * j));
+  const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + 16 * j));
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
 }
 
+// Sums of bytes of up to eight lookups.
+struct Bytes {
+  __m256i low, high;
+
+  void add(const uint8_t* tables, __m256i at) {
+    low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table(tables), at));
+    high = _mm256_add_epi8(high, _mm256_shuffle_epi8(table(tables + 64), at));
+  }
+};
+
+// Words of rows 0 to 7 of both panels, and of 8 to 15.
+struct Words {
+  __m256i of[2];
+
+  Words(const Bytes& sums, __m256i weights)
+      : of{_mm256_maddubs_epi16(_mm256_unpacklo_epi8(sums.low, sums.high), weights),
+           _mm256_maddubs_epi16(_mm256_unpackhi_epi8(sums.low, sums.high), weights)} {}
+  void add(const Words& words, int shift) {
+    for (int i = 0; i < 2; ++i) of[i] = _mm256_add_epi16(of[i], _mm256_slli_epi16(words.of[i], shift));
+  }
+};
+
+// Where codes come from: from memory, a run at a time, for one row of a; or from an array of nibbles, for
+// several.
+struct Direct {
+  const uint8_t *p, *q;
+
+  Words look_up(int run, const uint8_t* tables, __m256i weights) const {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    Bytes sums{_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int j = 0; j < 4; ++j) {
+      const __m256i bytes = load_run(p + 64 * run, q + 64 * run, j);
+      sums.add(tables + 16 * j, _mm256_and_si256(bytes, nibble));
+      sums.add(tables + 128 + 16 * j, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble));
+    }
+    return Words(sums, weights);
+  }
+};
+
+template <int kRuns>
+struct Nibbles {
+  __m256i at[kRuns][8];
+
+  Nibbles(const uint8_t* p, const uint8_t* q) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    for (int run = 0; run < kRuns; ++run) {
+      for (int j = 0; j < 4; ++j) {
+        const __m256i bytes = load_run(p + 64 * run, q + 64 * run, j);
+        at[run][j] = _mm256_and_si256(bytes, nibble);
+        at[run][4 + j] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+      }
+    }
+  }
+  Words look_up(int run, const uint8_t* tables, __m256i weights) const {
+    Bytes sums{_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int i = 0; i < 8; ++i) sums.add(tables + i / 4 * 128 + i % 4 * 16, at[run][i]);
+    return Words(sums, weights);
+  }
+};
+
 // The sums of entries of a chunk and row of a: at most 28448 (3 bits), so that words hold them.
-template <int kBits>
-inline Words look_up(const __m256i* at, const Activations& a, int64_t group, __m256i weights) {
+template <int kBits, typename Codes>
+inline Words look_up(const Codes& codes, const Activations& a, int64_t group, __m256i weights) {
   const int main = kBits == 1 ? 1 : 2;
   const uint8_t* tables = a.tables[main - 1] + group * table_bytes(main);
-  Words sum = add_run(at, tables, weights);
-  if (kBits == 1) return sum;
-  const Words second = add_run(at + 8, tables + 256, weights);
-  for (int i = 0; i < 2; ++i) sum.of[i] = _mm256_add_epi16(sum.of[i], second.of[i]);
-  if (kBits == 2) return sum;
-  const Words ones = add_run(at + 16, a.tables[0] + group * table_bytes(1), weights);
-  for (int i = 0; i < 2; ++i) sum.of[i] = _mm256_add_epi16(sum.of[i], _mm256_slli_epi16(ones.of[i], 2));
+  Words sum = codes.look_up(0, tables, weights);
+  if (kBits >= 2) sum.add(codes.look_up(1, tables + 256, weights), 0);
+  if (kBits == 3) sum.add(codes.look_up(2, a.tables[0] + group * table_bytes(1), weights), 2);
   return sum;
 }
 
@@ -101,10 +136,11 @@ struct Group {
   __m256 start;  // 2^23 - what the sum begins with
   __m256 scale, moment;
 
-  Group(const PanelFormat& f, const Activations& a, int64_t at)
-      : start(_mm256_set1_ps(static_cast<float>(
-            (1 << 23) - a.starts[at] + (((1 << f.bits) - 1) << f.shift) * a.negatives[at]))),
-        scale(_mm256_set1_ps(a.scales[at])), moment(_mm256_set1_ps(a.moments[at])) {}
+  void set(const PanelFormat& f, const Activations& a, int64_t at) {
+    start = _mm256_set1_ps(static_cast<float>((1 << 23) - static_cast<int64_t>(lut_start(f, a, at))));
+    scale = _mm256_set1_ps(a.scales[at]);
+    moment = _mm256_set1_ps(a.moments[at]);
+  }
 };
 
 template <bool kOffsets>
@@ -125,8 +161,9 @@ inline void load_sums(const Tile& tile, int64_t m, int pair, Four* sums) {
   const float* values = tile.values + m * tile.stride + 2 * kPanelRows * pair;
   const int64_t second = 2 * pair + 1 < tile.panel_count ? kPanelRows : 0;
   for (int i = 0; i < 4; ++i) {
-    sums->of[i] = tile.accumulate ? _mm256_set_m128(_mm_loadu_ps(values + second + 4 * i), _mm_loadu_ps(values + 4 * i))
-                                  : _mm256_setzero_ps();
+    sums->of[i] = tile.accumulate
+                      ? _mm256_set_m128(_mm_loadu_ps(values + second + 4 * i), _mm_loadu_ps(values + 4 * i))
+                      : _mm256_setzero_ps();
   }
 }
 
@@ -139,14 +176,15 @@ inline void store_sums(const Tile& tile, int64_t m, int pair, const Four& sums) 
   }
 }
 
-template <int kBits, bool kOffsets>
+template <int kBits, bool kOffsets, bool kOne>
 void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
   const int pairs = static_cast<int>(tile.panel_count + 1) / 2;
-  const int64_t rows = tile.m_end - tile.m_begin;
+  const int64_t rows = kOne ? 1 : tile.m_end - tile.m_begin;
   const bool bf16 = f.scale_type == BL_DTYPE_bf16;
   const int64_t groups = a.stride / kGroup, block_chunks = f.elements / kChunk;
   const int64_t chunks = (f.cols + kChunk - 1) / kChunk;
   const __m256i weights = _mm256_set1_epi16(static_cast<short>((kTableHigh << 8 | 1) << f.shift));
+  Group shared[kRows];
   Four sums[kPairs][kRows], scales[kPairs], offsets[kPairs];
   for (int pair = 0; pair < pairs; ++pair) {
     for (int64_t m = 0; m < rows; ++m) load_sums(tile, m, pair, &sums[pair][m]);
@@ -162,6 +200,8 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
     // Past a panel's end follow this thread's next panels.
     const int64_t ahead =
         at + kAhead < f.panel_bytes ? kAhead : kAhead + (tile.panel_count - 1) * tile.panel_stride;
+    const int64_t first = tile.m_begin * groups + i;
+    for (int64_t m = 0; m < rows; ++m) shared[m].set(f, a, first + m * groups);
     for (int pair = 0; pair < pairs; ++pair) {
       const uint8_t* p = tile.panels + 2 * pair * tile.panel_stride;
       const uint8_t* q = 2 * pair + 1 < tile.panel_count ? p + tile.panel_stride : p;
@@ -169,16 +209,19 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
         scales[pair] = load_halves(p + block, q + block, bf16);
         if (kOffsets) offsets[pair] = zero_point_offsets(f, p + block, q + block, scales[pair], bf16);
       }
-      __m256i nibbles[8 * kBits];
       for (int run = 0; run < kBits; ++run) {
-        _mm_prefetch(reinterpret_cast<const char*>(p + at + 64 * run + ahead), _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(q + at + 64 * run + ahead), _MM_HINT_T0);
-        indices(p + at + 64 * run, q + at + 64 * run, nibbles + 8 * run);
+        _mm_prefetch(reinterpret_cast<const char*>(p + at + 64 * run + ahead), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(q + at + 64 * run + ahead), _MM_HINT_T1);
       }
+      if (kOne) {
+        const Words words = look_up<kBits>(Direct{p + at, q + at}, a, first, weights);
+        accumulate<kOffsets>(words, shared[0], scales[pair], offsets[pair], &sums[pair][0]);
+        continue;
+      }
+      const Nibbles<kBits> nibbles(p + at, q + at);
       for (int64_t m = 0; m < rows; ++m) {
-        const int64_t group = (tile.m_begin + m) * groups + i;
-        const Words words = look_up<kBits>(nibbles, a, group, weights);
-        accumulate<kOffsets>(words, Group(f, a, group), scales[pair], offsets[pair], &sums[pair][m]);
+        const Words words = look_up<kBits>(nibbles, a, first + m * groups, weights);
+        accumulate<kOffsets>(words, shared[m], scales[pair], offsets[pair], &sums[pair][m]);
       }
     }
   }
@@ -189,8 +232,11 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
 
 template <int kBits>
 void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
-  return f.offset_kind == OffsetKind::none ? tile_lut<kBits, false>(f, a, tile)
-                                           : tile_lut<kBits, true>(f, a, tile);
+  const bool offsets = f.offset_kind != OffsetKind::none;
+  if (tile.m_end - tile.m_begin == 1) {
+    return offsets ? tile_lut<kBits, true, true>(f, a, tile) : tile_lut<kBits, false, true>(f, a, tile);
+  }
+  return offsets ? tile_lut<kBits, true, false>(f, a, tile) : tile_lut<kBits, false, false>(f, a, tile);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Tables of partial sums at level avx2, two at a time: 22 vector operations for those of 1 bit, 16 for 2 bits.
+// Tables of partial sums at level avx2, two at a time: 22 vector operations for those of 1 bit, 16 for 2
+// bits.
 #include "kernel.h"
 #include "tables.h"
 
@@ -60,6 +61,20 @@ void build(const int8_t* codes, int64_t stride, uint8_t* tables) {
 }
 
 }  // namespace
+
+void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives) {
+  const __m256i zero = _mm256_setzero_si256(), flip = _mm256_set1_epi8(-128);
+  for (int64_t i = 0; i < stride / kGroup; ++i) {
+    const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + kGroup * i));
+    const __m256i magnitudes = _mm256_max_epi8(_mm256_sub_epi8(zero, a), zero);
+    const __m256i plain = _mm256_sad_epu8(_mm256_xor_si256(a, flip), zero);  // of codes + 128
+    const __m256i both = _mm256_or_si256(plain, _mm256_slli_epi64(_mm256_sad_epu8(magnitudes, zero), 32));
+    const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    const __m128i sum = _mm_add_epi32(half, _mm_unpackhi_epi64(half, half));
+    sums[i] = _mm_cvtsi128_si32(sum) - 128 * static_cast<int32_t>(kGroup);
+    negatives[i] = _mm_extract_epi32(sum, 1);
+  }
+}
 
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables) {
   return bits == 1 ? build<1>(codes, stride, tables) : build<2>(codes, stride, tables);

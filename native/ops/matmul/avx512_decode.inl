@@ -181,20 +181,8 @@ struct FloatDecoder {
 
 // Sixteen stored scales, zero points or minimums.
 inline Vec load_stored(const PanelFormat& f, const uint8_t* bytes) {
-  if (f.scale_bytes == 1) {
-    const __m512i byte = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
-    if (f.scale_type == BL_SCALE_e8m0) {
-      __m512i bits = _mm512_slli_epi32(byte, 23);
-      bits = _mm512_mask_mov_epi32(bits, _mm512_testn_epi32_mask(byte, byte), _mm512_set1_epi32(0x00400000));
-      bits = _mm512_mask_mov_epi32(bits, _mm512_cmpeq_epi32_mask(byte, _mm512_set1_epi32(255)),
-                                   _mm512_set1_epi32(0x7fc00000));
-      return {_mm512_castsi512_ps(bits)};
-    }
-    const __m512i magnitude = _mm512_and_si512(byte, _mm512_set1_epi32(127));
-    const __m512 value = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(magnitude, 20)), _mm512_set1_ps(0x1p120f));
-    return {_mm512_mask_mov_ps(value, _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(127)),
-                               _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)))};
-  }
+  if (f.scale_type == BL_SCALE_e8m0) return {exponent_scales(bytes)};
+  if (f.scale_type == BL_SCALE_e4m3) return {e4m3_scales(bytes)};
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
   if (f.scale_type == BL_SCALE_f16) return {_mm512_cvtph_ps(halves)};
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};

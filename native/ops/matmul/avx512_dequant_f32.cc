@@ -11,6 +11,7 @@
 #include "../../isa/avx512_begin.h"
 
 #include "../../isa/simd_avx512.inl"
+#include "avx512_scales.inl"
 #include "avx512_decode.inl"
 
 namespace {

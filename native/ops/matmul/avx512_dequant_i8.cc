@@ -14,6 +14,7 @@
 
 #include "../../isa/avx512_begin.h"
 
+#include "avx512_scales.inl"
 #include "avx512_dequant_i8.inl"
 #include "dequant_i8.inl"
 

@@ -22,6 +22,8 @@ inline Lanes lanes_of_bf16(const uint8_t* bytes) {
   const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)));
   return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
 }
+inline Lanes lanes_of_e8m0(const uint8_t* bytes) { return exponent_scales(bytes); }
+inline Lanes lanes_of_e4m3(const uint8_t* bytes) { return e4m3_scales(bytes); }
 inline Lanes lanes_of_bytes(const int8_t* bytes) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes))));
 }

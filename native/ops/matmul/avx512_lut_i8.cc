@@ -1,9 +1,8 @@
-// matmul by tables at level avx512: vpermb looks up four tables of sixteen entries (j = 0 to 3) for sixteen rows,
-// vpdpbusd adds the four and weighs them. Per 64 bytes of a 1-bit plane (512 weights): one transposition of the
-// bytes to 4 * row + j, three operations for two vectors of indices, then for each row of a four lookups (low and
-// high parts) and four vpdpbusd; per group a conversion, a product and an fma. See README.md for the count.
-#include <cstring>
-
+// matmul by tables at level avx512: vpermb looks up four tables of sixteen entries (j = 0 to 3) for sixteen
+// rows, vpdpbusd adds the four and weighs them. Per 64 bytes of a 1-bit plane (512 weights): one
+// transposition of the bytes to 4 * row + j, three operations for two vectors of indices, then for each row
+// of a four lookups (low and high parts) and four vpdpbusd; per group a conversion, a product and an fma. See
+// README.md for the count.
 #include "kernel.h"
 #include "tables.h"
 
@@ -15,10 +14,11 @@
 namespace {
 
 constexpr int kPanels = 8;  // streams of weights: fewer do not reach the memory's bandwidth
-constexpr int kRows = 8;
-// Bytes from what is read to what is fetched: about 100 ns of one stream of eight at 14 GB/s, and the four lines
-// that the L2's own prefetcher may be late with.
-constexpr int64_t kAhead = 512;
+constexpr int kRows = 4;    // as in kernels.inc
+// Bytes from what is read to what is fetched into the L2. Panels are short streams (8 KB at 1 bit and K =
+// 4096), each too short for the processor's own prefetching: measured cold, 512 ahead 220 us, 1024 190, 2048
+// 170, 4096 162.
+constexpr int64_t kAhead = 4096;
 
 // What a call needs besides the tables, in registers.
 struct Constants {
@@ -60,7 +60,8 @@ inline __m512i add_run(__m512i sum, const Indices& at, const uint8_t* tables, __
   return sum;
 }
 
-// Where the tables of 32 activations of a row are: [0] of the first plane, [1] of the second (3 bits = 2 + 1).
+// Where the tables of 32 activations of a row are: [0] of the first plane, [1] of the second (3 bits = 2 +
+// 1).
 struct Tables {
   const uint8_t* plane[2];
 };
@@ -98,30 +99,53 @@ inline __m512 zero_point_offset(const PanelFormat& f, const uint8_t* block, __m5
   return _mm512_xor_ps(product, _mm512_set1_ps(-0.0f));
 }
 
-// What a group's sum begins with.
-inline int32_t start_of(const PanelFormat& f, const Activations& a, int64_t at) {
-  return a.starts[at] - (((1 << f.bits) - 1) << f.shift) * a.negatives[at];
-}
-
 // How far ahead of byte `at` of each panel to fetch; past a panel's end follow this thread's next panels.
 inline int64_t ahead_of(const PanelFormat& f, const Tile& tile, int64_t at) {
   return at + kAhead < f.panel_bytes ? kAhead : kAhead + (tile.panel_count - 1) * tile.panel_stride;
 }
 
-// `panels` panels (kFixed: kPanels of them) and rows [m_begin, m_end) of a, the sums of one row and kPanels panels
-// in registers.
-template <int kBits, bool kOffsets, bool kFixed>
+// What all panels share of a group of 32 activations of a row.
+struct Group {
+  Tables tables;
+  __m512i start;
+  __m512 scale, moment;
+};
+
+template <int kBits, bool kOffsets>
+inline void set_group(const PanelFormat& f, const Activations& a, int64_t at, Group* group) {
+  group->tables = tables_of<kBits>(a, at);
+  group->start = _mm512_set1_epi32(lut_start(f, a, at));
+  group->scale = _mm512_set1_ps(a.scales[at]);
+  if (kOffsets) group->moment = _mm512_set1_ps(a.moments[at]);
+}
+
+// A chunk of a panel times kM rows of a.
+template <int kBits, bool kOffsets, int kM>
+inline void add_chunk(const uint8_t* chunk, const Constants& k, const Group* groups, __m512 scale,
+                      __m512 offset, __m512* sums) {
+  Indices at[kBits];
+  chunk_indices<kBits>(chunk, k, at);
+#pragma GCC unroll 4
+  for (int m = 0; m < kM; ++m) {
+    const __m512 integers = _mm512_cvtepi32_ps(look_up<kBits>(groups[m].start, at, groups[m].tables, k));
+    sums[m] = _mm512_fmadd_ps(integers, _mm512_mul_ps(scale, groups[m].scale), sums[m]);
+    if (kOffsets) sums[m] = _mm512_fmadd_ps(offset, groups[m].moment, sums[m]);
+  }
+}
+
+// kFixed: kPanels panels, one after the other in the code, so that the sums of one row stay in registers;
+// else any number of panels, and sums in the L1.
+template <int kBits, bool kOffsets, int kM, bool kFixed>
 void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
   const int panels = kFixed ? kPanels : static_cast<int>(tile.panel_count);
-  const int rows = kFixed ? 1 : static_cast<int>(tile.m_end - tile.m_begin);
   const Constants k(f);
   const bool bf16 = f.scale_type == BL_DTYPE_bf16;
   const int64_t groups = a.stride / kGroup, block_chunks = f.elements / kChunk;
   const int64_t chunks = (f.cols + kChunk - 1) / kChunk;
-  constexpr int kSums = kFixed ? 1 : kRows;
-  __m512 sums[kPanels][kSums], scales[kPanels], offsets[kPanels];
+  Group shared[kM];
+  __m512 sums[kPanels][kM], scales[kPanels], offsets[kPanels];
   for (int p = 0; p < panels; ++p) {
-    for (int m = 0; m < rows; ++m) {
+    for (int m = 0; m < kM; ++m) {
       const float* values = tile.values + m * tile.stride + kPanelRows * p;
       sums[p][m] = tile.accumulate ? _mm512_loadu_ps(values) : _mm512_setzero_ps();
     }
@@ -140,57 +164,51 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
         if (kOffsets) offsets[p] = zero_point_offset(f, header, scales[p], bf16);
       }
     }
+    for (int m = 0; m < kM; ++m) {
+      set_group<kBits, kOffsets>(f, a, (tile.m_begin + m) * groups + i, &shared[m]);
+    }
     const uint8_t* chunk = tile.panels + in_panel;
     const int64_t ahead = ahead_of(f, tile, in_panel);
-    const int64_t first = tile.m_begin * groups + i;
-    if (kFixed) {
-      const Tables tables = tables_of<kBits>(a, first);
-      const __m512i start = _mm512_set1_epi32(start_of(f, a, first));
-      const __m512 a_scale = _mm512_set1_ps(a.scales[first]);
-      const __m512 moment = _mm512_set1_ps(kOffsets ? a.moments[first] : 0);
-#pragma GCC unroll 8
-      for (int p = 0; p < kPanels; ++p, chunk += tile.panel_stride) {
-        for (int run = 0; run < kBits; ++run) {
-          _mm_prefetch(reinterpret_cast<const char*>(chunk + 64 * run + ahead), _MM_HINT_T0);
-        }
-        Indices at[kBits];
-        chunk_indices<kBits>(chunk, k, at);
-        const __m512 integers = _mm512_cvtepi32_ps(look_up<kBits>(start, at, tables, k));
-        sums[p][0] = _mm512_fmadd_ps(integers, _mm512_mul_ps(scales[p], a_scale), sums[p][0]);
-        if (kOffsets) sums[p][0] = _mm512_fmadd_ps(offsets[p], moment, sums[p][0]);
-      }
-      continue;
-    }
-    __m512i starts[kRows];
-    for (int m = 0; m < rows; ++m) starts[m] = _mm512_set1_epi32(start_of(f, a, first + m * groups));
-    for (int p = 0; p < panels; ++p, chunk += tile.panel_stride) {
+    const auto panel = [&](int p) {
       for (int run = 0; run < kBits; ++run) {
-        _mm_prefetch(reinterpret_cast<const char*>(chunk + 64 * run + ahead), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(chunk + 64 * run + ahead), _MM_HINT_T1);
       }
-      Indices at[kBits];
-      chunk_indices<kBits>(chunk, k, at);
-      for (int m = 0; m < rows; ++m) {
-        const int64_t group = first + m * groups;
-        const __m512i sum = look_up<kBits>(starts[m], at, tables_of<kBits>(a, group), k);
-        const __m512 both = _mm512_mul_ps(scales[p], _mm512_set1_ps(a.scales[group]));
-        sums[p][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), both, sums[p][m]);
-        if (kOffsets) sums[p][m] = _mm512_fmadd_ps(offsets[p], _mm512_set1_ps(a.moments[group]), sums[p][m]);
-      }
+      add_chunk<kBits, kOffsets, kM>(chunk, k, shared, scales[p], offsets[p], sums[p]);
+      chunk += tile.panel_stride;
+    };
+    if (kFixed) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) panel(p);
+    } else {
+      for (int p = 0; p < panels; ++p) panel(p);
     }
   }
   for (int p = 0; p < panels; ++p) {
-    for (int m = 0; m < rows; ++m) {
+    for (int m = 0; m < kM; ++m) {
       _mm512_storeu_ps(tile.values + m * tile.stride + kPanelRows * p, sums[p][m]);
     }
   }
 }
 
+template <int kBits, bool kOffsets>
+void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
+  switch (tile.m_end - tile.m_begin) {
+    case 1:
+      return tile.panel_count == kPanels ? tile_lut<kBits, kOffsets, 1, true>(f, a, tile)
+                                         : tile_lut<kBits, kOffsets, 1, false>(f, a, tile);
+    case 2:
+      return tile_lut<kBits, kOffsets, 2, false>(f, a, tile);
+    case 3:
+      return tile_lut<kBits, kOffsets, 3, false>(f, a, tile);
+    default:
+      return tile_lut<kBits, kOffsets, 4, false>(f, a, tile);
+  }
+}
+
 template <int kBits>
 void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
-  const bool offsets = f.offset_kind != OffsetKind::none;
-  const bool fixed = tile.panel_count == kPanels && tile.m_end - tile.m_begin == 1;
-  if (fixed) return offsets ? tile_lut<kBits, true, true>(f, a, tile) : tile_lut<kBits, false, true>(f, a, tile);
-  return offsets ? tile_lut<kBits, true, false>(f, a, tile) : tile_lut<kBits, false, false>(f, a, tile);
+  if (f.offset_kind == OffsetKind::none) return tile_lut<kBits, false>(f, a, tile);
+  return tile_lut<kBits, true>(f, a, tile);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Tables of partial sums at level avx512, four at a time: 22 vector operations for those of 1 bit, 16 for 2 bits.
+// Tables of partial sums at level avx512, four at a time: 22 vector operations for those of 1 bit, 16 for 2
+// bits.
 #include "kernel.h"
 #include "tables.h"
 
@@ -24,7 +25,8 @@ inline __m512i two_words(int first, int step) {
                                  _mm512_set1_epi16(static_cast<short>(first + step)));
 }
 
-// Stores low and high parts of 64 entries: words 16i + x of `even` are entry x of table i, of `odd` of table 2 + i.
+// Stores low and high parts of 64 entries: words 16i + x of `even` are entry x of table i, of `odd` of table
+// 2 + i.
 inline void store_tables(__m512i even, __m512i odd, __m512i order, uint8_t* tables) {
   const __m512i bytes = _mm512_set1_epi16(0xff);
   constexpr int kSelect = 0xCA;  // a ? b : c
@@ -49,7 +51,8 @@ void build(const int8_t* codes, int64_t stride, uint8_t* tables) {
     for (int half = 0; half < 2; ++half) {
       const __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + k + 16 * half));
       const __m128i sixteen = _mm_shuffle_epi8(loaded, gather);
-      const __m128i magnitudes = _mm_max_epi8(_mm_sub_epi8(_mm_setzero_si128(), sixteen), _mm_setzero_si128());
+      const __m128i magnitudes =
+          _mm_max_epi8(_mm_sub_epi8(_mm_setzero_si128(), sixteen), _mm_setzero_si128());
       __m128i negatives = _mm_maddubs_epi16(magnitudes, _mm_set1_epi8(kBits == 1 ? 1 : 3));
       if (kBits == 1) negatives = _mm_madd_epi16(negatives, _mm_set1_epi16(1));
       const __m512i a = _mm512_castsi128_si512(sixteen), bias = _mm512_castsi128_si512(negatives);

@@ -3,15 +3,16 @@
 #include <cstdio>
 
 #include "../../isa/isa.h"
+#include "prepared.h"
 #include "tuning.h"
 
 namespace bitloom {
 namespace {
 
 // What brings activations into the form that an algorithm reads, by the kernel's level.
-#define BL_PACK_dequant(isa) isa::pack_activations_i8, nullptr, nullptr, nullptr
-#define BL_PACK_lut(isa) isa::pack_activations_i8, nullptr, nullptr, isa::build_tables
-#define BL_PACK_tile(isa) nullptr, isa::pack_tile_codes, isa::pack_tile_halves, nullptr
+#define BL_PACK_dequant(isa) isa::pack_activations_i8, nullptr, nullptr
+#define BL_PACK_lut(isa) isa::pack_activations_i8, nullptr, nullptr
+#define BL_PACK_tile(isa) nullptr, isa::pack_tile_codes, isa::pack_tile_halves
 
 const MatmulKernelRow kKernels[] = {
 #define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch) \
@@ -50,17 +51,22 @@ const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, con
 
 }  // namespace
 
-const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m) {
+const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m,
+                                     int32_t tables) {
   const int32_t isa = isa_of(args.run);
   const bool automatic = args.algorithm == BL_ALGORITHM_auto;
   int32_t compute = args.compute;
   // i8 is a permission: formats without integer values are computed in floats.
   const bool integers = compute == BL_COMPUTE_i8 && f.has_integer_values();
+  const bool prepared = args.prepared != nullptr;
+  if (prepared && !integers) return nullptr;  // there are no floats to compute with
   int32_t algorithm = args.algorithm;
   if (automatic) {
     // f32 means f32: tiles would round to bf16. Signs times signs have one kernel.
     const bool tuned = compute == BL_COMPUTE_i8 || compute == BL_COMPUTE_bf16;
     algorithm = tuned ? tuned_algorithm(isa, integers ? f.bits : 0, m) : BL_ALGORITHM_dequant;
+    const bool lacks_tables = algorithm == BL_ALGORITHM_lut && (table_kinds_of(f) & ~tables) != 0;
+    if (prepared && (lacks_tables || algorithm == BL_ALGORITHM_tile)) algorithm = BL_ALGORITHM_dequant;
   }
   for (;;) {
     if (args.compute == BL_COMPUTE_i1) {

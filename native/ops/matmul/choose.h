@@ -6,8 +6,11 @@
 namespace bitloom {
 
 // The kernel for m rows of a, or null if no kernel has that algorithm for this compute mode and format.
-const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m);
+// `tables`: of prepared activations, those that there are (bits as in PreparedHeader); else not read.
+const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m,
+                                     int32_t tables);
 // The kernel for the rows of a that int8 does not suit, where `kernel` is tile in i8; else null.
-const MatmulKernelRow* choose_spare(const bl_matmul_args& args, const MatmulKernelRow& kernel, const PanelFormat& f);
+const MatmulKernelRow* choose_spare(const bl_matmul_args& args, const MatmulKernelRow& kernel,
+                                    const PanelFormat& f);
 
 }  // namespace bitloom

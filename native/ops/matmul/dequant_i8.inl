@@ -35,8 +35,12 @@ inline void prefetch_lines(const uint8_t* bytes, int count) {
 // The scales (or offsets) of sixteen rows, in the matrix's scale type.
 inline Lanes load_stored(int32_t type, const uint8_t* bytes) {
   switch (type) {
-    case BL_DTYPE_bf16:
+    case BL_SCALE_bf16:
       return lanes_of_bf16(bytes);
+    case BL_SCALE_e8m0:
+      return lanes_of_e8m0(bytes);
+    case BL_SCALE_e4m3:
+      return lanes_of_e4m3(bytes);
     default:
       return lanes_of_f16(bytes);
   }
@@ -77,7 +81,8 @@ struct Header {
   inline void load_group(const PanelFormat& f, const uint8_t* block, int64_t group, int part) {
     const int64_t at = kPanelRows * group * f.scale_bytes;
     scale[part] = load_stored(f.scale_type, block + at);
-    if (F::kTable) scale[part] = lanes_mul(scale[part], lanes_set(f.scale_factor));
+    // Tables hold multiples, and mxint8 counts 64ths; for the rest the factor is 1.
+    if (F::kTable || F::kBits == 8) scale[part] = lanes_mul(scale[part], lanes_set(f.scale_factor));
     if constexpr (F::kOffset) {
       offset[part] = load_stored(f.scale_type, block + f.offset_offset + at);
       if (f.offset_kind == OffsetKind::zero_point) {

@@ -194,8 +194,12 @@ void multiply_rows(const PanelFormat& f, const Decoder& decoder, const Activatio
   for (int64_t chunk = 0; chunk < chunks; chunk += kDepth / kChunk) {
     const int64_t count = chunks - chunk < kDepth / kChunk ? chunks - chunk : kDepth / kChunk;
     for (int64_t m = 0; m < rows; ++m) {
-      std::memcpy(scratch.a + m * kDepth, a.values + (tile.m_begin + m) * a.stride + chunk * kChunk,
-                  static_cast<size_t>(count * kChunk) * sizeof(float));
+      const float* row = a.values + (tile.m_begin + m) * a.stride + chunk * kChunk;
+      std::memcpy(scratch.a + m * kDepth, row, static_cast<size_t>(count * kChunk) * sizeof(float));
+      // The next block's, to L2: pieces of 512 bytes are too short for the hardware's prefetcher.
+      for (int64_t i = kDepth; i < 2 * kDepth; i += 16) {
+        _mm_prefetch(reinterpret_cast<const char*>(row + i), _MM_HINT_T1);
+      }
     }
     const WeightBlock b{scratch.weights, scratch.scales, weight_step, scale_step, segment, count * kChunk / segment};
     for (int64_t p = 0; p < tile.panel_count; p += kPanelsAtOnce) {

@@ -20,8 +20,10 @@ Rows rows_of_scales(const bl_matmul_args& args) {
 
 }  // namespace
 
-Input::Input(const bl_matmul_args& args)
+Input::Input(const bl_matmul_args& args, const PreparedHeader& header)
     : a_(args.a),
+      prepared_(static_cast<const uint8_t*>(args.prepared)),
+      tables_(header.tables),
       scales_(rows_of_scales(args)),
       scale_groups_(scales_.length),
       column_scale_(args.column_scale.data),

@@ -1,16 +1,22 @@
-// matmul's activations before they are packed: rows of a in f32, as given and as the product wants them.
+// matmul's activations before they are packed: rows of a in f32, as given and as the product wants them; or
+// what bl_prepare_activations made of them, which has no floats any more.
 #pragma once
 
 #include "../../base/tensor.h"
+#include "prepared.h"
 
 namespace bitloom {
 
 class Input {
  public:
-  explicit Input(const bl_matmul_args& args);
+  // `header`: of args.prepared, if it is given.
+  Input(const bl_matmul_args& args, const PreparedHeader& header);
 
   int64_t rows() const { return a_.count; }
   int64_t columns() const { return a_.length; }  // of a
+  // Activations that are prepared, else null: only rows(), columns() and the layout are to be asked for then.
+  const uint8_t* prepared() const { return prepared_; }
+  PreparedLayout prepared_layout() const { return {a_.count, a_.length, tables_}; }
   bool is_codes() const { return a_.tensor.dtype == BL_DTYPE_i8; }
   bool lies_as_f32() const { return !is_codes() && a_.count > 0 && a_.direct(0) != nullptr; }
   bool scale_per_row() const { return scale_groups_ == 1; }  // of codes
@@ -31,6 +37,8 @@ class Input {
   void load_codes(int64_t m, float* buffer) const;
 
   Rows a_;
+  const uint8_t* prepared_;
+  int32_t tables_;        // in prepared_
   Rows scales_;           // of codes: [rows][scale_groups_]
   int64_t scale_groups_;  // 1 or ceil(columns / 32)
   const void* column_scale_;

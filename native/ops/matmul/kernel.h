@@ -84,6 +84,9 @@ using PackTileHalves = void (*)(const float* x, int64_t k, uint16_t* halves);
 // Tables of a row of `stride` codes for planes of `bits` (1 or 2) bits, see tables.h; for all ISAs the same bytes.
 using BuildTables = void (*)(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 
+// Per 32 codes of a row of `stride`: their sum, and minus the sum of the negative ones.
+using SumCodes = void (*)(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
+
 struct MatmulKernelRow {
   const char* name;
   int32_t isa;
@@ -97,7 +100,6 @@ struct MatmulKernelRow {
   PackActivations pack;
   PackTileCodes pack_tile_codes;
   PackTileHalves pack_tile_halves;
-  BuildTables build_tables;
 };
 
 inline bool takes_integers(const PanelFormat& f) { return f.has_integer_values(); }
@@ -116,7 +118,7 @@ inline bool takes_dequant_i8(const PanelFormat& f) {
 }
 // Planes of 1 and 2 bits only: a table for 4 bits would have the products themselves.
 inline bool takes_lut(const PanelFormat& f) {
-  return f.value_kind == ValueKind::integer && f.bits <= 3 && f.group >= kGroup && f.sub_bits == 0 &&
+  return f.value_kind == ValueKind::integer && f.bits <= 3 && f.group >= kGroup && f.groups == 1 && f.sub_bits == 0 &&
          (f.offset_kind == OffsetKind::none || f.offset_kind == OffsetKind::zero_point);
 }
 inline bool takes_any(const PanelFormat&) { return true; }
@@ -148,18 +150,21 @@ void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
 }
 namespace avx2 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
 }
 namespace avx512 {
 void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+using avx2::sum_codes;
 }
 namespace amx {
 using avx512::build_tables;

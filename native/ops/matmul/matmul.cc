@@ -169,17 +169,17 @@ void run_matmul(const Call& call, uint8_t* memory, uint8_t* slots) {
 }
 
 // The objects of a call, made from valid arguments.
-struct Prepared {
+struct Operands {
   WeightsView b;
   Input input;
   const MatmulKernelRow* kernel;
   Additions additions;
   Epilogue epilogue;
 
-  explicit Prepared(const bl_matmul_args& args)
+  Operands(const bl_matmul_args& args, const PreparedHeader& header)
       : b(args.b),
-        input(args),
-        kernel(choose_matmul(args, b.panel, input.rows())),
+        input(args, header),
+        kernel(choose_matmul(args, b.panel, input.rows() / std::max<int64_t>(args.batch, 1), header.tables)),
         additions(args, input, std::max<int64_t>(args.batch, 1)),
         epilogue(args, additions, std::max<int64_t>(args.batch, 1)) {}
   Plan plan(const bl_matmul_args& args) const { return Plan(args, *kernel, b, input, additions, epilogue); }
@@ -205,8 +205,9 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   using namespace bitloom;
   const bl_matmul_args* args = args_in;
   BL_READ_ARGS(bl_matmul_args, "matmul", call);
-  BL_RETURN_IF_ERROR(validate_matmul(call, error));
-  Prepared it(call);
+  PreparedHeader header;
+  BL_RETURN_IF_ERROR(validate_matmul(&call, &header, error));
+  Operands it(call, header);
   BL_CHECK(it.kernel != nullptr, unsupported,
            "matmul: algorithm is %d, which cannot do compute %d of format %s", call.algorithm, call.compute,
            it.b.info->name);
@@ -226,17 +227,36 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
 uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args) {
   using namespace bitloom;
   bl_matmul_args call;
-  if (!read_args(args, &call) || validate_matmul(call, nullptr) != BL_STATUS_ok) return 0;
-  const Prepared it(call);
+  PreparedHeader header;
+  if (!read_args(args, &call) || validate_matmul(&call, &header, nullptr) != BL_STATUS_ok) return 0;
+  const Operands it(call, header);
   return it.kernel == nullptr ? 0 : it.plan(call).total() + kScratchAlignment;
 }
 
 const char* bl_matmul_kernel(const bl_matmul_args* args) {
   using namespace bitloom;
   bl_matmul_args call;
-  if (!read_args(args, &call) || validate_matmul(call, nullptr) != BL_STATUS_ok) return nullptr;
-  const MatmulKernelRow* kernel = choose_matmul(call, WeightsView(call.b).panel, Rows(call.a).count);
+  PreparedHeader header;
+  if (!read_args(args, &call) || validate_matmul(&call, &header, nullptr) != BL_STATUS_ok) return nullptr;
+  const int64_t m = Rows(call.a).count / std::max<int64_t>(call.batch, 1);
+  const MatmulKernelRow* kernel = choose_matmul(call, WeightsView(call.b).panel, m, header.tables);
   return kernel == nullptr ? nullptr : kernel->name;
+}
+
+int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, const bl_run* run) {
+  using namespace bitloom;
+  if (b == nullptr || run == nullptr || m < 0 || algorithm < BL_ALGORITHM_auto ||
+      algorithm > BL_ALGORITHM_tile || check_weights({"matmul", "b"}, *b, nullptr) != BL_STATUS_ok ||
+      check_run("matmul", *run, nullptr) != BL_STATUS_ok) {
+    return 0;
+  }
+  bl_matmul_args call{};
+  call.run = *run;
+  call.compute = BL_COMPUTE_i8;
+  call.algorithm = algorithm;
+  const PanelFormat f = WeightsView(*b).panel;
+  const MatmulKernelRow* kernel = choose_matmul(call, f, m, kAllTables);
+  return kernel != nullptr && kernel->algorithm == BL_ALGORITHM_lut ? table_kinds_of(f) : 0;
 }
 
 }  // extern "C"

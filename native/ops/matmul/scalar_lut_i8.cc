@@ -1,5 +1,5 @@
-// The specification of algorithm lut: what its tables hold and how they are looked up. Results have the bits of
-// matmul_dequant_i8.
+// The specification of algorithm lut: what its tables hold and how they are looked up. Results have the bits
+// of matmul_dequant_i8.
 #include <cmath>
 
 #include "kernel.h"
@@ -24,6 +24,16 @@ void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* ta
           tables[64 + i] = static_cast<uint8_t>(entry / kTableHigh);
         }
       }
+    }
+  }
+}
+
+void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives) {
+  for (int64_t i = 0; i < stride / kGroup; ++i, codes += kGroup) {
+    sums[i] = negatives[i] = 0;
+    for (int64_t k = 0; k < kGroup; ++k) {
+      sums[i] += codes[k];
+      if (codes[k] < 0) negatives[i] -= codes[k];
     }
   }
 }
@@ -64,8 +74,8 @@ void matmul_lut_i8(const PanelFormat& f, const Activations& a, const Tile& tile)
           const uint8_t* tables = a.tables[plane.bits - 1] + at * table_bytes(plane.bits);
           looked_up += look_up(chunk + plane.chunk_offset, plane.bits, lane, tables) << plane.shift;
         }
-        const int32_t extra = ((1 << f.bits) - 1) * a.negatives[at];
-        const int32_t integer = a.starts[at] + ((looked_up - extra) << f.shift);
+        const int32_t integer = static_cast<int32_t>(static_cast<uint32_t>(lut_start(f, a, at)) +
+                                                     static_cast<uint32_t>(looked_up << f.shift));
         const float both = panel_scale(f, panel, lane, i * kChunk) * a.scales[at];
         sum = std::fma(static_cast<float>(integer), both, sum);
         if (f.offset_kind != OffsetKind::none) {

@@ -109,6 +109,60 @@ bl_status check_input(const bl_matmul_args& args, bl_error* error) {
   return BL_STATUS_ok;
 }
 
+// Activations that bl_prepare_activations made, in place of a.
+bl_status check_prepared(const bl_matmul_args& args, PreparedHeader* header, bl_error* error) {
+  BL_CHECK(args.a.data == nullptr && args.a.rank == 0, invalid_argument,
+           "matmul: a and prepared are both given, expected one of them");
+  BL_RETURN_IF_ERROR(read_prepared(args.prepared, args.prepared_bytes, header, error));
+  BL_CHECK(args.compute == BL_COMPUTE_i8, invalid_argument,
+           "matmul: compute is %d, expected 1 (i8) with prepared", args.compute);
+  BL_CHECK(args.algorithm != BL_ALGORITHM_tile, unsupported,
+           "matmul: algorithm is 3 (tile), expected 0 (auto), 1 (lut) or 2 (dequant) with prepared");
+  BL_CHECK(args.activation_bits != 4 && args.activation_group == 0, unsupported,
+           "matmul: activation_bits and activation_group are given with prepared, which is rounded already");
+  BL_CHECK(args.batch <= 1, unsupported, "matmul: batch is %lld, expected at most 1 with prepared",
+           static_cast<ll>(args.batch));
+  struct Given {
+    const char* name;
+    const bl_tensor& tensor;
+  };
+  const Given needs_a[] = {{"a_scales", args.a_scales},
+                           {"column_scale", args.column_scale},
+                           {"column_order", args.column_order},
+                           {"low_rank_down", args.low_rank_down},
+                           {"low_rank_up", args.low_rank_up},
+                           {"low_rank_ids", args.low_rank_ids},
+                           {"outlier_row_offsets", args.outlier_row_offsets},
+                           {"outlier_columns", args.outlier_columns},
+                           {"outlier_values", args.outlier_values}};
+  for (const Given& given : needs_a) {
+    BL_CHECK(given.tensor.data == nullptr, unsupported,
+             "matmul: %s is given with prepared, expected the activations themselves", given.name);
+  }
+  BL_CHECK(args.b.cols == header->cols, invalid_shape,
+           "matmul: b.cols is %lld, expected %lld (= columns of prepared)", static_cast<ll>(args.b.cols),
+           static_cast<ll>(header->cols));
+  BL_RETURN_IF_ERROR(check_output({"matmul", "c"}, args.c, kFloatTypes | kI8, 1, BL_MAX_RANK, error));
+  BL_CHECK(Rows(args.c).count == header->rows, invalid_shape,
+           "matmul: c has %lld rows, expected %lld (= rows of prepared)", static_cast<ll>(Rows(args.c).count),
+           static_cast<ll>(header->rows));
+  const PanelFormat f = WeightsView(args.b).panel;
+  BL_CHECK(args.algorithm != BL_ALGORITHM_lut || (table_kinds_of(f) & ~header->tables) == 0, unsupported,
+           "matmul: prepared has tables %d, expected %d for format %s", header->tables, table_kinds_of(f),
+           f.info->name);
+  return BL_STATUS_ok;
+}
+
+// What stands for a then: the shape alone, c's leading axes and K.
+bl_tensor shape_of_prepared(const bl_matmul_args& args, const PreparedHeader& header) {
+  bl_tensor a = args.c;
+  a.data = nullptr;
+  a.bytes = 0;
+  a.dtype = BL_DTYPE_f32;
+  a.shape[a.rank - 1] = header.cols;
+  return a;
+}
+
 // b's rows against batch and activation; c's columns.
 bl_status check_stack(const bl_matmul_args& args, int64_t* columns, bl_error* error) {
   const int64_t batches = batches_of(args);
@@ -259,17 +313,28 @@ bl_status check_memory(const char* name, const bl_tensor& output, const bl_matmu
     BL_RETURN_IF_ERROR(
         check_apart({"matmul", name}, output, read.name, read.tensor.data, read.tensor.bytes, error));
   }
+  if (args.prepared != nullptr) {
+    BL_RETURN_IF_ERROR(
+        check_apart({"matmul", name}, output, "prepared", args.prepared, args.prepared_bytes, error));
+  }
   return check_apart({"matmul", name}, output, "b", args.b.data,
                      bl_layout_bytes(args.b.format, args.b.layout, args.b.rows, args.b.cols), error);
 }
 
 }  // namespace
 
-bl_status validate_matmul(const bl_matmul_args& args, bl_error* error) {
+bl_status validate_matmul(bl_matmul_args* call, PreparedHeader* header, bl_error* error) {
+  const bl_matmul_args& args = *call;
   int64_t columns = 0;
   BL_RETURN_IF_ERROR(check_modes(args, error));
   BL_RETURN_IF_ERROR(check_weights({"matmul", "b"}, args.b, error));
-  BL_RETURN_IF_ERROR(check_input(args, error));
+  if (args.prepared != nullptr) {
+    BL_RETURN_IF_ERROR(check_prepared(args, header, error));
+    call->a = shape_of_prepared(args, *header);
+    call->prepared_bytes = header->bytes;
+  } else {
+    BL_RETURN_IF_ERROR(check_input(args, error));
+  }
   BL_RETURN_IF_ERROR(check_stack(args, &columns, error));
   BL_RETURN_IF_ERROR(check_output_tensors(args, columns, error));
   BL_RETURN_IF_ERROR(

@@ -2,9 +2,12 @@
 #pragma once
 
 #include "../../base/tensor.h"
+#include "prepared.h"
 
 namespace bitloom {
 
-bl_status validate_matmul(const bl_matmul_args& args, bl_error* error);
+// Where args->prepared is given, *header becomes a copy of its header, args->a a tensor of the activations'
+// shape without data, and prepared_bytes what belongs to them.
+bl_status validate_matmul(bl_matmul_args* args, PreparedHeader* header, bl_error* error);
 
 }  // namespace bitloom

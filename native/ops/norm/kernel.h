@@ -30,6 +30,9 @@ using NormKernel = void (*)(const float* x, const float* weight, const float* bi
 #include "kernels.inc"
 #undef BL_NORM_KERNEL
 
+// The kernel of a call, for operators that normalize rows on their way.
+NormKernel norm_kernel(Norm op, const char* name, const bl_run& run, int64_t rows, int64_t length);
+
 // A norm over the last axis of x; see bl_rms_norm_args and bl_layer_norm_args. bias.data null for rms_norm.
 struct NormCall {
   Norm op;

@@ -62,11 +62,15 @@ const float* converted(const bl_tensor& vector, uint8_t* memory) {
 
 }  // namespace
 
+NormKernel norm_kernel(Norm op, const char* name, const bl_run& run, int64_t rows, int64_t length) {
+  return choose(kKernels, op, name, run, rows, length).run;
+}
+
 bl_status run_norm(const NormCall& call, bl_error* error) {
   BL_RETURN_IF_ERROR(validate(call, error));
   const Rows x(call.x);
   if (x.count == 0 || x.length == 0) return BL_STATUS_ok;
-  const NormKernel kernel = choose(kKernels, call.op, call.name, call.run, x.count, x.length).run;
+  const NormKernel kernel = norm_kernel(call.op, call.name, call.run, x.count, x.length);
   const uint64_t weight_bytes = converted_bytes(call.weight);
   const uint64_t bytes = weight_bytes + converted_bytes(call.bias);
   alignas(kScratchAlignment) uint8_t small[64];

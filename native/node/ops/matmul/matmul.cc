@@ -24,13 +24,20 @@ bool read_batch(Arguments& arguments, bl_matmul_args* args) {
   return true;
 }
 
+bool read_prepared(Arguments& arguments, bl_matmul_args* args) {
+  void* prepared = nullptr;
+  if (!arguments.optional_bytes("prepared", &prepared, &args->prepared_bytes)) return false;
+  args->prepared = prepared;
+  return true;
+}
+
 }  // namespace
 
-// matmul(a, b, bias | undefined, c, compute, algorithm, given, ...what is given, run): bit i of `given` says
+// matmul(a | undefined, b, bias | undefined, c, compute, algorithm, given, ...what is given, run): bit i of `given` says
 // that the i-th of the options below follows. The same order stands in lib/ops/matmul/values.ts.
 bool read_matmul(Arguments& arguments, bl_matmul_args* args) {
   int32_t given = 0;
-  if (!(arguments.tensor("a", &args->a) && arguments.weights("b", &args->b) &&
+  if (!(arguments.optional_tensor("a", &args->a) && arguments.weights("b", &args->b) &&
         arguments.optional_tensor("bias", &args->bias) && arguments.tensor("c", &args->c) &&
         arguments.integer("compute", &args->compute) && arguments.integer("algorithm", &args->algorithm) &&
         arguments.integer("given", &given))) {
@@ -50,7 +57,7 @@ bool read_matmul(Arguments& arguments, bl_matmul_args* args) {
          (!has(10) || arguments.integer("activationBits", &args->activation_bits)) &&
          (!has(11) || arguments.integer("activationGroup", &args->activation_group)) &&
          (!has(12) || read_batch(arguments, args)) && (!has(13) || read_low_rank(arguments, args)) &&
-         (!has(14) || read_outliers(arguments, args));
+         (!has(14) || read_outliers(arguments, args)) && (!has(15) || read_prepared(arguments, args));
 }
 
 }  // namespace bitloom::node
