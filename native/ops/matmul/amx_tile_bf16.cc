@@ -17,6 +17,7 @@
 
 #include "../../isa/amx_begin.h"
 #include "../../isa/simd_avx512.inl"
+#include "avx512_scales.inl"
 #include "avx512_decode.inl"
 #include "amx_tiles.inl"
 

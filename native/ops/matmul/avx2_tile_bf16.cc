@@ -13,6 +13,7 @@
 
 #include "../../isa/avx2_begin.h"
 #include "../../isa/simd_avx2.inl"
+#include "avx2_scales.inl"
 #include "avx2_decode.inl"
 
 namespace {

@@ -13,6 +13,7 @@
 
 #include "../../isa/avx512_begin.h"
 #include "../../isa/simd_avx512.inl"
+#include "avx512_scales.inl"
 #include "avx512_decode.inl"
 
 namespace {

@@ -17,6 +17,7 @@
 
 #include "../../isa/avx512_begin.h"
 #include "../../isa/simd_avx512.inl"
+#include "avx512_scales.inl"
 #include "avx512_decode.inl"
 #include "avx512_tile_scales.inl"
 #include "avx512_tile_codes.inl"
