@@ -74,7 +74,8 @@ template <int kBits, Map kMap, int kParts>
 void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const Tile& tile) {
   Memory& memory = *reinterpret_cast<Memory*>(tile.scratch);
   write_table(f, r, false, memory.table);
-  ChunkUnpacker<kBits, kMap, kParts> unpacker(memory.table);
+  using Unpacker = ChunkUnpacker<kBits, kMap, kParts>;
+  Unpacker unpacker(memory.table);
   ChunkCursor cursor(f, r, tile);
   BlockScales scales{{f, r, 128}};
   Adder adder;
@@ -86,7 +87,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
   scales.start(cursor, 0, memory.scales, memory.steps[0]);
   while (!scales.done()) scales.piece(cursor);
   cursor.start(0, a.stride, memory.scales, memory.weights[0]);
-  cursor.unpack(unpacker, cursor.left);
+  cursor.template unpack<Unpacker>(memory.table, cursor.left);
   int parity = 0;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t steps = std::min(kTileDepth, a.stride - block * kTileDepth) / kStep;
@@ -133,9 +134,9 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
           while (!scales.done()) scales.piece(cursor);
         }
         if (!unpack) continue;
-        cursor.prefetch();
+        cursor.template prefetch<kBits>();
         cursor.next();
-        cursor.unpack(unpacker, due / 65536 - 1);
+        cursor.template unpack<Unpacker>(memory.table, due / 65536 - 1);
         due %= 65536;
       }
       while (adder.left > 0) adder.row();
@@ -152,7 +153,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
       }
     }
     while (more && !scales.done()) scales.piece(cursor);
-    cursor.unpack(unpacker, cursor.left);
+    cursor.template unpack<Unpacker>(memory.table, cursor.left);
   }
   while (adder.left > 0) adder.row();
 }

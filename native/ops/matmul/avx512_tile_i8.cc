@@ -64,7 +64,7 @@ template <int kBits, Map kMap, int kParts>
 void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const Tile& tile) {
   Memory& memory = *reinterpret_cast<Memory*>(tile.scratch);
   write_table(f, r, true, memory.table);
-  ChunkUnpacker<kBits, kMap, kParts> unpacker(memory.table);
+  using Unpacker = ChunkUnpacker<kBits, kMap, kParts>;
   ChunkCursor cursor(f, r, tile);
   BlockScales scales{{f, r, 128 + 32768}};
   const int64_t blocks = tile_blocks(a.stride);
@@ -73,7 +73,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
     scales.start(cursor, begin, memory.scales, memory.steps);
     while (!scales.done()) scales.piece(cursor);
     cursor.start(begin, a.stride, memory.scales, memory.weights);
-    cursor.unpack(unpacker, cursor.left);
+    cursor.template unpack<Unpacker>(memory.table, cursor.left);
     for (int64_t m = tile.m_begin; m < tile.m_end; m += kRows) {
       // Rows past the last of a are the zeros that fill its tile; sums of rows that are not there start anyhow.
       const int64_t rows = std::min<int64_t>(kRows, tile.m_end - m);
