@@ -2,10 +2,10 @@
 //
 // A unit is 32 columns of b and up to 256 rows of a. Its weights are unpacked 512 deep into two panels of tiles (16 KB,
 // which stay in L1); rows of a pass over them in blocks of 32 (16 KB of tiles, from L2) with 2 x 2 tiles of
-// sums. A step of 64 is 4 tile products of 16 cycles; the vector ports, idle meanwhile, unpack the next block and
-// add the sums of the block of rows before to c. Per 32 rows and block: 512 cycles of products; 192 vector
-// instructions for c (load, convert, multiply, fma with memory), 96 cycles of two ports; of unpacking, 34 pieces
-// spread over all blocks of rows, about 45 cycles each: 190 cycles at 256 rows, all of 1530 at 32.
+// sums. A step of 64 is 4 tile products of 16 cycles. Behind each stands a quarter of a chunk of the next block, or a few
+// of its scales, and a row of c that takes the sums of the rows before: amx_tiles.inl says what fits there. Per 32 rows and
+// block: 512 cycles of products; 192 multiplications and conversions for c; of 36 chunks' worth of unpacking, 45 cycles
+// each, 200 cycles at 256 rows and all of 1600 at 32.
 #include "kernel.h"
 
 #if defined(__x86_64__)
