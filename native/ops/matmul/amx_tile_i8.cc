@@ -2,11 +2,11 @@
 //
 // A unit is 32 columns of b and up to 256 rows of a. Its weights are unpacked 512 deep into two panels of
 // tiles (16 KB, which stay in L1); rows of a pass over them in blocks of 32 (16 KB of tiles, from L2) with 2
-// x 2 tiles of sums. A step of 64 is 4 tile products of 16 cycles; the vector ports, idle meanwhile, unpack
-// the next block and add the sums of the block of rows before to c. Per 32 rows and block: 512 cycles of
-// products; 192 vector instructions for c (load, convert, multiply, fma with memory), 96 cycles of two ports;
-// of unpacking, 34 pieces spread over all blocks of rows, about 45 cycles each: 190 cycles at 256 rows, all
-// of 1530 at 32.
+// x 2 tiles of sums. A step of 64 is 4 tile products of 16 cycles. Behind each stands a quarter of a chunk of
+// the next block, or a few of its scales, and a row of c that takes the sums of the rows before:
+// amx_tiles.inl says what fits there. Per 32 rows and block: 512 cycles of products; 192 multiplications and
+// conversions for c; of 36 chunks' worth of unpacking, 45 cycles each, 200 cycles at 256 rows and all of 1600
+// at 32.
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -74,7 +74,8 @@ template <int kBits, Map kMap, int kParts>
 void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const Tile& tile) {
   Memory& memory = *reinterpret_cast<Memory*>(tile.scratch);
   write_table(f, r, false, memory.table);
-  ChunkUnpacker<kBits, kMap, kParts> unpacker(memory.table);
+  using Unpacker = ChunkUnpacker<kBits, kMap, kParts>;
+  Unpacker unpacker(memory.table);
   ChunkCursor cursor(f, r, tile);
   BlockScales scales{{f, r, 128}};
   Adder adder;
@@ -86,7 +87,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
   scales.start(cursor, 0, memory.scales, memory.steps[0]);
   while (!scales.done()) scales.piece(cursor);
   cursor.start(0, a.stride, memory.scales, memory.weights[0]);
-  cursor.unpack(unpacker, cursor.left);
+  cursor.template unpack<Unpacker>(memory.table, cursor.left);
   int parity = 0;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t steps = std::min(kTileDepth, a.stride - block * kTileDepth) / kStep;
@@ -134,9 +135,9 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
           while (!scales.done()) scales.piece(cursor);
         }
         if (!unpack) continue;
-        cursor.prefetch();
+        cursor.template prefetch<kBits>();
         cursor.next();
-        cursor.unpack(unpacker, due / 65536 - 1);
+        cursor.template unpack<Unpacker>(memory.table, due / 65536 - 1);
         due %= 65536;
       }
       while (adder.left > 0) adder.row();
@@ -153,7 +154,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
       }
     }
     while (more && !scales.done()) scales.piece(cursor);
-    cursor.unpack(unpacker, cursor.left);
+    cursor.template unpack<Unpacker>(memory.table, cursor.left);
   }
   while (adder.left > 0) adder.row();
 }

@@ -18,7 +18,10 @@
 namespace {
 constexpr int kRows =
     4;  // times two vectors: 8 sums, with weights and a broadcast in all registers but a few
-}
+
+// sum += w * x
+inline void add_product(Vec& sum, Vec w, Vec x) { sum = fma(w, x, sum); }
+}  // namespace
 #include "tile_bf16.inl"
 #include "../../isa/end.h"
 #endif  // __x86_64__

@@ -2,9 +2,9 @@
 // Bytes would need vpmaddubsw, whose sums of two products of int8 saturate unless signs are moved about: as
 // many instructions.
 //
-// A panel's block of 512 (16 KB of words) stays in L1 while all rows of a pass over it, four at a time: for
-// four weights 4 loads of b, 8 broadcasts of a, 16 vpmaddwd, 16 additions: 24 products a cycle on three
-// ports.
+// Two panels' block of 512 (32 KB of words) stays in L1 while all rows of a pass over it, four at a time: for
+// four weights of a panel 4 loads of b, 8 broadcasts of a, 16 vpmaddwd, 16 additions: 24 products a cycle on
+// three ports. Rows of a become words beside them, a sixth of the time.
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -27,17 +27,18 @@ namespace {
 constexpr int kRows = 4;
 
 struct Memory {
-  // Weights 4v, 4v + 2 of eight rows, then 4v + 1, 4v + 3: [v][halves of the panel][2][8][2].
-  alignas(32) int16_t weights[kTileDepth / 4][2][2][16];
+  // Weights 4v, 4v + 2 of eight rows, then 4v + 1, 4v + 3: [panels][v][halves of the panel][2][8][2].
+  alignas(32) int16_t weights[2][kTileDepth / 4][2][2][16];
   alignas(32) int16_t a[kTileDepth / 4][kRows][4];  // words 0, 2, 1, 3 of four
   alignas(32) int32_t m[kTileDepth / 8][16], h[kTileDepth / 8][16];
   alignas(32) int32_t x[256];
-  float steps[16], offsets[16];
+  float steps[2][16], offsets[2][16];  // [panels]
 };
 static_assert(sizeof(Memory) <= size_t{1} << 17);
 
 struct Place {
   const uint8_t* panel;
+  int64_t index;       // of the panel
   int64_t begin, end;  // columns
 };
 
@@ -63,8 +64,8 @@ void read_scales(const PanelFormat& f, const TileRecipe& r, const Place& at, Mem
   for (int half = 0; half < 2; ++half) {
     Vec offset;
     if (r.exact) {
-      group_scales(first, 0, half, &offset).store(memory->steps + 8 * half);
-      offset.store(memory->offsets + 8 * half);
+      group_scales(first, 0, half, &offset).store(memory->steps[at.index] + 8 * half);
+      offset.store(memory->offsets[at.index] + 8 * half);
       continue;
     }
     Vec largest = zero, finite{_mm256_cmp_ps(zero.v, zero.v, _CMP_EQ_OQ)};
@@ -83,7 +84,8 @@ void read_scales(const PanelFormat& f, const TileRecipe& r, const Place& at, Mem
     }
     const Vec good{_mm256_and_ps(finite.v, _mm256_cmp_ps(largest.v, Vec::set(kTileLeast).v, _CMP_GE_OQ))};
     const Vec step{_mm256_and_ps(good.v, (largest / Vec::set(r.levels)).v)};
-    Vec{_mm256_blendv_ps(Vec::set(__builtin_nanf("")).v, step.v, finite.v)}.store(memory->steps + 8 * half);
+    Vec{_mm256_blendv_ps(Vec::set(__builtin_nanf("")).v, step.v, finite.v)}.store(memory->steps[at.index] +
+                                                                                  8 * half);
     const Vec multiplier{_mm256_and_ps(good.v, (Vec::set(r.unit) / step).v)};
     const Vec shift{_mm256_and_ps(good.v, (Vec::set(256) / step).v)};
     const auto twice = [](Vec value,
@@ -110,6 +112,10 @@ inline __m256i rescale(__m256i x, __m256i m, __m256i h) {
 template <int kBits>
 void unpack(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* memory) {
   const bool integer = f.value_kind == ValueKind::integer;
+  // Groups are powers of two, 8 to 256, or whole rows.
+  const int shift = f.info->group_size == 0 && f.info->kind != BL_KIND_block
+                        ? 62
+                        : __builtin_ctzll(static_cast<uint64_t>(f.group));
   const __m256i low_mask = _mm256_set1_epi16((1 << kBits) - 1);
   const __m256i factor = _mm256_set1_epi16(static_cast<int16_t>(r.x[1] - r.x[0])),
                 base = _mm256_set1_epi16(r.x[0]);
@@ -117,6 +123,7 @@ void unpack(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* 
   const int64_t last = std::min((at.end + kChunk - 1) / kChunk, f.blocks * per_block);
   for (int64_t chunk = at.begin / kChunk; chunk < last; ++chunk) {
     const uint8_t* bytes = f.chunk(at.panel + chunk / per_block * f.block_bytes, chunk % per_block);
+#pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const Codes<kBits> codes(bytes, half);
 #pragma GCC unroll 8
@@ -125,7 +132,7 @@ void unpack(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* 
         __m256i words[2] = {_mm256_and_si256(raw, low_mask),
                             _mm256_and_si256(_mm256_srli_epi16(raw, 8), low_mask)};
         const int64_t k = chunk * kChunk - at.begin + 4 * v;
-        const int64_t group = r.exact ? 0 : k / f.group;
+        const int64_t group = k >> shift;
         const __m256i m = _mm256_load_si256(reinterpret_cast<const __m256i*>(memory->m[group] + 8 * half));
         const __m256i h = _mm256_load_si256(reinterpret_cast<const __m256i*>(memory->h[group] + 8 * half));
         for (int i = 0; i < 2; ++i) {
@@ -140,7 +147,7 @@ void unpack(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* 
           }
           // exact: x is the int8 itself.
           if (!r.exact) x = rescale(x, m, h);
-          _mm256_store_si256(reinterpret_cast<__m256i*>(memory->weights[k / 4][half][i]), x);
+          _mm256_store_si256(reinterpret_cast<__m256i*>(memory->weights[at.index][k / 4][half][i]), x);
         }
       }
     }
@@ -161,16 +168,23 @@ inline void widen(const int8_t* codes, int64_t depth, Memory* memory) {
   }
 }
 
-inline void multiply(const Memory& memory, int64_t depth, __m256i sums[kRows][2]) {
+// Two words everywhere. As assembly: GCC makes one load of two neighbours and takes it apart in general
+// registers.
+inline __m256i broadcast(const int16_t* pair) {
+  __m256i v;
+  __asm__("vpbroadcastd %1, %0" : "=v"(v) : "m"(*reinterpret_cast<const int16_t (*)[2]>(pair)));
+  return v;
+}
+
+inline void multiply(const Memory& memory, int64_t panel, int64_t depth, __m256i sums[kRows][2]) {
+#pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
   for (int64_t v = 0; v < depth / 4; ++v) {
-    const __m256i* b = reinterpret_cast<const __m256i*>(memory.weights[v]);
+    const __m256i* b = reinterpret_cast<const __m256i*>(memory.weights[panel][v]);
     const __m256i b0 = b[0], b1 = b[1], b2 = b[2], b3 = b[3];
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      int32_t pair[2];
-      std::memcpy(pair, memory.a[v][r], 8);
-      const __m256i even = _mm256_set1_epi32(pair[0]), odd = _mm256_set1_epi32(pair[1]);
+      const __m256i even = broadcast(memory.a[v][r]), odd = broadcast(memory.a[v][r] + 2);
       sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(b0, even));
       sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(b1, odd));
       sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(b2, even));
@@ -190,28 +204,31 @@ void run(const PanelFormat& f, const TileRecipe& recipe, const Activations& a, c
     memory.x[code] = r.x[code] & 0xffff;
   }
   const int64_t blocks = tile_blocks(a.stride);
-  for (int64_t panel = 0; panel < tile.panel_count; ++panel) {
-    for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t begin = block * kTileDepth;
-      const Place at{tile.panels + panel * tile.panel_stride, begin, std::min(begin + kTileDepth, f.cols)};
-      const int64_t depth = std::min((at.end + kChunk - 1) / kChunk * kChunk, f.blocks * f.elements) - begin;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t begin = block * kTileDepth, end = std::min(begin + kTileDepth, f.cols);
+    const int64_t depth = std::min((end + kChunk - 1) / kChunk * kChunk, f.blocks * f.elements) - begin;
+    for (int64_t panel = 0; panel < tile.panel_count; ++panel) {
+      const Place at{tile.panels + panel * tile.panel_stride, panel, begin, end};
       read_scales(f, r, at, &memory);
       unpack<kBits>(f, r, at, &memory);
-      for (int64_t m = tile.m_begin; m < tile.m_end; m += kRows) {
-        widen(a.codes + tile_at(m, begin, a.stride, kStep), depth, &memory);
+    }
+    for (int64_t m = tile.m_begin; m < tile.m_end; m += kRows) {
+      widen(a.codes + tile_at(m, begin, a.stride, kStep), depth, &memory);
+      for (int64_t panel = 0; panel < tile.panel_count; ++panel) {
         __m256i sums[kRows][2];
-        multiply(memory, depth, sums);
+        multiply(memory, panel, depth, sums);
 #pragma GCC unroll 4
         for (int64_t i = 0; i < kRows; ++i) {
           if (m + i >= tile.m_end) break;
           const int64_t row = (m + i) * blocks + block;
+#pragma GCC unroll 2
           for (int half = 0; half < 2; ++half) {
             float* out = tile.values + (m + i - tile.m_begin) * tile.stride + 16 * panel + 8 * half;
             const Vec before = block > 0 || tile.accumulate ? Vec::load(out) : Vec::set(0);
-            const Vec both = Vec::load(memory.steps + 8 * half) * Vec::set(a.scales[row]);
+            const Vec both = Vec::load(memory.steps[panel] + 8 * half) * Vec::set(a.scales[row]);
             Vec sum = fma(Vec{_mm256_cvtepi32_ps(sums[i][half])}, both, before);
             if (r.exact && r.has_offsets) {
-              sum = fma(Vec::load(memory.offsets + 8 * half), Vec::set(a.moments[row]), sum);
+              sum = fma(Vec::load(memory.offsets[panel] + 8 * half), Vec::set(a.moments[row]), sum);
             }
             sum.store(out);
           }

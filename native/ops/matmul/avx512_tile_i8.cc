@@ -35,9 +35,15 @@ struct Memory {
 };
 static_assert(sizeof(Memory) <= size_t{1} << 17);
 
+// As assembly: GCC 12 copies each sum to another register and back around the intrinsic, 32 moves a step.
+inline void add_products(__m512i& sum, __m512i b, __m512i a) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(b), "v"(a));
+}
+
 // sums[r][p]: from `starts` of rows r, plus rows of a (in tiles) times a block.
 inline void multiply(const int8_t* a, const int32_t* starts, int64_t start_step, const uint8_t* weights,
                      int64_t steps, __m512i sums[kRows][2]) {
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm512_set1_epi32(starts[r * start_step]);
   for (int64_t step = 0; step < steps; ++step, a += 1024, weights += 2048) {
     for (int v = 0; v < 16; ++v) {
@@ -47,8 +53,8 @@ inline void multiply(const int8_t* a, const int32_t* starts, int64_t start_step,
         int32_t four;
         std::memcpy(&four, a + 64 * r + 4 * v, 4);
         const __m512i x = _mm512_set1_epi32(four);
-        sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], b0, x);
-        sums[r][1] = _mm512_dpbusd_epi32(sums[r][1], b1, x);
+        add_products(sums[r][0], b0, x);
+        add_products(sums[r][1], b1, x);
       }
     }
   }
@@ -58,7 +64,7 @@ template <int kBits, Map kMap, int kParts>
 void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const Tile& tile) {
   Memory& memory = *reinterpret_cast<Memory*>(tile.scratch);
   write_table(f, r, true, memory.table);
-  ChunkUnpacker<kBits, kMap, kParts> unpacker(memory.table);
+  using Unpacker = ChunkUnpacker<kBits, kMap, kParts>;
   ChunkCursor cursor(f, r, tile);
   BlockScales scales{{f, r, 128 + 32768}};
   const int64_t blocks = tile_blocks(a.stride);
@@ -67,7 +73,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
     scales.start(cursor, begin, memory.scales, memory.steps);
     while (!scales.done()) scales.piece(cursor);
     cursor.start(begin, a.stride, memory.scales, memory.weights);
-    cursor.unpack(unpacker, cursor.left);
+    cursor.template unpack<Unpacker>(memory.table, cursor.left);
     for (int64_t m = tile.m_begin; m < tile.m_end; m += kRows) {
       // Rows past the last of a are the zeros that fill its tile; sums of rows that are not there start
       // anyhow.
@@ -80,7 +86,9 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
       for (int64_t i = 0; i < kRows; ++i) {
         if (i >= rows) break;
         const int64_t at = (m + i) * blocks + block;
-        for (int p = 0; p < 2 && p < tile.panel_count; ++p) {
+#pragma GCC unroll 2
+        for (int p = 0; p < 2; ++p) {  // unrolled, lest an index that varies keeps the sums in memory
+          if (p >= tile.panel_count) break;
           float* out = tile.values + (m + i - tile.m_begin) * tile.stride + 16 * p;
           const __m512 before = block > 0 || tile.accumulate ? _mm512_loadu_ps(out) : _mm512_setzero_ps();
           const __m512 both =

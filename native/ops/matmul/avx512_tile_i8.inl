@@ -150,6 +150,7 @@ inline __m512i table_words(const __m512i* x, __m512i codes) {
 // vector instructions, what fits between two tile products. Constants stay in registers.
 template <int kBits, Map kMap, int kParts>
 struct ChunkUnpacker {
+  static constexpr int kWidth = kBits;
   const __m512i* x;  // the recipe's table, as write_table() puts it
   __m512i x0, low[kParts], high[kParts], m[kParts], h[kParts];
 
@@ -277,10 +278,13 @@ struct ChunkCursor {
   }
   // What stands a block further goes to L2 and what is unpacked two chunks later to L1: tile products wait in order, so
   // that a load that misses holds up what the processor has looked ahead to.
+  template <int kBits>
   void prefetch() const {
     const char* at = reinterpret_cast<const char*>(chunk);
-    for (int64_t i = -64; i < f.chunk_bytes; i += 64) _mm_prefetch(at + ahead + i, _MM_HINT_T1);
-    for (int64_t i = 0; i < f.chunk_bytes; i += 64) _mm_prefetch(at + 2 * f.chunk_bytes + i, _MM_HINT_T0);
+#pragma GCC unroll 9
+    for (int64_t i = -1; i < kBits; ++i) _mm_prefetch(at + ahead + 64 * i, _MM_HINT_T1);
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kBits; ++i) _mm_prefetch(at + 128 * kBits + 64 * i, _MM_HINT_T0);
   }
   void next() {
     --left;
@@ -297,16 +301,17 @@ struct ChunkCursor {
     out += ++index % 2 == 0 ? 1536 : 512;
     if (index == present && left > 0) start_panel(1);
   }
-  // The next n chunks.
+  // The next n chunks. An unpacker of its own: the caller's, were its address taken, would not stay in registers.
   template <typename Unpacker>
-  __attribute__((noinline)) void unpack(Unpacker& unpacker, int64_t n) {
+  __attribute__((noinline)) void unpack(const int16_t* table, int64_t n) {
+    Unpacker unpacker(table);
     for (; n > 0 && left > 0; --n) {
       unpacker.begin(m, h);
       unpacker.template quarter<0>(chunk, out);
       unpacker.template quarter<1>(chunk, out);
       unpacker.template quarter<2>(chunk, out);
       unpacker.template quarter<3>(chunk, out);
-      prefetch();
+      prefetch<Unpacker::kWidth>();
       next();
     }
   }

@@ -1,9 +1,11 @@
 // Activations into tiles at level avx512: scalar_tile.cc with vectors.
+#include "kernel.h"
+
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <cmath>
 
-#include "kernel.h"
 #include "tile.h"
 
 #include "../../isa/avx512_begin.h"
@@ -17,36 +19,43 @@ inline __mmask16 mask_of(int64_t left) {
 
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums) {
   const int64_t padded = padded_k(k);
-  const __m512 infinity = _mm512_set1_ps(__builtin_inff());
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  // Dword 4 l + i to 4 i + l: undoes the order of two rounds of packs.
+  const __m512i sorted = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   for (int64_t begin = 0, block = 0; begin < padded; begin += kTileDepth, ++block) {
     const int64_t end = begin + kTileDepth < padded ? begin + kTileDepth : padded;
-    __m512 most = _mm512_setzero_ps();
-    __mmask16 finite = 0xffff;
-    __m512i zeros = _mm512_setzero_si512();
-    for (int64_t i = begin; i < end; i += 16) {
-      const __m512 v = _mm512_maskz_loadu_ps(mask_of(k - i), x + i);
-      const __m512 size = _mm512_abs_ps(v);
-      finite = _mm512_mask_cmp_ps_mask(finite, size, infinity, _CMP_LT_OQ);
-      most = _mm512_max_ps(most, size);
-      zeros = _mm512_mask_sub_epi32(zeros, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_EQ_OQ), zeros,
-                                    _mm512_set1_epi32(-1));
-    }
-    const float largest = _mm512_reduce_max_ps(most);
-    const float inverse = finite == 0xffff && largest >= 1.5e-36f ? 127.0f / largest : 0;
-    scales[block] = finite != 0xffff ? NAN : inverse == 0 ? 0 : largest / 127.0f;
-    __m512i sum = _mm512_setzero_si512(), squares = sum;
-    for (int64_t i = begin; i < end; i += 16) {
-      __m512i code = _mm512_setzero_si512();
-      if (inverse != 0) {
-        const __m512 v = _mm512_maskz_loadu_ps(mask_of(k - i), x + i);
-        code = _mm512_cvtps_epi32(_mm512_mul_ps(v, _mm512_set1_ps(inverse)));
+    // Magnitudes compare as integers do, and what is not finite is the largest of all.
+    __m512i most[4] = {};
+    int32_t nonzero = 0;
+    for (int64_t i = begin; i < end; i += 64) {
+      for (int j = 0; j < 4; ++j) {
+        const __m512 v = _mm512_maskz_loadu_ps(mask_of(k - i - 16 * j), x + i + 16 * j);
+        const __m512i size = _mm512_and_si512(_mm512_castps_si512(v), magnitude);
+        most[j] = _mm512_max_epi32(most[j], size);
+        nonzero += __builtin_popcount(_mm512_test_epi32_mask(size, size));
       }
-      sum = _mm512_add_epi32(sum, code);
-      squares = _mm512_add_epi32(squares, _mm512_mullo_epi32(code, code));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + tile_at(0, i, 0, kStep)),
-                       _mm512_cvtepi32_epi8(code));
     }
-    const int32_t nonzero = static_cast<int32_t>(end - begin) - _mm512_reduce_add_epi32(zeros);
+    const int32_t bits = _mm512_reduce_max_epi32(
+        _mm512_max_epi32(_mm512_max_epi32(most[0], most[1]), _mm512_max_epi32(most[2], most[3])));
+    const bool finite = bits < 0x7f800000;
+    const float largest = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(bits)));
+    const float inverse = finite && largest >= 1.5e-36f ? 127.0f / largest : 0;
+    scales[block] = !finite ? NAN : inverse == 0 ? 0 : largest / 127.0f;
+    __m512i sum = _mm512_setzero_si512(), squares = sum;
+    for (int64_t i = begin; i < end; i += 64) {
+      __m512i code[4] = {};
+      for (int j = 0; j < 4 && inverse != 0; ++j) {
+        const __m512 v = _mm512_maskz_loadu_ps(mask_of(k - i - 16 * j), x + i + 16 * j);
+        code[j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, _mm512_set1_ps(inverse)));
+      }
+      const __m512i bytes = _mm512_permutexvar_epi32(
+          sorted,
+          _mm512_packs_epi16(_mm512_packs_epi32(code[0], code[1]), _mm512_packs_epi32(code[2], code[3])));
+      const __m512i size = _mm512_abs_epi8(bytes);
+      sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), bytes);
+      squares = _mm512_dpbusd_epi32(squares, size, size);
+      _mm512_storeu_si512(codes + tile_at(0, i, 0, kStep), bytes);
+    }
     sums[block] = {_mm512_reduce_add_epi32(sum), _mm512_reduce_add_epi32(squares),
                    inverse == 0 ? 0 : nonzero};
   }
@@ -66,3 +75,4 @@ void pack_tile_halves(const float* x, int64_t k, uint16_t* halves) {
   }
 }
 #include "../../isa/end.h"
+#endif  // __x86_64__

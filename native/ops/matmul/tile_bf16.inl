@@ -1,5 +1,5 @@
 // Algorithm tile, compute bf16, where the processor has no products of bf16: f32 multiply-adds on values rounded to
-// bf16. Over Vec and decode_chunk() of a level, which also gives kRows: rows of a at a time.
+// bf16. Over Vec and decode_chunk() of a level, which also gives kRows, rows of a at a time, and add_product().
 //
 // 128 weights of two vectors of rows (two panels, or the halves of one) are decoded into L1 (16 KB); the same columns of
 // kRows rows of a are widened beside them. Sums run in order of k, in f32.
@@ -10,7 +10,7 @@ constexpr int kPanelsAtOnce = 2 / kHalves;
 
 struct Memory {
   alignas(64) float weights[2][kDepth * kPanelRows];
-  alignas(64) float a[kDepth][kRows];
+  alignas(64) float a[kRows][kDepth];
 };
 static_assert(sizeof(Memory) <= size_t{1} << 17);
 
@@ -25,13 +25,15 @@ inline void round_values(float* values, int64_t count) {
   }
 }
 
-// kDepth columns of kRows rows of a, from a tile on, to f32: [k][row].
-inline void widen(const uint16_t* halves, int64_t depth, float a[][kRows]) {
-  for (int64_t k = 0; k < depth; ++k) {
-    const uint16_t* column = halves + tile_at(0, k, 0, kStep / 2);
+// Columns of kRows rows of a, from a tile on, to f32.
+inline void widen(const uint16_t* halves, int64_t depth, float a[][kDepth]) {
+  for (int64_t k = 0; k < depth; k += kStep / 2) {
     for (int r = 0; r < kRows; ++r) {
-      const uint32_t bits = static_cast<uint32_t>(column[r * (kStep / 2)]) << 16;
-      std::memcpy(&a[k][r], &bits, 4);
+      const uint16_t* from = halves + tile_at(r, k, 0, kStep / 2);
+      for (int i = 0; i < kStep / 2; ++i) {
+        const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+        std::memcpy(&a[r][k + i], &bits, 4);
+      }
     }
   }
 }
@@ -42,6 +44,7 @@ inline void multiply(const Memory& memory, int64_t depth, int64_t rows, int64_t 
   Vec sums[kRows][2];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       sums[r][v] = r < rows && v < vectors ? Vec::load(values + r * stride + v * Vec::kLanes) : Vec::set(0);
     }
@@ -51,13 +54,14 @@ inline void multiply(const Memory& memory, int64_t depth, int64_t rows, int64_t 
     const Vec low = Vec::load(weights), high = Vec::load(weights + kStepOf);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const Vec x = Vec::set(memory.a[k][r]);
-      sums[r][0] = fma(low, x, sums[r][0]);
-      sums[r][1] = fma(high, x, sums[r][1]);
+      const Vec x = Vec::set(memory.a[r][k]);
+      add_product(sums[r][0], low, x);
+      add_product(sums[r][1], high, x);
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       if (r < rows && v < vectors) sums[r][v].store(values + r * stride + v * Vec::kLanes);
     }
