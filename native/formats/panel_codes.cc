@@ -156,9 +156,12 @@ uint32_t read_sub(const PanelFormat& f, const uint8_t* block, int64_t lane, int6
   uint8_t* bytes = const_cast<uint8_t*>(block);
   int32_t shift = 0;
   if (f.sub_bits == 8) return *sub_byte(f, bytes, 8, lane, u, &shift);
-  uint32_t value = *sub_byte(f, bytes, 4, lane, u, &shift) >> shift & 15;
-  if (f.sub_bits == 6) value |= (*sub_byte(f, bytes, 2, lane, u, &shift) >> shift & 3) << 4;
-  return value;
+  // The byte first, then its shift: compilers with checks of shifts turn the two about.
+  const uint32_t low = *sub_byte(f, bytes, 4, lane, u, &shift);
+  const uint32_t value = low >> shift & 15;
+  if (f.sub_bits == 4) return value;
+  const uint32_t high = *sub_byte(f, bytes, 2, lane, u, &shift);
+  return value | (high >> shift & 3) << 4;
 }
 void write_sub(const PanelFormat& f, uint8_t* block, int64_t lane, int64_t u, uint32_t value) {
   int32_t shift = 0;

@@ -11,7 +11,10 @@ export function decoded(b: QuantizedTensor): Float64Array {
   const bytes = referenceRowBytes(b.format, b.cols);
   for (let row = 0; row < b.rows; row++) {
     const part = b.bytes.subarray(row * bytes, (row + 1) * bytes);
-    values.set(decodeReferenceRow(b.format, part, b.cols, codebookOf(b.format)), row * b.cols);
+    values.set(
+      decodeReferenceRow(b.format, part, b.cols, codebookOf(b.format), b.tensorScale),
+      row * b.cols,
+    );
   }
   return values;
 }

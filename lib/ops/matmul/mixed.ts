@@ -12,7 +12,7 @@ export interface MixedSegment {
   readonly width: number;
   /** [N, columns of this width] */
   readonly weights: QuantizedTensor;
-  /** [columns of this width]: where they stand in the matrix. */
+  /** Where they stand in the matrix: [columns of this width]. */
   readonly columns: Tensor<'i32'>;
 }
 

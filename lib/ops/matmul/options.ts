@@ -42,7 +42,7 @@ export interface Adapters {
   down: Tensor<FloatDType>;
   /** [A, N, R] */
   up: Tensor<FloatDType>;
-  /** [rows of a]: which of the A adapters a row has, -1: none. */
+  /** Which of the A adapters a row has, -1: none; [rows of a]. */
   ids: Tensor<'i32'>;
   /** Default: 1. */
   scale?: number;
