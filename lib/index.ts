@@ -29,6 +29,7 @@ export {
   type QuantizeMixedOptions,
   quantizeMixed,
 } from './ops/matmul/mixed.js';
+export { type OneBitWeights, oneBit, oneBitAsync } from './ops/matmul/one_bit.js';
 export type {
   Activation,
   Adapters,
@@ -39,7 +40,6 @@ export type {
   Outliers,
   OutputDType,
 } from './ops/matmul/options.js';
-export { type OneBitWeights, oneBit, oneBitAsync } from './ops/matmul/one_bit.js';
 export {
   type PrepareActivationsOptions,
   prepareActivations,
@@ -94,6 +94,7 @@ export {
   weightsBytes,
 } from './quantized_tensor.js';
 export { type AsyncOptions, type RunOptions, sequence } from './run.js';
+export type { MatmulTuning } from './saved_tuning.js';
 export {
   type DataTypes,
   type DTypeName,
@@ -102,4 +103,3 @@ export {
   type TensorLayout,
   type TensorSource,
 } from './tensor.js';
-export type { MatmulTuning } from './saved_tuning.js';

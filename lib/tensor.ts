@@ -1,6 +1,6 @@
+import { readers, valuesToBits } from './elements.js';
 import { argumentError } from './errors.js';
 import { type DType, dtypes } from './generated.js';
-import { readers, valuesToBits } from './elements.js';
 import { native } from './native.js';
 
 /** Typed array that holds elements of each dtype. f16, bf16 and f8 are raw bits. */

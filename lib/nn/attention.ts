@@ -1,5 +1,6 @@
 import { argumentError } from '../errors.js';
 import { attention, type AttentionOptions as MixOptions } from '../ops/attention/attention.js';
+import type { PreparedActivations } from '../ops/matmul/prepared_activations.js';
 import { type RopeOptions, rope } from '../ops/rope/rope.js';
 import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';
@@ -7,6 +8,7 @@ import type { LayerCache } from './kv_cache.js';
 import type { Linear } from './linear.js';
 import type { RMSNorm } from './rms_norm.js';
 import type { RopeConfig } from './rope_config.js';
+import { SharedInput } from './shared_input.js';
 
 /** Layers and shape of an {@link Attention}. */
 export interface AttentionOptions extends RunOptions {
@@ -58,11 +60,14 @@ export interface AttentionStep {
 export class Attention {
   readonly headDim: number;
   readonly valueDim: number;
+  /** What query, key and value read. */
+  readonly input: SharedInput;
   readonly #rope: RopeOptions;
   readonly #mix: MixOptions;
 
   constructor(readonly options: AttentionOptions) {
     const { query, key, value, output, numHeads, numKvHeads, isa, threads } = options;
+    this.input = new SharedInput([query, key, value]);
     this.headDim = query.outFeatures / numHeads;
     this.valueDim = value.outFeatures / numKvHeads;
     const sizes: [string, number, number, string][] = [
@@ -110,10 +115,16 @@ export class Attention {
   }
 
   /**
-   * @param x [M, hidden]
+   * @param x [M, hidden], or what {@link input} made of it
+   * @param residual [M, hidden], added to the result; may be `out`
    * @returns [M, hidden]: `out` (may be x), or a new f32 tensor
    */
-  forward(x: Tensor<FloatDType>, step: AttentionStep, out?: Tensor<'f32'>): Tensor<'f32'> {
+  forward(
+    x: Tensor<FloatDType> | PreparedActivations,
+    step: AttentionStep,
+    out?: Tensor<'f32'>,
+    residual?: Tensor<'f32'>,
+  ): Tensor<'f32'> {
     const { options } = this;
     const rows = x.shape[0] ?? 0;
     const { cache, start, positions, scratch = this.scratch(rows) } = step;
@@ -134,7 +145,7 @@ export class Attention {
       ...this.#mix,
       out: scratch.mixed.heads,
     });
-    return options.output.forward(scratch.mixed.rows, out);
+    return options.output.forward(scratch.mixed.rows, out, residual);
   }
 
   /** Lets go of the weights. */

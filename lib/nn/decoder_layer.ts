@@ -1,23 +1,22 @@
-import { add } from '../ops/elementwise/add.js';
-import type { RunOptions } from '../run.js';
 import { Tensor } from '../tensor.js';
 import type { Attention, AttentionScratch, HeadsView } from './attention.js';
 import type { ModelConfig } from './config.js';
 import type { LayerCache } from './kv_cache.js';
 import type { MLP, MLPScratch } from './mlp.js';
 import type { RMSNorm } from './rms_norm.js';
+import { type SharedInput, SharedInputMemory } from './shared_input.js';
 
 /** Tensors of one step over M tokens; views of the memory of a {@link StepMemory}. */
 export interface StepTensors {
   readonly rows: number;
   readonly ids: Tensor<'i32'>;
   readonly positions: Tensor<'i32'>;
-  /** [M, hidden]: the residual stream; its last row; what a part reads; what it gives. */
+  /** [M, hidden]: the residual stream; what a part reads; the last row of both. */
   readonly residual: Tensor<'f32'>;
   readonly normed: Tensor<'f32'>;
-  readonly delta: Tensor<'f32'>;
   readonly lastResidual: Tensor<'f32'>;
   readonly lastNormed: Tensor<'f32'>;
+  readonly prepared: SharedInputMemory;
   readonly attention: AttentionScratch;
   readonly mlp: MLPScratch;
 }
@@ -33,7 +32,6 @@ export class StepMemory {
   readonly #positions: Int32Array;
   readonly #residual: Float32Array;
   readonly #normed: Float32Array;
-  readonly #delta: Float32Array;
   readonly #query: Float32Array;
   readonly #key: Float32Array;
   readonly #mixed: Float32Array;
@@ -50,7 +48,6 @@ export class StepMemory {
     this.#positions = new Int32Array(rows);
     this.#residual = new Float32Array(rows * hiddenSize);
     this.#normed = new Float32Array(rows * hiddenSize);
-    this.#delta = new Float32Array(rows * hiddenSize);
     this.#query = new Float32Array(rows * numHeads * headDim);
     this.#key = new Float32Array(rows * numKvHeads * headDim);
     this.#mixed = new Float32Array(rows * numHeads * valueDim);
@@ -83,21 +80,26 @@ export class StepMemory {
     });
     const residual = matrix(this.#residual, hiddenSize);
     const normed = matrix(this.#normed, hiddenSize);
+    const prepared = new SharedInputMemory();
     return {
       rows,
       ids: new Tensor('i32', this.#ids, [rows]),
       positions: new Tensor('i32', this.#positions, [rows]),
       residual,
       normed,
-      delta: matrix(this.#delta, hiddenSize),
       lastResidual: residual.slice(rows - 1, rows),
       lastNormed: normed.slice(rows - 1, rows),
+      prepared,
       attention: {
         query: view(this.#query, numHeads, headDim),
         key: view(this.#key, numKvHeads, headDim),
         mixed: view(this.#mixed, numHeads, valueDim),
       },
-      mlp: { gate: matrix(this.#gate, intermediateSize), up: matrix(this.#up, intermediateSize) },
+      mlp: {
+        gate: matrix(this.#gate, intermediateSize),
+        up: matrix(this.#up, intermediateSize),
+        prepared,
+      },
     };
   }
 }
@@ -109,19 +111,16 @@ export class DecoderLayer {
     readonly attention: Attention,
     readonly mlpNorm: RMSNorm,
     readonly mlp: MLP,
-    private readonly run: RunOptions = {},
   ) {}
 
   /** Changes `tensors.residual` in place. */
   forward(tensors: StepTensors, cache: LayerCache, start: number): void {
-    const { residual, normed, delta, positions } = tensors;
-    this.attentionNorm.forward(residual, normed);
+    const { residual, positions } = tensors;
     const step = { cache, start, positions, scratch: tensors.attention };
-    this.attention.forward(normed, step, delta);
-    add(residual, delta, { ...this.run, out: residual });
-    this.mlpNorm.forward(residual, normed);
-    this.mlp.forward(normed, delta, tensors.mlp);
-    add(residual, delta, { ...this.run, out: residual });
+    const attentionInput = normed(this.attentionNorm, this.attention.input, tensors);
+    this.attention.forward(attentionInput, step, residual, residual);
+    const mlpInput = normed(this.mlpNorm, this.mlp.input, tensors);
+    this.mlp.forward(mlpInput, residual, tensors.mlp, residual);
   }
 
   /** Lets go of the weights. */
@@ -131,4 +130,11 @@ export class DecoderLayer {
     this.mlpNorm.dispose();
     this.mlp.dispose();
   }
+}
+
+/** The norm of the residual stream, as the layers of `input` read it. */
+function normed(norm: RMSNorm, input: SharedInput, tensors: StepTensors) {
+  const { weight, epsilon } = norm;
+  const prepared = input.prepare(tensors.residual, tensors.prepared, { norm: { weight, epsilon } });
+  return prepared ?? norm.forward(tensors.residual, tensors.normed);
 }

@@ -1,6 +1,7 @@
 import { argumentError } from '../errors.js';
 import { matmul, matmulKernel } from '../ops/matmul/matmul.js';
 import type { Compute, MatmulOptions } from '../ops/matmul/options.js';
+import type { PreparedActivations } from '../ops/matmul/prepared_activations.js';
 import type { QuantizedTensor } from '../quantized_tensor.js';
 import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';
@@ -42,7 +43,7 @@ export function computeOf(activations: Activations = 'auto'): Compute {
 export class Linear {
   readonly bias: Tensor<'f32'> | undefined;
   readonly compute: Compute;
-  readonly #run: RunOptions;
+  readonly run: RunOptions;
 
   /** @param weight [N, K] in any format; the layer does not own it, but {@link dispose} lets go of it. */
   constructor(
@@ -58,7 +59,7 @@ export class Linear {
     }
     this.bias = bias;
     this.compute = computeOf(activations);
-    this.#run = { isa: run.isa, threads: run.threads } as RunOptions;
+    this.run = { isa: run.isa, threads: run.threads } as RunOptions;
   }
 
   get inFeatures(): number {
@@ -70,11 +71,16 @@ export class Linear {
   }
 
   /**
-   * @param x [..., M, K]
+   * @param x [..., M, K], or what `prepareActivations` made of it
+   * @param residual [..., M, N], added to the result; may be `out`
    * @returns [..., M, N]: `out`, or a new f32 tensor
    */
-  forward<D extends FloatDType = 'f32'>(x: Tensor<FloatDType>, out?: Tensor<D>): Tensor<D> {
-    return matmul<D>(x, this.weight, this.#options(out));
+  forward<D extends FloatDType = 'f32'>(
+    x: Tensor<FloatDType> | PreparedActivations,
+    out?: Tensor<D>,
+    residual?: Tensor<FloatDType>,
+  ): Tensor<D> {
+    return matmul<D>(x, this.weight, this.#options(out, residual));
   }
 
   /** Name of the kernel that {@link forward} runs for `rows` rows of f32. */
@@ -88,9 +94,13 @@ export class Linear {
   }
 
   /** One literal with all members, so that every call has the same hidden class: a step makes hundreds. */
-  #options<D extends FloatDType>(out: Tensor<D> | undefined): MatmulOptions<D> {
-    const { isa, threads } = this.#run;
-    return { isa, threads, compute: this.compute, bias: this.bias, out } as MatmulOptions<D>;
+  #options<D extends FloatDType>(
+    out: Tensor<D> | undefined,
+    residual?: Tensor<FloatDType>,
+  ): MatmulOptions<D> {
+    const { compute, bias } = this;
+    const { isa, threads } = this.run;
+    return { isa, threads, compute, bias, out, residual } as MatmulOptions<D>;
   }
 
   /** Lets go of the weights. */

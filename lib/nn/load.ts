@@ -268,6 +268,5 @@ async function buildLayer(
     attention,
     norm(`blk.${index}.ffn_norm`),
     mlp,
-    run,
   );
 }
