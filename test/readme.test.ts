@@ -1,21 +1,26 @@
-// The example of README.md, as it stands there, run as a user's program.
+// Examples of README.md and the guide, as they stand there, run as a user's programs.
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { root } from './package/tree.js';
 
-it('the example of README.md runs and prints what it says', () => {
-  const [, code] =
-    /^```ts\n([\s\S]*?)^```/m.exec(readFileSync(join(root, 'README.md'), 'utf8')) ?? [];
-  // Sources are run as they are: the example has no type annotations.
+/** Runs the first block of TypeScript after `heading`, with more lines behind it. */
+function runExample(file: string, heading: string, more = '') {
+  const text = readFileSync(join(root, file), 'utf8');
+  const [, code] = /^```ts\n([\s\S]*?)^```/m.exec(text.slice(text.indexOf(heading))) ?? [];
+  // Sources are run as they are: the examples have no type annotations.
   const program = (code as string).replace(
     "'bitloom'",
     JSON.stringify(join(root, 'dist/esm/index.js')),
   );
-  const result = spawnSync(process.execPath, ['--input-type=module', '--eval', program], {
+  return spawnSync(process.execPath, ['--input-type=module', '--eval', program + more], {
     encoding: 'utf8',
   });
+}
+
+it('the example of README.md runs and prints what it says', () => {
+  const result = runExample('README.md', '# bitloom');
   expect(result.stderr).toBe('');
   const [bytes, ...product] = result.stdout.trim().split('\n');
   // 256 weights of 4 bits, and 8 scales of 2 bytes.
@@ -36,4 +41,14 @@ it('the example of README.md runs and prints what it says', () => {
   numbers.slice(2).forEach((value, i) => {
     expect(Math.abs(value - (exact[i % 4] as number))).toBeLessThan(1.5);
   });
+});
+
+it("the guide's example of products runs", () => {
+  const shapes =
+    'for (const c of [query, key, value, h, y]) console.log(c.shape.join(), c.toArray().every(Number.isFinite));';
+  const result = runExample('docs/guide.md', '## Products', shapes);
+  expect(result.stderr).toBe('');
+  expect(result.stdout.trim().split('\n')).toEqual(
+    ['1,256', '1,64', '1,64', '1,512', '1,256'].map((shape) => `${shape} true`),
+  );
 });

@@ -7,8 +7,9 @@ import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';
 
 /**
- * In what activations are multiplied: `'f32'`; `'i8'`, int8 with a scale per 32, where the weight format has integer
- * codes; `'auto'`: bitloom's choice, which is `'i8'` for such formats and f32 for the others.
+ * In what activations are multiplied: `'f32'`; `'i8'`, as `compute: 'i8'` of {@link matmul}: int8 where the weight
+ * format has integer codes, for other formats bf16 where there are rows enough for tiles, else f32; `'auto'`:
+ * bitloom's choice, which is `'i8'`.
  */
 export type Activations = 'auto' | 'f32' | 'i8';
 

@@ -37,8 +37,9 @@ export interface PrepareActivationsOptions extends RunOptions {
 
 /**
  * Brings activations into the form of `matmul` with `compute: 'i8'` once, for several matmuls that share them: q, k
- * and v; gate and up. The result stands in for `a`; products are the same bits as with `a` itself. Norm and gate
- * are computed row by row on the way, so that their results never go through memory.
+ * and v; gate and up. The result stands in for `a`: products are the same bits as with `a` itself and `algorithm`
+ * `'lut'` or `'dequant'`. It is made for few rows: tiles, which `'auto'` takes for many, round otherwise and need `a`.
+ * Norm and gate are computed row by row on the way, so that their results never go through memory.
  *
  * @param x activations [..., M, K] (or [K]), f32, f16 or bf16
  * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT`, before anything is written
