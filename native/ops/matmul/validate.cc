@@ -4,7 +4,6 @@
 #include <cfloat>
 #include <cmath>
 
-#include "../../base/float16.h"
 #include "../../formats/panel.h"
 #include "epilogue.h"
 
@@ -16,8 +15,24 @@ using ll = long long;
 constexpr uint32_t kF32 = dtype_bit(BL_DTYPE_f32), kI8 = dtype_bit(BL_DTYPE_i8),
                    kI32 = dtype_bit(BL_DTYPE_i32);
 
-int64_t batches_of(const bl_matmul_args& args) { return std::max<int64_t>(args.batch, 1); }
-int64_t rows_of(const bl_tensor& a) { return Rows(a).count; }
+// What a call may be given to read, besides b.
+struct Operand {
+  const char* name;
+  bl_tensor bl_matmul_args::* tensor;
+  bool meets_activations;  // needs them as they were before they were prepared
+};
+constexpr Operand kOperands[] = {{"a", &bl_matmul_args::a, false},
+                                 {"bias", &bl_matmul_args::bias, false},
+                                 {"row_scale", &bl_matmul_args::row_scale, false},
+                                 {"a_scales", &bl_matmul_args::a_scales, true},
+                                 {"column_scale", &bl_matmul_args::column_scale, true},
+                                 {"column_order", &bl_matmul_args::column_order, true},
+                                 {"low_rank_down", &bl_matmul_args::low_rank_down, true},
+                                 {"low_rank_up", &bl_matmul_args::low_rank_up, true},
+                                 {"low_rank_ids", &bl_matmul_args::low_rank_ids, true},
+                                 {"outlier_row_offsets", &bl_matmul_args::outlier_row_offsets, true},
+                                 {"outlier_columns", &bl_matmul_args::outlier_columns, true},
+                                 {"outlier_values", &bl_matmul_args::outlier_values, true}};
 
 // `tensor` has the axes of `like` but for the last, which has `last` columns.
 bl_status check_rows(const char* name, const bl_tensor& tensor, const char* like_name, const bl_tensor& like,
@@ -30,27 +45,6 @@ bl_status check_rows(const char* name, const bl_tensor& tensor, const char* like
              static_cast<ll>(tensor.shape[axis]), static_cast<ll>(like.shape[axis]), like_name, axis);
   }
   return check_dim({"matmul", name}, tensor, tensor.rank - 1, last, last_name, error);
-}
-
-// Every index of a contiguous i32 vector in [least, limit).
-bl_status check_indices(const char* name, const bl_tensor& tensor, int64_t least, int64_t limit,
-                        bl_error* error) {
-  const uint8_t* data = static_cast<const uint8_t*>(tensor.data);
-  const int64_t count = element_count(tensor);
-  int32_t smallest = 0, largest = static_cast<int32_t>(least);
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t index = load_as<int32_t>(data + 4 * i);
-    smallest = std::min(smallest, index);
-    largest = std::max(largest, index);
-  }
-  if (count == 0 || (smallest >= least && largest < limit && limit > 0)) return BL_STATUS_ok;
-  int64_t bad = 0;
-  while (bad + 1 < count && load_as<int32_t>(data + 4 * bad) >= least &&
-         load_as<int32_t>(data + 4 * bad) < limit)
-    ++bad;
-  return fail(error, BL_STATUS_out_of_range, "matmul: %s[%lld] is %d, expected %lld to %lld", name,
-              static_cast<ll>(bad), load_as<int32_t>(data + 4 * bad), static_cast<ll>(least),
-              static_cast<ll>(limit) - 1);
 }
 
 bl_status check_modes(const bl_matmul_args& args, bl_error* error) {
@@ -122,22 +116,9 @@ bl_status check_prepared(const bl_matmul_args& args, PreparedHeader* header, bl_
            "matmul: activation_bits and activation_group are given with prepared, which is rounded already");
   BL_CHECK(args.batch <= 1, unsupported, "matmul: batch is %lld, expected at most 1 with prepared",
            static_cast<ll>(args.batch));
-  struct Given {
-    const char* name;
-    const bl_tensor& tensor;
-  };
-  const Given needs_a[] = {{"a_scales", args.a_scales},
-                           {"column_scale", args.column_scale},
-                           {"column_order", args.column_order},
-                           {"low_rank_down", args.low_rank_down},
-                           {"low_rank_up", args.low_rank_up},
-                           {"low_rank_ids", args.low_rank_ids},
-                           {"outlier_row_offsets", args.outlier_row_offsets},
-                           {"outlier_columns", args.outlier_columns},
-                           {"outlier_values", args.outlier_values}};
-  for (const Given& given : needs_a) {
-    BL_CHECK(given.tensor.data == nullptr, unsupported,
-             "matmul: %s is given with prepared, expected the activations themselves", given.name);
+  for (const Operand& operand : kOperands) {
+    BL_CHECK(!operand.meets_activations || (args.*operand.tensor).data == nullptr, unsupported,
+             "matmul: %s is given with prepared, expected the activations themselves", operand.name);
   }
   BL_CHECK(args.b.cols == header->cols, invalid_shape,
            "matmul: b.cols is %lld, expected %lld (= columns of prepared)", static_cast<ll>(args.b.cols),
@@ -165,7 +146,7 @@ bl_tensor shape_of_prepared(const bl_matmul_args& args, const PreparedHeader& he
 
 // b's rows against batch and activation; c's columns.
 bl_status check_stack(const bl_matmul_args& args, int64_t* columns, bl_error* error) {
-  const int64_t batches = batches_of(args);
+  const int64_t batches = std::max<int64_t>(args.batch, 1);
   BL_CHECK(args.batch == 0 || args.a.rank >= 2, invalid_shape,
            "matmul: a.rank is %d, expected at least 2 with batch", args.a.rank);
   BL_CHECK(args.batch == 0 || args.a.shape[0] == args.batch, invalid_shape,
@@ -224,94 +205,13 @@ bl_status check_output_tensors(const bl_matmul_args& args, int64_t columns, bl_e
   return BL_STATUS_ok;
 }
 
-bl_status check_low_rank(const bl_matmul_args& args, bl_error* error) {
-  const bl_tensor &down = args.low_rank_down, &up = args.low_rank_up, &ids = args.low_rank_ids;
-  if (down.data == nullptr && up.data == nullptr && ids.data == nullptr) return BL_STATUS_ok;
-  BL_RETURN_IF_ERROR(check_tensor({"matmul", "low_rank_down"}, down, kFloatTypes, 2, 3, error));
-  BL_RETURN_IF_ERROR(check_tensor({"matmul", "low_rank_up"}, up, kFloatTypes, down.rank, down.rank, error));
-  const int first = down.rank - 2;
-  const int64_t adapters = first == 0 ? 1 : down.shape[0];
-  if (first == 1)
-    BL_RETURN_IF_ERROR(
-        check_dim({"matmul", "low_rank_up"}, up, 0, adapters, "low_rank_down.shape[0]", error));
-  BL_RETURN_IF_ERROR(check_dim({"matmul", "low_rank_down"}, down, first + 1, args.a.shape[args.a.rank - 1],
-                               "a's columns", error));
-  BL_RETURN_IF_ERROR(check_dim({"matmul", "low_rank_up"}, up, first, args.b.rows / batches_of(args),
-                               args.batch > 0 ? "b.rows / batch" : "b.rows", error));
-  BL_RETURN_IF_ERROR(check_dim({"matmul", "low_rank_up"}, up, first + 1, down.shape[first],
-                               "the rank of low_rank_down", error));
-  BL_CHECK(std::isfinite(args.low_rank_scale), non_finite,
-           "matmul: low_rank_scale is %g, expected a finite number",
-           static_cast<double>(args.low_rank_scale));
-  if (ids.data != nullptr) {
-    BL_CHECK(args.batch == 0, unsupported,
-             "matmul: low_rank_ids is given with batch, where each matrix has its adapter");
-    BL_RETURN_IF_ERROR(
-        check_optional_vector({"matmul", "low_rank_ids"}, ids, kI32, rows_of(args.a), "a's rows", error));
-    return check_indices("low_rank_ids", ids, -1, std::max<int64_t>(adapters, 0), error);
-  }
-  BL_CHECK(adapters == batches_of(args), invalid_shape,
-           "matmul: low_rank_down.shape[0] is %lld, expected %lld (%s), or low_rank_ids",
-           static_cast<ll>(adapters), static_cast<ll>(batches_of(args)),
-           args.batch > 0 ? "= batch" : "one adapter");
-  return BL_STATUS_ok;
-}
-
-bl_status check_outliers(const bl_matmul_args& args, bl_error* error) {
-  const bl_tensor &offsets = args.outlier_row_offsets, &columns = args.outlier_columns,
-                  &values = args.outlier_values;
-  if (offsets.data == nullptr && columns.data == nullptr && values.data == nullptr) return BL_STATUS_ok;
-  BL_RETURN_IF_ERROR(check_tensor({"matmul", "outlier_row_offsets"}, offsets, kI32, 1, 1, error));
-  BL_RETURN_IF_ERROR(check_tensor({"matmul", "outlier_columns"}, columns, kI32, 1, 1, error));
-  BL_RETURN_IF_ERROR(check_tensor({"matmul", "outlier_values"}, values, kFloatTypes, 1, 1, error));
-  BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "outlier_row_offsets"}, offsets, kI32, args.b.rows + 1,
-                                           "b.rows + 1", error));
-  const int64_t nnz = values.shape[0];
-  BL_CHECK(is_contiguous(values), invalid_shape, "matmul: outlier_values is not contiguous");
-  if (nnz > 0) {
-    BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "outlier_columns"}, columns, kI32, nnz,
-                                             "outlier_values.shape[0]", error));
-  } else {
-    BL_RETURN_IF_ERROR(
-        check_dim({"matmul", "outlier_columns"}, columns, 0, 0, "outlier_values.shape[0]", error));
-  }
-  int32_t before = 0;
-  for (int64_t n = 0; n <= args.b.rows; ++n) {
-    const int32_t offset = load_as<int32_t>(static_cast<const uint8_t*>(offsets.data) + 4 * n);
-    BL_CHECK(n == 0 ? offset == 0 : offset >= before, out_of_range,
-             "matmul: outlier_row_offsets[%lld] is %d, expected %s%d", static_cast<ll>(n), offset,
-             n == 0 ? "" : "at least ", before);
-    before = offset;
-  }
-  BL_CHECK(before == nnz, out_of_range,
-           "matmul: outlier_row_offsets[%lld] is %d, expected %lld (= outlier_values.shape[0])",
-           static_cast<ll>(args.b.rows), before, static_cast<ll>(nnz));
-  return check_indices("outlier_columns", columns, 0, args.a.shape[args.a.rank - 1], error);
-}
-
 // What is written lies apart from everything that is read but addend and residual.
 bl_status check_memory(const char* name, const bl_tensor& output, const bl_matmul_args& args,
                        bl_error* error) {
-  struct Read {
-    const char* name;
-    const bl_tensor& tensor;
-  };
-  const Read reads[] = {{"a", args.a},
-                        {"bias", args.bias},
-                        {"row_scale", args.row_scale},
-                        {"a_scales", args.a_scales},
-                        {"column_scale", args.column_scale},
-                        {"column_order", args.column_order},
-                        {"low_rank_down", args.low_rank_down},
-                        {"low_rank_up", args.low_rank_up},
-                        {"low_rank_ids", args.low_rank_ids},
-                        {"outlier_row_offsets", args.outlier_row_offsets},
-                        {"outlier_columns", args.outlier_columns},
-                        {"outlier_values", args.outlier_values}};
-  for (const Read& read : reads) {
-    if (read.tensor.data == nullptr) continue;
-    BL_RETURN_IF_ERROR(
-        check_apart({"matmul", name}, output, read.name, read.tensor.data, read.tensor.bytes, error));
+  for (const Operand& operand : kOperands) {
+    const bl_tensor& read = args.*operand.tensor;
+    if (read.data == nullptr) continue;
+    BL_RETURN_IF_ERROR(check_apart({"matmul", name}, output, operand.name, read.data, read.bytes, error));
   }
   if (args.prepared != nullptr) {
     BL_RETURN_IF_ERROR(
@@ -341,8 +241,7 @@ bl_status validate_matmul(bl_matmul_args* call, PreparedHeader* header, bl_error
       check_optional_vector({"matmul", "bias"}, args.bias, kF32, args.b.rows, "b.rows", error));
   BL_RETURN_IF_ERROR(
       check_optional_vector({"matmul", "row_scale"}, args.row_scale, kF32, args.b.rows, "b.rows", error));
-  BL_RETURN_IF_ERROR(check_low_rank(args, error));
-  BL_RETURN_IF_ERROR(check_outliers(args, error));
+  BL_RETURN_IF_ERROR(check_additions(args, error));
   if (args.c_scales.data != nullptr) {
     BL_RETURN_IF_ERROR(check_memory("c_scales", args.c_scales, args, error));
     if (args.residual.data != nullptr) {
