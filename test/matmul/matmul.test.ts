@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { isas } from '../../lib/generated.js';
 import {
   type Compute,
   type Format,
@@ -13,7 +14,6 @@ import {
   QuantizedTensor,
   Tensor,
 } from '../../lib/index.js';
-import { isas } from '../../lib/generated.js';
 import { colsOf, formatNames, quantized } from '../quantize/cases.js';
 import { referenceMatmul, roundActivations } from '../reference/matmul.js';
 import { gaussian } from '../reference/random.js';
@@ -31,6 +31,22 @@ function hasIntegerCodes(format: Format): boolean {
   return /^(iq|t?q|u|i|t|fp|bfp|e2m1_|e2m3_|mxint|mxfp|nvfp)\d?/.test(format);
 }
 
+/** Formats whose weights are a code times a scale, plus an offset of the group. */
+const hasOffsets = (format: Format): boolean => /^[ui]\dz_|^q\d_1$|^q[245]_k$/.test(format);
+
+/**
+ * What rounding errors of i8 are relative to: codes and offset are multiplied by themselves, so in place of a weight
+ * stands the range of its group, of which both are parts (a range that quantize makes holds 0).
+ */
+function ranges(b: QuantizedTensor, weights: Float64Array): Float64Array {
+  const group = formats[b.format].groupSize || b.cols;
+  return weights.map((_, i) => {
+    const first = i - ((i % b.cols) % group);
+    const last = Math.min(first + group, i - (i % b.cols) + b.cols);
+    return 2 * weights.subarray(first, last).reduce((most, w) => Math.max(most, Math.abs(w)), 0);
+  });
+}
+
 /**
  * Largest error relative to the sum of |products|. f32 kernels add in f32 (lanes of 8 or 16, chunks of
  * 256): at most about K / 16 roundings of 2^-24 each; the exact int8 sums of i8 leave the same.
@@ -41,7 +57,12 @@ function check(a: Float32Array, b: QuantizedTensor, m: number, compute: Compute,
   const c = matmul(new Tensor('f32', a, [m, b.cols]), b, { compute, isa, algorithm }).data;
   const rounded =
     compute === 'i8' && hasIntegerCodes(b.format) ? roundActivations(a, m, b.cols) : a;
-  const { values, magnitudes } = referenceMatmul(rounded, decoded(b), m, b.rows, b.cols);
+  const weights = decoded(b);
+  const { values, magnitudes: products } = referenceMatmul(rounded, weights, m, b.rows, b.cols);
+  const magnitudes =
+    compute === 'i8' && hasOffsets(b.format)
+      ? referenceMatmul(rounded, ranges(b, weights), m, b.rows, b.cols).magnitudes
+      : products;
   for (let i = 0; i < values.length; i++) {
     const error = Math.abs((c[i] as number) - (values[i] as number));
     if (!(error <= bound * (magnitudes[i] as number) + 1e-36)) {
