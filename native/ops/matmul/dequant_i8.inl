@@ -242,13 +242,16 @@ template <typename F>
 void run_form(const PanelFormat& f, const Activations& a, const Tile& tile) {
   const Unpack<F> unpack(f);
   const int64_t chunks = (f.cols + kChunk - 1) / kChunk;
+  const int64_t streams = tile.panel_count < kStreams ? tile.panel_count : kStreams;
+  const int64_t length = tile.panel_count / streams;
+  // The first turn, which no turn before it has asked for.
+  const int lines = static_cast<int>((f.block_bytes * kTurn * kChunk / f.elements + 63) / 64);
+  for (int64_t s = 0; s < streams; ++s) prefetch_lines(tile.panels + s * length * tile.panel_stride, lines);
   uint8_t* records = tile.scratch;
   for_row_blocks<F>(tile.m_begin, tile.m_end, [&](auto rows, int64_t m) {
     pack_records<F, rows()>(a, m, chunks, records);
     records += chunks * record_bytes<F>(rows());
   });
-  const int64_t streams = tile.panel_count < kStreams ? tile.panel_count : kStreams;
-  const int64_t length = tile.panel_count / streams;
   for (int64_t i = 0; i < length; ++i) {
     run_streams<F>(f, unpack, tile, tile.panels + i * tile.panel_stride, length * tile.panel_stride, streams,
                    tile.values + i * kPanelRows, length * kPanelRows);
