@@ -94,8 +94,8 @@ void run_units(const Call& call, const Pass& pass, int64_t batch, int64_t m_begi
   int kinds[2] = {};
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t row = (batch * parts + part) * plan.columns + n;
-    kinds[part] =
-        find_panels(call, row, count, packed + part * plan.most_units * plan.unit_panels * plan.packed_stride, panels[part]);
+    kinds[part] = find_panels(call, row, count, packed + part * plan.width() / kPanelRows * plan.packed_stride,
+                              panels[part]);
   }
   for (int64_t m = m_begin; m < m_end; m += pass.kernel.rows) {
     const int64_t last = std::min<int64_t>(m + pass.kernel.rows, m_end);

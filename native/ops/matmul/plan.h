@@ -66,7 +66,7 @@ struct Plan {
     values_bytes = align_up(static_cast<uint64_t>(rows * epilogue.parts() * width()) * sizeof(float));
     packed_stride = static_cast<int64_t>(align_up(static_cast<uint64_t>(b.panel.panel_bytes)));
     // All panels of a unit of canonical weights; of weights in panels the last one, which may be canonical.
-    const int64_t packed = b.panels() == 0            ? epilogue.parts() * most_units * unit_panels
+    const int64_t packed = b.panels() == 0            ? epilogue.parts() * width() / kPanelRows
                            : b.rows % kPanelRows == 0 ? 0
                                                       : 1;
     packed_bytes = static_cast<uint64_t>(packed * packed_stride);
