@@ -1,6 +1,7 @@
 // Activations brought into the form that a kernel reads.
 #pragma once
 
+#include "../../base/scratch.h"
 #include "../../base/tensor.h"
 #include "input.h"
 #include "kernel.h"
@@ -19,10 +20,12 @@ struct ActivationsPlan {
   uint64_t signs_bytes = 0, tile_sums_bytes = 0;
   uint64_t tables_bytes[2] = {}, negatives_bytes = 0;  // lut: per plane width
   uint64_t row_bytes;
-  int64_t tasks;  // the packing's, each with two rows of f32 of its own and one of codes
+  int64_t tasks;  // the packing's, each with two rows of f32 of its own, in tiles one of codes too
 
   ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, const Input& input, int64_t m);
-  uint64_t task_bytes() const { return 3 * row_bytes; }
+  uint64_t task_bytes() const {
+    return 2 * row_bytes + (tile ? align_up(static_cast<uint64_t>(stride)) : 0);
+  }
   uint64_t total() const;
 };
 

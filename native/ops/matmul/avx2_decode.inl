@@ -83,40 +83,66 @@ struct IntegerValues {
   }
 };
 
-// Values by tables: of 8 floats in a register, of 16 in two, longer ones in memory.
+// Values by tables: of 8 floats in a register, of 16 as PlaneValues, longer ones in memory.
 template <int kBits>
 struct TableValues {
   const float* table;
-  __m256 low, high;
+  __m256 low;
 
-  explicit TableValues(const PanelFormat& f) : table(f.float_table) {
-    float entries[16] = {};
-    if constexpr (kBits <= 4) {
-      for (int i = 0; i < 16; ++i) {
+  explicit TableValues(const PanelFormat& f) : table(f.float_table), low(_mm256_setzero_ps()) {
+    if constexpr (kBits <= 3) {
+      float entries[8];
+      for (int i = 0; i < 8; ++i) {
         const int code = i & ((1 << kBits) - 1);
         entries[i] = f.float_table != nullptr
                          ? f.float_table[code]
                          : static_cast<float>(panel_value(f, static_cast<uint32_t>(code)) - value_bias(f));
       }
+      low = _mm256_loadu_ps(entries);
     }
-    low = _mm256_loadu_ps(entries);
-    high = _mm256_loadu_ps(entries + 8);
   }
   __m256i prepare(__m256i codes) const { return codes; }
   Vec value(__m256i code) const {
     if constexpr (kBits <= 3) return {_mm256_permutevar8x32_ps(low, code)};
-    if constexpr (kBits == 4) {
-      return {_mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code),
-                               _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)))};
-    }
     return {_mm256_i32gather_ps(table, _mm256_and_si256(code, _mm256_set1_epi32((1 << kBits) - 1)), 4)};
+  }
+};
+
+// Values by a table of 16 floats, byte by byte: byte b of 32 entries is one byte shuffle, and two rounds of
+// interleaving make floats of them. 14 instructions for 32 weights; by two lookups of 8 floats and a choice it
+// was 27, 8 of them on the one port that shuffles across lanes.
+struct PlaneValues {
+  __m256i planes[4], by_weight;
+
+  explicit PlaneValues(const PanelFormat& f) {
+    alignas(16) uint8_t bytes[4][16];
+    for (int code = 0; code < 16; ++code) {
+      uint32_t bits;
+      std::memcpy(&bits, &f.float_table[code], sizeof(bits));
+      for (int b = 0; b < 4; ++b) bytes[b][code] = static_cast<uint8_t>(bits >> (8 * b));
+    }
+    for (int b = 0; b < 4; ++b) {
+      planes[b] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes[b])));
+    }
+    by_weight = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  }
+  inline __attribute__((always_inline)) void four(__m256i codes, Vec* w) const {
+    const __m256i index = _mm256_shuffle_epi8(_mm256_and_si256(codes, _mm256_set1_epi8(15)), by_weight);
+    __m256i bytes[4];
+    for (int b = 0; b < 4; ++b) bytes[b] = _mm256_shuffle_epi8(planes[b], index);
+    const __m256i low = _mm256_unpacklo_epi8(bytes[0], bytes[1]), high = _mm256_unpacklo_epi8(bytes[2], bytes[3]);
+    const __m256i low_2 = _mm256_unpackhi_epi8(bytes[0], bytes[1]), high_2 = _mm256_unpackhi_epi8(bytes[2], bytes[3]);
+    w[0] = {_mm256_castsi256_ps(_mm256_unpacklo_epi16(low, high))};
+    w[1] = {_mm256_castsi256_ps(_mm256_unpackhi_epi16(low, high))};
+    w[2] = {_mm256_castsi256_ps(_mm256_unpacklo_epi16(low_2, high_2))};
+    w[3] = {_mm256_castsi256_ps(_mm256_unpackhi_epi16(low_2, high_2))};
   }
 };
 
 template <int kBits>
 using Integers = std::conditional_t<kBits <= 3, TableValues<kBits>, IntegerValues<kBits>>;
 template <int kBits>
-using FloatTable = TableValues<kBits>;
+using FloatTable = std::conditional_t<kBits == 4, PlaneValues, TableValues<kBits>>;
 
 template <int kBits, typename Values>
 struct CodeDecoder {
@@ -127,11 +153,15 @@ struct CodeDecoder {
   explicit CodeDecoder(const PanelFormat& f) : values(f) {}
   using Chunk = Codes<kBits>;
   inline __attribute__((always_inline)) void four(const Chunk& chunk, int v, Vec* w) const {
-    const __m256i codes = values.prepare(chunk.vector(v));
-    w[0] = values.value(codes);
-    w[1] = values.value(_mm256_srli_epi32(codes, 8));
-    w[2] = values.value(_mm256_srli_epi32(codes, 16));
-    w[3] = values.value(_mm256_srli_epi32(codes, 24));
+    if constexpr (std::is_same_v<Values, PlaneValues>) {
+      values.four(chunk.vector(v), w);
+    } else {
+      const __m256i codes = values.prepare(chunk.vector(v));
+      w[0] = values.value(codes);
+      w[1] = values.value(_mm256_srli_epi32(codes, 8));
+      w[2] = values.value(_mm256_srli_epi32(codes, 16));
+      w[3] = values.value(_mm256_srli_epi32(codes, 24));
+    }
   }
 };
 

@@ -4,21 +4,17 @@
 // Vector instructions for a chunk of 16 x 32 weights of q4_0: 16 ands, 8 shifts, 16 products, 14 additions, 2
 // widenings and 2 additions to the start, 2 conversions of sums, 2 of scales (2 each), 2 multiplies, 2
 // multiply-adds: 68 on three ports, 23 cycles, where memory takes 48 at 6 bytes a cycle.
-#include <utility>
-
-#include "../../base/float16.h"
-#include "kernel.h"
+#include "dequant_i8.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #include "../../isa/avx2_begin.h"
 
-#include "avx2_dequant_i8.inl"
-#include "dequant_i8.inl"
-
 void matmul_dequant_i8(const PanelFormat& f, const Activations& a, const Tile& tile) {
-  form_of(f)(f, a, tile);
+  const auto family = f.sub_bits != 0                        ? dequant_i8_subs
+                      : f.group < kGroup                     ? dequant_i8_parts
+                      : f.offset_kind != OffsetKind::none    ? dequant_i8_offsets
+                                                             : dequant_i8_groups;
+  family(f)(f, a, tile);
 }
 
 #include "../../isa/end.h"

@@ -11,6 +11,8 @@ struct Ints {
   __m256i low, high;
 };
 constexpr int kMostRows = 2;
+constexpr bool kTablesDiffer = true;
+constexpr Values kSmallTableForm = Values::small_table;
 
 inline Lanes lanes_load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void lanes_store(float* p, Lanes x) {
@@ -101,18 +103,17 @@ class Unpack {
  public:
   explicit Unpack(const PanelFormat& f) {
     for (int i = 0; i < 64; ++i) table_[i] = f.table[i];
-    for (int i = 0; i < 16; ++i) low_table_[i] = low_table_[16 + i] = f.table[i] & 15;
+    for (int i = 0; i < 16; ++i) low_table_[i] = low_table_[16 + i] = f.table[i] & (kSplit ? 15 : 255);
     for (int i = 0; i < 16; ++i) high_table_[i] = high_table_[16 + i] = f.table[i] >> 4;
   }
 
-  // products[r][p] += the chunk's values times codes[r * stride + [0, 32)], p-th part.
+  // products[r][p] += the chunk's values times codes[32 r + [0, 32)], p-th part.
   template <int kRows>
   inline __attribute__((always_inline)) void multiply(const uint8_t* chunk, const int8_t* codes,
-                                                      int64_t stride,
                                                       Ints (&products)[kRows][F::kParts]) const {
     // Halves of a panel one after the other: sums of one row, values and constants fit 16 registers.
-    multiply_half<kRows, 0>(chunk, codes, stride, products);
-    multiply_half<kRows, 1>(chunk, codes, stride, products);
+    multiply_half<kRows, 0>(chunk, codes, products);
+    multiply_half<kRows, 1>(chunk, codes, products);
   }
 
  private:
@@ -125,8 +126,10 @@ class Unpack {
   // vpmaddubsw sums two products in int16: 2 * 127 * 129 is the most that fits. Values that may be larger are
   // cut into nibbles, low + 16 * high. What is added in int16 before widening: as many vectors as 32767
   // allows.
-  static constexpr bool kSplit = F::kTable || F::kBits == 8;
-  static constexpr int kMaxValue = kSplit ? 15 : ((1 << F::kBits) - 1) << F::kShift;
+  static constexpr bool kSplit = F::kValues == Values::byte_table || F::kBits == 8;
+  static constexpr int kMaxValue = kSplit ? 15
+                                   : F::kTable ? kSmallTable<F::kBits>
+                                               : ((1 << F::kBits) - 1) << F::kShift;
   static constexpr int kFits = 32767 / (2 * 127 * kMaxValue);
   static constexpr int kPart = 8 / F::kParts;  // vectors of a group
   static constexpr int kTogether = kFits < kPart ? (kFits < 2 ? 1 : kFits < 4 ? 2 : 4) : kPart;
@@ -186,11 +189,12 @@ class Unpack {
     const __m256i x = code<v, half>(chunk, runs);
     if constexpr (F::kTable && F::kBits == 4) {
       *low = _mm256_shuffle_epi8(load_32(low_table_), x);
-      *high = _mm256_shuffle_epi8(load_32(high_table_), x);
+      if constexpr (kSplit) *high = _mm256_shuffle_epi8(load_32(high_table_), x);
+    } else if constexpr (F::kTable) {
+      *low = look_up(x);
     } else if constexpr (kSplit) {
-      const __m256i whole = F::kTable ? look_up(x) : x;
-      *low = field<4, 0, 0>(whole);
-      *high = field<4, 4, 0>(whole);
+      *low = field<4, 0, 0>(x);
+      *high = field<4, 4, 0>(x);
     } else {
       *low = x;
     }
@@ -198,7 +202,6 @@ class Unpack {
 
   template <int kRows, int half>
   inline __attribute__((always_inline)) void multiply_half(const uint8_t* chunk, const int8_t* codes,
-                                                           int64_t stride,
                                                            Ints (&products)[kRows][F::kParts]) const {
     const Runs runs = load_runs<half>(chunk);
     __m256i sums[kRows], high_sums[kRows];
@@ -208,7 +211,7 @@ class Unpack {
           __m256i low, high;
           value<v, half>(chunk, runs, &low, &high);
           for (int r = 0; r < kRows; ++r) {
-            const __m256i activations = four_activations(codes + r * stride + 4 * v);
+            const __m256i activations = four_activations(codes + r * kChunk + 4 * v);
             const __m256i product = _mm256_maddubs_epi16(low, activations);
             sums[r] = v % kTogether == 0 ? product : _mm256_add_epi16(sums[r], product);
             if constexpr (kSplit) {
@@ -229,7 +232,7 @@ class Unpack {
   }
 
   alignas(32) uint8_t table_[64];                       // [64]
-  alignas(32) uint8_t low_table_[32], high_table_[32];  // nibbles of a table of 16, twice
+  alignas(32) uint8_t low_table_[32], high_table_[32];  // a table of 16 or its nibbles, twice
 };
 
 }  // namespace

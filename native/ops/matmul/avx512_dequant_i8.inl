@@ -7,6 +7,8 @@ namespace {
 using Lanes = __m512;
 using Ints = __m512i;
 constexpr int kMostRows = 8;
+constexpr bool kTablesDiffer = false;  // a lookup gives a byte at once
+constexpr Values kSmallTableForm = Values::byte_table;
 
 inline Lanes lanes_load(const float* p) { return _mm512_loadu_ps(p); }
 inline void lanes_store(float* p, Lanes x) { _mm512_storeu_ps(p, x); }
@@ -54,7 +56,17 @@ inline __attribute__((always_inline)) void unroll(Body&& body, std::integer_sequ
   (body(std::integral_constant<int, v>{}), ...);
 }
 
-inline __m512i four_activations(const int8_t* codes) { return _mm512_set1_epi32(load_as<int32_t>(codes)); }
+// sums += four values of every row times four activations. In assembly, because gcc 12 makes the broadcast an
+// instruction of its own: of two for each product one was that.
+inline __attribute__((always_inline)) void add_products(__m512i& sums, __m512i values, const int8_t* codes) {
+#if defined(__SANITIZE_ADDRESS__)
+  sums = _mm512_dpbusd_epi32(sums, values, _mm512_set1_epi32(load_as<int32_t>(codes)));
+#else
+  __asm__("vpdpbusd %2%{1to16%}, %1, %0"
+          : "+v"(sums)
+          : "v"(values), "m"(*reinterpret_cast<const int32_t*>(codes)));
+#endif
+}
 
 // Sub-scales as signed bytes [sub][16], `zero` subtracted. kSubBits 4: 32 of them; 6 and 8: 16.
 template <int kSubBits>
@@ -93,27 +105,21 @@ class Unpack {
     table_ = _mm512_load_si512(bytes);
   }
 
-  // products[r][p] += the chunk's values times codes[r * stride + [0, 32)], p-th part.
+  // products[r][p] += the chunk's values times codes[32 r + [0, 32)], p-th part.
   template <int kRows>
   inline __attribute__((always_inline)) void multiply(const uint8_t* chunk, const int8_t* codes,
-                                                      int64_t stride,
                                                       __m512i (&products)[kRows][F::kParts]) const {
     const Runs runs = load_runs(chunk);
-    // A product adds to the one before after 5 cycles, so one row's go in two chains.
-    constexpr bool kTwoChains = kRows == 1 && F::kParts == 1;
-    __m512i second = _mm512_setzero_si512();
     // 0, 4, 1, 5, ...: both halves of a nibble run while it is in a register.
     unroll(
         [&](auto index) __attribute__((always_inline)) {
           constexpr int v = index;
           const __m512i values = value<v>(chunk, runs);
           for (int r = 0; r < kRows; ++r) {
-            __m512i& product = kTwoChains && v >= 4 ? second : products[r][v * F::kParts / 8];
-            product = _mm512_dpbusd_epi32(product, values, four_activations(codes + r * stride + 4 * v));
+            add_products(products[r][v * F::kParts / 8], values, codes + r * kChunk + 4 * v);
           }
         },
         std::integer_sequence<int, 0, 4, 1, 5, 2, 6, 3, 7>{});
-    if (kTwoChains) products[0][0] = _mm512_add_epi32(products[0][0], second);
   }
 
  private:

@@ -12,12 +12,13 @@ inline __m512 exponent_scales(const uint8_t* bytes) {
   return _mm512_castsi512_ps(bits);
 }
 
-// E4M3 without its sign: moved to an f32's exponent and mantissa, then 2^(127 - 7) times that; 127 is NaN.
+// E4M3 without its sign: as the exponent and mantissa of an f16, times 2^(15 - 7); 127 is NaN. By way of f16
+// because a scale below 2^-6 would be a denormal f32, at which a multiplication takes 150 cycles.
 inline __m512 e4m3_scales(const uint8_t* bytes) {
-  const __m512i byte = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
-  const __m512i magnitude = _mm512_and_si512(byte, _mm512_set1_epi32(127));
-  const __m512 value = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(magnitude, 20)), _mm512_set1_ps(0x1p120f));
-  return _mm512_mask_mov_ps(value, _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(127)),
+  const __m256i byte = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+  const __m256i half = _mm256_and_si256(_mm256_slli_epi16(byte, 7), _mm256_set1_epi16(0x3f80));
+  const __m512 value = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256));
+  return _mm512_mask_mov_ps(value, _mm256_cmpeq_epi16_mask(half, _mm256_set1_epi16(0x3f80)),
                             _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)));
 }
 

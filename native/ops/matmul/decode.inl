@@ -148,7 +148,11 @@ template <typename Decoder, typename Body>
 inline __attribute__((always_inline)) void with_adjust(const PanelFormat& f, Body&& body) {
   if constexpr (Decoder::kOffsets) {
     if (adjust_of(f) == Adjust::point) return body(std::integral_constant<Adjust, Adjust::point>());
-    if (adjust_of(f) == Adjust::min) return body(std::integral_constant<Adjust, Adjust::min>());
+    // Minimums: q2_k, q4_1, q4_k, q5_1, q5_k.
+    constexpr int kBits = Decoder::kBytes / 64;
+    if constexpr (kBits == 2 || kBits == 4 || kBits == 5) {
+      if (adjust_of(f) == Adjust::min) return body(std::integral_constant<Adjust, Adjust::min>());
+    }
   }
   body(std::integral_constant<Adjust, Adjust::none>());
 }

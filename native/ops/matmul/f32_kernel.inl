@@ -6,8 +6,8 @@
 // Chains are short (32, then K / 32), so that rounding errors stay near sqrt(K / 32) * 2^-25 of the result; and
 // zero points are taken off each weight, not off the sum, so that nothing cancels.
 //
-// One row of a: weights are decoded in registers; two panels at a time (a chain of 32 multiply-adds takes 128 cycles,
-// decoding a chunk 50), and all panels take turns block by block (a thread needs some eight streams to read at full
+// One row of a: weights are decoded in registers; four panels at a time (a chain of 32 multiply-adds takes 128 cycles,
+// decoding and multiplying a chunk 32 to 50), and all panels take turns block by block (a thread needs some eight streams to read at full
 // speed). More rows: 128 weights of two vectors of rows are decoded into L1 and multiplied with all rows of a,
 // kBlockRows at a time.
 namespace {
@@ -16,6 +16,17 @@ constexpr int64_t kDepth = kF32Depth;
 constexpr int64_t kMaxRows = kF32Rows;
 constexpr int kVectors = 2;  // of weights in a block: two panels, or the halves of one
 constexpr int kPanelsAtOnce = kVectors / kHalves;
+constexpr int kRowPanels = 4;  // panels at once, of one row of a
+
+template <typename Chunk, int kCount>
+struct Chunks {
+  Chunk at[kCount];
+};
+template <typename Chunk, int... kPanel>
+inline __attribute__((always_inline)) Chunks<Chunk, sizeof...(kPanel)> chunks_of(
+    const uint8_t* codes, int64_t step, int half, std::integer_sequence<int, kPanel...>) {
+  return {{Chunk(codes + kPanel * step, half)...}};
+}
 
 // One row of a times a chunk of kPanels panels: out[kPanels][16] += . scales, offsets: of the chunk's first group,
 // panels `scale_step` apart.
@@ -23,33 +34,37 @@ template <Adjust kAdjust, int kPanels, typename Decoder>
 inline __attribute__((always_inline)) void add_chunk(const Decoder& decoder, const uint8_t* codes, int64_t panel_step,
                                                      int segment_log2, const float* scales, const float* offsets,
                                                      int64_t scale_step, const float* a, float* out) {
-  // 1 KB ahead, as far as the measured read loop does best; the scales' line comes with the rest.
-#pragma GCC unroll 2
-  for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 32
-    for (int i = 0; i < Decoder::kBytes; i += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(codes + p * panel_step + 1024 + i), _MM_HINT_T0);
-    }
-  }
-#pragma GCC unroll 2
+  // What a half asks for, and a vector of it.
+  constexpr int kBytes = Decoder::kBytes / kHalves, kLines = (kBytes + 63) / 64, kLinesAtOnce = (kLines + 7) / 8;
+#pragma GCC unroll 1
   for (int half = 0; half < kHalves; ++half) {
     const int lane = half * static_cast<int>(Vec::kLanes);
-    const typename Decoder::Chunk chunks[2] = {{codes, half}, {codes + (kPanels - 1) * panel_step, half}};
+    const auto chunks = chunks_of<typename Decoder::Chunk>(codes, panel_step, half,
+                                                            std::make_integer_sequence<int, kPanels>());
     Vec parts[kPanels];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) parts[p] = Vec::set(0);
 #pragma GCC unroll 8
     for (int v = 0; v < 8; ++v) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
+        // 1 KB ahead, as far as the measured read loop does best, and line by line between the products: a burst
+        // of them would hold up the loads behind it. The scales' line comes with the rest.
+#pragma GCC unroll 4
+        for (int i = 0; i < kLinesAtOnce; ++i) {
+          const int line = v * kLinesAtOnce + i;
+          if (line >= kLines) continue;
+          const uint8_t* ahead = codes + p * panel_step + 1024 + half * kBytes + 64 * line;
+          _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
+        }
         Vec w[4];
-        adjusted_four<kAdjust>(decoder, chunks[p], v, segment_log2, scales + p * scale_step, offsets + p * scale_step, half,
+        adjusted_four<kAdjust>(decoder, chunks.at[p], v, segment_log2, scales + p * scale_step, offsets + p * scale_step, half,
                                w);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) parts[p] = fma(w[j], Vec::set(a[4 * v + j]), parts[p]);
       }
       if (v % 2 == 0 || (v != 7 && (4 * v + 4) % (1 << segment_log2) != 0)) continue;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
         float* sum = out + p * kPanelRows + lane;
         const float* scale = scales + p * scale_step + (4 * v >> segment_log2) * kPanelRows + lane;
@@ -81,12 +96,12 @@ void multiply_row(const PanelFormat& f, const Decoder& decoder, const float* a, 
       const uint8_t* codes = f.chunk(block, c);
       const int64_t at = group * kPanelRows;
       int64_t p = 0;
-      for (; p + 2 <= tile.panel_count; p += 2) {
-        add_chunk<kAdjust, 2>(decoder, codes + p * tile.panel_stride, tile.panel_stride, segment,
+      for (; p + kRowPanels <= tile.panel_count; p += kRowPanels) {
+        add_chunk<kAdjust, kRowPanels>(decoder, codes + p * tile.panel_stride, tile.panel_stride, segment,
                               scales + p * scale_step + at, offsets + p * scale_step + at, scale_step, a,
                               tile.values + p * kPanelRows);
       }
-      if (p < tile.panel_count) {
+      for (; p < tile.panel_count; ++p) {
         add_chunk<kAdjust, 1>(decoder, codes + p * tile.panel_stride, 0, segment, scales + p * scale_step + at,
                               offsets + p * scale_step + at, 0, a, tile.values + p * kPanelRows);
       }

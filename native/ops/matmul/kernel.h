@@ -96,7 +96,7 @@ struct MatmulKernelRow {
   bool (*takes)(const PanelFormat& f);
   int32_t panels;  // at most so many a call
   int32_t rows;    // of a, at most so many a call
-  int64_t (*scratch_bytes)(const PanelFormat& f);
+  int64_t (*scratch_bytes)(const PanelFormat& f, int64_t rows);  // rows: of a, at most `rows`
   MatmulKernel run;
   PackActivations pack;
   PackTileCodes pack_tile_codes;
@@ -113,10 +113,11 @@ inline bool takes_signs(const PanelFormat& f) {
 inline bool takes_sign_chunks(const PanelFormat& f) {
   return takes_signs(f) && f.group % kChunk == 0 && f.scale_bytes == 2 && f.sub_bits == 0;
 }
-// What the unpacking of dequant_i8.inl covers: all integer formats but tables of odd sizes.
+// What the unpacking of dequant_i8.inl covers: all integer formats but tables of odd sizes and wide
+// tables of 6 bits.
 inline bool takes_dequant_i8(const PanelFormat& f) {
   return f.has_integer_values() && (f.sub_bits != 0 || f.groups == 1 || f.group <= kGroup) &&
-         (f.value_kind != ValueKind::table || f.bits == 4 || f.bits == 6);
+         (f.value_kind != ValueKind::table || f.bits == 4 || (f.bits == 6 && f.max_value <= 129));
 }
 // Planes of 1 and 2 bits only: a table for 4 bits would have the products themselves.
 inline bool takes_lut(const PanelFormat& f) {
@@ -124,12 +125,17 @@ inline bool takes_lut(const PanelFormat& f) {
          f.sub_bits == 0 && (f.offset_kind == OffsetKind::none || f.offset_kind == OffsetKind::zero_point);
 }
 inline bool takes_any(const PanelFormat&) { return true; }
-inline int64_t no_scratch(const PanelFormat&) { return 0; }
+inline int64_t no_scratch(const PanelFormat&, int64_t) { return 0; }
+// dequant i8 in SIMD: what dequant_i8.inl calls records.
+inline int64_t records_scratch(const PanelFormat& f, int64_t rows) {
+  const int64_t parts = f.group < kGroup ? kGroup / f.group : 1;
+  return rows * ((f.cols + kChunk - 1) / kChunk) * (kChunk + 4 + 8 * parts);
+}
 // dequant f32 in SIMD (f32_kernel.inl). Several rows of a: a block of decoded weights with scales and
 // offsets, and one of a. One row: scales and offsets of a block of every panel. Depth 128: two vectors of
 // rows are 16 KB of L1, beside 6 KB of a, and sums are loaded and stored once in 128.
 constexpr int64_t kF32Rows = 128, kF32Panels = 8, kF32Depth = 128;
-inline int64_t f32_scratch(const PanelFormat& f) {
+inline int64_t f32_scratch(const PanelFormat& f, int64_t) {
   const int64_t block = kF32Depth * (2 * kPanelRows + kF32Rows) + 4 * kF32Depth / 8 * kPanelRows;
   const int64_t scales = 2 * kF32Panels * f.groups * kPanelRows;
   return (block > scales ? block : scales) * static_cast<int64_t>(sizeof(float));
@@ -138,7 +144,7 @@ bool takes_tile_i8(const PanelFormat& f);
 inline bool takes_tile_bf16(const PanelFormat&) { return true; }
 // Enough for every tile kernel: two blocks of weights (2 panels x 512 of int8, 256 of bf16, 128 of f32),
 // tiles of sums, scales, a strip of widened activations.
-inline int64_t tile_scratch(const PanelFormat&) { return int64_t{1} << 17; }
+inline int64_t tile_scratch(const PanelFormat&, int64_t) { return int64_t{1} << 17; }
 
 #define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch)                    \
   namespace isa {                                                                                    \

@@ -79,13 +79,14 @@ void multiply(const Call& call, const Pass& pass, const Panels& panels, int64_t 
   }
 }
 
-// Computes and stores packed rows [m_begin, m_end) and the columns of unit `unit`, in the memory of one slot.
-void run_unit(const Call& call, const Pass& pass, int64_t batch, int64_t m_begin, int64_t m_end, int64_t unit,
-              uint8_t* memory) {
+// Computes and stores packed rows [m_begin, m_end) and the columns of units [unit, unit + units), in the memory
+// of one slot.
+void run_units(const Call& call, const Pass& pass, int64_t batch, int64_t m_begin, int64_t m_end, int64_t unit,
+               int64_t units, uint8_t* memory) {
   const Plan& plan = call.plan;
   const int64_t parts = call.epilogue.parts();
-  const int64_t n = unit * plan.width();
-  const int64_t count = std::min(plan.width(), plan.columns - n);
+  const int64_t n = unit * plan.unit_panels * kPanelRows;
+  const int64_t count = std::min(units * plan.unit_panels * kPanelRows, plan.columns - n);
   float* values = reinterpret_cast<float*>(memory);
   uint8_t* scratch = memory + plan.values_bytes;
   uint8_t* packed = scratch + plan.kernel_bytes;
@@ -93,8 +94,8 @@ void run_unit(const Call& call, const Pass& pass, int64_t batch, int64_t m_begin
   int kinds[2] = {};
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t row = (batch * parts + part) * plan.columns + n;
-    kinds[part] =
-        find_panels(call, row, count, packed + part * plan.unit_panels * plan.packed_stride, panels[part]);
+    kinds[part] = find_panels(call, row, count, packed + part * plan.width() / kPanelRows * plan.packed_stride,
+                              panels[part]);
   }
   for (int64_t m = m_begin; m < m_end; m += pass.kernel.rows) {
     const int64_t last = std::min<int64_t>(m + pass.kernel.rows, m_end);
@@ -128,11 +129,15 @@ void run_pass(const Call& call, const Pass& pass, uint8_t* slots) {
   std::atomic<int64_t> next{0};
   parallel_for(run, std::min(plan.slots, tasks), [&](int64_t slot) {
     uint8_t* memory = slots + static_cast<uint64_t>(slot) * plan.slot_bytes();
-    for (int64_t task = next++; task < tasks; task = next++) {
+    for (int64_t task = next.load(); task < tasks;) {
+      const int64_t unit = task % plan.units;
+      const int64_t units = std::min(plan.units_at_once(tasks - task), plan.units - unit);
+      if (!next.compare_exchange_weak(task, task + units)) continue;
       const int64_t batch = task / batch_tasks, block = task % batch_tasks / plan.units;
       const int64_t m = batch * pass.m + block * rows;
-      run_unit(call, pass, pass.first_batch + batch, m, std::min(m + rows, (batch + 1) * pass.m),
-               task % plan.units, memory);
+      run_units(call, pass, pass.first_batch + batch, m, std::min(m + rows, (batch + 1) * pass.m), unit, units,
+                memory);
+      task = next.load();
     }
   });
 }

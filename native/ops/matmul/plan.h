@@ -16,6 +16,9 @@ namespace bitloom {
 // of N pass.
 constexpr int64_t kBlockBytes = int64_t{1} << 20;
 
+// Panels of a unit, at most: what the kernels that read several at a time need to read fast.
+constexpr int64_t kUnitPanels = 8;
+
 struct Plan {
   const MatmulKernelRow& kernel;
   const MatmulKernelRow* spare;  // for rows that `kernel` leaves out, or null
@@ -24,8 +27,9 @@ struct Plan {
   uint64_t rows_bytes;  // tile: which row of a is where
   uint64_t additions_bytes;
   int64_t columns;  // of c
-  int64_t unit_panels,
-      units;      // a unit: 16 * unit_panels columns of c, by as many gate and up rows of b, of a matrix
+  // A unit: 16 * unit_panels columns of c, by as many gate and up rows of b, of a matrix. A slot takes up to
+  // most_units beside each other at a time.
+  int64_t unit_panels, units, most_units;
   int64_t slots;  // pieces worked on at a time, each with memory of its own:
   uint64_t values_bytes, kernel_bytes, packed_bytes, epilogue_bytes;
   int64_t packed_stride;  // bytes between panels brought into place
@@ -46,29 +50,36 @@ struct Plan {
     // Canonical weights are brought into panels as they are used, one by one unless the kernel is made for
     // several; panels in memory are read several at a time, but no more than lets every thread have some.
     const int64_t least = (epilogue.granularity() + kPanelRows - 1) / kPanelRows;
-    unit_panels =
+    const int64_t together =
         b.panels() == 0 && !tile() ? 1 : std::min<int64_t>(kernel.panels, batches * panels / (2 * threads));
-    unit_panels = std::max<int64_t>(unit_panels / least, 1) * least;
+    unit_panels = std::max<int64_t>(std::min(together, kUnitPanels) / least, 1) * least;
+    most_units = std::max<int64_t>(together / unit_panels, 1);
     units = (panels + unit_panels - 1) / unit_panels;
     slots = std::min<int64_t>(threads, batches * units * blocks(batch_rows, kernel));
     int64_t rows = std::min<int64_t>(batch_rows, kernel.rows);
-    kernel_bytes = align_up(static_cast<uint64_t>(kernel.scratch_bytes(b.panel)));
+    kernel_bytes = align_up(static_cast<uint64_t>(kernel.scratch_bytes(b.panel, rows)));
     if (spare != nullptr) {
       slots = std::max(slots, std::min<int64_t>(threads, units * blocks(batch_rows, *spare)));
       rows = std::max(rows, std::min<int64_t>(batch_rows, spare->rows));
-      kernel_bytes = std::max(kernel_bytes, align_up(static_cast<uint64_t>(spare->scratch_bytes(b.panel))));
+      kernel_bytes = std::max(kernel_bytes, align_up(static_cast<uint64_t>(spare->scratch_bytes(b.panel, rows))));
     }
     values_bytes = align_up(static_cast<uint64_t>(rows * epilogue.parts() * width()) * sizeof(float));
     packed_stride = static_cast<int64_t>(align_up(static_cast<uint64_t>(b.panel.panel_bytes)));
     // All panels of a unit of canonical weights; of weights in panels the last one, which may be canonical.
-    const int64_t packed = b.panels() == 0            ? epilogue.parts() * unit_panels
+    const int64_t packed = b.panels() == 0            ? epilogue.parts() * width() / kPanelRows
                            : b.rows % kPanelRows == 0 ? 0
                                                       : 1;
     packed_bytes = static_cast<uint64_t>(packed * packed_stride);
     epilogue_bytes = epilogue.slot_bytes(width());
   }
   bool tile() const { return kernel.algorithm == BL_ALGORITHM_tile; }
-  int64_t width() const { return unit_panels * kPanelRows; }
+  // Columns of c in the memory of a slot.
+  int64_t width() const { return most_units * unit_panels * kPanelRows; }
+  // How many of `left` units a slot takes at a time: many while there are many, so that kernels run long; one at
+  // the end, so that all slots end together.
+  int64_t units_at_once(int64_t left) const {
+    return slots == 1 ? most_units : std::clamp<int64_t>(left / (2 * slots), 1, most_units);
+  }
   // Rows of a that every unit of N passes over before the next ones: all, or in algorithm tile what fits L2.
   int64_t block_rows(const MatmulKernelRow& of) const {
     if (!tile()) return std::max<int64_t>(batch_rows, 1);
