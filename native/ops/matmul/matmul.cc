@@ -1,8 +1,9 @@
 // matmul: validate, choose a kernel, pack the activations, partition N, run, finish (epilogue.h).
 #include <algorithm>
-#include <atomic>
+#include <new>
 
 #include "../../base/scratch.h"
+#include "../../base/shares.h"
 #include "../../base/tensor.h"
 #include "../../base/thread_pool.h"
 #include "../../isa/isa.h"
@@ -125,15 +126,21 @@ void run_pass(const Call& call, const Pass& pass, uint8_t* slots) {
   const int64_t rows = plan.block_rows(pass.kernel);
   const int64_t batch_tasks = plan.units * plan.blocks(pass.m, pass.kernel);
   const int64_t tasks = pass.batches * batch_tasks;
-  std::atomic<int64_t> next{0};
-  parallel_for(run, std::min(plan.slots, tasks), [&](int64_t slot) {
+  const auto task_of = [&](int64_t task, uint8_t* memory) {
+    const int64_t batch = task / batch_tasks, block = task % batch_tasks / plan.units;
+    const int64_t m = batch * pass.m + block * rows;
+    run_unit(call, pass, pass.first_batch + batch, m, std::min(m + rows, (batch + 1) * pass.m),
+             task % plan.units, memory);
+  };
+  // Neighbouring units for each slot: kernels fetch the units after their own ahead, which one counter for
+  // all slots would hand to other threads.
+  const int64_t parts = std::min(plan.slots, tasks);
+  Share* shares = reinterpret_cast<Share*>(slots + static_cast<uint64_t>(plan.slots) * plan.slot_bytes());
+  for (int64_t part = 0; part < parts; ++part) new (shares + part) Share;
+  cut_shares(shares, parts, tasks);
+  parallel_for(run, parts, [&](int64_t slot) {
     uint8_t* memory = slots + static_cast<uint64_t>(slot) * plan.slot_bytes();
-    for (int64_t task = next++; task < tasks; task = next++) {
-      const int64_t batch = task / batch_tasks, block = task % batch_tasks / plan.units;
-      const int64_t m = batch * pass.m + block * rows;
-      run_unit(call, pass, pass.first_batch + batch, m, std::min(m + rows, (batch + 1) * pass.m),
-               task % plan.units, memory);
-    }
+    run_shares(shares, parts, slot, [&](int64_t task) { task_of(task, memory); });
   });
 }
 

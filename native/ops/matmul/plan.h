@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../../base/scratch.h"
+#include "../../base/shares.h"
 #include "../../base/thread_pool.h"
 #include "activations.h"
 #include "additions.h"
@@ -83,7 +84,10 @@ struct Plan {
            (spare == nullptr ? 0 : spare_activations.total());
   }
   uint64_t slot_bytes() const { return values_bytes + kernel_bytes + packed_bytes + epilogue_bytes; }
-  uint64_t total() const { return shared_bytes() + static_cast<uint64_t>(slots) * slot_bytes(); }
+  // What slots have, and behind them a share of the tasks each (matmul.cc).
+  uint64_t total() const {
+    return shared_bytes() + static_cast<uint64_t>(slots) * (slot_bytes() + align_up(sizeof(Share)));
+  }
 };
 
 }  // namespace bitloom
