@@ -38,6 +38,7 @@ export type {
   MatmulOptions,
   Outliers,
   OutputDType,
+  Tables,
 } from './ops/matmul/options.js';
 export { type OneBitWeights, oneBit, oneBitAsync } from './ops/matmul/one_bit.js';
 export {

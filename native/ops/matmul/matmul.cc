@@ -250,10 +250,12 @@ const char* bl_matmul_kernel(const bl_matmul_args* args) {
   return kernel == nullptr ? nullptr : kernel->name;
 }
 
-int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, const bl_run* run) {
+int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, int32_t tables,
+                         const bl_run* run) {
   using namespace bitloom;
   if (b == nullptr || run == nullptr || m < 0 || algorithm < BL_ALGORITHM_auto ||
-      algorithm > BL_ALGORITHM_tile || check_weights({"matmul", "b"}, *b, nullptr) != BL_STATUS_ok ||
+      algorithm > BL_ALGORITHM_tile || tables < BL_TABLES_lossless || tables > BL_TABLES_fast ||
+      check_weights({"matmul", "b"}, *b, nullptr) != BL_STATUS_ok ||
       check_run("matmul", *run, nullptr) != BL_STATUS_ok) {
     return 0;
   }
@@ -261,9 +263,10 @@ int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, cons
   call.run = *run;
   call.compute = BL_COMPUTE_i8;
   call.algorithm = algorithm;
+  call.tables = tables;
   const PanelFormat f = WeightsView(*b).panel;
   const MatmulKernelRow* kernel = choose_matmul(call, f, m, kAllTables);
-  return kernel != nullptr && kernel->algorithm == BL_ALGORITHM_lut ? table_kinds_of(f) : 0;
+  return kernel == nullptr ? 0 : table_kinds_of(f, kernel->algorithm);
 }
 
 }  // extern "C"
