@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr int kRows = 4;  // as in kernels.inc
+constexpr int kPanels = 8, kRows = 4;  // as in kernels.inc
 
 // What all panels share of a step of a row of a.
 struct Step {
@@ -38,12 +38,16 @@ inline void set_step(const PanelFormat& f, const Activations& a, int64_t m, int6
   s->moment = _mm512_set1_ps(a.table_moments[at]);
 }
 
-// Adds what a plane of a panel's chunks looks up, for kM rows of a; chunks lie `stride` apart. Fetches what
-// lies `ahead` of each line: spread over the work, as few lines can be under way at a time.
+// What a plane of a panel's chunks looks up, for kM rows of a; chunks lie `stride` apart. Fetches what lies
+// `ahead` of each line: spread over the work, as few lines can be under way at a time. A sum for each run and
+// nibble: one for all would be a chain of up to 16 vpdpbusd of 5 cycles, longer than the step.
 template <int kBits, int kM>
 inline void look_up(const uint8_t* plane, int64_t stride, int64_t chunks, int64_t ahead, const Step* steps,
-                    int p, const IndexConstants& k, __m512i* sums) {
+                    int p, const IndexConstants& k, __m512i* totals) {
   const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sums[kM][kBits][2];
+#pragma GCC unroll 16
+  for (int i = 0; i < kM * kBits * 2; ++i) sums[i / kBits / 2][i / 2 % kBits][i % 2] = _mm512_setzero_si512();
   for (int64_t c = 0; c < chunks; ++c, plane += stride) {
 #pragma GCC unroll 2
     for (int run = 0; run < kBits; ++run) {
@@ -52,43 +56,115 @@ inline void look_up(const uint8_t* plane, int64_t stride, int64_t chunks, int64_
 #pragma GCC unroll 4
       for (int m = 0; m < kM; ++m) {
         const uint8_t* tables = steps[m].tables[p] + c * fast_table_bytes(kBits) + 128 * run;
-        const __m512i first = _mm512_permutexvar_epi8(at.half[0], _mm512_loadu_si512(tables));
-        const __m512i second = _mm512_permutexvar_epi8(at.half[1], _mm512_loadu_si512(tables + 64));
-        sums[m] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums[m], first, ones), second, ones);
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+          const __m512i found = _mm512_permutexvar_epi8(at.half[half], _mm512_loadu_si512(tables + 64 * half));
+          sums[m][run][half] = _mm512_dpbusd_epi32(sums[m][run][half], found, ones);
+        }
       }
     }
   }
-}
-
-// A step of a panel: `chunks` of its chunks times kM rows of a, added to values of panel columns.
-template <int kBits, bool kOffsets, int kM>
-inline void add_step(const PanelFormat& f, const uint8_t* header, const uint8_t* chunk, int64_t chunks,
-                     int64_t ahead, const Step* steps, const IndexConstants& k, bool bf16, __m512* sums) {
-  constexpr int kMain = kBits == 1 ? 1 : 2;
-  const __m512 scale = load_halves(header, bf16);
-  const __m512 offset = kOffsets ? zero_point_offset(f, header, scale, bf16) : scale;
-  __m512i main[kM], rest[kM];
-#pragma GCC unroll 4
-  for (int m = 0; m < kM; ++m) main[m] = rest[m] = _mm512_setzero_si512();
-  look_up<kMain, kM>(chunk, 64 * kBits, chunks, ahead, steps, 0, k, main);
-  if (kBits == 3) look_up<1, kM>(chunk + 128, 64 * kBits, chunks, ahead, steps, 1, k, rest);
 #pragma GCC unroll 4
   for (int m = 0; m < kM; ++m) {
-    __m512 looked = _mm512_fmadd_ps(_mm512_cvtepi32_ps(main[m]), steps[m].scale[0], steps[m].start);
-    if (kBits == 3) looked = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest[m]), steps[m].scale[1], looked);
-    sums[m] = _mm512_fmadd_ps(scale, looked, sums[m]);
-    if (kOffsets) sums[m] = _mm512_fmadd_ps(offset, steps[m].moment, sums[m]);
+    totals[m] = _mm512_add_epi32(sums[m][0][0], sums[m][0][1]);
+    if (kBits == 2) totals[m] = _mm512_add_epi32(totals[m], _mm512_add_epi32(sums[m][kBits - 1][0], sums[m][kBits - 1][1]));
   }
 }
 
+// The same for one row of a and kPanels panels, chunk by chunk: a thread that reads all of a step from one panel
+// before the next reaches 14 GB/s from memory where this reaches 16.
+template <int kBits>
+inline void look_up_eight(const uint8_t* plane, int64_t panel_stride, int64_t stride, int64_t chunks,
+                          int64_t ahead, const uint8_t* tables, const IndexConstants& k, __m512i* totals) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sums[kPanels];
+#pragma GCC unroll 8
+  for (int i = 0; i < kPanels; ++i) sums[i] = _mm512_setzero_si512();
+  for (int64_t c = 0; c < chunks; ++c, plane += stride, tables += fast_table_bytes(kBits)) {
+    const uint8_t* panel = plane;
+#pragma GCC unroll 8
+    for (int i = 0; i < kPanels; ++i, panel += panel_stride) {
+#pragma GCC unroll 2
+      for (int run = 0; run < kBits; ++run) {
+        _mm_prefetch(reinterpret_cast<const char*>(panel + 64 * run + ahead), _MM_HINT_T1);
+        const Indices at = indices(panel + 64 * run, k);
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+          const __m512i found =
+              _mm512_permutexvar_epi8(at.half[half], _mm512_loadu_si512(tables + 128 * run + 64 * half));
+          sums[i] = _mm512_dpbusd_epi32(sums[i], found, ones);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kPanels; ++i) totals[i] = sums[i];
+}
+
+// Adds what was looked up for a panel and row of a.
+template <int kBits, bool kOffsets>
+inline __m512 add_looked_up(__m512i main, __m512i rest, const Step& step, __m512 scale, __m512 offset,
+                            __m512 sum) {
+  __m512 looked = _mm512_fmadd_ps(_mm512_cvtepi32_ps(main), step.scale[0], step.start);
+  if (kBits == 3) looked = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), step.scale[1], looked);
+  sum = _mm512_fmadd_ps(scale, looked, sum);
+  return kOffsets ? _mm512_fmadd_ps(offset, step.moment, sum) : sum;
+}
+
+// Where a step stands in every panel of a tile.
+struct Place {
+  const uint8_t *header, *chunk;  // of the first panel
+  int64_t chunks, ahead;
+  bool bf16;
+};
+
+// A step of kPanels panels times one row of a.
+template <int kBits, bool kOffsets>
+inline void add_step_of_eight(const PanelFormat& f, const Tile& tile, const Place& at, const Step& step,
+                              const IndexConstants& k, __m512* sums) {
+  constexpr int kMain = kBits == 1 ? 1 : 2;
+  __m512i main[kPanels], rest[kPanels] = {};
+  look_up_eight<kMain>(at.chunk, tile.panel_stride, 64 * kBits, at.chunks, at.ahead, step.tables[0], k, main);
+  if (kBits == 3) {
+    look_up_eight<1>(at.chunk + 128, tile.panel_stride, 64 * kBits, at.chunks, at.ahead, step.tables[1], k,
+                     rest);
+  }
+#pragma GCC unroll 8
+  for (int p = 0; p < kPanels; ++p) {
+    const uint8_t* header = at.header + p * tile.panel_stride;
+    _mm_prefetch(reinterpret_cast<const char*>(header + at.ahead), _MM_HINT_T1);
+    const __m512 scale = load_halves(header, at.bf16);
+    const __m512 offset = kOffsets ? zero_point_offset(f, header, scale, at.bf16) : scale;
+    sums[p] = add_looked_up<kBits, kOffsets>(main[p], rest[p], step, scale, offset, sums[p]);
+  }
+}
+
+// A step of one panel times kM rows of a.
 template <int kBits, bool kOffsets, int kM>
+inline void add_step(const PanelFormat& f, int64_t panel, const Place& at, const Step* steps,
+                     const IndexConstants& k, __m512* sums) {
+  constexpr int kMain = kBits == 1 ? 1 : 2;
+  const uint8_t *header = at.header + panel, *chunk = at.chunk + panel;
+  _mm_prefetch(reinterpret_cast<const char*>(header + at.ahead), _MM_HINT_T1);
+  const __m512 scale = load_halves(header, at.bf16);
+  const __m512 offset = kOffsets ? zero_point_offset(f, header, scale, at.bf16) : scale;
+  __m512i main[kM], rest[kM] = {};
+  look_up<kMain, kM>(chunk, 64 * kBits, at.chunks, at.ahead, steps, 0, k, main);
+  if (kBits == 3) look_up<1, kM>(chunk + 128, 64 * kBits, at.chunks, at.ahead, steps, 1, k, rest);
+#pragma GCC unroll 4
+  for (int m = 0; m < kM; ++m) {
+    sums[m] = add_looked_up<kBits, kOffsets>(main[m], rest[m], steps[m], scale, offset, sums[m]);
+  }
+}
+
+// kFixed: kPanels panels and one row of a.
+template <int kBits, bool kOffsets, int kM, bool kFixed>
 void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
-  const int panels = static_cast<int>(tile.panel_count);
+  const int panels = kFixed ? kPanels : static_cast<int>(tile.panel_count);
   const IndexConstants k;
-  const bool bf16 = f.scale_type == BL_DTYPE_bf16;
   const int64_t step = table_step_of(f), all_chunks = pieces(f.cols, kChunk), step_chunks = step / kChunk;
   Step steps[kM];
-  __m512 sums[8][kM];
+  __m512 sums[kPanels][kM];
   for (int p = 0; p < panels; ++p) {
     for (int m = 0; m < kM; ++m) {
       const float* values = tile.values + m * tile.stride + kPanelRows * p;
@@ -96,20 +172,18 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
     }
   }
   for (int64_t i = 0; i < all_chunks; i += step_chunks) {
-    const int64_t column = i * kChunk;
-    const int64_t block = column / f.elements * f.block_bytes;
+    const int64_t column = i * kChunk, block = column / f.elements * f.block_bytes;
     const int64_t first = block + f.chunk_offset + column % f.elements / kChunk * f.chunk_bytes;
-    const int64_t chunks = all_chunks - i < step_chunks ? all_chunks - i : step_chunks;
     for (int m = 0; m < kM; ++m) set_step(f, a, tile.m_begin + m, column, step, &steps[m]);
-    const int64_t ahead = ahead_of(f, tile, first);
+    const Place at{tile.panels + block, tile.panels + first,
+             all_chunks - i < step_chunks ? all_chunks - i : step_chunks, ahead_of(f, tile, first),
+             f.scale_type == BL_DTYPE_bf16};
+    if (kFixed) {
+      add_step_of_eight<kBits, kOffsets>(f, tile, at, steps[0], k, &sums[0][0]);
+      continue;
+    }
     for (int p = 0; p < panels; ++p) {
-      const uint8_t* panel = tile.panels + p * tile.panel_stride;
-      _mm_prefetch(reinterpret_cast<const char*>(panel + first - 32 + ahead), _MM_HINT_T1);  // the header
-      if (chunks == 4) {  // a count that the compiler knows
-        add_step<kBits, kOffsets, kM>(f, panel + block, panel + first, 4, ahead, steps, k, bf16, sums[p]);
-      } else {
-        add_step<kBits, kOffsets, kM>(f, panel + block, panel + first, chunks, ahead, steps, k, bf16, sums[p]);
-      }
+      add_step<kBits, kOffsets, kM>(f, p * tile.panel_stride, at, steps, k, sums[p]);
     }
   }
   for (int p = 0; p < panels; ++p) {
@@ -124,13 +198,14 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
   static_assert(kRows == 4);
   switch (tile.m_end - tile.m_begin) {
     case 1:
-      return tile_lut<kBits, kOffsets, 1>(f, a, tile);
+      return tile.panel_count == kPanels ? tile_lut<kBits, kOffsets, 1, true>(f, a, tile)
+                                         : tile_lut<kBits, kOffsets, 1, false>(f, a, tile);
     case 2:
-      return tile_lut<kBits, kOffsets, 2>(f, a, tile);
+      return tile_lut<kBits, kOffsets, 2, false>(f, a, tile);
     case 3:
-      return tile_lut<kBits, kOffsets, 3>(f, a, tile);
+      return tile_lut<kBits, kOffsets, 3, false>(f, a, tile);
     default:
-      return tile_lut<kBits, kOffsets, 4>(f, a, tile);
+      return tile_lut<kBits, kOffsets, 4, false>(f, a, tile);
   }
 }
 
