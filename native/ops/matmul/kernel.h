@@ -84,7 +84,6 @@ struct Tile {
 //            for each plane in order, from looked = table_starts
 //   sum    = fma(scale_b, looked, sum)
 //   sum    = fma(offset, table_moments, sum)     formats with offsets
-// (activations beyond 1e36 may overflow in between).
 //
 // i1: per group of the weights, I = sum of sign_b * sign_a over the row's own columns, exact in int32,
 //   sum = fma((float) I, scale_b * scale_a, sum)
