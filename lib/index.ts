@@ -39,6 +39,7 @@ export type {
   MatmulOptions,
   Outliers,
   OutputDType,
+  Tables,
 } from './ops/matmul/options.js';
 export {
   type PrepareActivationsOptions,

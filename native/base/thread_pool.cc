@@ -13,13 +13,13 @@
 #include <thread>
 
 #include "error.h"
+#include "shares.h"
 
 namespace bitloom {
 
 namespace {
 
 constexpr int32_t kMaxThreads = 256;
-constexpr int64_t kMaxTasks = int64_t{1} << 31;  // a share packs two task numbers into 64 bits
 
 // How long a thread polls before it sleeps. A decode step calls operators a few microseconds apart; to
 // wake a sleeping thread costs about 50 microseconds here, so polling a little longer than that pays.
@@ -99,18 +99,14 @@ class Pool {
 
   void run(int32_t threads, int64_t count, void (*task)(void*, int64_t), void* body) {
     threads = static_cast<int32_t>(std::min<int64_t>(threads, count));
-    if (threads <= 1 || count > kMaxTasks || busy_.test_and_set(std::memory_order_acquire)) {
+    if (threads <= 1 || count > kMaxShareTasks || busy_.test_and_set(std::memory_order_acquire)) {
       // Alone, nested, or another thread's call has the pool: the calling thread does all of it.
       for (int64_t i = 0; i < count; ++i) task(body, i);
       return;
     }
     threads = std::min(threads, start_workers(threads - 1) + 1);
     job_ = {task, body, threads};
-    for (int32_t t = 0; t < threads; ++t) {
-      const uint64_t begin = static_cast<uint64_t>(count * t / threads);
-      const uint64_t end = static_cast<uint64_t>(count * (t + 1) / threads);
-      shares_[t].range.store(Share::pack(begin, end), std::memory_order_relaxed);
-    }
+    cut_shares(shares_, threads, count);
     pending_.store(static_cast<uint32_t>(started_), std::memory_order_relaxed);
     epoch_.fetch_add(1, std::memory_order_release);
     epoch_.notify_all();
@@ -128,36 +124,9 @@ class Pool {
     int32_t threads;
   };
 
-  // The tasks [begin, end) that a thread has left. Its owner takes them from the front, so that it walks
-  // through memory in order; a thread that has none left takes them from the back of another's, because on
-  // a shared machine one core can be much slower than the next.
-  struct Share {
-    std::atomic<uint64_t> range{0};  // begin in the low half, end in the high half
-    char apart[56];                  // a cache line each; alignas would need a newer libstdc++ for its new
-
-    static uint64_t pack(uint64_t begin, uint64_t end) { return end << 32 | begin; }
-
-    // The next task from the front or the back; -1 if none is left.
-    int64_t take(bool front) {
-      uint64_t old = range.load(std::memory_order_relaxed);
-      for (;;) {
-        const uint64_t begin = old & 0xffffffffu;
-        const uint64_t end = old >> 32;
-        if (begin >= end) return -1;
-        const uint64_t next = front ? pack(begin + 1, end) : pack(begin, end - 1);
-        if (range.compare_exchange_weak(old, next, std::memory_order_relaxed)) {
-          return static_cast<int64_t>(front ? begin : end - 1);
-        }
-      }
-    }
-  };
-
   void run_share(const Job& job, int32_t thread) {
     if (thread >= job.threads) return;
-    for (int32_t i = 0; i < job.threads; ++i) {
-      Share& share = shares_[(thread + i) % job.threads];
-      for (int64_t task = share.take(i == 0); task >= 0; task = share.take(i == 0)) job.task(job.body, task);
-    }
+    run_shares(shares_, job.threads, thread, 1, [&job](int64_t task, int64_t) { job.task(job.body, task); });
   }
 
   // Makes sure that `wanted` workers exist, as far as the system gives them; says how many there are.

@@ -141,18 +141,19 @@ napi_value matmul_kernel(napi_env env, napi_callback_info info) {
   return result;
 }
 
-// matmulTables(b, m, algorithm, run): the tables that matmul would look up.
+// matmulTables(b, m, algorithm, tables, run): the tables that matmul would look up.
 napi_value matmul_tables(napi_env env, napi_callback_info info) {
   napi_value values[32];
   size_t count = 32;
   napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
   Arguments arguments(env, "matmul", values, count < 32 ? count : 32, nullptr);
   bl_weights b{};
-  int32_t m = 0, algorithm = 0, tables = 0;
+  int32_t m = 0, algorithm = 0, mode = 0, tables = 0;
   bl_run run{};
   if (arguments.weights("b", &b) && arguments.integer("m", &m) &&
-      arguments.integer("algorithm", &algorithm) && arguments.run(&run)) {
-    tables = bl_matmul_tables(&b, m, algorithm, &run);
+      arguments.integer("algorithm", &algorithm) && arguments.integer("tables", &mode) &&
+      arguments.run(&run)) {
+    tables = bl_matmul_tables(&b, m, algorithm, mode, &run);
   }
   napi_value result = nullptr;
   napi_create_int32(env, tables, &result);

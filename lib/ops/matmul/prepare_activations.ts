@@ -13,9 +13,9 @@ import {
   weightValues,
 } from '../../run.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
-import type { Algorithm } from './options.js';
+import type { Algorithm, Tables } from './options.js';
 import { PreparedActivations } from './prepared_activations.js';
-import { algorithmId } from './values.js';
+import { algorithmId, tablesId } from './values.js';
 
 export interface PrepareActivationsOptions extends RunOptions {
   /** The one form there is: int8 with a scale per 32. */
@@ -27,6 +27,8 @@ export interface PrepareActivationsOptions extends RunOptions {
   for?: QuantizedTensor | readonly QuantizedTensor[];
   /** The algorithm that these matmuls will be called with; default `'auto'`. */
   algorithm?: Algorithm;
+  /** Which tables these matmuls will be told to look up; default `'lossless'`. */
+  tables?: Tables;
   /** As x: `silu(gate) * x` is prepared, with the bits of `swiglu(gate, x)`. */
   gate?: Tensor<FloatDType>;
   /** The RMS norm of x (of `silu(gate) * x`, with a gate) is prepared, with the bits of `rmsNorm`. */
@@ -108,6 +110,7 @@ function prepare(
 function neededTables(x: Tensor<FloatDType>, options: PrepareActivationsOptions): number {
   const list = options.for === undefined ? [] : [options.for].flat();
   const algorithm = algorithmId(options.algorithm ?? 'auto', 'prepareActivations');
+  const kind = tablesId(options.tables ?? 'lossless', 'prepareActivations');
   const rows = x.shape.slice(0, -1).reduce((product, size) => product * size, 1);
   let tables = 0;
   for (const b of list as QuantizedTensor[]) {
@@ -117,7 +120,7 @@ function neededTables(x: Tensor<FloatDType>, options: PrepareActivationsOptions)
         `prepareActivations: weights have ${b.cols} columns, expected ${x.shape.at(-1)} (= columns of x)`,
       );
     }
-    tables |= native.matmulTables(...weightValues(b), rows, algorithm, runValue(options));
+    tables |= native.matmulTables(...weightValues(b), rows, algorithm, kind, runValue(options));
   }
   return tables;
 }

@@ -2,11 +2,19 @@
 import { argumentError } from '../../errors.js';
 import type { NativeValue } from '../../native.js';
 import { optionalTensorValues, tensorValues } from '../../run.js';
-import type { Activation, Algorithm, Compute, MatmulOptions, OutputDType } from './options.js';
+import type {
+  Activation,
+  Algorithm,
+  Compute,
+  MatmulOptions,
+  OutputDType,
+  Tables,
+} from './options.js';
 import type { PreparedActivations } from './prepared_activations.js';
 
 const computes: Record<Compute, number> = { f32: 0, i8: 1, bf16: 2, i1: 3 };
 const algorithms: Record<Algorithm, number> = { auto: 0, lut: 1, dequant: 2, tile: 3 };
+const tableKinds: Record<Tables, number> = { lossless: 0, fast: 1 };
 const activations: Record<Activation, number> = {
   none: 0,
   silu: 1,
@@ -37,6 +45,8 @@ function idOf(
 export const computeId = (compute: Compute): number => idOf('compute', computes, compute);
 export const algorithmId = (word: Algorithm, op = 'matmul'): number =>
   idOf('algorithm', algorithms, word, op);
+export const tablesId = (word: Tables, op = 'matmul'): number =>
+  idOf('tables', tableKinds, word, op);
 
 /** True for the activations that take two rows of weights for an output. */
 export const isGated = (activation: Activation | undefined): boolean =>
@@ -97,6 +107,7 @@ export function optionValues(
     add(14, ...tensorValues(rowOffsets), ...tensorValues(columns), ...tensorValues(weights));
   }
   if (prepared !== undefined) add(15, prepared.bytes);
+  if (o.tables !== undefined) add(16, tablesId(o.tables));
   values[0] = given;
   return values;
 }

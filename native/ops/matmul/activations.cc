@@ -90,14 +90,20 @@ Activations complete_prepared(const PanelFormat& f, const ActivationsPlan& plan,
   const PreparedLayout layout = input.prepared_layout();
   int32_t* starts = reinterpret_cast<int32_t*>(memory);
   float* moments = reinterpret_cast<float*>(memory + plan.sums_bytes);
+  float* table_starts = reinterpret_cast<float*>(memory + 2 * plan.sums_bytes);
+  float* table_moments = reinterpret_cast<float*>(memory + 2 * plan.sums_bytes + plan.steps_bytes);
+  Activations a = activations_of(layout, input.prepared(), starts, moments);
+  a.table_starts = table_starts;
+  a.table_moments = table_moments;
   bl_run run = run_in;
   if (plan.m * f.cols < kSerialElements) run.threads = 1;
   parallel_for(run, plan.tasks, [&](int64_t task) {
     for (int64_t m = plan.m * task / plan.tasks; m < plan.m * (task + 1) / plan.tasks; ++m) {
       set_sums(layout, input.prepared(), f, m, starts, moments);
+      if (plan.steps_bytes != 0) set_table_starts(f, a, m, table_starts, table_moments);
     }
   });
-  return activations_of(layout, input.prepared(), starts, moments);
+  return a;
 }
 
 }  // namespace
@@ -130,6 +136,9 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
       tasks(std::min<int64_t>(m, 16)) {
   const uint64_t elements = static_cast<uint64_t>((tile ? (m + 15) / 16 * 16 : m) * stride);
   const uint64_t g = static_cast<uint64_t>(std::min(kGroup, f.group));
+  if (kernel.algorithm == BL_ALGORITHM_lut_fast) {
+    steps_bytes = align_up(static_cast<uint64_t>(m * pieces(stride, table_step_of(f))) * sizeof(float));
+  }
   if (input.prepared() != nullptr) {
     sums_bytes = align_up(elements / g * sizeof(int32_t));
     return;
@@ -145,11 +154,16 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
     codes_bytes = align_up(elements);
     scales_bytes = align_up(elements / kGroup * sizeof(float));
     sums_bytes = align_up(elements / g * sizeof(int32_t));
-    if (kernel.algorithm == BL_ALGORITHM_lut) {
+    const bool fast = kernel.algorithm == BL_ALGORITHM_lut_fast;
+    if (is_lut(kernel.algorithm)) {
       negatives_bytes = align_up(elements / kGroup * sizeof(int32_t));
       for (int32_t p = 0; p < f.plane_count; ++p) {
         const int32_t bits = f.planes[p].bits;
-        tables_bytes[bits - 1] = elements / kGroup * static_cast<uint64_t>(table_bytes(bits));
+        const int64_t bytes = fast ? fast_table_bytes(bits) : table_bytes(bits);
+        tables_bytes[bits - 1] = elements / kGroup * static_cast<uint64_t>(bytes);
+        if (!fast) continue;
+        table_scales_bytes[bits - 1] =
+            align_up(static_cast<uint64_t>(m * pieces(stride, kTableGroup)) * sizeof(float));
       }
     }
   } else if (kernel.compute == BL_COMPUTE_i1) {
@@ -160,7 +174,8 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
 
 uint64_t ActivationsPlan::total() const {
   return values_bytes + halves_bytes + codes_bytes + scales_bytes + 2 * sums_bytes + signs_bytes +
-         tile_sums_bytes + negatives_bytes + tables_bytes[0] + tables_bytes[1] +
+         tile_sums_bytes + negatives_bytes + tables_bytes[0] + tables_bytes[1] + table_scales_bytes[0] +
+         table_scales_bytes[1] + 2 * steps_bytes +
          static_cast<uint64_t>(tasks) * task_bytes();
 }
 
@@ -180,8 +195,28 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
   float* moments = reinterpret_cast<float*>(take(plan.sums_bytes));
   int32_t* negatives = reinterpret_cast<int32_t*>(take(plan.negatives_bytes));
   uint8_t* tables[2] = {take(plan.tables_bytes[0]), take(plan.tables_bytes[1])};
+  float* table_scales[2] = {reinterpret_cast<float*>(take(plan.table_scales_bytes[0])),
+                            reinterpret_cast<float*>(take(plan.table_scales_bytes[1]))};
+  float* table_starts = reinterpret_cast<float*>(take(plan.steps_bytes));
+  float* table_moments = reinterpret_cast<float*>(take(plan.steps_bytes));
   uint32_t* signs = reinterpret_cast<uint32_t*>(take(plan.signs_bytes));
   uint8_t* rows_memory = memory;
+  const bool fast = kernel.algorithm == BL_ALGORITHM_lut_fast;
+  Activations packed{};
+  packed.stride = plan.stride;
+  packed.values = values;
+  packed.codes = codes;
+  packed.scales = scales;
+  packed.starts = starts;
+  packed.moments = moments;
+  packed.negatives = negatives;
+  packed.table_starts = table_starts;
+  packed.table_moments = table_moments;
+  packed.signs = signs;
+  for (int i = 0; i < 2; ++i) {
+    (fast ? packed.fast_tables : packed.tables)[i] = tables[i];
+    packed.table_scales[i] = table_scales[i];
+  }
   const int64_t k = f.cols, stride = plan.stride, g = std::min(kGroup, f.group);
   const RowKernels& rows = row_kernels(isa_of(run_in));
   const PrepareKernels prepare = prepare_kernels(kernel.isa);
@@ -203,9 +238,16 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
     set_row_sums(f, g, stride, row_codes, row_scales, starts + m * stride / g, moments + m * stride / g);
     for (int32_t bits = 1; bits <= 2; ++bits) {
       if (tables[bits - 1] == nullptr) continue;
-      prepare.build_tables(row_codes, stride, bits,
-                           tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
+      if (fast) {
+        prepare.build_fast_tables(row_codes, row_scales, stride, bits,
+                                  tables[bits - 1] + m * stride / kGroup * fast_table_bytes(bits),
+                                  table_scales[bits - 1] + m * pieces(stride, kTableGroup));
+      } else {
+        prepare.build_tables(row_codes, stride, bits,
+                             tables[bits - 1] + m * stride / kGroup * table_bytes(bits));
+      }
     }
+    if (fast) set_table_starts(f, packed, m, table_starts, table_moments);
   };
   bl_run run = run_in;
   if (plan.m * k < kSerialElements) run.threads = 1;
@@ -229,17 +271,6 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
       }
     }
   });
-  Activations packed{};
-  packed.stride = stride;
-  packed.values = values;
-  packed.codes = codes;
-  packed.scales = scales;
-  packed.starts = starts;
-  packed.moments = moments;
-  packed.tables[0] = tables[0];
-  packed.tables[1] = tables[1];
-  packed.negatives = negatives;
-  packed.signs = signs;
   return packed;
 }
 

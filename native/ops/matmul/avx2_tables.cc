@@ -29,33 +29,97 @@ inline void store(__m256i first, __m256i second, uint8_t* table) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(table), _mm256_permute4x64_epi64(mixed, 0xD8));
 }
 
+// Entries, two tables at a time, handed to what stores them.
+template <int kBits>
+struct Builder {
+  __m256i front = entry_codes(0, kBits), back = entry_codes(2, 1);
+  // The bytes of sixteen codes so that those of a table are neighbours.
+  __m128i gather = kBits == 1 ? _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+                                    : _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+
+  // body(table, entries of it, entries of the next), table = 0, 2, .. of 4 * kBits.
+  template <typename Body>
+  void half(__m128i sixteen, Body&& body) const {
+    const __m256i a = _mm256_broadcastsi128_si256(_mm_shuffle_epi8(sixteen, gather));
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i magnitudes = _mm256_max_epi8(_mm256_sub_epi8(zero, a), zero);
+    __m256i bias = _mm256_maddubs_epi16(magnitudes, _mm256_set1_epi8(kBits == 1 ? 1 : 3));
+    if (kBits == 1) bias = _mm256_madd_epi16(bias, _mm256_set1_epi16(1));
+    for (int table = 0; table < 4 * kBits; table += 2) {
+      __m256i entries[2];
+      for (int i = 0; i < 2; ++i) {
+        const int word = (table + i) * (kBits == 1 ? 2 : 1);
+        entries[i] = _mm256_add_epi16(spread(bias, word), _mm256_maddubs_epi16(front, spread(a, word)));
+        if (kBits == 1) {
+          entries[i] = _mm256_add_epi16(entries[i], _mm256_maddubs_epi16(back, spread(a, word + 1)));
+        }
+      }
+      body(table, entries[0], entries[1]);
+    }
+  }
+
+  void exact(const int8_t* codes, uint8_t* tables) const {
+    const __m256i low = _mm256_set1_epi16(31);
+    for (int half_of = 0; half_of < 2; ++half_of) {
+      const __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * half_of));
+      half(loaded, [&](int table, __m256i first, __m256i second) {
+        uint8_t* out = tables + 256 * (table / 4) + 128 * half_of + 16 * (table % 4);
+        store(_mm256_and_si256(first, low), _mm256_and_si256(second, low), out);
+        store(_mm256_srli_epi16(first, 5), _mm256_srli_epi16(second, 5), out + 64);
+      });
+    }
+  }
+
+  // m: as fast_table_scale gives it. vpmulhrsw is (a * b + 2^14) / 2^15, so that 8 * entry gives 2^12.
+  void fast(const int8_t* codes, int32_t m, uint8_t* tables) const {
+    const __m256i times = _mm256_set1_epi16(static_cast<short>(m < 0 ? -m : m));
+    for (int half_of = 0; half_of < 2; ++half_of) {
+      __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * half_of));
+      if (m < 0) loaded = _mm_sub_epi8(_mm_setzero_si128(), loaded);
+      half(loaded, [&](int table, __m256i first, __m256i second) {
+        store(_mm256_mulhrs_epi16(_mm256_slli_epi16(first, 3), times),
+              _mm256_mulhrs_epi16(_mm256_slli_epi16(second, 3), times),
+              tables + 128 * (table / 4) + 64 * half_of + 16 * (table % 4));
+      });
+    }
+  }
+};
+
+// The largest entry of the tables of 32 codes: the most that a table's codes can count.
+template <int kBits>
+inline int32_t largest_entry(const int8_t* codes, __m128i gather) {
+  __m128i largest = _mm_setzero_si128();
+  for (int half = 0; half < 2; ++half) {
+    const __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * half));
+    const __m128i magnitudes = _mm_abs_epi8(_mm_shuffle_epi8(loaded, gather));
+    __m128i sums = _mm_maddubs_epi16(magnitudes, _mm_set1_epi8(kBits == 1 ? 1 : 3));
+    if (kBits == 1) sums = _mm_madd_epi16(sums, _mm_set1_epi16(1));
+    largest = _mm_max_epi16(largest, sums);
+  }
+  // There is a minimum across words, so of 65535 - sum.
+  const __m128i ones = _mm_set1_epi16(-1);
+  return 65535 - (_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(largest, ones))) & 65535);
+}
+
 template <int kBits>
 void build(const int8_t* codes, int64_t stride, uint8_t* tables) {
-  const __m256i front = entry_codes(0, kBits), back = entry_codes(2, 1), low = _mm256_set1_epi16(31);
-  // The bytes of sixteen codes so that those of a table are neighbours.
-  const __m128i gather = kBits == 1 ? _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
-                                    : _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-  for (int64_t k = 0; k < stride; k += kGroup, tables += table_bytes(kBits)) {
-    for (int half = 0; half < 2; ++half) {
-      const __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + k + 16 * half));
-      const __m256i a = _mm256_broadcastsi128_si256(_mm_shuffle_epi8(loaded, gather));
-      const __m256i zero = _mm256_setzero_si256();
-      const __m256i magnitudes = _mm256_max_epi8(_mm256_sub_epi8(zero, a), zero);
-      __m256i bias = _mm256_maddubs_epi16(magnitudes, _mm256_set1_epi8(kBits == 1 ? 1 : 3));
-      if (kBits == 1) bias = _mm256_madd_epi16(bias, _mm256_set1_epi16(1));
-      for (int table = 0; table < 4 * kBits; table += 2) {
-        __m256i entries[2];
-        for (int i = 0; i < 2; ++i) {
-          const int word = (table + i) * (kBits == 1 ? 2 : 1);
-          entries[i] = _mm256_add_epi16(spread(bias, word), _mm256_maddubs_epi16(front, spread(a, word)));
-          if (kBits == 1) {
-            entries[i] = _mm256_add_epi16(entries[i], _mm256_maddubs_epi16(back, spread(a, word + 1)));
-          }
-        }
-        uint8_t* out = tables + 256 * (table / 4) + 128 * half + 16 * (table % 4);
-        store(_mm256_and_si256(entries[0], low), _mm256_and_si256(entries[1], low), out);
-        store(_mm256_srli_epi16(entries[0], 5), _mm256_srli_epi16(entries[1], 5), out + 64);
-      }
+  const Builder<kBits> builder;
+  for (int64_t k = 0; k < stride; k += kGroup, tables += table_bytes(kBits)) builder.exact(codes + k, tables);
+}
+
+template <int kBits>
+void build_fast(const int8_t* codes, const float* scales, int64_t stride, uint8_t* tables,
+                float* table_scales) {
+  const Builder<kBits> builder;
+  for (int64_t begin = 0; begin < stride; begin += kTableGroup) {
+    const int64_t count = (stride - begin < kTableGroup ? stride - begin : kTableGroup) / kGroup;
+    int32_t largest[kTableGroup / kGroup], m[kTableGroup / kGroup];
+    for (int64_t i = 0; i < count; ++i) {
+      largest[i] = largest_entry<kBits>(codes + begin + i * kGroup, builder.gather);
+    }
+    *table_scales++ = fast_table_scale(scales + begin / kGroup, largest, count, m);
+    for (int64_t i = 0; i < count; ++i, tables += fast_table_bytes(kBits)) {
+      builder.fast(codes + begin + i * kGroup, m[i], tables);
     }
   }
 }
@@ -78,6 +142,12 @@ void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* nega
 
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables) {
   return bits == 1 ? build<1>(codes, stride, tables) : build<2>(codes, stride, tables);
+}
+
+void build_fast_tables(const int8_t* codes, const float* scales, int64_t stride, int32_t bits,
+                       uint8_t* tables, float* table_scales) {
+  return bits == 1 ? build_fast<1>(codes, scales, stride, tables, table_scales)
+                   : build_fast<2>(codes, scales, stride, tables, table_scales);
 }
 
 #include "../../isa/end.h"

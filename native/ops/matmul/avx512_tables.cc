@@ -25,52 +25,116 @@ inline __m512i two_words(int first, int step) {
                                  _mm512_set1_epi16(static_cast<short>(first + step)));
 }
 
-// Stores low and high parts of 64 entries: words 16i + x of `even` are entry x of table i, of `odd` of table
-// 2 + i.
-inline void store_tables(__m512i even, __m512i odd, __m512i order, uint8_t* tables) {
-  const __m512i bytes = _mm512_set1_epi16(0xff);
-  constexpr int kSelect = 0xCA;  // a ? b : c
-  const __m512i low = _mm512_ternarylogic_epi32(bytes, even, _mm512_slli_epi16(odd, 8), kSelect);
-  const __m512i high =
-      _mm512_ternarylogic_epi32(bytes, _mm512_srli_epi16(even, 5), _mm512_slli_epi16(odd, 3), kSelect);
-  _mm512_storeu_si512(tables, _mm512_permutexvar_epi8(order, _mm512_and_si512(low, _mm512_set1_epi8(31))));
-  _mm512_storeu_si512(tables + 64, _mm512_permutexvar_epi8(order, high));
+// Entries, four tables at a time, handed to what stores them: words 16i + x of `even` are entry x of table i, of
+// `odd` of table 2 + i.
+template <int kBits>
+struct Builder {
+  __m512i order, front = entry_codes(0, kBits), back = entry_codes(2, 1);
+  // The bytes of sixteen codes so that those of a table are neighbours.
+  __m128i gather = kBits == 1 ? _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+                                    : _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+
+  Builder() {
+    alignas(64) uint8_t bytes[64];
+    for (int i = 0; i < 64; ++i) bytes[i] = static_cast<uint8_t>(i % 32 * 2 + i / 32);
+    order = _mm512_load_si512(bytes);
+  }
+
+  // body(run, even, odd)
+  template <typename Body>
+  void half(__m128i loaded, Body&& body) const {
+    constexpr int kStride = kBits == 1 ? 2 : 1;  // words from table to table
+    const __m128i sixteen = _mm_shuffle_epi8(loaded, gather);
+    const __m128i magnitudes =
+        _mm_max_epi8(_mm_sub_epi8(_mm_setzero_si128(), sixteen), _mm_setzero_si128());
+    __m128i negatives = _mm_maddubs_epi16(magnitudes, _mm_set1_epi8(kBits == 1 ? 1 : 3));
+    if (kBits == 1) negatives = _mm_madd_epi16(negatives, _mm_set1_epi16(1));
+    const __m512i a = _mm512_castsi128_si512(sixteen), bias = _mm512_castsi128_si512(negatives);
+    for (int run = 0; run < kBits; ++run) {
+      __m512i entries[2];
+      for (int pair = 0; pair < 2; ++pair) {
+        const int first = (4 * run + 2 * pair) * kStride;
+        const __m512i at = two_words(first, kStride);
+        __m512i sum = _mm512_permutexvar_epi16(at, bias);
+        sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(front, _mm512_permutexvar_epi16(at, a)));
+        if (kBits == 1) {
+          const __m512i next = two_words(first + 1, kStride);
+          sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(back, _mm512_permutexvar_epi16(next, a)));
+        }
+        entries[pair] = sum;
+      }
+      body(run, entries[0], entries[1]);
+    }
+  }
+
+  void exact(const int8_t* codes, uint8_t* tables) const {
+    constexpr int kSelect = 0xCA;  // a ? b : c
+    const __m512i bytes = _mm512_set1_epi16(0xff);
+    for (int half_of = 0; half_of < 2; ++half_of) {
+      const __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * half_of));
+      half(loaded, [&](int run, __m512i even, __m512i odd) {
+        const __m512i low = _mm512_ternarylogic_epi32(bytes, even, _mm512_slli_epi16(odd, 8), kSelect);
+        const __m512i high = _mm512_ternarylogic_epi32(bytes, _mm512_srli_epi16(even, 5),
+                                                       _mm512_slli_epi16(odd, 3), kSelect);
+        uint8_t* out = tables + 256 * run + 128 * half_of;
+        _mm512_storeu_si512(
+            out, _mm512_permutexvar_epi8(order, _mm512_and_si512(low, _mm512_set1_epi8(31))));
+        _mm512_storeu_si512(out + 64, _mm512_permutexvar_epi8(order, high));
+      });
+    }
+  }
+
+  // m: as fast_table_scale gives it. vpmulhrsw is (a * b + 2^14) / 2^15, so that 8 * entry gives 2^12.
+  void fast(const int8_t* codes, int32_t m, uint8_t* tables) const {
+    const __m512i times = _mm512_set1_epi16(static_cast<short>(m < 0 ? -m : m));
+    for (int half_of = 0; half_of < 2; ++half_of) {
+      __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * half_of));
+      if (m < 0) loaded = _mm_sub_epi8(_mm_setzero_si128(), loaded);
+      half(loaded, [&](int run, __m512i even, __m512i odd) {
+        const __m512i low = _mm512_mulhrs_epi16(_mm512_slli_epi16(even, 3), times);
+        const __m512i high = _mm512_mulhrs_epi16(_mm512_slli_epi16(odd, 3), times);
+        const __m512i bytes = _mm512_or_si512(low, _mm512_slli_epi16(high, 8));
+        _mm512_storeu_si512(tables + 128 * run + 64 * half_of, _mm512_permutexvar_epi8(order, bytes));
+      });
+    }
+  }
+};
+
+// The largest entry of the tables of 32 codes: the most that a table's codes can count.
+template <int kBits>
+inline int32_t largest_entry(const int8_t* codes, __m128i gather) {
+  __m128i largest = _mm_setzero_si128();
+  for (int half = 0; half < 2; ++half) {
+    const __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * half));
+    const __m128i magnitudes = _mm_abs_epi8(_mm_shuffle_epi8(loaded, gather));
+    __m128i sums = _mm_maddubs_epi16(magnitudes, _mm_set1_epi8(kBits == 1 ? 1 : 3));
+    if (kBits == 1) sums = _mm_madd_epi16(sums, _mm_set1_epi16(1));
+    largest = _mm_max_epi16(largest, sums);
+  }
+  // There is a minimum across words, so of 65535 - sum.
+  const __m128i ones = _mm_set1_epi16(-1);
+  return 65535 - (_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(largest, ones))) & 65535);
 }
 
 template <int kBits>
 void build(const int8_t* codes, int64_t stride, uint8_t* tables) {
-  alignas(64) uint8_t order_bytes[64];
-  for (int i = 0; i < 64; ++i) order_bytes[i] = static_cast<uint8_t>(i % 32 * 2 + i / 32);
-  const __m512i order = _mm512_load_si512(order_bytes);
-  const __m512i front = entry_codes(0, kBits), back = entry_codes(2, 1);
-  // The bytes of sixteen codes so that those of a table are neighbours.
-  const __m128i gather = kBits == 1 ? _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
-                                    : _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-  constexpr int kStride = kBits == 1 ? 2 : 1;  // words from table to table
-  for (int64_t k = 0; k < stride; k += kGroup, tables += table_bytes(kBits)) {
-    for (int half = 0; half < 2; ++half) {
-      const __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + k + 16 * half));
-      const __m128i sixteen = _mm_shuffle_epi8(loaded, gather);
-      const __m128i magnitudes =
-          _mm_max_epi8(_mm_sub_epi8(_mm_setzero_si128(), sixteen), _mm_setzero_si128());
-      __m128i negatives = _mm_maddubs_epi16(magnitudes, _mm_set1_epi8(kBits == 1 ? 1 : 3));
-      if (kBits == 1) negatives = _mm_madd_epi16(negatives, _mm_set1_epi16(1));
-      const __m512i a = _mm512_castsi128_si512(sixteen), bias = _mm512_castsi128_si512(negatives);
-      for (int run = 0; run < kBits; ++run) {
-        __m512i entries[2];
-        for (int pair = 0; pair < 2; ++pair) {
-          const int first = (4 * run + 2 * pair) * kStride;
-          const __m512i at = two_words(first, kStride);
-          __m512i sum = _mm512_permutexvar_epi16(at, bias);
-          sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(front, _mm512_permutexvar_epi16(at, a)));
-          if (kBits == 1) {
-            const __m512i next = two_words(first + 1, kStride);
-            sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(back, _mm512_permutexvar_epi16(next, a)));
-          }
-          entries[pair] = sum;
-        }
-        store_tables(entries[0], entries[1], order, tables + 256 * run + 128 * half);
-      }
+  const Builder<kBits> builder;
+  for (int64_t k = 0; k < stride; k += kGroup, tables += table_bytes(kBits)) builder.exact(codes + k, tables);
+}
+
+template <int kBits>
+void build_fast(const int8_t* codes, const float* scales, int64_t stride, uint8_t* tables,
+                float* table_scales) {
+  const Builder<kBits> builder;
+  for (int64_t begin = 0; begin < stride; begin += kTableGroup) {
+    const int64_t count = (stride - begin < kTableGroup ? stride - begin : kTableGroup) / kGroup;
+    int32_t largest[kTableGroup / kGroup], m[kTableGroup / kGroup];
+    for (int64_t i = 0; i < count; ++i) {
+      largest[i] = largest_entry<kBits>(codes + begin + i * kGroup, builder.gather);
+    }
+    *table_scales++ = fast_table_scale(scales + begin / kGroup, largest, count, m);
+    for (int64_t i = 0; i < count; ++i, tables += fast_table_bytes(kBits)) {
+      builder.fast(codes + begin + i * kGroup, m[i], tables);
     }
   }
 }
@@ -79,6 +143,12 @@ void build(const int8_t* codes, int64_t stride, uint8_t* tables) {
 
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables) {
   return bits == 1 ? build<1>(codes, stride, tables) : build<2>(codes, stride, tables);
+}
+
+void build_fast_tables(const int8_t* codes, const float* scales, int64_t stride, int32_t bits,
+                       uint8_t* tables, float* table_scales) {
+  return bits == 1 ? build_fast<1>(codes, scales, stride, tables, table_scales)
+                   : build_fast<2>(codes, scales, stride, tables, table_scales);
 }
 
 #include "../../isa/end.h"

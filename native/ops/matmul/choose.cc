@@ -12,6 +12,7 @@ namespace {
 // What brings activations into the form that an algorithm reads, by the kernel's level.
 #define BL_PACK_dequant(isa) isa::pack_activations_i8, nullptr, nullptr
 #define BL_PACK_lut(isa) isa::pack_activations_i8, nullptr, nullptr
+#define BL_PACK_lut_fast(isa) isa::pack_activations_i8, nullptr, nullptr
 #define BL_PACK_tile(isa) nullptr, isa::pack_tile_codes, isa::pack_tile_halves
 
 const MatmulKernelRow kKernels[] = {
@@ -31,6 +32,7 @@ const MatmulKernelRow kKernels[] = {
 };
 #undef BL_PACK_dequant
 #undef BL_PACK_lut
+#undef BL_PACK_lut_fast
 #undef BL_PACK_tile
 
 const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, const PanelFormat& f) {
@@ -59,13 +61,15 @@ const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelForm
   // i8 is a permission: formats without integer values are computed in floats.
   const bool integers = compute == BL_COMPUTE_i8 && f.has_integer_values();
   const bool prepared = args.prepared != nullptr;
+  const int32_t lut = args.tables == BL_TABLES_fast ? BL_ALGORITHM_lut_fast : BL_ALGORITHM_lut;
   if (prepared && !integers) return nullptr;  // there are no floats to compute with
-  int32_t algorithm = args.algorithm;
+  int32_t algorithm = args.algorithm == BL_ALGORITHM_lut ? lut : args.algorithm;
   if (automatic) {
     // f32 means f32: tiles would round to bf16. Signs times signs have one kernel.
     const bool tuned = compute == BL_COMPUTE_i8 || compute == BL_COMPUTE_bf16;
     algorithm = tuned ? tuned_algorithm(isa, integers ? f.bits : 0, m) : BL_ALGORITHM_dequant;
-    const bool lacks_tables = algorithm == BL_ALGORITHM_lut && (table_kinds_of(f) & ~tables) != 0;
+    if (algorithm == BL_ALGORITHM_lut) algorithm = lut;
+    const bool lacks_tables = (table_kinds_of(f, algorithm) & ~tables) != 0;
     if (prepared && (lacks_tables || algorithm == BL_ALGORITHM_tile)) algorithm = BL_ALGORITHM_dequant;
   }
   for (;;) {

@@ -15,6 +15,11 @@ constexpr int64_t padded_k(int64_t k) { return (k + kStep - 1) / kStep * kStep; 
 // Activations of compute i8 have a scale per kGroup, in algorithm tile per kTileDepth (tile.h says why 512).
 constexpr int64_t kGroup = 32;
 constexpr int64_t kTileDepth = 512;
+// Tables of one byte (lut_fast) have a scale per kTableGroup activations, and their products are scaled per
+// step: that, or a group of the weights where it is smaller.
+constexpr int64_t kTableGroup = 128;
+inline int64_t table_step_of(const PanelFormat& f) { return f.group < kTableGroup ? f.group : kTableGroup; }
+constexpr int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) / size; }
 constexpr int64_t tile_blocks(int64_t k) { return (k + kTileDepth - 1) / kTileDepth; }
 
 // Sums over a block of a row's codes in algorithm tile.
@@ -39,6 +44,12 @@ struct Activations {
   // lut: tables of sums for planes of 1 and of 2 bits, see tables.h: [M][stride / 32][table_bytes(bits)]
   const uint8_t* tables[2];
   const int32_t* negatives;  // lut: -(sum of the negative codes of 32): [M][stride / 32]
+  // lut_fast: the same tables rounded to bytes [M][stride / 32][fast_table_bytes(bits)], what an entry counts
+  // [M][pieces(stride, 128)], and per step, [M][pieces(stride, table_step_of(weights))], what sums begin
+  // with and what offsets are multiplied with.
+  const uint8_t* fast_tables[2];
+  const float* table_scales[2];
+  const float *table_starts, *table_moments;
   // i1: a[m][k] ~ scales[m] * (1 where its bit is set, else -1); a word per 32, in the order of a plane of
   // one bit (panel.h): [M][stride / 32]
   const uint32_t* signs;
@@ -67,6 +78,13 @@ struct Tile {
 // where offset of a zero point is -scale_b * (stored + zero_shift), each step rounded, as panel_offset()
 // gives it. A scale of NaN in a makes the row NaN.
 //
+// lut_fast, for all ISAs the same bits. Per step of table_step_of(f) weights, in order of k, T_p = sum of what
+// the codes of plane p look up, exact in int32,
+//   looked = fma((float) T_p, table_scale_p * 2^(shift of the plane and of values), looked)
+//            for each plane in order, from looked = table_starts
+//   sum    = fma(scale_b, looked, sum)
+//   sum    = fma(offset, table_moments, sum)     formats with offsets
+//
 // i1: per group of the weights, I = sum of sign_b * sign_a over the row's own columns, exact in int32,
 //   sum = fma((float) I, scale_b * scale_a, sum)
 // for all ISAs the same bits.
@@ -85,13 +103,24 @@ using PackTileHalves = void (*)(const float* x, int64_t k, uint16_t* halves);
 // bytes.
 using BuildTables = void (*)(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 
+// The same rounded to bytes, with the number that an entry counts per kTableGroup codes; see tables.h. scales:
+// of the codes, per 32.
+using BuildFastTables = void (*)(const int8_t* codes, const float* scales, int64_t stride, int32_t bits,
+                                 uint8_t* tables, float* table_scales);
+
 // Per 32 codes of a row of `stride`: their sum, and minus the sum of the negative ones.
 using SumCodes = void (*)(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
+
+// Algorithm lut with tables of bytes (bl_tables): a row of kernels.inc of its own, no number that callers know.
+constexpr int32_t BL_ALGORITHM_lut_fast = 64;
+constexpr bool is_lut(int32_t algorithm) {
+  return algorithm == BL_ALGORITHM_lut || algorithm == BL_ALGORITHM_lut_fast;
+}
 
 struct MatmulKernelRow {
   const char* name;
   int32_t isa;
-  int32_t algorithm;  // bl_algorithm
+  int32_t algorithm;  // bl_algorithm, or BL_ALGORITHM_lut_fast
   int32_t compute;    // bl_compute
   bool (*takes)(const PanelFormat& f);
   int32_t panels;  // at most so many a call
@@ -158,6 +187,8 @@ void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+void build_fast_tables(const int8_t* codes, const float* scales, int64_t stride, int32_t bits,
+                       uint8_t* tables, float* table_scales);
 void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
 }  // namespace scalar
 namespace avx2 {
@@ -165,6 +196,8 @@ void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+void build_fast_tables(const int8_t* codes, const float* scales, int64_t stride, int32_t bits,
+                       uint8_t* tables, float* table_scales);
 void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
 }  // namespace avx2
 namespace avx512 {
@@ -172,6 +205,8 @@ void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales
 void pack_tile_codes(const float* x, int64_t k, int8_t* codes, float* scales, TileSums* sums);
 void pack_tile_halves(const float* x, int64_t k, uint16_t* halves);
 void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+void build_fast_tables(const int8_t* codes, const float* scales, int64_t stride, int32_t bits,
+                       uint8_t* tables, float* table_scales);
 using avx2::sum_codes;
 }  // namespace avx512
 namespace amx {

@@ -1,8 +1,9 @@
 // matmul: validate, choose a kernel, pack the activations, partition N, run, finish (epilogue.h).
 #include <algorithm>
-#include <atomic>
+#include <new>
 
 #include "../../base/scratch.h"
+#include "../../base/shares.h"
 #include "../../base/tensor.h"
 #include "../../base/thread_pool.h"
 #include "../../isa/isa.h"
@@ -126,19 +127,26 @@ void run_pass(const Call& call, const Pass& pass, uint8_t* slots) {
   const int64_t rows = plan.block_rows(pass.kernel);
   const int64_t batch_tasks = plan.units * plan.blocks(pass.m, pass.kernel);
   const int64_t tasks = pass.batches * batch_tasks;
-  std::atomic<int64_t> next{0};
-  parallel_for(run, std::min(plan.slots, tasks), [&](int64_t slot) {
-    uint8_t* memory = slots + static_cast<uint64_t>(slot) * plan.slot_bytes();
-    for (int64_t task = next.load(); task < tasks;) {
-      const int64_t unit = task % plan.units;
-      const int64_t units = std::min(plan.units_at_once(tasks - task), plan.units - unit);
-      if (!next.compare_exchange_weak(task, task + units)) continue;
-      const int64_t batch = task / batch_tasks, block = task % batch_tasks / plan.units;
+  const auto run_tasks = [&](int64_t begin, int64_t end, uint8_t* memory) {
+    while (begin < end) {
+      const int64_t batch = begin / batch_tasks, block = begin % batch_tasks / plan.units;
+      const int64_t unit = begin % plan.units, units = std::min(end - begin, plan.units - unit);
       const int64_t m = batch * pass.m + block * rows;
-      run_units(call, pass, pass.first_batch + batch, m, std::min(m + rows, (batch + 1) * pass.m), unit, units,
-                memory);
-      task = next.load();
+      run_units(call, pass, pass.first_batch + batch, m, std::min(m + rows, (batch + 1) * pass.m), unit,
+                units, memory);
+      begin += units;
     }
+  };
+  // Neighbouring units for each slot: kernels fetch the units after their own ahead, which one counter for
+  // all slots would hand to other threads.
+  const int64_t parts = std::min(plan.slots, tasks);
+  Share* shares = reinterpret_cast<Share*>(slots + static_cast<uint64_t>(plan.slots) * plan.slot_bytes());
+  for (int64_t part = 0; part < parts; ++part) new (shares + part) Share;
+  cut_shares(shares, parts, tasks);
+  parallel_for(run, parts, [&](int64_t slot) {
+    uint8_t* memory = slots + static_cast<uint64_t>(slot) * plan.slot_bytes();
+    run_shares(shares, parts, slot, plan.most_units,
+               [&](int64_t begin, int64_t end) { run_tasks(begin, end, memory); });
   });
 }
 
@@ -248,10 +256,12 @@ const char* bl_matmul_kernel(const bl_matmul_args* args) {
   return kernel == nullptr ? nullptr : kernel->name;
 }
 
-int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, const bl_run* run) {
+int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, int32_t tables,
+                         const bl_run* run) {
   using namespace bitloom;
   if (b == nullptr || run == nullptr || m < 0 || algorithm < BL_ALGORITHM_auto ||
-      algorithm > BL_ALGORITHM_tile || check_weights({"matmul", "b"}, *b, nullptr) != BL_STATUS_ok ||
+      algorithm > BL_ALGORITHM_tile || tables < BL_TABLES_lossless || tables > BL_TABLES_fast ||
+      check_weights({"matmul", "b"}, *b, nullptr) != BL_STATUS_ok ||
       check_run("matmul", *run, nullptr) != BL_STATUS_ok) {
     return 0;
   }
@@ -259,9 +269,10 @@ int32_t bl_matmul_tables(const bl_weights* b, int64_t m, int32_t algorithm, cons
   call.run = *run;
   call.compute = BL_COMPUTE_i8;
   call.algorithm = algorithm;
+  call.tables = tables;
   const PanelFormat f = WeightsView(*b).panel;
   const MatmulKernelRow* kernel = choose_matmul(call, f, m, kAllTables);
-  return kernel != nullptr && kernel->algorithm == BL_ALGORITHM_lut ? table_kinds_of(f) : 0;
+  return kernel == nullptr ? 0 : table_kinds_of(f, kernel->algorithm);
 }
 
 }  // extern "C"

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../../base/scratch.h"
+#include "../../base/shares.h"
 #include "../../base/thread_pool.h"
 #include "activations.h"
 #include "additions.h"
@@ -75,11 +76,6 @@ struct Plan {
   bool tile() const { return kernel.algorithm == BL_ALGORITHM_tile; }
   // Columns of c in the memory of a slot.
   int64_t width() const { return most_units * unit_panels * kPanelRows; }
-  // How many of `left` units a slot takes at a time: many while there are many, so that kernels run long; one at
-  // the end, so that all slots end together.
-  int64_t units_at_once(int64_t left) const {
-    return slots == 1 ? most_units : std::clamp<int64_t>(left / (2 * slots), 1, most_units);
-  }
   // Rows of a that every unit of N passes over before the next ones: all, or in algorithm tile what fits L2.
   int64_t block_rows(const MatmulKernelRow& of) const {
     if (!tile()) return std::max<int64_t>(batch_rows, 1);
@@ -94,7 +90,10 @@ struct Plan {
            (spare == nullptr ? 0 : spare_activations.total());
   }
   uint64_t slot_bytes() const { return values_bytes + kernel_bytes + packed_bytes + epilogue_bytes; }
-  uint64_t total() const { return shared_bytes() + static_cast<uint64_t>(slots) * slot_bytes(); }
+  // What slots have, and behind them a share of the tasks each (matmul.cc).
+  uint64_t total() const {
+    return shared_bytes() + static_cast<uint64_t>(slots) * (slot_bytes() + align_up(sizeof(Share)));
+  }
 };
 
 }  // namespace bitloom

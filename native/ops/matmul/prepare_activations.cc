@@ -45,7 +45,7 @@ bl_status validate(const bl_prepare_activations_args& args, bl_error* error) {
   BL_CHECK(args.norm == 0 || (std::isfinite(args.epsilon) && args.epsilon >= 0), invalid_argument,
            "%s: epsilon is %g, expected a finite number of at least 0", op,
            static_cast<double>(args.epsilon));
-  BL_CHECK((args.tables & ~kAllTables) == 0, invalid_argument, "%s: tables is %d, expected 0 to 3", op,
+  BL_CHECK((args.tables & ~kAllTables) == 0, invalid_argument, "%s: tables is %d, expected 0 to 15", op,
            args.tables);
   const uint64_t bytes = PreparedLayout(Rows(args.x).count, cols, args.tables).bytes;
   BL_CHECK(bytes != 0, invalid_shape, "%s: x is too large", op);

@@ -23,9 +23,11 @@ PreparedLayout::PreparedLayout(int64_t rows_, int64_t cols_, int32_t table_kinds
       sums(0),
       negatives(0),
       tables{},
+      fast_tables{},
+      table_scales{},
       bytes(0) {
   uint64_t elements = 0;
-  const uint64_t most = kMaxBytes / 64;  // no part set has more than 1 + 12 / 32 + 24 bytes an element
+  const uint64_t most = kMaxBytes / 64;  // all parts have less than 1 + 12 / 32 + 24 + 12 + 1 bytes an element
   if (rows < 0 || cols < 0 || static_cast<uint64_t>(cols) > most) return;
   stride = padded_k(cols);
   if (__builtin_mul_overflow(static_cast<uint64_t>(rows), static_cast<uint64_t>(stride), &elements)) return;
@@ -45,22 +47,32 @@ PreparedLayout::PreparedLayout(int64_t rows_, int64_t cols_, int32_t table_kinds
       tables[bits - 1] = take(elements / kGroup * static_cast<uint64_t>(table_bytes(bits)));
     }
   }
+  const uint64_t scale_count = static_cast<uint64_t>(rows * pieces(stride, kTableGroup));
+  for (int32_t bits = 1; bits <= 2; ++bits) {
+    if ((table_kinds >> (bits - 1 + kFastTables) & 1) == 0) continue;
+    fast_tables[bits - 1] = take(elements / kGroup * static_cast<uint64_t>(fast_table_bytes(bits)));
+    table_scales[bits - 1] = take(scale_count * sizeof(float));
+  }
   bytes = at;
 }
 
-int32_t table_kinds_of(const PanelFormat& f) {
+int32_t table_kinds_of(const PanelFormat& f, int32_t algorithm) {
+  if (!is_lut(algorithm)) return 0;
   int32_t kinds = 0;
   for (int32_t p = 0; p < f.plane_count; ++p) kinds |= f.planes[p].bits <= 2 ? f.planes[p].bits : 0;
-  return kinds;
+  return algorithm == BL_ALGORITHM_lut_fast ? kinds << kFastTables : kinds;
 }
 
 PrepareKernels prepare_kernels(int32_t isa) {
 #if defined(__x86_64__)
-  if (isa >= BL_ISA_avx512) return {avx512::pack_activations_i8, avx512::build_tables, avx512::sum_codes};
-  if (isa >= BL_ISA_avx2) return {avx2::pack_activations_i8, avx2::build_tables, avx2::sum_codes};
+  if (isa >= BL_ISA_avx512) return {avx512::pack_activations_i8, avx512::build_tables, avx512::build_fast_tables,
+            avx512::sum_codes};
+  if (isa >= BL_ISA_avx2) return {avx2::pack_activations_i8, avx2::build_tables, avx2::build_fast_tables,
+            avx2::sum_codes};
 #endif
   (void)isa;
-  return {scalar::pack_activations_i8, scalar::build_tables, scalar::sum_codes};
+  return {scalar::pack_activations_i8, scalar::build_tables, scalar::build_fast_tables,
+            scalar::sum_codes};
 }
 
 void prepare_row(const PrepareKernels& kernels, const PreparedLayout& layout, int64_t row, const float* x,
@@ -72,9 +84,17 @@ void prepare_row(const PrepareKernels& kernels, const PreparedLayout& layout, in
   kernels.pack(x, layout.cols, codes, reinterpret_cast<float*>(memory + layout.scales) + first);
   kernels.sum_codes(codes, layout.stride, sums, negatives);
   for (int32_t bits = 1; bits <= 2; ++bits) {
-    if (layout.tables[bits - 1] == 0) continue;
-    kernels.build_tables(codes, layout.stride, bits,
-                         memory + layout.tables[bits - 1] + first * table_bytes(bits));
+    if (layout.tables[bits - 1] != 0) {
+      kernels.build_tables(codes, layout.stride, bits,
+                           memory + layout.tables[bits - 1] + first * table_bytes(bits));
+    }
+    if (layout.fast_tables[bits - 1] != 0) {
+      float* table_scales = reinterpret_cast<float*>(memory + layout.table_scales[bits - 1]);
+      kernels.build_fast_tables(codes, reinterpret_cast<float*>(memory + layout.scales) + first,
+                                layout.stride, bits,
+                                memory + layout.fast_tables[bits - 1] + first * fast_table_bytes(bits),
+                                table_scales + row * pieces(layout.stride, kTableGroup));
+    }
   }
 }
 
@@ -124,17 +144,20 @@ void set_sums(const PreparedLayout& layout, const uint8_t* memory, const PanelFo
 
 Activations activations_of(const PreparedLayout& layout, const uint8_t* memory, const int32_t* starts,
                            const float* moments) {
-  const auto table = [&](int i) { return layout.tables[i] == 0 ? nullptr : memory + layout.tables[i]; };
-  return {layout.stride,
-          nullptr,
-          nullptr,
-          reinterpret_cast<const int8_t*>(memory + layout.codes),
-          reinterpret_cast<const float*>(memory + layout.scales),
-          starts,
-          moments,
-          {table(0), table(1)},
-          reinterpret_cast<const int32_t*>(memory + layout.negatives),
-          nullptr};
+  Activations a{};
+  a.stride = layout.stride;
+  a.codes = reinterpret_cast<const int8_t*>(memory + layout.codes);
+  a.scales = reinterpret_cast<const float*>(memory + layout.scales);
+  a.starts = starts;
+  a.moments = moments;
+  a.negatives = reinterpret_cast<const int32_t*>(memory + layout.negatives);
+  for (int i = 0; i < 2; ++i) {
+    if (layout.tables[i] != 0) a.tables[i] = memory + layout.tables[i];
+    if (layout.fast_tables[i] == 0) continue;
+    a.fast_tables[i] = memory + layout.fast_tables[i];
+    a.table_scales[i] = reinterpret_cast<const float*>(memory + layout.table_scales[i]);
+  }
+  return a;
 }
 
 }  // namespace bitloom

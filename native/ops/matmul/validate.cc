@@ -61,6 +61,10 @@ bl_status check_modes(const bl_matmul_args& args, bl_error* error) {
       invalid_argument, "matmul: activation_group is %d, expected 0 (32) or 1 (row)", args.activation_group);
   BL_CHECK(args.compute == BL_COMPUTE_i8 || (args.activation_bits != 4 && args.activation_group == 0),
            invalid_argument, "matmul: activation_bits and activation_group need compute i8");
+  BL_CHECK(args.tables == BL_TABLES_lossless || args.tables == BL_TABLES_fast, invalid_argument,
+           "matmul: tables is %d, expected 0 (lossless) or 1 (fast)", args.tables);
+  BL_CHECK(args.compute == BL_COMPUTE_i8 || args.tables == BL_TABLES_lossless, invalid_argument,
+           "matmul: tables is 1 (fast), which needs compute i8");
   BL_CHECK(std::isfinite(args.scale), non_finite, "matmul: scale is %g, expected a finite number",
            static_cast<double>(args.scale));
   BL_CHECK(args.batch >= 0, invalid_argument, "matmul: batch is %lld, expected at least 0",
@@ -128,9 +132,11 @@ bl_status check_prepared(const bl_matmul_args& args, PreparedHeader* header, bl_
            "matmul: c has %lld rows, expected %lld (= rows of prepared)", static_cast<ll>(Rows(args.c).count),
            static_cast<ll>(header->rows));
   const PanelFormat f = WeightsView(args.b).panel;
-  BL_CHECK(args.algorithm != BL_ALGORITHM_lut || (table_kinds_of(f) & ~header->tables) == 0, unsupported,
-           "matmul: prepared has tables %d, expected %d for format %s", header->tables, table_kinds_of(f),
-           f.info->name);
+  const int32_t needed = args.algorithm != BL_ALGORITHM_lut ? 0
+                         : table_kinds_of(f, args.tables == BL_TABLES_fast ? BL_ALGORITHM_lut_fast
+                                                                           : BL_ALGORITHM_lut);
+  BL_CHECK((needed & ~header->tables) == 0, unsupported,
+           "matmul: prepared has tables %d, expected %d for format %s", header->tables, needed, f.info->name);
   return BL_STATUS_ok;
 }
 

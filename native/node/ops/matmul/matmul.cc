@@ -57,7 +57,8 @@ bool read_matmul(Arguments& arguments, bl_matmul_args* args) {
          (!has(10) || arguments.integer("activationBits", &args->activation_bits)) &&
          (!has(11) || arguments.integer("activationGroup", &args->activation_group)) &&
          (!has(12) || read_batch(arguments, args)) && (!has(13) || read_low_rank(arguments, args)) &&
-         (!has(14) || read_outliers(arguments, args)) && (!has(15) || read_prepared(arguments, args));
+         (!has(14) || read_outliers(arguments, args)) && (!has(15) || read_prepared(arguments, args)) &&
+         (!has(16) || arguments.integer("tables", &args->tables));
 }
 
 }  // namespace bitloom::node
