@@ -31,10 +31,14 @@ void decode_codes(const uint8_t* codes, int bits, int64_t first, int64_t count, 
 }  // namespace
 
 void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t first, int64_t count,
-                    const float* codebook, float* values) {
+                    const Codebooks& codebook, float* values) {
   if (count <= 0) return;
   const int bits = info.bits;
   const uint8_t* codes = bytes + grouped_header_bytes(info);
+  if (info.kind == BL_KIND_row_codebook) {
+    return decode_codes(codes, bits, first, count, 1.0f, values,
+                        [=, &info](uint32_t code) { return load_scalar(bytes + 2 * code, info.scale_dtype); });
+  }
   const float scale = load_scalar(bytes, info.scale_dtype);
   const float zero_point = info.has_zero_point != 0 ? load_scalar(bytes + 2, info.scale_dtype) : 0.0f;
 
@@ -78,7 +82,12 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
     case BL_KIND_e4m3:
     case BL_KIND_e5m2:
       return decode_codes(codes, bits, first, count, scale, values,
-                          [=](uint32_t code) { return codebook[code]; });
+                          [&](uint32_t code) { return codebook.values[code]; });
+    case BL_KIND_codebooks: {
+      const float* table = codebook.table(bytes[2], bits);
+      return decode_codes(codes, bits, first, count, scale, values,
+                          [=](uint32_t code) { return table[code]; });
+    }
     default:
       return;
   }

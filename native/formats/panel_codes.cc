@@ -82,6 +82,14 @@ void sub_fields(const PanelFormat& f, int64_t u, Field* low, Field* high) {
   }
 }
 
+void pack_row_table(const PanelFormat& f, const uint8_t* row, int64_t lane, uint8_t* panel) {
+  uint8_t* low = panel + row_table_byte(f, lane);
+  for (int64_t e = 0; e < 1 << f.bits; ++e) {
+    low[e] = row[2 * e];
+    low[row_table_plane(f) + e] = row[2 * e + 1];
+  }
+}
+
 namespace {
 
 uint32_t read_field(const uint8_t* block, const Field& field) {
@@ -198,6 +206,14 @@ void pack_floats(const PanelFormat& f, const uint8_t* row, int64_t lane, uint8_t
   }
 }
 
+void unpack_row_table(const PanelFormat& f, const uint8_t* panel, int64_t lane, uint8_t* row) {
+  const uint8_t* low = panel + row_table_byte(f, lane);
+  for (int64_t e = 0; e < 1 << f.bits; ++e) {
+    row[2 * e] = low[e];
+    row[2 * e + 1] = low[row_table_plane(f) + e];
+  }
+}
+
 // One canonical block into row `lane` of a zeroed panel block; it is the part-th of those in it.
 void pack_block(const PanelFormat& f, const uint8_t* canonical, int64_t count, int64_t lane, int64_t part,
                 uint8_t* block) {
@@ -212,6 +228,8 @@ void pack_block(const PanelFormat& f, const uint8_t* canonical, int64_t count, i
   for (int64_t u = 0; u < f.sub_count; ++u) {
     write_sub(f, block, lane, u, read_canonical_sub(f, canonical, u) ^ sub_flip(f));
   }
+  if (f.value_kind == ValueKind::chosen_table) block[f.number_offset + lane] = canonical[f.scale_bytes];
+  if (f.value_kind == ValueKind::row_table) pack_row_table(f, canonical, lane, block);
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t code = read_canonical(f, canonical, i) ^ static_cast<uint32_t>(f.flip);
     const int64_t k = part * f.canonical_elements + i;
@@ -290,6 +308,8 @@ void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, 
       write_field(canonical, low, value);
       write_field(canonical, high, value);
     }
+    if (f.value_kind == ValueKind::chosen_table) canonical[f.scale_bytes] = block[f.number_offset + lane];
+    if (f.value_kind == ValueKind::row_table) unpack_row_table(f, block, lane, canonical);
     const size_t bytes = static_cast<size_t>(f.scale_bytes);
     const int64_t headers = f.headers / f.canonical_per_block;
     for (int64_t h = 0; h < headers; ++h) {
@@ -299,6 +319,12 @@ void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, 
       std::memcpy(canonical + f.canonical_offset, block + f.offset_offset + header, bytes);
     }
   }
+}
+
+float row_table_entry(const PanelFormat& f, const uint8_t* panel, int64_t lane, uint32_t code) {
+  const uint8_t* low = panel + row_table_byte(f, lane) + code;
+  const uint8_t bytes[2] = {low[0], low[row_table_plane(f)]};
+  return scale_value(f.scale_type, bytes);
 }
 
 uint32_t panel_code(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {
@@ -344,6 +370,11 @@ float panel_weight(const PanelFormat& f, const uint8_t* panel, int64_t lane, int
   }
   const uint32_t code = panel_code(f, panel, lane, k);
   if (f.float_table != nullptr) return panel_stored_scale(f, panel, lane, k) * f.float_table[code];
+  if (f.value_kind == ValueKind::chosen_table) {
+    const uint8_t* block = panel + k / f.elements * f.block_bytes;
+    return panel_stored_scale(f, panel, lane, k) * chosen_table(f, block, lane)[code];
+  }
+  if (f.value_kind == ValueKind::row_table) return row_table_entry(f, panel, lane, code);
   const float scale = panel_scale(f, panel, lane, k);
   const float value = static_cast<float>(panel_value(f, code) - f.zero);
   if (f.offset_kind == OffsetKind::none) return scale * value;  // keeps the sign of a zero

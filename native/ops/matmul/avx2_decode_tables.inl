@@ -1,0 +1,114 @@
+// Decoders of formats whose groups and rows have tables of their own, at level avx2; included by avx2_decode.inl. The
+// same names as in avx512_decode_tables.inl, which explains them.
+
+namespace {
+
+// cbs<b>: tables of 5 to 256, and of more than sixteen floats in all, are gathered from L1.
+template <int kBits>
+struct ManyTables {
+  const float* tables;
+
+  explicit ManyTables(const PanelFormat& f) : tables(f.tables.values) {}
+  Vec value(__m256i place) const { return {_mm256_i32gather_ps(tables, place, 4)}; }
+};
+
+// Four tables of four floats in two registers, of eight in four.
+template <int kBits>
+struct RegisterTables {
+  static constexpr int kRegisters = 1 << (kBits - 1);
+  __m256 entries[kRegisters];
+
+  explicit RegisterTables(const PanelFormat& f) {
+    float all[8 * kRegisters] = {};
+    std::memcpy(all, f.tables.values, sizeof(float) * (static_cast<size_t>(f.tables.count) << kBits));
+    for (int i = 0; i < kRegisters; ++i) entries[i] = _mm256_loadu_ps(all + 8 * i);
+  }
+  static __m256 choose(__m256i place, int bit, __m256 low, __m256 high) {
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(place, 31 - bit)));
+  }
+  Vec value(__m256i place) const {
+    __m256 x[kRegisters];
+    for (int i = 0; i < kRegisters; ++i) x[i] = _mm256_permutevar8x32_ps(entries[i], place);
+    if constexpr (kBits == 2) return {choose(place, 3, x[0], x[1])};
+    return {choose(place, 4, choose(place, 3, x[0], x[1]), choose(place, 3, x[2], x[3]))};
+  }
+};
+
+template <int kBits>
+using FewTables = std::conditional_t<kBits == 2, RegisterTables<kBits>, ManyTables<kBits>>;
+
+inline void store_table_places(const PanelFormat& f, const uint8_t* numbers, float* places) {
+  const __m256i number = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(numbers)));
+  const __m256i there = _mm256_min_epi32(number, _mm256_set1_epi32(f.tables.count - 1));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(places), _mm256_sll_epi32(there, _mm_cvtsi32_si128(f.bits)));
+}
+
+template <int kBits, typename Tables>
+struct ChosenDecoder {
+  static constexpr int kBytes = 64 * kBits;
+  static constexpr bool kOffsets = false, kTables = true;
+  Tables tables;
+
+  explicit ChosenDecoder(const PanelFormat& f) : tables(f) {}
+  using Chunk = Codes<kBits>;
+  inline __attribute__((always_inline)) void four(const Chunk& chunk, int v, const float* places, int half,
+                                                  Vec* w) const {
+    const __m256i codes = chunk.vector(v);
+    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(places + half * Vec::kLanes));
+    const auto place = [&](__m256i code) {
+      return _mm256_or_si256(_mm256_and_si256(code, _mm256_set1_epi32((1 << kBits) - 1)), first);
+    };
+    w[0] = tables.value(place(codes));
+    w[1] = tables.value(place(_mm256_srli_epi32(codes, 8)));
+    w[2] = tables.value(place(_mm256_srli_epi32(codes, 16)));
+    w[3] = tables.value(place(_mm256_srli_epi32(codes, 24)));
+  }
+};
+
+template <int kBits, int kFormat>
+struct RowTableDecoder {
+  static constexpr int kBytes = 64 * kBits;
+  static constexpr bool kOffsets = false, kTables = true;
+  static constexpr int kRegisters = 1 << (kBits - 2);
+
+  explicit RowTableDecoder(const PanelFormat&) {}
+  using Chunk = Codes<kBits>;
+
+  static __m256i part(const uint8_t* plane, int i, __m256i place) {
+    return _mm256_shuffle_epi8(Codes<8>::load(plane + 64 * i), place);
+  }
+  static __m256i look_up(const uint8_t* plane, __m256i place) {
+    if constexpr (kBits == 2) return part(plane, 0, place);
+    if constexpr (kBits == 3) return _mm256_blend_epi32(part(plane, 0, place), part(plane, 1, place), 0xcc);
+    if constexpr (kBits == 4) {
+      const __m256i low = _mm256_blend_epi32(part(plane, 0, place), part(plane, 1, place), 0x22);
+      const __m256i high = _mm256_blend_epi32(part(plane, 2, place), part(plane, 3, place), 0x88);
+      return _mm256_blend_epi32(low, high, 0xcc);
+    }
+  }
+  inline __attribute__((always_inline)) void four(const Chunk& chunk, int v, const float* tables, int half,
+                                                  Vec* w) const {
+    const uint8_t* block;
+    std::memcpy(&block, tables, sizeof(block));
+    block += 32 * half;
+    const __m256i row = kBits == 4   ? _mm256_setzero_si256()
+                        : kBits == 3 ? _mm256_set1_epi64x(0x0808080800000000)
+                                     : _mm256_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0, 0x0c0c0c0c, 0x08080808,
+                                                        0x04040404, 0);
+    const __m256i place =
+        _mm256_or_si256(_mm256_and_si256(chunk.vector(v), _mm256_set1_epi8((1 << kBits) - 1)), row);
+    const __m256i low = look_up(block, place), high = look_up(block + (kPanelRows << kBits), place);
+    const __m256i even = _mm256_set1_epi16(255);
+    const __m256i first = _mm256_or_si256(_mm256_and_si256(even, low), _mm256_slli_epi16(high, 8));
+    const __m256i second = _mm256_or_si256(_mm256_srli_epi16(low, 8), _mm256_andnot_si256(even, high));
+    Vec pairs[4];
+    FloatDecoder<kFormat>::two(first, pairs);
+    FloatDecoder<kFormat>::two(second, pairs + 2);
+    w[0] = pairs[0];
+    w[1] = pairs[2];
+    w[2] = pairs[1];
+    w[3] = pairs[3];
+  }
+};
+
+}  // namespace
