@@ -45,9 +45,10 @@ export interface GroupedFormat {
 }
 
 export function parseGroupedFormat(name: string): GroupedFormat {
-  const match = /^(u|i|t|nf|fp|cb|cbs|lut|bfp|mxint|nvfp|e)(\d)(?:m(\d))?(z?)_(?:g(\d+)|row)(_bf16)?$/.exec(
-    name,
-  );
+  const match =
+    /^(u|i|t|nf|fp|cb|cbs|lut|bfp|mxint|nvfp|e)(\d)(?:m(\d))?(z?)_(?:g(\d+)|row)(_bf16)?$/.exec(
+      name,
+    );
   if (!match) throw new Error(`not a grouped format: ${name}`);
   const kind = match[1] as GroupedFormat['kind'];
   const hasZeroPoint = match[4] === 'z';

@@ -3,44 +3,52 @@
 
 namespace {
 
-// cbs<b>: tables of 5 to 256, and of more than sixteen floats in all, are gathered from L1.
+// In registers: four tables of four floats. Four of eight take four vpermps and three blends of three instructions for
+// eight weights, which is no faster than the gather.
+template <int kBits>
+constexpr bool kTablesFit = kBits == 2;
+inline bool few_tables(const PanelFormat& f) { return f.tables.count <= 4 && f.bits == 2; }
+
 template <int kBits>
 struct ManyTables {
   const float* tables;
 
   explicit ManyTables(const PanelFormat& f) : tables(f.tables.values) {}
-  Vec value(__m256i place) const { return {_mm256_i32gather_ps(tables, place, 4)}; }
+  static __m256i places(__m256i codes, __m256i /*first*/) { return codes; }
+  Vec value(__m256i code, __m256i first) const {
+    const __m256i place = _mm256_or_si256(_mm256_and_si256(code, _mm256_set1_epi32((1 << kBits) - 1)), first);
+    return {_mm256_i32gather_ps(tables, place, 4)};
+  }
 };
 
-// Four tables of four floats in two registers, of eight in four.
+// vpermps takes the low three bits of an index; the upper bit of a table's number is the same for all weights of a
+// row's group.
 template <int kBits>
-struct RegisterTables {
-  static constexpr int kRegisters = 1 << (kBits - 1);
-  __m256 entries[kRegisters];
+struct FewTables {
+  static_assert(kTablesFit<kBits>);
+  __m256 low, high;
 
-  explicit RegisterTables(const PanelFormat& f) {
-    float all[8 * kRegisters] = {};
+  explicit FewTables(const PanelFormat& f) {
+    float all[16] = {};
     std::memcpy(all, f.tables.values, sizeof(float) * (static_cast<size_t>(f.tables.count) << kBits));
-    for (int i = 0; i < kRegisters; ++i) entries[i] = _mm256_loadu_ps(all + 8 * i);
+    low = _mm256_loadu_ps(all);
+    high = _mm256_loadu_ps(all + 8);
   }
-  static __m256 choose(__m256i place, int bit, __m256 low, __m256 high) {
-    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(place, 31 - bit)));
+  static __m256i places(__m256i codes, __m256i first) {
+    return _mm256_or_si256(_mm256_and_si256(codes, _mm256_set1_epi8((1 << kBits) - 1)), first);
   }
-  Vec value(__m256i place) const {
-    __m256 x[kRegisters];
-    for (int i = 0; i < kRegisters; ++i) x[i] = _mm256_permutevar8x32_ps(entries[i], place);
-    if constexpr (kBits == 2) return {choose(place, 3, x[0], x[1])};
-    return {choose(place, 4, choose(place, 3, x[0], x[1]), choose(place, 3, x[2], x[3]))};
+  Vec value(__m256i place, __m256i first) const {
+    const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(first, 28));
+    return {_mm256_blendv_ps(_mm256_permutevar8x32_ps(low, place), _mm256_permutevar8x32_ps(high, place), upper)};
   }
 };
-
-template <int kBits>
-using FewTables = std::conditional_t<kBits == 2, RegisterTables<kBits>, ManyTables<kBits>>;
 
 inline void store_table_places(const PanelFormat& f, const uint8_t* numbers, float* places) {
   const __m256i number = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(numbers)));
   const __m256i there = _mm256_min_epi32(number, _mm256_set1_epi32(f.tables.count - 1));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(places), _mm256_sll_epi32(there, _mm_cvtsi32_si128(f.bits)));
+  const __m256i first = _mm256_sll_epi32(there, _mm_cvtsi32_si128(f.bits));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(places),
+                      _mm256_mullo_epi32(first, _mm256_set1_epi32(few_tables(f) ? 0x01010101 : 1)));
 }
 
 template <int kBits, typename Tables>
@@ -53,15 +61,12 @@ struct ChosenDecoder {
   using Chunk = Codes<kBits>;
   inline __attribute__((always_inline)) void four(const Chunk& chunk, int v, const float* places, int half,
                                                   Vec* w) const {
-    const __m256i codes = chunk.vector(v);
     const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(places + half * Vec::kLanes));
-    const auto place = [&](__m256i code) {
-      return _mm256_or_si256(_mm256_and_si256(code, _mm256_set1_epi32((1 << kBits) - 1)), first);
-    };
-    w[0] = tables.value(place(codes));
-    w[1] = tables.value(place(_mm256_srli_epi32(codes, 8)));
-    w[2] = tables.value(place(_mm256_srli_epi32(codes, 16)));
-    w[3] = tables.value(place(_mm256_srli_epi32(codes, 24)));
+    const __m256i codes = tables.places(chunk.vector(v), first);
+    w[0] = tables.value(codes, first);
+    w[1] = tables.value(_mm256_srli_epi32(codes, 8), first);
+    w[2] = tables.value(_mm256_srli_epi32(codes, 16), first);
+    w[3] = tables.value(_mm256_srli_epi32(codes, 24), first);
   }
 };
 

@@ -3,9 +3,14 @@
 
 namespace {
 
+template <int kBits>
+constexpr bool kTablesFit = true;
+inline bool few_tables(const PanelFormat& f) { return f.tables.count <= 4; }
+
 // cbs<b>: up to four tables of 2^b floats are one table of two bits more, in registers: the number of a row's table
 // is the upper bits of its index. vpermps or vpermi2ps look up sixteen rows whose tables differ at once, for one
-// vpternlog more than where all have the same; a vpermps per table and a mask would take four.
+// vpternlog per 64 weights more than where all have the same; at 4 bits, for a second vpermi2ps and a blend by row too.
+// A vpermps per table and mask would take four.
 template <int kBits>
 struct FewTables {
   static constexpr int kRegisters = 1 << (kBits - 2);
@@ -16,11 +21,15 @@ struct FewTables {
     std::memcpy(all, f.tables.values, sizeof(float) * (static_cast<size_t>(f.tables.count) << kBits));
     for (int i = 0; i < kRegisters; ++i) entries[i] = _mm512_loadu_ps(all + 16 * i);
   }
-  Vec value(__m512i place) const {
+  // Codes in bytes, table numbers in the same bits of all four bytes.
+  static __m512i places(__m512i codes, __m512i first) {  // codes & mask | first
+    return _mm512_ternarylogic_epi32(codes, _mm512_set1_epi8((1 << kBits) - 1), first, 0xea);
+  }
+  Vec value(__m512i place, __m512i first) const {
     if constexpr (kBits == 2) return {_mm512_permutexvar_ps(place, entries[0])};
     if constexpr (kBits == 3) return {_mm512_permutex2var_ps(entries[0], place, entries[1])};
     if constexpr (kBits == 4) {
-      const __mmask16 upper = _mm512_test_epi32_mask(place, _mm512_set1_epi32(32));
+      const __mmask16 upper = _mm512_test_epi32_mask(first, _mm512_set1_epi32(32));
       return {_mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(entries[0], place, entries[1]),
                                    _mm512_permutex2var_ps(entries[2], place, entries[3]))};
     }
@@ -33,14 +42,20 @@ struct ManyTables {
   const float* tables;
 
   explicit ManyTables(const PanelFormat& f) : tables(f.tables.values) {}
-  Vec value(__m512i place) const { return {_mm512_i32gather_ps(place, tables, 4)}; }
+  static __m512i places(__m512i codes, __m512i /*first*/) { return codes; }
+  Vec value(__m512i code, __m512i first) const {
+    const __m512i place = _mm512_ternarylogic_epi32(code, _mm512_set1_epi32((1 << kBits) - 1), first, 0xea);
+    return {_mm512_i32gather_ps(place, tables, 4)};
+  }
 };
 
-// Where the tables of sixteen rows begin: the numbers at `numbers`, at most the last, times 2^bits.
+// Where the tables of sixteen rows begin: the numbers at `numbers`, at most the last, times 2^bits; of few tables, in
+// each byte.
 inline void store_table_places(const PanelFormat& f, const uint8_t* numbers, float* places) {
   const __m512i number = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(numbers)));
   const __m512i there = _mm512_min_epi32(number, _mm512_set1_epi32(f.tables.count - 1));
-  _mm512_storeu_si512(places, _mm512_sll_epi32(there, _mm_cvtsi32_si128(f.bits)));
+  const __m512i first = _mm512_sll_epi32(there, _mm_cvtsi32_si128(f.bits));
+  _mm512_storeu_si512(places, _mm512_mullo_epi32(first, _mm512_set1_epi32(few_tables(f) ? 0x01010101 : 1)));
 }
 
 template <int kBits, typename Tables>
@@ -53,14 +68,11 @@ struct ChosenDecoder {
   using Chunk = Codes<kBits>;
   inline __attribute__((always_inline)) void four(const Chunk& chunk, int v, const float* places, int /*half*/,
                                                   Vec* w) const {
-    const __m512i codes = chunk.vector(v), first = _mm512_loadu_si512(places);
-    const auto place = [&](__m512i code) {  // code & mask | first
-      return _mm512_ternarylogic_epi32(code, _mm512_set1_epi32((1 << kBits) - 1), first, 0xea);
-    };
-    w[0] = tables.value(place(codes));
-    w[1] = tables.value(place(_mm512_srli_epi32(codes, 8)));
-    w[2] = tables.value(place(_mm512_srli_epi32(codes, 16)));
-    w[3] = tables.value(place(_mm512_srli_epi32(codes, 24)));
+    const __m512i first = _mm512_loadu_si512(places), codes = tables.places(chunk.vector(v), first);
+    w[0] = tables.value(codes, first);
+    w[1] = tables.value(_mm512_srli_epi32(codes, 8), first);
+    w[2] = tables.value(_mm512_srli_epi32(codes, 16), first);
+    w[3] = tables.value(_mm512_srli_epi32(codes, 24), first);
   }
 };
 

@@ -13,10 +13,12 @@ inline __attribute__((always_inline)) void with_code_decoder(const PanelFormat& 
   }
 }
 
-// Up to four tables by group stand in registers, more in memory.
+// Few tables by group stand in registers, more in memory.
 template <int kBits, typename Body>
 inline __attribute__((always_inline)) void with_chosen_decoder(const PanelFormat& f, Body&& body) {
-  if (f.tables.count <= 4) return body(ChosenDecoder<kBits, FewTables<kBits>>(f));
+  if constexpr (kTablesFit<kBits>) {
+    if (few_tables(f)) return body(ChosenDecoder<kBits, FewTables<kBits>>(f));
+  }
   body(ChosenDecoder<kBits, ManyTables<kBits>>(f));
 }
 
