@@ -1,5 +1,5 @@
-// bitloom's grouped formats (u, i, t, nf, fp, cb, cbs, lut, bfp, e<x>m<y>, mxint8; pictures in formats.inc): scalar
-// decoder and encoder.
+// bitloom's grouped formats (u, i, t, nf, fp, cb, cbs, lut, bfp, e<x>m<y>, mxint8; pictures in formats.inc):
+// scalar decoder and encoder.
 #pragma once
 
 #include <cstdint>
@@ -63,7 +63,8 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
 //             codes, so that zero is exact; b = 1: the zero point is not rounded to an integer
 //   t2        the scale is the mean magnitude (BitNet b1.58)
 //   nf, fp, cb  the scale maps the codebook's largest magnitude onto the weights'
-//   cbs       for each table that scale, and the one at which the table's ends span the weights; the table and
+//   cbs       for each table that scale, and the one at which the table's ends span the weights; the table
+//   and
 //             scale of the least squared error
 //   bfp, e<x>m<y>, mxint8  the scale puts the largest magnitude into the binade of the largest element, as
 //             OCP Microscaling v1.0 section 6.3 says: what is beyond that element is clipped. bfp: twice

@@ -7,9 +7,10 @@
 //
 //   | scales [headers][16] | offsets [headers][16] | sub-scales | chunk 0 | chunk 1 | ...
 //
-// In place of the first three: cbs<b> has scales [16] and tables' numbers [16], a byte each. lut<b> has its rows'
-// tables, 2^b entries of 16 bits each: a plane of low bytes, then one of high bytes. A row's 2^b bytes are at
-// row_table_byte(); byte shuffles, which see 16 bytes at a time, then look up four rows with 2^(b - 2) registers.
+// In place of the first three: cbs<b> has scales [16] and tables' numbers [16], a byte each. lut<b> has its
+// rows' tables, 2^b entries of 16 bits each: a plane of low bytes, then one of high bytes. A row's 2^b bytes
+// are at row_table_byte(); byte shuffles, which see 16 bytes at a time, then look up four rows with 2^(b - 2)
+// registers.
 //
 // A chunk is 32 weights of each row: 64 * bits bytes. Its vector v (0 to 7) is the 64 codes of weights 4v +
 // j, j = 0 to 3. Codes are unsigned (signed ones have their top bit flipped) and cut into planes of 8, 4, 2
@@ -57,8 +58,8 @@ enum class CodeOrder : int32_t {
 };
 
 // What becomes of a code: weight = scale * (value(code) - zero) + offset, value(code) an unsigned integer of
-// at most 8 bits; or weight = scale * entry(code) where values are floats: of one table, of the one that the group
-// names; or weight = entry(code) of the row's own table.
+// at most 8 bits; or weight = scale * entry(code) where values are floats: of one table, of the one that the
+// group names; or weight = entry(code) of the row's own table.
 enum class ValueKind : int32_t { integer, table, float_table, chosen_table, row_table, floats };
 
 // The offset of a group's weights.
@@ -146,15 +147,16 @@ void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, 
 inline const float* chosen_table(const PanelFormat& f, const uint8_t* block, int64_t lane) {
   return f.tables.table(block[f.number_offset + lane], f.bits);
 }
-// row_table: where the low byte of entry 0 of a row's table stands in a panel; the others follow. High bytes are
-// row_table_plane() on.
+// row_table: where the low byte of entry 0 of a row's table stands in a panel; the others follow. High bytes
+// are row_table_plane() on.
 inline int64_t row_table_plane(const PanelFormat& f) { return kPanelRows << f.bits; }
 inline int64_t row_table_byte(const PanelFormat& f, int64_t lane) {
   const int64_t together = 16 >> f.bits;  // rows in 16 bytes
   return 64 * (lane % 4 / together) + 16 * (lane / 4) + (lane % together << f.bits);
 }
-// The table of a canonical row to its place in a panel.
+// The table of a canonical row to its place in a panel, and back.
 void pack_row_table(const PanelFormat& f, const uint8_t* row, int64_t lane, uint8_t* panel);
+void unpack_row_table(const PanelFormat& f, const uint8_t* panel, int64_t lane, uint8_t* row);
 float row_table_entry(const PanelFormat& f, const uint8_t* panel, int64_t lane, uint32_t code);
 
 // The unsigned code of weight `k` of a row in a panel. Not for floats.

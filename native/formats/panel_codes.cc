@@ -82,14 +82,6 @@ void sub_fields(const PanelFormat& f, int64_t u, Field* low, Field* high) {
   }
 }
 
-void pack_row_table(const PanelFormat& f, const uint8_t* row, int64_t lane, uint8_t* panel) {
-  uint8_t* low = panel + row_table_byte(f, lane);
-  for (int64_t e = 0; e < 1 << f.bits; ++e) {
-    low[e] = row[2 * e];
-    low[row_table_plane(f) + e] = row[2 * e + 1];
-  }
-}
-
 namespace {
 
 uint32_t read_field(const uint8_t* block, const Field& field) {
@@ -206,14 +198,6 @@ void pack_floats(const PanelFormat& f, const uint8_t* row, int64_t lane, uint8_t
   }
 }
 
-void unpack_row_table(const PanelFormat& f, const uint8_t* panel, int64_t lane, uint8_t* row) {
-  const uint8_t* low = panel + row_table_byte(f, lane);
-  for (int64_t e = 0; e < 1 << f.bits; ++e) {
-    row[2 * e] = low[e];
-    row[2 * e + 1] = low[row_table_plane(f) + e];
-  }
-}
-
 // One canonical block into row `lane` of a zeroed panel block; it is the part-th of those in it.
 void pack_block(const PanelFormat& f, const uint8_t* canonical, int64_t count, int64_t lane, int64_t part,
                 uint8_t* block) {
@@ -240,13 +224,6 @@ void pack_block(const PanelFormat& f, const uint8_t* canonical, int64_t count, i
       *byte |= static_cast<uint8_t>((code >> f.planes[p].shift & ((1u << f.planes[p].bits) - 1)) << shift);
     }
   }
-}
-
-float scale_value(int32_t type, const uint8_t* bytes) {
-  if (type == BL_SCALE_e8m0) return e8m0_to_f32(*bytes);
-  if (type == BL_SCALE_e4m3) return ue4m3_to_f32(*bytes);
-  const uint16_t bits = load_as<uint16_t>(bytes);
-  return type == BL_SCALE_bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
 }
 
 // Which sub-scale the weight i of a block has.
@@ -319,12 +296,6 @@ void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, 
       std::memcpy(canonical + f.canonical_offset, block + f.offset_offset + header, bytes);
     }
   }
-}
-
-float row_table_entry(const PanelFormat& f, const uint8_t* panel, int64_t lane, uint32_t code) {
-  const uint8_t* low = panel + row_table_byte(f, lane) + code;
-  const uint8_t bytes[2] = {low[0], low[row_table_plane(f)]};
-  return scale_value(f.scale_type, bytes);
 }
 
 uint32_t panel_code(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k) {

@@ -120,7 +120,8 @@ void start_evenly(const Samples& row, int count, double* levels) {
 
 float stored(double level, int32_t dtype) {
   const float value = static_cast<float>(level);
-  return dtype == BL_SCALE_bf16 ? bf16_to_f32(f32_to_bf16_finite(value)) : f16_to_f32(f32_to_f16_finite(value));
+  return dtype == BL_SCALE_bf16 ? bf16_to_f32(f32_to_bf16_finite(value))
+                                : f16_to_f32(f32_to_f16_finite(value));
 }
 
 double weighted_error(const Samples& row, const CodebookLevels& levels) {

@@ -112,10 +112,10 @@ typedef struct bl_weights {
   int32_t layout; /* bl_layout */
   int64_t rows;
   int64_t cols;
-  const float* codebook; /* cb<b>: [2^bits], ascending order not required. cbs<b>: [T, 2^bits], T from 1 to 256,
-                            or NULL: BitMoD's tables (3 and 4 bits). Others: none */
+  const float* codebook; /* cb<b>: [2^bits], ascending order not required. cbs<b>: [T, 2^bits], T from 1 to
+                            256, or NULL: BitMoD's tables (3 and 4 bits). Others: none */
   int32_t codebook_size; /* floats in it */
-  float tensor_scale; /* times every decoded weight, in any format; finite, not negative; 0: 1 */
+  float tensor_scale;    /* times every decoded weight, in any format; finite, not negative; 0: 1 */
 } bl_weights;
 
 /* Runs task(argument, i) for i in [0, count), in any order, on any threads, and returns after all. */
@@ -182,8 +182,8 @@ typedef struct bl_quantize_args {
   bl_weights output; /* [rows, cols], canonical layout, data written. lut<b>: codebook, if not NULL, has the
                         rows' tables, [rows, 2^bits], in place of tables that are searched for */
   int32_t method;    /* bl_quantize_method */
-  bl_tensor importance; /* what each squared error counts, lut<b> only: [cols] or [rows, cols] f32, finite, not
-                           negative; or data NULL: 1 */
+  bl_tensor importance; /* what each squared error counts, lut<b> only: [cols] or [rows, cols] f32, finite,
+                           not negative; or data NULL: 1 */
 } bl_quantize_args;
 BL_API bl_status bl_quantize(const bl_quantize_args* args, bl_error* error);
 

@@ -4,12 +4,14 @@ import { describe, expect, it } from 'vitest';
 import {
   dequantize,
   type Format,
+  formats,
   pack,
   QuantizedTensor,
   type QuantizeOptions,
   quantize,
   Tensor,
 } from '../../lib/index.js';
+import { native } from '../../lib/native.js';
 import {
   decodeReferenceRow,
   lanesReference,
@@ -143,6 +145,43 @@ describe('a table for each group', () => {
       'QuantizedTensor: codebook[0] is NaN, expected a finite number',
     ]);
     expect(bad('cbs4_g32', Array(256 * 16).fill(1))).toBe('no error');
+  });
+
+  it('the library checks the tables by itself', () => {
+    const out = Tensor.zeros('f32', [1, 32]);
+    const decode = (format: Format, codebook: Float32Array | undefined): unknown => {
+      const bytes = new Uint8Array(referenceRowBytes(format, 32)).fill(255);
+      const descriptor = Float64Array.of(formats[format].id, 0, 1, 32, 1);
+      return failing(() =>
+        native.dequantize(bytes, descriptor, codebook, out.bytes, out.descriptor, undefined),
+      );
+    };
+    for (const [format, size, entries] of [
+      ['cbs2_g32', 4, 0],
+      ['cbs2_g32', 4, 6],
+      ['cbs3_g32', 8, 4],
+      ['cbs3_g32', 8, 257 * 8],
+      ['cbs4_g64', 16, 17],
+      ['cbs4_g64', 16, 1e6],
+    ] as [Format, number, number][]) {
+      const codebook = entries === 0 ? undefined : new Float32Array(entries);
+      expect(decode(format, codebook)).toEqual([
+        'BL_INVALID_ARGUMENT',
+        `dequantize: input.codebook has ${entries} entries, expected 1 to 256 tables of ${size} (format ${format})`,
+      ]);
+    }
+    // Number 255 of one table is that table; the scale 0xffff is NaN.
+    expect(decode('cbs4_g64', new Float32Array(16).fill(1))).toBe('no error');
+    expect(out.data.every(Number.isNaN)).toBe(true);
+    // A table of a caller's at any address.
+    const shared = new Uint8Array(referenceRowBytes('cbs3_g32', 32));
+    shared.set([0, 0x3c, 9, 0b10001000, 0b11000110, 0b11111010]);
+    const memory = new Uint8Array(1 + 4 * 8);
+    memory.set(new Uint8Array(Float32Array.of(0, 1, 2, 3, 4, 5, 6, 7).buffer), 1);
+    const descriptor = Float64Array.of(formats.cbs3_g32.id, 0, 1, 32, 1);
+    const unaligned = memory.subarray(1);
+    native.dequantize(shared, descriptor, unaligned, out.bytes, out.descriptor, undefined);
+    expect(Array.from(out.data.slice(0, 8))).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
   });
 });
 

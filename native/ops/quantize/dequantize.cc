@@ -54,7 +54,8 @@ extern "C" bl_status bl_dequantize(const bl_dequantize_args* args, bl_error* err
   if (checked.input.rows == 0 || checked.input.cols == 0) return BL_STATUS_ok;
   float codebook[kMaxCodebookSize];  // the caller's may be unaligned
   if (has_codebook(checked.input)) {
-    std::memcpy(codebook, checked.input.codebook, static_cast<size_t>(checked.input.codebook_size) * sizeof(float));
+    std::memcpy(codebook, checked.input.codebook,
+                static_cast<size_t>(checked.input.codebook_size) * sizeof(float));
     checked.input.codebook = codebook;
   }
   const WeightsView weights(checked.input);

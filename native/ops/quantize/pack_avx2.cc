@@ -93,8 +93,7 @@ inline void pack_column(const PackPlan& plan, const PackColumn& column, const ui
   }
 }
 
-inline void pack_headers(const PackPlan& plan, const uint8_t* rows, int64_t stride,
-                         uint8_t* target) {
+inline void pack_headers(const PackPlan& plan, const uint8_t* rows, int64_t stride, uint8_t* target) {
   for (const PackHeader& header : plan.headers) {
     const uint8_t* from = rows + header.source;
     uint8_t* to = target + header.target;
@@ -114,8 +113,8 @@ inline __m256i lanes(uint32_t present) {
 
 }  // namespace
 
-void pack_spans(const PackPlan& plan, const uint8_t* rows, int64_t stride,
-                uint32_t present, int64_t spans, uint8_t* target) {
+void pack_spans(const PackPlan& plan, const uint8_t* rows, int64_t stride, uint32_t present, int64_t spans,
+                uint8_t* target) {
   const __m256i first = lanes(present), second = lanes(present >> 8);
   for (; spans > 0; --spans, rows += plan.span_bytes, target += plan.target_bytes) {
     pack_headers(plan, rows, stride, target);

@@ -61,8 +61,7 @@ inline void load_column(const PackPlan& plan, const PackColumn& column, const ui
   }
 }
 
-inline void pack_headers(const PackPlan& plan, const uint8_t* rows, int64_t stride,
-                         uint8_t* target) {
+inline void pack_headers(const PackPlan& plan, const uint8_t* rows, int64_t stride, uint8_t* target) {
   for (const PackHeader& header : plan.headers) {
     const uint8_t* from = rows + header.source;
     uint8_t* to = target + header.target;
@@ -76,8 +75,8 @@ inline void pack_headers(const PackPlan& plan, const uint8_t* rows, int64_t stri
 
 }  // namespace
 
-void pack_spans(const PackPlan& plan, const uint8_t* rows, int64_t stride,
-                uint32_t present, int64_t spans, uint8_t* target) {
+void pack_spans(const PackPlan& plan, const uint8_t* rows, int64_t stride, uint32_t present, int64_t spans,
+                uint8_t* target) {
   alignas(64) uint8_t by_bytes[64];
   for (int i = 0; i < 64; ++i) by_bytes[i] = static_cast<uint8_t>(4 * (i % 16) + i / 16);
   const __m512i order = _mm512_load_si512(by_bytes);

@@ -75,8 +75,7 @@ void pack_by_plan(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, 
                   uint8_t* panel) {
   const PackPlan& plan = *pack_plan(f);
   if (!plan.row) {
-    pack_stretch<kSpans>(plan,
-                         {rows, row_bytes, count, f.canonical_row_bytes, -1, panel, f.panel_bytes});
+    pack_stretch<kSpans>(plan, {rows, row_bytes, count, f.canonical_row_bytes, -1, panel, f.panel_bytes});
     return;
   }
   pack_row_headers(f, rows, row_bytes, count, panel);

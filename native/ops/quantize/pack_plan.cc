@@ -89,9 +89,8 @@ class Builder {
                                  static_cast<int32_t>(target + f_.number_offset), 1});
       }
       if (f_.offset_kind == OffsetKind::none) continue;
-      plan_.headers.push_back(
-          {static_cast<int32_t>(from + f_.canonical_offset), static_cast<int32_t>(to + f_.offset_offset),
-           f_.scale_bytes});
+      plan_.headers.push_back({static_cast<int32_t>(from + f_.canonical_offset),
+                               static_cast<int32_t>(to + f_.offset_offset), f_.scale_bytes});
     }
   }
 

@@ -39,8 +39,7 @@ bl_status check_codebook(const bl_weights& output, uint64_t bytes, bl_error* err
            "quantize: output.codebook has %lld entries, expected %lld x %d (a table for each row)",
            static_cast<long long>(size), static_cast<long long>(output.rows), 1 << info.bits);
   BL_CHECK(!overlaps(output.data, bytes, output.codebook, static_cast<uint64_t>(size) * sizeof(float)),
-           invalid_argument,
-           "quantize: output.data overlaps output.codebook, expected separate memory");
+           invalid_argument, "quantize: output.data overlaps output.codebook, expected separate memory");
   for (int64_t i = 0; i < size; ++i) {
     const float entry = codebook_entry(output, i);
     BL_CHECK(std::isfinite(entry), non_finite,
@@ -57,12 +56,14 @@ bl_status check_importance(const bl_quantize_args& args, uint64_t bytes, bl_erro
   const bl_format_info& info = *bl_get_format_info(output.format);
   const Argument name{"quantize", "importance"};
   BL_CHECK(info.kind == BL_KIND_row_codebook, unsupported,
-           "quantize: importance is given with format %s, expected lut2_row, lut3_row or lut4_row", info.name);
+           "quantize: importance is given with format %s, expected lut2_row, lut3_row or lut4_row",
+           info.name);
   BL_RETURN_IF_ERROR(check_tensor(name, importance, dtype_bit(BL_DTYPE_f32), 1, 2, error));
   BL_RETURN_IF_ERROR(check_dim(name, importance, importance.rank - 1, output.cols, "output.cols", error));
   if (importance.rank == 2)
     BL_RETURN_IF_ERROR(check_dim(name, importance, 0, output.rows, "output.rows", error));
-  BL_RETURN_IF_ERROR(check_apart({"quantize", "output"}, importance, "importance", output.data, bytes, error));
+  BL_RETURN_IF_ERROR(
+      check_apart({"quantize", "output"}, importance, "importance", output.data, bytes, error));
   const Rows rows(importance);
   for (int64_t row = 0; row < rows.count; ++row) {
     for (int64_t i = 0; i < rows.length; ++i) {
@@ -167,8 +168,8 @@ void encode_row(const bl_quantize_args& args, const bl_format_info& info, const 
 }
 
 // lut<b>: a row with its own table.
-bool encode_table_row(const bl_quantize_args& args, const bl_format_info& info, const float* values, int64_t row,
-                      uint8_t* bytes) {
+bool encode_table_row(const bl_quantize_args& args, const bl_format_info& info, const float* values,
+                      int64_t row, uint8_t* bytes) {
   const bl_weights& output = args.output;
   float table[16];
   for (int64_t e = 0; e < 1 << info.bits && output.codebook != nullptr; ++e) {
@@ -226,7 +227,8 @@ extern "C" bl_status bl_quantize(const bl_quantize_args* args, bl_error* error) 
   const bl_format_info& info = *bl_get_format_info(output.format);
   const int64_t row_bytes = static_cast<int64_t>(bl_row_bytes(output.format, output.cols));
   float codebook[kMaxCodebookSize];  // the caller's may be unaligned
-  const bool own = (info.kind == BL_KIND_codebook || info.kind == BL_KIND_codebooks) && output.codebook != nullptr;
+  const bool own =
+      (info.kind == BL_KIND_codebook || info.kind == BL_KIND_codebooks) && output.codebook != nullptr;
   if (own) std::memcpy(codebook, output.codebook, codebook_size(output) * sizeof(float));
   const Codebooks levels = codebooks_of(info, own ? codebook : nullptr, output.codebook_size);
   std::atomic<bool> out_of_memory{false};
