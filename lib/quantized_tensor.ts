@@ -10,7 +10,10 @@ const layoutIds: Record<Layout, number> = { canonical: 0, lanes16: 1 };
 /** Options of {@link QuantizedTensor}. */
 export interface QuantizedTensorOptions {
   layout?: Layout;
-  /** Table of 2^bits values; required by the cb<bits> formats, forbidden for others. */
+  /**
+   * Tables of 2^bits values: one, required by the cb<bits> formats; 1 to 256, one after the other, for the cbs<bits>
+   * formats, whose groups each name one (cbs3, cbs4 without: those of BitMoD). Forbidden for others.
+   */
   codebook?: Float32Array | readonly number[];
   /** Times every decoded weight, in any format; positive, rounded to f32. Default: 1. */
   tensorScale?: number;
@@ -121,7 +124,7 @@ export class QuantizedTensor<F extends Format = Format> {
         `QuantizedTensor: data has ${this.#bytes.byteLength} bytes, expected ${bytes} (${format} [${shape}])`,
       );
     }
-    this.codebook = checkedCodebook(format, info.kind === 'codebook' ? 2 ** info.bits : 0, options);
+    this.codebook = checkedCodebook(format, options.codebook);
     this.tensorScale = checkedTensorScale(options.tensorScale ?? 1);
     this.descriptor = Float64Array.of(
       info.id,
@@ -197,31 +200,49 @@ function checkedTensorScale(given: number): number {
   return scale;
 }
 
+/** Whether the weights of a format index tables that are kept beside them. */
+export function takesCodebook(format: Format): boolean {
+  const { kind } = formatInfo(format);
+  return kind === 'codebook' || kind === 'codebooks';
+}
+
 function checkedCodebook(
   format: Format,
-  entries: number,
-  options: QuantizedTensorOptions,
+  given: Float32Array | readonly number[] | undefined,
 ): Float32Array | undefined {
-  const given = options.codebook;
-  if (entries === 0) {
+  const { kind, bits } = formatInfo(format);
+  if (!takesCodebook(format)) {
     if (given === undefined) return undefined;
     throw argumentError(
       'BL_INVALID_ARGUMENT',
       `QuantizedTensor: format ${format} takes no codebook`,
     );
   }
-  if (given === undefined || given.length !== entries) {
+  if (given === undefined && kind === 'codebooks' && bits > 2) return undefined;
+  const entries = given?.length ?? 0;
+  const table = 2 ** bits;
+  const fits =
+    kind === 'codebook'
+      ? entries === table
+      : entries > 0 && entries % table === 0 && entries <= 256 * table;
+  if (given === undefined || !fits) {
+    const expected = kind === 'codebook' ? `${table}` : `1 to 256 tables of ${table}`;
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `QuantizedTensor: codebook has ${given?.length ?? 0} entries, expected ${entries} (format ${format})`,
+      `QuantizedTensor: codebook has ${entries} entries, expected ${expected} (format ${format})`,
     );
   }
+  return finiteCodebook('QuantizedTensor', given);
+}
+
+/** A table as f32; throws `BL_NON_FINITE` where an entry is not finite. */
+export function finiteCodebook(op: string, given: Float32Array | readonly number[]): Float32Array {
   const table = given instanceof Float32Array ? given : Float32Array.from(given);
   const bad = table.findIndex((value) => !Number.isFinite(value));
   if (bad >= 0) {
     throw argumentError(
       'BL_NON_FINITE',
-      `QuantizedTensor: codebook[${bad}] is ${table[bad]}, expected a finite number`,
+      `${op}: codebook[${bad}] is ${table[bad]}, expected a finite number`,
     );
   }
   return table;

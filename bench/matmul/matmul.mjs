@@ -8,16 +8,21 @@ const shapes = [
   [11008, 4096],
   [4096, 11008],
 ]; // N, K
-// Widths of 1 to 16 bits, small and large groups, codebooks, K types.
+// Widths of 1 to 16 bits, small and large groups, codebooks (one, by group, by row), K types.
 const formats = [
   'u1_g128',
   't2_g128',
   'u2_g32',
   'u2_g128',
   'u3_g128',
+  'cbs3_g128',
+  'lut3_row',
   'q4_0',
   'u4_g128',
   'nf4_g64',
+  'cbs4_g128',
+  'lut4_row',
+  'lut4_row_bf16',
   'mxfp4',
   'q5_0',
   'u6_g128',
@@ -42,6 +47,8 @@ const promptFormats = new Set([
   'i8_row',
   'q4_k',
   'nf4_g64',
+  'cbs4_g128',
+  'lut4_row',
 ]);
 /** What is also measured by each algorithm that can do it, and in canonical layout. */
 const comparedFormats = new Set(['u1_g128', 'u2_g128', 't2_g128', 'u3_g128', 'q4_0']);

@@ -3,7 +3,7 @@
 //
 //   {"format":"u4_g128","layout":"lanes16","rows":4096,"cols":4096}
 //
-// and "codebook": [2^bits numbers] for cb<bits>, "tensorScale": number where it is not 1.
+// and "codebook": [2^bits numbers] for cb<bits>, [tables * 2^bits] for cbs<bits> with tables of its own, "tensorScale": number where it is not 1.
 import { argumentError, BitloomError } from '../errors.js';
 import { formats } from '../generated.js';
 import {

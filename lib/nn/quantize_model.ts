@@ -9,7 +9,7 @@ import {
   writeGGUF,
 } from '../io/index.js';
 import type { QuantizeMethod } from '../ops/quantize/quantize.js';
-import { formatInfo, type QuantizedTensor } from '../quantized_tensor.js';
+import { formatInfo, type QuantizedTensor, takesCodebook } from '../quantized_tensor.js';
 import type { RunOptions } from '../run.js';
 import { readConfig } from './config.js';
 import type { Progress } from './load.js';
@@ -155,7 +155,7 @@ function tableOf(
   format: Format,
   codebook: QuantizeModelOptions['codebook'],
 ): Float32Array | undefined {
-  if (formatInfo(format).kind !== 'codebook' || codebook === undefined) return undefined;
+  if (!takesCodebook(format) || codebook === undefined) return undefined;
   return Float32Array.from(codebook);
 }
 

@@ -5,7 +5,7 @@
 //
 //   bitloom.format.<tensor>    "u4_g128"
 //   bitloom.shape.<tensor>     [rows, cols]
-//   bitloom.codebook.<tensor>  [2^bits floats], cb formats only
+//   bitloom.codebook.<tensor>  [2^bits floats] or, cbs formats with tables of their own, [tables * 2^bits]
 //   bitloom.tensor_scale.<tensor>  what decoded weights are multiplied by, if not 1
 import { type Format, type FormatInfo, formats } from '../generated.js';
 import type {

@@ -26,10 +26,6 @@ int64_t extent(const bl_tensor& tensor) {
   return last < kMaxElements ? last + 1 : -1;
 }
 
-bool grouped_codebook_size_ok(const bl_weights& weights, const bl_format_info& info) {
-  return weights.codebook_size == (1 << info.bits);
-}
-
 }  // namespace
 
 const char* dtype_name(int32_t dtype) {
@@ -199,9 +195,16 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
            "%s: %s.tensor_scale is %g, expected a finite number of at least 0 (0: 1)", op, name,
            static_cast<double>(weights.tensor_scale));
   if (info->kind == BL_KIND_codebook) {
-    BL_CHECK(weights.codebook != nullptr && grouped_codebook_size_ok(weights, *info), invalid_argument,
+    BL_CHECK(weights.codebook != nullptr && weights.codebook_size == 1 << info->bits, invalid_argument,
              "%s: %s.codebook has %d entries, expected %d (format %s)", op, name,
              weights.codebook == nullptr ? 0 : weights.codebook_size, 1 << info->bits, info->name);
+  }
+  // Tables that a byte can number; those of 3 and 4 bits have built-in ones.
+  if (info->kind == BL_KIND_codebooks && (weights.codebook != nullptr || info->bits == 2)) {
+    const int32_t size = weights.codebook == nullptr ? 0 : weights.codebook_size;
+    BL_CHECK(size > 0 && size % (1 << info->bits) == 0 && size <= 256 << info->bits, invalid_argument,
+             "%s: %s.codebook has %d entries, expected 1 to 256 tables of %d (format %s)", op, name, size,
+             1 << info->bits, info->name);
   }
   return BL_STATUS_ok;
 }

@@ -33,6 +33,10 @@ class BlockWriter {
     std::memset(bytes, 0, static_cast<size_t>(grouped_block_bytes(info, elements)));
   }
   void scale(float value) { store_scalar(bytes_, value, info_.scale_dtype); }
+  // cbs<b>
+  void table(int number) { bytes_[2] = static_cast<uint8_t>(number); }
+  // lut<b>: entry `code` of the row's table.
+  void entry(int64_t code, float value) { store_scalar(bytes_ + 2 * code, value, info_.scale_dtype); }
   void zero_point(float value) { store_scalar(bytes_ + 2, value, info_.scale_dtype); }
   // Keeps the low bits, so that negative integers become two's complement.
   void code(int64_t index, int value) {

@@ -42,11 +42,14 @@ class CodebookLevels {
       const bool upper = ties == Ties::even ? order_[i + 1] % 2 == 0 : order_[i + 1] < order_[i];
       if (upper) midpoints_[i] = std::nextafter(midpoints_[i], -infinity);
     }
+    kept_ = kept;
     largest_ = std::max(std::fabs(levels_[0]), std::fabs(levels_[kept - 1]));
     zero_ = static_cast<int>(std::lower_bound(levels_, levels_ + kept - 1, 0.0f) - levels_);
   }
 
   float largest() const { return largest_; }
+  float min() const { return levels_[0]; }
+  float max() const { return levels_[kept_ - 1]; }
 
   // The entry nearest to value / scale; at scale 0 one that is not negative, so that zero decodes to +0.
   uint32_t code(float value, float scale) const { return order_[index(value, scale)]; }
@@ -59,6 +62,7 @@ class CodebookLevels {
   }
 
   int size_;               // 2^bits
+  int kept_;               // distinct levels
   uint8_t order_[256];     // table indices
   float levels_[256];      // ascending, distinct
   double midpoints_[255];  // between levels, then infinite

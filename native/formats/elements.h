@@ -36,6 +36,14 @@ inline uint8_t ue4m3_of(double x) {
   return static_cast<uint8_t>(8 * (exponent + 7) + static_cast<int>(mantissa) - 8);
 }
 
+// A stored scale, zero point or entry of a row's table: bl_scale_dtype.
+inline float scale_value(int32_t type, const uint8_t* bytes) {
+  if (type == BL_SCALE_e8m0) return e8m0_to_f32(*bytes);
+  if (type == BL_SCALE_e4m3) return ue4m3_to_f32(*bytes);
+  const uint16_t bits = load_as<uint16_t>(bytes);
+  return type == BL_SCALE_bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+}
+
 // floor(log2(x)), x > 0.
 inline int floor_log2(double x) { return std::ilogb(x); }
 

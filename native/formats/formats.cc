@@ -17,9 +17,10 @@ constexpr int64_t code_bytes(int64_t count, int bits) {
   return count / 8 * bits + (count % 8 * bits + 7) / 8;
 }
 
-constexpr int32_t block_bytes_of_group(int bits, int group_size, int32_t scale_dtype, int has_zero_point) {
+constexpr int32_t block_bytes_of_group(int32_t kind, int bits, int group_size, int32_t scale_dtype,
+                                       int has_zero_point) {
   if (group_size == 0) return 0;
-  return static_cast<int32_t>(scale_bytes(scale_dtype) * (has_zero_point != 0 ? 2 : 1) +
+  return static_cast<int32_t>(header_bytes(kind, bits, scale_dtype, has_zero_point) +
                               code_bytes(group_size, bits));
 }
 
@@ -36,7 +37,7 @@ constexpr bl_format_info kFormats[] = {
    zero,                                                                   \
    -1,                                                                     \
    group_size,                                                             \
-   block_bytes_of_group(bits, group_size, BL_SCALE_##scale_dtype, zero)},
+   block_bytes_of_group(BL_KIND_##kind, bits, group_size, BL_SCALE_##scale_dtype, zero)},
 #include "formats.inc"
 };
 static_assert(sizeof(kFormats) / sizeof(kFormats[0]) == BL_FORMAT_count);
@@ -49,39 +50,6 @@ void decode_floats(int32_t format, const uint8_t* bytes, int64_t stride, int64_t
 }
 
 }  // namespace
-
-const float kNf4[16] = {-1.0f,
-                        -0.6961928009986877f,
-                        -0.5250730514526367f,
-                        -0.39491748809814453f,
-                        -0.28444138169288635f,
-                        -0.18477343022823334f,
-                        -0.09105003625154495f,
-                        0.0f,
-                        0.07958029955625534f,
-                        0.16093020141124725f,
-                        0.24611230194568634f,
-                        0.33791524171829224f,
-                        0.44070982933044434f,
-                        0.5626170039176941f,
-                        0.7229568362236023f,
-                        1.0f};
-
-const float kE2m1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
-                         -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
-
-const float* codebook_of(const bl_format_info& info, const float* user_codebook) {
-  switch (info.kind) {
-    case BL_KIND_nf4:
-      return kNf4;
-    case BL_KIND_fp4:
-      return kE2m1;
-    case BL_KIND_codebook:
-      return user_codebook;
-    default:
-      return element_table(info.kind);
-  }
-}
 
 int64_t grouped_block_bytes(const bl_format_info& info, int64_t elements) {
   return grouped_header_bytes(info) + code_bytes(elements, info.bits);
@@ -96,11 +64,11 @@ WeightsView::WeightsView(const bl_weights& weights)
       block_bytes(info->block_bytes != 0 ? info->block_bytes : row_bytes),
       block_elements(info->block_elements != 0 ? info->block_elements : weights.cols),
       layout(weights.layout),
-      codebook(codebook_of(*info, weights.codebook)),
+      codebook(codebooks_of(*info, weights.codebook, weights.codebook_size)),
       panel(panel_format(weights.format, weights.cols, codebook)),
       tensor_scale(weights.tensor_scale == 0 ? 1.0f : weights.tensor_scale) {}
 
-void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count, const float* codebook,
+void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count, const Codebooks& codebook,
                   float* values) {
   if (info.kind == BL_KIND_block) {
     decode_gguf_block(format_id(info), bytes, count, values);
@@ -110,7 +78,7 @@ void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t coun
 }
 
 void encode_block(const bl_format_info& info, const float* values, int64_t count, int64_t elements,
-                  const float* codebook, int32_t method, uint8_t* bytes) {
+                  const Codebooks& codebook, int32_t method, uint8_t* bytes) {
   if (info.kind == BL_KIND_block) {
     encode_gguf_block(format_id(info), values, method, bytes);
   } else {

@@ -6,18 +6,12 @@
 #include <cstdint>
 
 #include "../include/bitloom.h"
+#include "codebooks.h"
 #include "panel.h"
 
 namespace bitloom {
 
-// Codebooks in use: what a cb<b> matrix carries, or the built-in table of nf4, fp4 and the elements of
-// elements.h, else null.
-const float* codebook_of(const bl_format_info& info, const float* user_codebook);
-
-extern const float kNf4[16];   // QLoRA (Dettmers et al. 2023), appendix E
-extern const float kE2m1[16];  // OCP Microscaling v1.0: 0, .5, 1, 1.5, 2, 3, 4, 6 and their negatives
-
-// Bytes of a grouped block of `elements` weights: scale, zero point, codes.
+// Bytes of a grouped block of `elements` weights: header and codes.
 int64_t grouped_block_bytes(const bl_format_info& info, int64_t elements);
 
 // Where the weights of a matrix lie. Canonical rows: block j of row r at data + r * row_bytes + j *
@@ -31,7 +25,7 @@ struct WeightsView {
   int64_t block_bytes;     // of the whole row for `_row` formats
   int64_t block_elements;  // cols for `_row` formats
   int32_t layout;
-  const float* codebook;  // [2^bits] or null
+  Codebooks codebook;
   PanelFormat panel;
   float tensor_scale;  // 1 if there is none; decode_row applies it
 
@@ -48,14 +42,15 @@ struct WeightsView {
   }
 };
 
-// values[0, count) = the first `count` weights of the block at `bytes`, exact. `codebook` as codebook_of.
-void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count, const float* codebook,
+// values[0, count) = the first `count` weights of the block at `bytes`, exact. `codebook` as codebooks_of.
+void decode_block(const bl_format_info& info, const uint8_t* bytes, int64_t count, const Codebooks& codebook,
                   float* values);
 
 // Encodes values[0, count), all finite, count <= the block's elements, into a whole block at `bytes`
 // (`elements` weights long, spare codes zero). Deterministic: ties to even, first of equal candidates.
+// Not for lut<b>, whose rows row_codebook.h encodes.
 void encode_block(const bl_format_info& info, const float* values, int64_t count, int64_t elements,
-                  const float* codebook, int32_t method, uint8_t* bytes);
+                  const Codebooks& codebook, int32_t method, uint8_t* bytes);
 
 // Decodes weights [first, first + count) of a row, tensor scale included; first need not be at a block's
 // start.

@@ -6,19 +6,6 @@
 namespace bitloom {
 namespace {
 
-float load_scalar(const uint8_t* bytes, int32_t dtype) {
-  switch (dtype) {
-    case BL_SCALE_e8m0:
-      return e8m0_to_f32(*bytes);
-    case BL_SCALE_e4m3:
-      return ue4m3_to_f32(*bytes);
-    case BL_SCALE_bf16:
-      return bf16_to_f32(load_as<uint16_t>(bytes));
-    default:
-      return f16_to_f32(load_as<uint16_t>(bytes));
-  }
-}
-
 // values[i] = scale * level(code of weight first + i)
 template <typename Level>
 void decode_codes(const uint8_t* codes, int bits, int64_t first, int64_t count, float scale, float* values,
@@ -31,12 +18,17 @@ void decode_codes(const uint8_t* codes, int bits, int64_t first, int64_t count, 
 }  // namespace
 
 void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t first, int64_t count,
-                    const float* codebook, float* values) {
+                    const Codebooks& codebook, float* values) {
   if (count <= 0) return;
   const int bits = info.bits;
   const uint8_t* codes = bytes + grouped_header_bytes(info);
-  const float scale = load_scalar(bytes, info.scale_dtype);
-  const float zero_point = info.has_zero_point != 0 ? load_scalar(bytes + 2, info.scale_dtype) : 0.0f;
+  if (info.kind == BL_KIND_row_codebook) {
+    return decode_codes(codes, bits, first, count, 1.0f, values, [=, &info](uint32_t code) {
+      return scale_value(info.scale_dtype, bytes + 2 * code);
+    });
+  }
+  const float scale = scale_value(info.scale_dtype, bytes);
+  const float zero_point = info.has_zero_point != 0 ? scale_value(info.scale_dtype, bytes + 2) : 0.0f;
 
   switch (info.kind) {
     case BL_KIND_unsigned_int:
@@ -78,7 +70,12 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
     case BL_KIND_e4m3:
     case BL_KIND_e5m2:
       return decode_codes(codes, bits, first, count, scale, values,
-                          [=](uint32_t code) { return codebook[code]; });
+                          [&](uint32_t code) { return codebook.values[code]; });
+    case BL_KIND_codebooks: {
+      const float* table = codebook.table(bytes[2], bits);
+      return decode_codes(codes, bits, first, count, scale, values,
+                          [=](uint32_t code) { return table[code]; });
+    }
     default:
       return;
   }

@@ -1,10 +1,11 @@
-// bitloom's grouped formats (u, i, t, nf, fp, cb, bfp, e<x>m<y>, mxint8; pictures in formats.inc): scalar
-// decoder and encoder.
+// bitloom's grouped formats (u, i, t, nf, fp, cb, cbs, lut, bfp, e<x>m<y>, mxint8; pictures in formats.inc):
+// scalar decoder and encoder.
 #pragma once
 
 #include <cstdint>
 
 #include "../include/bitloom.h"
+#include "codebooks.h"
 
 namespace bitloom {
 
@@ -12,9 +13,14 @@ constexpr int64_t scale_bytes(int32_t scale_dtype) {
   return scale_dtype == BL_SCALE_e8m0 || scale_dtype == BL_SCALE_e4m3 ? 1 : 2;
 }
 
-// Bytes before a block's codes: scale and, if the format has one, zero point.
+// Bytes before a block's codes: scale and, if the format has one, zero point or the number of a table; or the
+// row's table.
+constexpr int64_t header_bytes(int32_t kind, int32_t bits, int32_t scale_dtype, int has_zero_point) {
+  if (kind == BL_KIND_row_codebook) return scale_bytes(scale_dtype) << bits;
+  return scale_bytes(scale_dtype) * (has_zero_point != 0 ? 2 : 1) + (kind == BL_KIND_codebooks ? 1 : 0);
+}
 inline int64_t grouped_header_bytes(const bl_format_info& info) {
-  return scale_bytes(info.scale_dtype) * (info.has_zero_point != 0 ? 2 : 1);
+  return header_bytes(info.kind, info.bits, info.scale_dtype, info.has_zero_point);
 }
 
 // Code `index` of a bit stream, least significant bit first; bits 1 to 8. Reads the second byte only if
@@ -42,10 +48,10 @@ inline int sign_extend(uint32_t code, int bits) {
   return (static_cast<int>(code) ^ sign) - sign;
 }
 
-// values[0, count) = weights [first, first + count) of the block at `bytes`. codebook: [2^bits] for nf4,
-// fp4, cb<b> and e<x>m<y>, as codebook_of gives it.
+// values[0, count) = weights [first, first + count) of the block at `bytes`. `codebook` as
+// codebooks_of gives it.
 void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t first, int64_t count,
-                    const float* codebook, float* values);
+                    const Codebooks& codebook, float* values);
 
 // Encodes values[0, count), all finite, into a block of `elements` >= count weights; codebook finite.
 //
@@ -57,6 +63,9 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
 //             codes, so that zero is exact; b = 1: the zero point is not rounded to an integer
 //   t2        the scale is the mean magnitude (BitNet b1.58)
 //   nf, fp, cb  the scale maps the codebook's largest magnitude onto the weights'
+//   cbs       for each table that scale, and the one at which the table's ends span the weights; the table
+//   and
+//             scale of the least squared error
 //   bfp, e<x>m<y>, mxint8  the scale puts the largest magnitude into the binade of the largest element, as
 //             OCP Microscaling v1.0 section 6.3 says: what is beyond that element is clipped. bfp: twice
 //             that scale, which clips nothing, if it fits better. Integers: half of that scale if it fits
@@ -71,6 +80,6 @@ void decode_grouped(const bl_format_info& info, const uint8_t* bytes, int64_t fi
 // A scale beyond its type saturates at the largest finite value. A scale that underflows to zero makes
 // the whole block decode to zero.
 void encode_grouped(const bl_format_info& info, const float* values, int64_t count, int64_t elements,
-                    const float* codebook, int32_t method, uint8_t* bytes);
+                    const Codebooks& codebook, int32_t method, uint8_t* bytes);
 
 }  // namespace bitloom

@@ -166,10 +166,38 @@ void encode_codebook(const bl_format_info& info, const float* values, int64_t co
   }
 }
 
+// cbs: the table and its scale of the least squared error, the first of equals.
+void encode_chosen(const bl_format_info& info, const float* values, int64_t count, const Codebooks& codebook,
+                   int32_t method, BlockWriter& block) {
+  const Extent extent(values, count);
+  Fit best{0, std::numeric_limits<double>::infinity(), 0, 0};
+  int chosen = 0;
+  for (int number = 0; number < codebook.count; ++number) {
+    const CodebookLevels levels(codebook.table(number, info.bits), 1 << info.bits);
+    const StoredScale round{info.scale_dtype, levels.largest()};
+    const double base = levels.largest() > 0 ? extent.largest() / levels.largest() : 0.0;
+    const double cover = std::max(levels.max() > 0 ? extent.max / levels.max() : base,
+                                  levels.min() < 0 ? extent.min / levels.min() : base);
+    Fit fit = best_scale(values, count, levels, round, {base, cover});
+    if (method == BL_QUANTIZE_mse) {
+      fit = search_scale(values, count, levels, round, fit, {base, -base});
+    }
+    if (!(fit.error < best.error)) continue;
+    best = fit;
+    chosen = number;
+  }
+  const CodebookLevels levels(codebook.table(chosen, info.bits), 1 << info.bits);
+  block.scale(best.scale);
+  block.table(chosen);
+  for (int64_t i = 0; i < count; ++i) {
+    block.code(i, static_cast<int>(levels.code(values[i], best.scale)));
+  }
+}
+
 }  // namespace
 
 void encode_grouped(const bl_format_info& info, const float* values, int64_t count, int64_t elements,
-                    const float* codebook, int32_t method, uint8_t* bytes) {
+                    const Codebooks& codebook, int32_t method, uint8_t* bytes) {
   BlockWriter block(info, elements, bytes);
   switch (info.kind) {
     case BL_KIND_unsigned_int:
@@ -182,7 +210,9 @@ void encode_grouped(const bl_format_info& info, const float* values, int64_t cou
     case BL_KIND_nf4:
     case BL_KIND_fp4:
     case BL_KIND_codebook:
-      return encode_codebook(info, values, count, codebook, method, block);
+      return encode_codebook(info, values, count, codebook.values, method, block);
+    case BL_KIND_codebooks:
+      return encode_chosen(info, values, count, codebook, method, block);
     case BL_KIND_bfp:
     case BL_KIND_mxint8:
     case BL_KIND_e2m1:

@@ -126,7 +126,7 @@ void describe_block(PanelFormat* f) {
   f->group = f->elements / scales;
 }
 
-void describe_grouped(PanelFormat* f, const float* codebook) {
+void describe_grouped(PanelFormat* f, const Codebooks& codebook) {
   const bl_format_info& info = *f->info;
   const bool zero_point = info.has_zero_point != 0;
   const int32_t half = 1 << (info.bits - 1);
@@ -161,9 +161,16 @@ void describe_grouped(PanelFormat* f, const float* codebook) {
     case BL_KIND_e2m3:
       set_elements(f, BL_KIND_e2m3, 64, 8);
       break;
+    case BL_KIND_codebooks:
+      f->value_kind = ValueKind::chosen_table;
+      f->tables = codebook;
+      break;
+    case BL_KIND_row_codebook:
+      f->value_kind = ValueKind::row_table;
+      break;
     default:
       f->value_kind = ValueKind::float_table;
-      f->float_table = codebook;
+      f->float_table = codebook.values;
   }
   f->group = f->canonical_elements;
   if (info.group_size == 0) f->group = (f->cols + kChunk - 1) / kChunk * kChunk;
@@ -184,13 +191,16 @@ void place(PanelFormat* f) {
   f->groups = f->elements / f->group;
   if (f->header_elements == 0) f->header_elements = f->canonical_elements;
   f->headers = (f->elements + f->header_elements - 1) / f->header_elements;
-  if (f->info->group_size == 0) f->headers = 1;
+  if (f->info->group_size == 0) f->headers = f->value_kind == ValueKind::row_table ? 0 : 1;
   f->canonical_per_block = f->elements / f->canonical_elements;
   if (f->canonical_per_block == 0 || f->info->group_size == 0) f->canonical_per_block = 1;
   f->blocks = (f->cols + f->elements - 1) / f->elements;
   f->offset_offset = kPanelRows * f->headers * f->scale_bytes;
   f->sub_offset = f->offset_offset * (f->offset_kind == OffsetKind::none ? 1 : 2);
-  f->chunk_offset = f->sub_offset + kPanelRows * f->sub_count * f->sub_bits / 8;
+  f->number_offset = f->sub_offset + kPanelRows * f->sub_count * f->sub_bits / 8;
+  f->chunk_offset = f->number_offset;
+  if (f->value_kind == ValueKind::chosen_table) f->chunk_offset += kPanelRows;
+  if (f->value_kind == ValueKind::row_table) f->chunk_offset += 2 * row_table_plane(*f);
   f->chunk_bytes = 64 * f->bits;
   f->block_bytes = f->chunk_offset + f->elements / kChunk * f->chunk_bytes;
   f->panel_bytes = f->blocks * f->block_bytes;
@@ -198,7 +208,7 @@ void place(PanelFormat* f) {
 
 }  // namespace
 
-PanelFormat panel_format(int32_t format, int64_t cols, const float* codebook) {
+PanelFormat panel_format(int32_t format, int64_t cols, const Codebooks& codebook) {
   PanelFormat f{};
   f.info = bl_get_format_info(format);
   f.format = format;
@@ -225,7 +235,7 @@ PanelFormat panel_format(int32_t format, int64_t cols, const float* codebook) {
 uint64_t lanes_bytes(int32_t format, int64_t rows, int64_t cols) {
   const uint64_t canonical = bl_weights_bytes(format, rows, cols);
   if (canonical == 0) return 0;
-  const PanelFormat f = panel_format(format, cols, nullptr);
+  const PanelFormat f = panel_format(format, cols, {nullptr, 1});
   const uint64_t panels = static_cast<uint64_t>(rows / kPanelRows);
   const uint64_t tail = static_cast<uint64_t>(rows % kPanelRows);
   uint64_t bytes = 0;

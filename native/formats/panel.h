@@ -7,6 +7,11 @@
 //
 //   | scales [headers][16] | offsets [headers][16] | sub-scales | chunk 0 | chunk 1 | ...
 //
+// In place of the first three: cbs<b> has scales [16] and tables' numbers [16], a byte each. lut<b> has its
+// rows' tables, 2^b entries of 16 bits each: a plane of low bytes, then one of high bytes. A row's 2^b bytes
+// are at row_table_byte(); byte shuffles, which see 16 bytes at a time, then look up four rows with 2^(b - 2)
+// registers.
+//
 // A chunk is 32 weights of each row: 64 * bits bytes. Its vector v (0 to 7) is the 64 codes of weights 4v +
 // j, j = 0 to 3. Codes are unsigned (signed ones have their top bit flipped) and cut into planes of 8, 4, 2
 // and 1 bits, low bits in the first: 3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2, 7 = 4 + 2 + 1. A plane of p bits is p
@@ -28,6 +33,7 @@
 #include <cstdint>
 
 #include "../include/bitloom.h"
+#include "codebooks.h"
 
 namespace bitloom {
 
@@ -52,8 +58,9 @@ enum class CodeOrder : int32_t {
 };
 
 // What becomes of a code: weight = scale * (value(code) - zero) + offset, value(code) an unsigned integer of
-// at most 8 bits; or weight = scale * entry(code) where values are floats.
-enum class ValueKind : int32_t { integer, table, float_table, floats };
+// at most 8 bits; or weight = scale * entry(code) where values are floats: of one table, of the one that the
+// group names; or weight = entry(code) of the row's own table.
+enum class ValueKind : int32_t { integer, table, float_table, chosen_table, row_table, floats };
 
 // The offset of a group's weights.
 enum class OffsetKind : int32_t {
@@ -106,9 +113,10 @@ struct PanelFormat {
   uint8_t table[64];         // table: value of each code
   const float* float_table;  // [2^bits], to be multiplied with the stored scale: float_table, and table
                              // formats that have a negative zero
+  Codebooks tables;          // chosen_table
 
   // Byte offsets in a panel block.
-  int64_t offset_offset, sub_offset, chunk_offset;
+  int64_t offset_offset, sub_offset, number_offset, chunk_offset;
   int64_t chunk_bytes;  // 64 * bits
   int64_t block_bytes;
   int64_t panel_bytes;
@@ -122,8 +130,8 @@ struct PanelFormat {
   }
 };
 
-// `codebook`: as codebook_of() of formats.h. cols > 0 and such as the format takes.
-PanelFormat panel_format(int32_t format, int64_t cols, const float* codebook);
+// `codebook`: as codebooks_of(). cols > 0 and such as the format takes.
+PanelFormat panel_format(int32_t format, int64_t cols, const Codebooks& codebook);
 
 // Bytes of a matrix in layout lanes16: full panels, then canonical rows. 0 on overflow beyond 2^62.
 uint64_t lanes_bytes(int32_t format, int64_t rows, int64_t cols);
@@ -134,6 +142,22 @@ void pack_panel(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, in
 // Canonical blocks [first, first + count) of row `lane` of a panel (weights of it, for floats).
 void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t first, int64_t count,
                       uint8_t* canonical);
+
+// chosen_table: the table of a row in a panel block.
+inline const float* chosen_table(const PanelFormat& f, const uint8_t* block, int64_t lane) {
+  return f.tables.table(block[f.number_offset + lane], f.bits);
+}
+// row_table: where the low byte of entry 0 of a row's table stands in a panel; the others follow. High bytes
+// are row_table_plane() on.
+inline int64_t row_table_plane(const PanelFormat& f) { return kPanelRows << f.bits; }
+inline int64_t row_table_byte(const PanelFormat& f, int64_t lane) {
+  const int64_t together = 16 >> f.bits;  // rows in 16 bytes
+  return 64 * (lane % 4 / together) + 16 * (lane / 4) + (lane % together << f.bits);
+}
+// The table of a canonical row to its place in a panel, and back.
+void pack_row_table(const PanelFormat& f, const uint8_t* row, int64_t lane, uint8_t* panel);
+void unpack_row_table(const PanelFormat& f, const uint8_t* panel, int64_t lane, uint8_t* row);
+float row_table_entry(const PanelFormat& f, const uint8_t* panel, int64_t lane, uint32_t code);
 
 // The unsigned code of weight `k` of a row in a panel. Not for floats.
 uint32_t panel_code(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k);

@@ -212,6 +212,8 @@ void pack_block(const PanelFormat& f, const uint8_t* canonical, int64_t count, i
   for (int64_t u = 0; u < f.sub_count; ++u) {
     write_sub(f, block, lane, u, read_canonical_sub(f, canonical, u) ^ sub_flip(f));
   }
+  if (f.value_kind == ValueKind::chosen_table) block[f.number_offset + lane] = canonical[f.scale_bytes];
+  if (f.value_kind == ValueKind::row_table) pack_row_table(f, canonical, lane, block);
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t code = read_canonical(f, canonical, i) ^ static_cast<uint32_t>(f.flip);
     const int64_t k = part * f.canonical_elements + i;
@@ -222,13 +224,6 @@ void pack_block(const PanelFormat& f, const uint8_t* canonical, int64_t count, i
       *byte |= static_cast<uint8_t>((code >> f.planes[p].shift & ((1u << f.planes[p].bits) - 1)) << shift);
     }
   }
-}
-
-float scale_value(int32_t type, const uint8_t* bytes) {
-  if (type == BL_SCALE_e8m0) return e8m0_to_f32(*bytes);
-  if (type == BL_SCALE_e4m3) return ue4m3_to_f32(*bytes);
-  const uint16_t bits = load_as<uint16_t>(bytes);
-  return type == BL_SCALE_bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
 }
 
 // Which sub-scale the weight i of a block has.
@@ -290,6 +285,8 @@ void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, 
       write_field(canonical, low, value);
       write_field(canonical, high, value);
     }
+    if (f.value_kind == ValueKind::chosen_table) canonical[f.scale_bytes] = block[f.number_offset + lane];
+    if (f.value_kind == ValueKind::row_table) unpack_row_table(f, block, lane, canonical);
     const size_t bytes = static_cast<size_t>(f.scale_bytes);
     const int64_t headers = f.headers / f.canonical_per_block;
     for (int64_t h = 0; h < headers; ++h) {
@@ -344,6 +341,11 @@ float panel_weight(const PanelFormat& f, const uint8_t* panel, int64_t lane, int
   }
   const uint32_t code = panel_code(f, panel, lane, k);
   if (f.float_table != nullptr) return panel_stored_scale(f, panel, lane, k) * f.float_table[code];
+  if (f.value_kind == ValueKind::chosen_table) {
+    const uint8_t* block = panel + k / f.elements * f.block_bytes;
+    return panel_stored_scale(f, panel, lane, k) * chosen_table(f, block, lane)[code];
+  }
+  if (f.value_kind == ValueKind::row_table) return row_table_entry(f, panel, lane, code);
   const float scale = panel_scale(f, panel, lane, k);
   const float value = static_cast<float>(panel_value(f, code) - f.zero);
   if (f.offset_kind == OffsetKind::none) return scale * value;  // keeps the sign of a zero

@@ -26,9 +26,17 @@ void read_chunk(const PanelFormat& f, const uint8_t* chunk, int64_t lane, uint8_
 // Weights of `count` codes that share a group, that of weight k.
 void decode_group(const PanelFormat& f, const uint8_t* panel, int64_t lane, int64_t k, const uint8_t* codes,
                   int64_t count, float* values) {
-  if (f.float_table != nullptr) {
+  if (f.value_kind == ValueKind::row_table) {
+    for (int64_t i = 0; i < count; ++i) values[i] = row_table_entry(f, panel, lane, codes[i]);
+    return;
+  }
+  const float* table = f.float_table;
+  if (f.value_kind == ValueKind::chosen_table) {
+    table = chosen_table(f, panel + k / f.elements * f.block_bytes, lane);
+  }
+  if (table != nullptr) {
     const float scale = panel_stored_scale(f, panel, lane, k);
-    for (int64_t i = 0; i < count; ++i) values[i] = scale * f.float_table[codes[i]];
+    for (int64_t i = 0; i < count; ++i) values[i] = scale * table[codes[i]];
     return;
   }
   const float scale = panel_scale(f, panel, lane, k);

@@ -68,7 +68,9 @@ typedef enum bl_format_kind {
   BL_KIND_e3m2,
   BL_KIND_e4m3,
   BL_KIND_e5m2,
-  BL_KIND_mxint8
+  BL_KIND_mxint8,
+  BL_KIND_codebooks,   /* cbs<b>: each group names one of several tables */
+  BL_KIND_row_codebook /* lut<b>: a table in each row */
 } bl_format_kind;
 
 /* What a format's scales are. */
@@ -110,9 +112,10 @@ typedef struct bl_weights {
   int32_t layout; /* bl_layout */
   int64_t rows;
   int64_t cols;
-  const float* codebook; /* [2^bits], cb<b> formats only, ascending order not required */
-  int32_t codebook_size;
-  float tensor_scale; /* times every decoded weight, in any format; finite, not negative; 0: 1 */
+  const float* codebook; /* cb<b>: [2^bits], ascending order not required. cbs<b>: [T, 2^bits], T from 1 to
+                            256, or NULL: BitMoD's tables (3 and 4 bits). Others: none */
+  int32_t codebook_size; /* floats in it */
+  float tensor_scale;    /* times every decoded weight, in any format; finite, not negative; 0: 1 */
 } bl_weights;
 
 /* Runs task(argument, i) for i in [0, count), in any order, on any threads, and returns after all. */
@@ -176,8 +179,11 @@ typedef struct bl_quantize_args {
   size_t size;
   bl_run run;
   bl_tensor input;   /* [rows, cols] f32, f16 or bf16 */
-  bl_weights output; /* [rows, cols], canonical layout, data written */
+  bl_weights output; /* [rows, cols], canonical layout, data written. lut<b>: codebook, if not NULL, has the
+                        rows' tables, [rows, 2^bits], in place of tables that are searched for */
   int32_t method;    /* bl_quantize_method */
+  bl_tensor importance; /* what each squared error counts, lut<b> only: [cols] or [rows, cols] f32, finite,
+                           not negative; or data NULL: 1 */
 } bl_quantize_args;
 BL_API bl_status bl_quantize(const bl_quantize_args* args, bl_error* error);
 

@@ -38,8 +38,9 @@ Napi::Array describe_formats(Napi::Env env) {
   for (int32_t i = 0; i < BL_FORMAT_count; ++i) {
     const bl_format_info& info = *bl_get_format_info(i);
     Napi::Object row = Napi::Object::New(env);
-    static const char* const kinds[] = {"block", "unsigned", "signed", "ternary", "nf4",  "fp4",  "codebook",
-                                        "bfp",   "e2m1",     "e2m3",   "e3m2",    "e4m3", "e5m2", "mxint8"};
+    static const char* const kinds[] = {"block",    "unsigned", "signed",    "ternary",    "nf4",  "fp4",
+                                        "codebook", "bfp",      "e2m1",      "e2m3",       "e3m2", "e4m3",
+                                        "e5m2",     "mxint8",   "codebooks", "rowCodebook"};
     row["name"] = info.name;
     row["kind"] = kinds[info.kind];
     row["bits"] = info.bits;

@@ -160,7 +160,8 @@ bool Arguments::weights(const char* name, bl_weights* out) {
   uint64_t bytes = 0;
   if (!view(name, codebook, &address, &bytes)) return false;
   out->codebook = reinterpret_cast<const float*>(address);
-  out->codebook_size = bytes / sizeof(float) <= 256 ? static_cast<int32_t>(bytes / sizeof(float)) : 0;
+  const uint64_t entries = bytes / sizeof(float);
+  out->codebook_size = entries <= INT32_MAX ? static_cast<int32_t>(entries) : 0;
   return true;
 }
 

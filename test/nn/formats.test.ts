@@ -16,9 +16,12 @@ import { randomModel } from './random_model.js';
 
 const code = (value: string) => expect.objectContaining({ code: value });
 
-/** A table of 2^bits values in [-1, 1], denser around 0, for the formats that want one. */
+/** A table of 2^bits values in [-1, 1], denser around 0, for the formats that want one; cbs2: that and another. */
 function codebookFor(format: Format): { codebook?: Float32Array } {
   const { kind, bits } = formats[format];
+  if (kind === 'codebooks' && bits === 2) {
+    return { codebook: Float32Array.of(-1, -0.3, 0.3, 1, -1, 0, 0.5, 1) };
+  }
   if (kind !== 'codebook') return {};
   const count = 2 ** bits;
   return {
@@ -148,6 +151,9 @@ describe('quantizeModel', () => {
     'u4_g128',
     'i5z_g64_bf16',
     'cb3_g64',
+    'cbs2_g64',
+    'cbs3_g128',
+    'lut4_row',
     't2_row',
     'mxfp4',
     'bfp6_g16',

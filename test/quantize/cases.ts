@@ -5,14 +5,29 @@ import { type Format, formats, type QuantizedTensor, quantize, Tensor } from '..
 
 export const formatNames = Object.keys(formats) as Format[];
 
-/** Neither ascending nor symmetric, with one entry twice. */
+/**
+ * Neither ascending nor symmetric, with one entry twice. Several tables: three for cbs2, five for cbs4_g64, else the
+ * built-in ones.
+ */
 export function codebookOf(format: Format): Float32Array | undefined {
   const { kind, bits } = formats[format];
+  if (kind === 'codebooks') {
+    if (bits === 2) return tables(3, 4);
+    return format.startsWith('cbs4_g64') ? tables(5, 16) : undefined;
+  }
   if (kind !== 'codebook') return undefined;
   const size = 2 ** bits;
   const table = Float32Array.from({ length: size }, (_, i) => ((i * 37) % size) / size - 0.45);
   if (size > 4) table[size - 1] = table[1] as number;
   return table;
+}
+
+/** `count` tables of `size` values, no two alike. */
+export function tables(count: number, size: number): Float32Array {
+  return Float32Array.from({ length: count * size }, (_, i) => {
+    const table = Math.floor(i / size);
+    return ((((i % size) * 5 + table) % size) / size - 0.45) * (1 + table / 3);
+  });
 }
 
 /** Row lengths worth testing: around groups and bytes where the format takes them. */

@@ -28,7 +28,7 @@ export const BLOCK_FORMATS: Record<string, { elements: number; bytes: number }> 
   nvfp4: { elements: 64, bytes: 36 },
 };
 
-const KINDS = ['u', 'i', 't', 'nf', 'fp', 'cb', 'bfp', 'mxint', 'e', 'nvfp'] as const;
+const KINDS = ['u', 'i', 't', 'nf', 'fp', 'cb', 'cbs', 'lut', 'bfp', 'mxint', 'e', 'nvfp'] as const;
 
 /** A grouped format taken apart: `u4z_g128_bf16`. */
 export interface GroupedFormat {
@@ -45,9 +45,10 @@ export interface GroupedFormat {
 }
 
 export function parseGroupedFormat(name: string): GroupedFormat {
-  const match = /^(u|i|t|nf|fp|cb|bfp|mxint|nvfp|e)(\d)(?:m(\d))?(z?)_(?:g(\d+)|row)(_bf16)?$/.exec(
-    name,
-  );
+  const match =
+    /^(u|i|t|nf|fp|cb|cbs|lut|bfp|mxint|nvfp|e)(\d)(?:m(\d))?(z?)_(?:g(\d+)|row)(_bf16)?$/.exec(
+      name,
+    );
   if (!match) throw new Error(`not a grouped format: ${name}`);
   const kind = match[1] as GroupedFormat['kind'];
   const hasZeroPoint = match[4] === 'z';
@@ -62,7 +63,10 @@ export function parseGroupedFormat(name: string): GroupedFormat {
   if (kind === 'nvfp') return { ...format, scale: 'ue4m3', header: 1 };
   if (['bfp', 'mxint', 'e'].includes(kind)) return { ...format, scale: 'e8m0', header: 1 };
   const scale = match[6] === undefined ? 'f16' : 'bf16';
-  return { ...format, scale, header: hasZeroPoint ? 4 : 2 };
+  let header = hasZeroPoint ? 4 : 2;
+  if (kind === 'cbs') header = 3;
+  if (kind === 'lut') header = 2 * 2 ** format.bits;
+  return { ...format, scale, header };
 }
 
 /** Every format's name, in the order of formats.inc: newer ones are at the end. */
@@ -78,6 +82,10 @@ export function referenceFormatNames(): string[] {
     'mxint8_g32',
     'nvfp4_g16',
     ...blocks.slice(-2),
+    ...['cbs2', 'cbs3', 'cbs4'].flatMap((kind) =>
+      [32, 64, 128].flatMap((size) => [`${kind}_g${size}`, `${kind}_g${size}_bf16`]),
+    ),
+    ...[2, 3, 4].flatMap((bits) => [`lut${bits}_row`, `lut${bits}_row_bf16`]),
   ];
 }
 
@@ -107,6 +115,18 @@ const NF4 = [
   0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
   0.7229568362236023, 1.0,
 ];
+/** BitMoD's tables: sign and magnitude, the code of negative zero being the special value. */
+const bitmod = (magnitudes: number[], specials: number[]): number[] =>
+  specials.flatMap((special) => [
+    ...magnitudes,
+    special,
+    ...magnitudes.slice(1).map((value) => -value),
+  ]);
+const BITMOD: Record<number, number[]> = {
+  3: bitmod([0, 1, 2, 4], [3, -3, 6, -6]),
+  4: bitmod([0, 0.5, 1, 1.5, 2, 3, 4, 6], [5, -5, 8, -8]),
+};
+
 const IQ4_NL = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 const u16 = (bytes: Uint8Array, at: number): number =>
@@ -131,6 +151,7 @@ function groupedWeight(
   for (let i = 0; i < bits; i++) {
     code += bit(block, format.header, index * bits + i) * 2 ** i;
   }
+  if (format.kind === 'lut') return toNumber(u16(block, 2 * code));
   const signed = code >= 2 ** (bits - 1) ? code - 2 ** bits : code;
   let level: number;
   if (format.hasZeroPoint) {
@@ -151,6 +172,10 @@ function groupedWeight(
     level = signed / 64;
   } else if (format.kind === 'e' || format.kind === 'nvfp') {
     level = element(code, bits, format.mantissa);
+  } else if (format.kind === 'cbs') {
+    const tables = codebook ?? (BITMOD[bits] as number[]);
+    const table = Math.min(block[2] as number, tables.length / 2 ** bits - 1);
+    level = Math.fround(tables[table * 2 ** bits + code] as number);
   } else {
     level = (codebook as ArrayLike<number>)[code] as number;
   }
@@ -251,7 +276,7 @@ export function referenceRowBytes(name: string, cols: number): number {
 
 /**
  * A row of `cols` weights, each rounded to f32, and times `tensorScale` once more. `codebook` for cb formats,
- * [2^bits].
+ * [2^bits], and cbs formats, [tables, 2^bits].
  */
 export function decodeReferenceRow(
   name: string,
@@ -288,11 +313,10 @@ export function lanesReference(
   cols: number,
 ): Uint8Array {
   if (rows === 0 || cols === 0) return new Uint8Array(0);
-  const { bits, groupSize, kind, hasZeroPoint } = parseGroupedFormat(name);
+  const { bits, groupSize, kind, header: head } = parseGroupedFormat(name);
   const rowBytes = referenceRowBytes(name, cols);
   const group = groupSize || cols;
   const blockBytes = referenceRowBytes(name, group);
-  const head = hasZeroPoint ? 4 : 2;
   const chunks = Math.ceil(group / 32);
   const panelBlock = 16 * head + chunks * 64 * bits;
   const blocks = Math.ceil(cols / group);
@@ -306,7 +330,16 @@ export function lanesReference(
       const from = row * rowBytes + block * blockBytes;
       const to = (Math.floor(row / 16) * blocks + block) * panelBlock;
       for (let i = 0; i < head; i++) {
-        out[to + 32 * (i >> 1) + 2 * lane + (i & 1)] = canonical[from + i] as number;
+        let at = 32 * (i >> 1) + 2 * lane + (i & 1);
+        if (kind === 'cbs' && i === 2) at = 32 + lane;
+        if (kind === 'lut') {
+          // Low bytes, then high bytes; in each 64 bytes 16 for rows 4q to 4q + 3, of so many rows as they hold.
+          const together = 16 / 2 ** bits;
+          const turn = Math.floor((lane % 4) / together);
+          at = (i & 1) * 16 * 2 ** bits + 64 * turn + 16 * (lane >> 2);
+          at += ((lane % 4) % together) * 2 ** bits + (i >> 1);
+        }
+        out[to + at] = canonical[from + i] as number;
       }
       // Only a whole-row block ends before its last chunk: what is past it stays zero.
       for (let k = 0; k < group; k++) {

@@ -1,10 +1,11 @@
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
-import { QuantizedTensor } from '../../quantized_tensor.js';
+import { finiteCodebook, formatInfo, QuantizedTensor } from '../../quantized_tensor.js';
 import {
   type AsyncOptions,
   type Call,
   isRecording,
+  optionalTensorValues,
   type RunOptions,
   run,
   runAsync,
@@ -22,8 +23,17 @@ const methodIds: Record<QuantizeMethod, number> = { minmax: 0, mse: 1 };
 export interface QuantizeOptions<F extends Format = Format> extends RunOptions {
   /** Default: `'minmax'`. */
   method?: QuantizeMethod;
-  /** Table of 2^bits finite values; required by the cb<bits> formats, forbidden for others. */
+  /**
+   * Tables of 2^bits finite values. cb<bits>: one, required. cbs<bits>: 1 to 256, of which each group gets the best;
+   * default for 3 and 4 bits: the four of BitMoD. lut<bits>: one for each row, [rows, 2^bits], to be rounded to f16 or
+   * bf16; default: tables searched for. Forbidden for others.
+   */
   codebook?: Float32Array | readonly number[];
+  /**
+   * What the squared error of a weight counts, for lut<bits> formats only: [cols] (as the mean squares of activations)
+   * or [rows, cols] (as SqueezeLLM's sensitivities). Finite, not negative. Default: 1. Of no effect with `codebook`.
+   */
+  importance?: Tensor<'f32'>;
   /**
    * What the decoded weights are multiplied by; positive. Default: 1, and for `nvfp4_g16` the largest
    * magnitude / (6 * 448), which puts the largest scale of a block at the top of E4M3.
@@ -42,16 +52,19 @@ export interface QuantizeOptions<F extends Format = Format> extends RunOptions {
  * ternary groups take the mean magnitude as their scale under minmax; iq4_nl and the K types search under
  * both. Scales beyond f16 saturate at 65504; values whose scale underflows become zero. Formats with a power
  * of two as scale (bfp, e2m1 to e5m2, mxint8, mxfp4) clip the largest values of a group by up to a quarter
- * under minmax, as the OCP Microscaling specification has it.
+ * under minmax, as the OCP Microscaling specification has it. cbs formats take the table of least squared error in each
+ * group; lut formats search for a table per row by k-means (Lloyd's iteration), under mse from two starts.
  *
  * @param input [rows, cols], f32, f16 or bf16, all finite
  * @returns `options.out`, or a new matrix [rows, cols]
  * @throws `BL_NON_FINITE` (with row and column), `BL_INVALID_FORMAT`, `BL_INVALID_SHAPE` (cols is no
- *   multiple of a block), `BL_INVALID_ARGUMENT`, before anything is written
+ *   multiple of a block), `BL_INVALID_ARGUMENT`, `BL_OUT_OF_RANGE` and `BL_UNSUPPORTED` (importance), before anything
+ *   is written
  *
  * @example
  * ```ts
  * const w = quantize(new Tensor('f32', weights, [4096, 4096]), 'u4_g128', { method: 'mse' });
+ * const bitmod = quantize(new Tensor('f32', weights, [4096, 4096]), 'cbs3_g128');
  * ```
  */
 export function quantize<F extends Format>(
@@ -86,14 +99,15 @@ function prepare<F extends Format>(
   if (input.rank !== 2) {
     throw argumentError('BL_INVALID_SHAPE', `quantize: input.rank is ${input.rank}, expected 2`);
   }
-  const { codebook, tensorScale, out } = options;
+  const { codebook, tensorScale, out, importance } = options;
+  const byRow = formatInfo(format).kind === 'rowCodebook';
   if (out !== undefined && out.format !== format) {
     throw argumentError(
       'BL_INVALID_FORMAT',
       `quantize: out.format is ${out.format}, expected ${format}`,
     );
   }
-  if (out !== undefined && codebook !== undefined) {
+  if (out !== undefined && codebook !== undefined && !byRow) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
       'quantize: codebook and out are both given, expected the codebook in out',
@@ -109,12 +123,21 @@ function prepare<F extends Format>(
   const result =
     out ??
     QuantizedTensor.empty(format, [rows, cols], {
-      ...(codebook === undefined ? {} : { codebook }),
+      ...(codebook === undefined || byRow ? {} : { codebook }),
       tensorScale: tensorScale ?? defaultTensorScale(input, format),
     });
+  const [bytes, descriptor, tables] = weightValues(result);
   return {
     op: 'quantize',
-    values: [...tensorValues(input), ...weightValues(result), methodIds[method], runValue(options)],
+    values: [
+      ...tensorValues(input),
+      bytes,
+      descriptor,
+      byRow && codebook !== undefined ? finiteCodebook('quantize', codebook) : tables,
+      methodIds[method],
+      ...optionalTensorValues(importance),
+      runValue(options),
+    ],
     result,
   };
 }

@@ -147,7 +147,7 @@ using FloatTable = std::conditional_t<kBits == 4, PlaneValues, TableValues<kBits
 template <int kBits, typename Values>
 struct CodeDecoder {
   static constexpr int kBytes = 64 * kBits;
-  static constexpr bool kOffsets = std::is_same_v<Values, Integers<kBits>>;
+  static constexpr bool kOffsets = std::is_same_v<Values, Integers<kBits>>, kTables = false;
   Values values;
 
   explicit CodeDecoder(const PanelFormat& f) : values(f) {}
@@ -168,7 +168,7 @@ struct CodeDecoder {
 template <int kFormat>
 struct FloatDecoder {
   static constexpr int kBytes = kFormat == BL_FORMAT_f32 ? 2048 : 1024;
-  static constexpr bool kOffsets = false;
+  static constexpr bool kOffsets = false, kTables = false;
 
   explicit FloatDecoder(const PanelFormat&) {}
   struct Chunk {
@@ -219,4 +219,5 @@ inline Vec sub_value(SubScales sub, int zero) {
 
 }  // namespace
 
+#include "avx2_decode_tables.inl"
 #include "decode.inl"

@@ -135,7 +135,7 @@ using FloatTable = std::conditional_t<kBits <= 5, TableValues<kBits>, WideTableV
 template <int kBits, typename Values>
 struct CodeDecoder {
   static constexpr int kBytes = 64 * kBits;
-  static constexpr bool kOffsets = std::is_same_v<Values, Integers<kBits>>;
+  static constexpr bool kOffsets = std::is_same_v<Values, Integers<kBits>>, kTables = false;
   Values values;
 
   explicit CodeDecoder(const PanelFormat& f) : values(f) {}
@@ -152,7 +152,7 @@ struct CodeDecoder {
 template <int kFormat>
 struct FloatDecoder {
   static constexpr int kBytes = kFormat == BL_FORMAT_f32 ? 2048 : 1024;
-  static constexpr bool kOffsets = false;
+  static constexpr bool kOffsets = false, kTables = false;
 
   explicit FloatDecoder(const PanelFormat&) {}
   struct Chunk {
@@ -205,4 +205,5 @@ inline Vec sub_value(SubScales sub, int zero) {
 
 }  // namespace
 
+#include "avx512_decode_tables.inl"
 #include "decode.inl"

@@ -13,6 +13,29 @@ inline __attribute__((always_inline)) void with_code_decoder(const PanelFormat& 
   }
 }
 
+// Few tables by group stand in registers, more in memory.
+template <int kBits, typename Body>
+inline __attribute__((always_inline)) void with_chosen_decoder(const PanelFormat& f, Body&& body) {
+  if constexpr (kTablesFit<kBits>) {
+    if (few_tables(f)) return body(ChosenDecoder<kBits, FewTables<kBits>>(f));
+  }
+  body(ChosenDecoder<kBits, ManyTables<kBits>>(f));
+}
+
+template <int kBits, typename Body>
+inline __attribute__((always_inline)) void with_row_decoder(const PanelFormat& f, Body&& body) {
+  if (f.scale_type == BL_SCALE_f16) return body(RowTableDecoder<kBits, BL_FORMAT_f16>(f));
+  body(RowTableDecoder<kBits, BL_FORMAT_bf16>(f));
+}
+
+template <typename Body>
+inline __attribute__((always_inline)) void with_own_tables(const PanelFormat& f, Body&& body) {
+  const bool chosen = f.value_kind == ValueKind::chosen_table;
+  if (f.bits == 2) return chosen ? with_chosen_decoder<2>(f, body) : with_row_decoder<2>(f, body);
+  if (f.bits == 3) return chosen ? with_chosen_decoder<3>(f, body) : with_row_decoder<3>(f, body);
+  chosen ? with_chosen_decoder<4>(f, body) : with_row_decoder<4>(f, body);
+}
+
 // Calls body(decoder) with the decoder of a format. A new kind of value is a struct with value(code), chosen in
 // with_code_decoder; values that are float_table[code] need nothing new.
 template <typename Body>
@@ -22,6 +45,7 @@ inline __attribute__((always_inline)) void with_decoder(const PanelFormat& f, Bo
     if (f.format == BL_FORMAT_f16) return body(FloatDecoder<BL_FORMAT_f16>(f));
     return body(FloatDecoder<BL_FORMAT_bf16>(f));
   }
+  if (f.value_kind == ValueKind::chosen_table || f.value_kind == ValueKind::row_table) return with_own_tables(f, body);
   switch (f.bits) {
     case 1:
       return with_code_decoder<1>(f, body);
@@ -71,23 +95,37 @@ inline Vec load_sub_scale(const PanelFormat& f, const uint8_t* block, int64_t u,
 //   none   scale * w
 //   point  scale * (w - offset), offset the stored zero point (what is whole in it is in the values already)
 //   min    scale * w + offset
-enum class Adjust { none, point, min };
+//   table  scale * w, where w takes tables of the group: in place of its offset stands which (load_tables)
+enum class Adjust { none, point, min, table };
 inline Adjust adjust_of(const PanelFormat& f) {
   return f.offset_kind == OffsetKind::none         ? Adjust::none
          : f.offset_kind == OffsetKind::zero_point ? Adjust::point
                                                    : Adjust::min;
 }
 
+// What decoders of a group's tables need of a panel block, to the place of one group's offsets: chosen_table: where
+// the table of each row begins, an int32 per row; row_table: the address of the block, where the tables are.
+inline void load_tables(const PanelFormat& f, const uint8_t* block, float* offsets) {
+  if (f.value_kind == ValueKind::row_table) {
+    std::memcpy(offsets, &block, sizeof(block));
+    return;
+  }
+  for (int half = 0; half < kHalves; ++half) {
+    store_table_places(f, block + f.number_offset + half * Vec::kLanes, offsets + half * Vec::kLanes);
+  }
+}
+
 // Scales and offsets of groups [first, first + count) of a panel block to [count][16] each; offsets only where there
-// are some. For floats: ones.
+// are some. For floats, and tables of rows: ones.
 inline void load_groups(const PanelFormat& f, const uint8_t* block, int64_t first, int64_t count, float* scales,
                         float* offsets) {
   // Tables of floats are multiplied with what is stored.
   const Vec factor = Vec::set(f.float_table == nullptr ? f.scale_factor : 1);
+  if (f.value_kind == ValueKind::chosen_table || f.value_kind == ValueKind::row_table) load_tables(f, block, offsets);
   for (int64_t i = 0; i < count; ++i) {
     for (int half = 0; half < kHalves; ++half) {
       const int64_t at = i * kPanelRows + half * Vec::kLanes, group = first + i;
-      if (f.value_kind == ValueKind::floats) {
+      if (f.value_kind == ValueKind::floats || f.value_kind == ValueKind::row_table) {
         Vec::set(1).store(scales + at);
         continue;
       }
@@ -110,7 +148,12 @@ template <Adjust kAdjust, typename Decoder>
 inline __attribute__((always_inline)) void adjusted_four(const Decoder& decoder, const typename Decoder::Chunk& chunk,
                                                          int v, int segment_log2, const float* scales,
                                                          const float* offsets, int half, Vec* w) {
-  decoder.four(chunk, v, w);
+  if constexpr (kAdjust == Adjust::table) {
+    decoder.four(chunk, v, offsets, half, w);
+    return;
+  } else {
+    decoder.four(chunk, v, w);
+  }
   if constexpr (kAdjust == Adjust::none) return;
   const int64_t at = (4 * v >> segment_log2) * kPanelRows + half * Vec::kLanes;
   const Vec offset = Vec::load(offsets + at);
@@ -146,15 +189,19 @@ inline void decode_weights(const PanelFormat& f, const Decoder& decoder, const u
 // Calls body with adjust_of(f) as a constant. Only decoders of integers (kOffsets) meet offsets.
 template <typename Decoder, typename Body>
 inline __attribute__((always_inline)) void with_adjust(const PanelFormat& f, Body&& body) {
-  if constexpr (Decoder::kOffsets) {
-    if (adjust_of(f) == Adjust::point) return body(std::integral_constant<Adjust, Adjust::point>());
-    // Minimums: q2_k, q4_1, q4_k, q5_1, q5_k.
-    constexpr int kBits = Decoder::kBytes / 64;
-    if constexpr (kBits == 2 || kBits == 4 || kBits == 5) {
-      if (adjust_of(f) == Adjust::min) return body(std::integral_constant<Adjust, Adjust::min>());
+  if constexpr (Decoder::kTables) {
+    body(std::integral_constant<Adjust, Adjust::table>());
+  } else {
+    if constexpr (Decoder::kOffsets) {
+      if (adjust_of(f) == Adjust::point) return body(std::integral_constant<Adjust, Adjust::point>());
+      // Minimums: q2_k, q4_1, q4_k, q5_1, q5_k.
+      constexpr int kBits = Decoder::kBytes / 64;
+      if constexpr (kBits == 2 || kBits == 4 || kBits == 5) {
+        if (adjust_of(f) == Adjust::min) return body(std::integral_constant<Adjust, Adjust::min>());
+      }
     }
+    body(std::integral_constant<Adjust, Adjust::none>());
   }
-  body(std::integral_constant<Adjust, Adjust::none>());
 }
 
 // out[k][r] = weight k of row r of chunk `chunk` of a panel block, as panel_weight() gives it, bit for bit.

@@ -9,6 +9,12 @@
 namespace bitloom {
 namespace {
 
+// Tables of the caller's, whose size is checked.
+bool has_codebook(const bl_weights& weights) {
+  const int32_t kind = bl_get_format_info(weights.format)->kind;
+  return (kind == BL_KIND_codebook || kind == BL_KIND_codebooks) && weights.codebook != nullptr;
+}
+
 bl_status validate(const bl_dequantize_args& args, bl_error* error) {
   const bl_weights& input = args.input;
   const Argument output{"dequantize", "output"};
@@ -18,10 +24,9 @@ bl_status validate(const bl_dequantize_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_dim(output, args.output, 1, input.cols, "input.cols", error));
   const uint64_t bytes = bl_weights_bytes(input.format, input.rows, input.cols);
   BL_RETURN_IF_ERROR(check_apart(output, args.output, "input", input.data, bytes, error));
-  const bl_format_info& info = *bl_get_format_info(input.format);
-  if (info.kind != BL_KIND_codebook) return BL_STATUS_ok;
-  return check_apart(output, args.output, "input.codebook", input.codebook, sizeof(float) << info.bits,
-                     error);
+  if (!has_codebook(input)) return BL_STATUS_ok;
+  return check_apart(output, args.output, "input.codebook", input.codebook,
+                     static_cast<uint64_t>(input.codebook_size) * sizeof(float), error);
 }
 
 void decode_into(const WeightsView& weights, const Rows& rows, int64_t row) {
@@ -47,10 +52,10 @@ extern "C" bl_status bl_dequantize(const bl_dequantize_args* args, bl_error* err
   BL_READ_ARGS(bl_dequantize_args, "dequantize", checked);
   BL_RETURN_IF_ERROR(validate(checked, error));
   if (checked.input.rows == 0 || checked.input.cols == 0) return BL_STATUS_ok;
-  float codebook[256];  // the caller's may be unaligned
-  const bl_format_info& info = *bl_get_format_info(checked.input.format);
-  if (info.kind == BL_KIND_codebook) {
-    std::memcpy(codebook, checked.input.codebook, sizeof(float) << info.bits);
+  float codebook[kMaxCodebookSize];  // the caller's may be unaligned
+  if (has_codebook(checked.input)) {
+    std::memcpy(codebook, checked.input.codebook,
+                static_cast<size_t>(checked.input.codebook_size) * sizeof(float));
     checked.input.codebook = codebook;
   }
   const WeightsView weights(checked.input);

@@ -93,12 +93,11 @@ inline void pack_column(const PackPlan& plan, const PackColumn& column, const ui
   }
 }
 
-inline void pack_headers(const PackPlan& plan, int32_t scale_bytes, const uint8_t* rows, int64_t stride,
-                         uint8_t* target) {
+inline void pack_headers(const PackPlan& plan, const uint8_t* rows, int64_t stride, uint8_t* target) {
   for (const PackHeader& header : plan.headers) {
     const uint8_t* from = rows + header.source;
     uint8_t* to = target + header.target;
-    if (scale_bytes == 2) {
+    if (header.bytes == 2) {
       for (int r = 0; r < 16; ++r) std::memcpy(to + 2 * r, from + r * stride, 2);
     } else {
       for (int r = 0; r < 16; ++r) to[r] = from[r * stride];
@@ -114,11 +113,11 @@ inline __m256i lanes(uint32_t present) {
 
 }  // namespace
 
-void pack_spans(const PackPlan& plan, int32_t scale_bytes, const uint8_t* rows, int64_t stride,
-                uint32_t present, int64_t spans, uint8_t* target) {
+void pack_spans(const PackPlan& plan, const uint8_t* rows, int64_t stride, uint32_t present, int64_t spans,
+                uint8_t* target) {
   const __m256i first = lanes(present), second = lanes(present >> 8);
   for (; spans > 0; --spans, rows += plan.span_bytes, target += plan.target_bytes) {
-    pack_headers(plan, scale_bytes, rows, stride, target);
+    pack_headers(plan, rows, stride, target);
     for (const PackColumn& column : plan.columns) {
       pack_column(plan, column, rows, stride, first, 0, target);
       pack_column(plan, column, rows + 8 * stride, stride, second, 1, target);

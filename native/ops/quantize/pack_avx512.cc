@@ -61,12 +61,11 @@ inline void load_column(const PackPlan& plan, const PackColumn& column, const ui
   }
 }
 
-inline void pack_headers(const PackPlan& plan, int32_t scale_bytes, const uint8_t* rows, int64_t stride,
-                         uint8_t* target) {
+inline void pack_headers(const PackPlan& plan, const uint8_t* rows, int64_t stride, uint8_t* target) {
   for (const PackHeader& header : plan.headers) {
     const uint8_t* from = rows + header.source;
     uint8_t* to = target + header.target;
-    if (scale_bytes == 2) {
+    if (header.bytes == 2) {
       for (int r = 0; r < 16; ++r) std::memcpy(to + 2 * r, from + r * stride, 2);
     } else {
       for (int r = 0; r < 16; ++r) to[r] = from[r * stride];
@@ -76,13 +75,13 @@ inline void pack_headers(const PackPlan& plan, int32_t scale_bytes, const uint8_
 
 }  // namespace
 
-void pack_spans(const PackPlan& plan, int32_t scale_bytes, const uint8_t* rows, int64_t stride,
-                uint32_t present, int64_t spans, uint8_t* target) {
+void pack_spans(const PackPlan& plan, const uint8_t* rows, int64_t stride, uint32_t present, int64_t spans,
+                uint8_t* target) {
   alignas(64) uint8_t by_bytes[64];
   for (int i = 0; i < 64; ++i) by_bytes[i] = static_cast<uint8_t>(4 * (i % 16) + i / 16);
   const __m512i order = _mm512_load_si512(by_bytes);
   for (; spans > 0; --spans, rows += plan.span_bytes, target += plan.target_bytes) {
-    pack_headers(plan, scale_bytes, rows, stride, target);
+    pack_headers(plan, rows, stride, target);
     for (const PackColumn& column : plan.columns) {
       __m512i x[4];
       load_column(plan, column, rows, stride, x);

@@ -30,11 +30,11 @@ struct Stretch {
 };
 
 template <PackSpans kSpans>
-void pack_stretch(const PackPlan& plan, int32_t scale_bytes, const Stretch& s) {
+void pack_stretch(const PackPlan& plan, const Stretch& s) {
   const uint32_t present = (1u << s.count) - 1;
   int64_t whole = std::min(s.bytes / plan.span_bytes, s.target_bytes / plan.target_bytes);
   if (s.code_bits >= 0) whole = std::min(whole, s.code_bits / (8 * plan.span_bytes));
-  if (s.count == kPanelRows) kSpans(plan, scale_bytes, s.rows, s.stride, present, whole, s.target);
+  if (s.count == kPanelRows) kSpans(plan, s.rows, s.stride, present, whole, s.target);
   // A copy of the other spans: no row is read past its end, rows that are not there are zero.
   alignas(64) uint8_t rows[kPanelRows * kMaxSpanBytes] = {};
   alignas(64) uint8_t target[kMaxTargetBytes];
@@ -47,18 +47,22 @@ void pack_stretch(const PackPlan& plan, int32_t scale_bytes, const Stretch& s) {
       std::memset(copy + bytes, 0, static_cast<size_t>(plan.span_bytes - bytes));
       if (s.code_bits >= 0) set_spare(plan, s.code_bits - 8 * at, copy);
     }
-    kSpans(plan, scale_bytes, rows, plan.span_bytes, present, 1, target);
+    kSpans(plan, rows, plan.span_bytes, present, 1, target);
     const int64_t done = span * plan.target_bytes;
     std::memcpy(s.target + done, target,
                 static_cast<size_t>(std::min(plan.target_bytes, s.target_bytes - done)));
   }
 }
 
-// Scale and zero point of `_row` formats, once per row.
+// Scale and zero point, or table, of `_row` formats, once per row.
 void pack_row_headers(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, int64_t count,
                       uint8_t* panel) {
   const size_t bytes = static_cast<size_t>(f.scale_bytes);
   std::memset(panel, 0, static_cast<size_t>(f.chunk_offset));
+  if (f.value_kind == ValueKind::row_table) {
+    for (int64_t lane = 0; lane < count; ++lane) pack_row_table(f, rows + lane * row_bytes, lane, panel);
+    return;
+  }
   for (int64_t lane = 0; lane < count; ++lane, rows += row_bytes, panel += bytes) {
     std::memcpy(panel, rows + f.canonical_scale, bytes);
     if (f.offset_kind != OffsetKind::none)
@@ -71,12 +75,11 @@ void pack_by_plan(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, 
                   uint8_t* panel) {
   const PackPlan& plan = *pack_plan(f);
   if (!plan.row) {
-    pack_stretch<kSpans>(plan, f.scale_bytes,
-                         {rows, row_bytes, count, f.canonical_row_bytes, -1, panel, f.panel_bytes});
+    pack_stretch<kSpans>(plan, {rows, row_bytes, count, f.canonical_row_bytes, -1, panel, f.panel_bytes});
     return;
   }
   pack_row_headers(f, rows, row_bytes, count, panel);
-  pack_stretch<kSpans>(plan, f.scale_bytes,
+  pack_stretch<kSpans>(plan,
                        {rows + f.canonical_codes, row_bytes, count, f.canonical_row_bytes - f.canonical_codes,
                         f.cols * f.bits, panel + f.chunk_offset, f.panel_bytes - f.chunk_offset});
 }

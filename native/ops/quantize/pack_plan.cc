@@ -82,10 +82,15 @@ class Builder {
     for (int64_t h = 0; h < f_.headers; ++h) {
       const int64_t from = source + h / per_block * f_.canonical_bytes + h % per_block * f_.scale_bytes;
       const int64_t to = target + h * kPanelRows * f_.scale_bytes;
-      plan_.headers.push_back({static_cast<int32_t>(from + f_.canonical_scale), static_cast<int32_t>(to)});
-      if (f_.offset_kind == OffsetKind::none) continue;
       plan_.headers.push_back(
-          {static_cast<int32_t>(from + f_.canonical_offset), static_cast<int32_t>(to + f_.offset_offset)});
+          {static_cast<int32_t>(from + f_.canonical_scale), static_cast<int32_t>(to), f_.scale_bytes});
+      if (f_.value_kind == ValueKind::chosen_table) {
+        plan_.headers.push_back({static_cast<int32_t>(from + f_.scale_bytes),
+                                 static_cast<int32_t>(target + f_.number_offset), 1});
+      }
+      if (f_.offset_kind == OffsetKind::none) continue;
+      plan_.headers.push_back({static_cast<int32_t>(from + f_.canonical_offset),
+                               static_cast<int32_t>(to + f_.offset_offset), f_.scale_bytes});
     }
   }
 

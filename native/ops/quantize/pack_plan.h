@@ -64,9 +64,10 @@ struct PackColumn {
   bool by_bytes[4];     // byte j of row r at 16j + r of the run, not 4r + j
 };
 
-// A scale or an offset.
+// A scale, an offset or the number of a table.
 struct PackHeader {
-  int32_t source, target;  // of row 0; the others `scale_bytes` apart
+  int32_t source, target;  // of row 0; the others `bytes` apart
+  int32_t bytes;           // 1 or 2
 };
 
 constexpr int64_t kMaxSpanBytes = 288;
