@@ -5,11 +5,11 @@
 // x 2 tiles of sums. A step of 64 is 4 tile products of 16 cycles. Behind them stand shares of the next block's
 // unpacking, and four rows of c that take the sums of the rows before: amx_tiles.inl says in what order.
 //
-// Measured for 1024 weights of q4_0 at 256 rows, in cycles where the products and loads alone take 270: sums of
-// c 150 (half of it the loads of c, from L2), unpacking 130 to 160 and scales 20 to 30 on their own, 610 to 660 in
-// all, since about half of it hides behind products; at 32 rows 34 for the products and 210 in all. 60 and more
-// of the unpacking are misses of L1: tiles of a, b twice, c and sums are more than its 48 KB. Where the unit is in its slow
-// state the products alone take 1000, and nearly all else hides (1350 in all).
+// Measured for 1024 weights of q4_0, in cycles, the unit in its fast state: at 256 rows products and loads alone take 270,
+// with stores of their sums 300; unpacking one after the other with the products adds 160 (30 of it the scales; ports
+// alone would allow 76 and 12), adding the sums to c 150 (ports 48; with c always in L1 still 135); all together,
+// interleaved as here, 610 to 660. At 32 rows the products take 34, all together 210. In the slow state products
+// alone take 1050, all together 1350 to 1500. Why the parts take twice what ports allow is not known.
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -54,7 +54,7 @@ struct Sums {
   __mmask16 before = 0, second;  // what stands in c already; whether there is a second panel
   bool has_offsets;              // the format is exact and has offsets
 
-  // Loads first (amx_tiles.inl). Not inlined, it costs twice the time: calls clear the vector registers.
+  // Loads first (amx_tiles.inl). Inlined by force: a call here would clear the vector registers of the unpacking.
   template <int kRows>
   inline __attribute__((always_inline)) void add() {
     [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {

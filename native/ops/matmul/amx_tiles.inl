@@ -34,7 +34,14 @@ struct StepTiles {
   const uint8_t *first, *second, *weights;
 };
 
-// Multiplies the loaded step and loads the next one. What stands behind the products (a gap) was measured on a
+inline void load_step(const StepTiles& at) {
+  _tile_stream_loadd(4, at.first, 64);
+  _tile_loadd(6, at.weights, 64);
+  _tile_loadd(7, at.weights + 1024, 64);
+  _tile_stream_loadd(5, at.second, 64);
+}
+
+// Multiplies the loaded step and loads the next one. What stands behind the products (gaps) was measured on a
 // processor whose products take 16 cycles each, which is in one of two states for a second or so at a time: in the fast one
 // a step of 4 products and 4 loads takes 65 cycles, in the slow one 240.
 //
@@ -47,13 +54,7 @@ struct StepTiles {
 //
 // So instructions are spread over the gaps, and loads stand together. Each tile load stands right behind the last use of
 // its register: in the slow state, loads and products hardly overlap.
-inline void load_step(const StepTiles& at) {
-  _tile_stream_loadd(4, at.first, 64);
-  _tile_loadd(6, at.weights, 64);
-  _tile_loadd(7, at.weights + 1024, 64);
-  _tile_stream_loadd(5, at.second, 64);
-}
-
+//
 // Rows of a are loaded past L1 (hint T1), where they would take the room of b, c and sums: a tenth less time.
 template <typename Gap>
 inline void multiply_bf16(const StepTiles& next, const Gap& gap) {
