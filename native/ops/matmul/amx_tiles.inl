@@ -35,40 +35,42 @@ struct StepTiles {
 };
 
 inline void load_step(const StepTiles& at) {
-  _tile_loadd(4, at.first, 64);
+  _tile_stream_loadd(4, at.first, 64);
   _tile_loadd(6, at.weights, 64);
   _tile_loadd(7, at.weights + 1024, 64);
-  _tile_loadd(5, at.second, 64);
+  _tile_stream_loadd(5, at.second, 64);
 }
 
-// Multiplies the loaded step and loads the next one. Measured on a processor whose products take 16 cycles each: `gap`,
-// called after each product, is free up to 30 vector instructions; 120 of them in one place are not, since
-// the processor looks ahead by a step or so only. Each load stands right behind the last use of its register: when the
-// processor has no spare tile registers (its other thread uses tiles too) that order is a third faster than loading all
-// four first.
-#define BL_TILE_STEP(product)                 \
-  product(0, 4, 6);                           \
-  gap.template operator()<0>();               \
-  product(1, 4, 7);                           \
-  gap.template operator()<1>();               \
-  _tile_loadd(4, next.first, 64);             \
-  product(2, 5, 6);                           \
-  gap.template operator()<2>();               \
-  _tile_loadd(6, next.weights, 64);           \
-  product(3, 5, 7);                           \
-  gap.template operator()<3>();               \
-  _tile_loadd(5, next.second, 64);            \
-  _tile_loadd(7, next.weights + 1024, 64)
-
-template <typename Gap>
-inline void multiply_i8(const StepTiles& next, const Gap& gap) {
-  BL_TILE_STEP(_tile_dpbssd);
-}
+// Multiplies the loaded step and loads the next one. What stands behind the products (gaps) was measured on a
+// processor whose products take 16 cycles each, which is in one of two states for a second or so at a time: in the fast one
+// a step of 4 products and 4 loads takes 65 cycles, in the slow one 240.
+//
+//   behind each product                     fast   slow
+//   nothing                                   65    255
+//   24 vector instructions, 2 stores          73    203
+//   16, a load of 64 bytes among them        104    203
+//   20, all 16 loads of a step in one gap     75    191
+//   96 behind all four                        82    282
+//
+// So instructions are spread over the gaps, and loads stand together. Each tile load stands right behind the last use of
+// its register: in the slow state, loads and products hardly overlap.
+//
+// Rows of a are loaded past L1 (hint T1), where they would take the room of b, c and sums: a tenth less time.
 template <typename Gap>
 inline void multiply_bf16(const StepTiles& next, const Gap& gap) {
-  BL_TILE_STEP(_tile_dpbf16ps);
+  _tile_dpbf16ps(0, 4, 6);
+  gap.template operator()<0>();
+  _tile_dpbf16ps(1, 4, 7);
+  gap.template operator()<1>();
+  _tile_stream_loadd(4, next.first, 64);
+  _tile_dpbf16ps(2, 5, 6);
+  gap.template operator()<2>();
+  _tile_loadd(6, next.weights, 64);
+  _tile_dpbf16ps(3, 5, 7);
+  gap.template operator()<3>();
+  _tile_stream_loadd(5, next.second, 64);
+  _tile_loadd(7, next.weights + 1024, 64);
 }
-#undef BL_TILE_STEP
 
 // Sums to [32][32] of 4 bytes.
 inline void store_sums(void* sums_in) {

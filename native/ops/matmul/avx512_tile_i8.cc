@@ -66,14 +66,13 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
   write_table(f, r, true, memory.table);
   using Unpacker = ChunkUnpacker<kBits, kMap, kParts>;
   ChunkCursor cursor(f, r, tile);
-  BlockScales scales{{f, r, 128 + 32768}};
+  const ScalesReader scales(f, r, 128 + 32768);
   const int64_t blocks = tile_blocks(a.stride);
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t begin = block * kTileDepth, steps = std::min(kTileDepth, a.stride - begin) / kStep;
-    scales.start(cursor, begin, memory.scales, memory.steps);
-    while (!scales.done()) scales.piece(cursor);
+    read_scales(scales, cursor, begin, memory.scales, memory.steps);
     cursor.start(begin, a.stride, memory.scales, memory.weights);
-    cursor.template unpack<Unpacker>(memory.table, cursor.left);
+    unpack_chunks<Unpacker>(cursor, memory.table, cursor.left);
     for (int64_t m = tile.m_begin; m < tile.m_end; m += kRows) {
       // Rows past the last of a are the zeros that fill its tile; sums of rows that are not there start
       // anyhow.

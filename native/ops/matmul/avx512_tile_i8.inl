@@ -9,7 +9,8 @@
 // What the re-scaling of a panel's block of kTileDepth weights reads.
 struct PanelScales {
   alignas(64) uint32_t m[kTileDepth / 8][16];  // of a group, twice: a word for either byte of a word
-  alignas(64) uint32_t h[kTileDepth / 8][16];  // h + 128, and + 2^15 where w8 is wanted as w8 + 128
+  // h + 128, and + 2^15 where w8 is wanted as w8 + 128; formats without offsets: the first four only
+  alignas(64) uint32_t h[kTileDepth / 8][16];
 };
 struct PanelSteps {
   alignas(64) float step[16];
@@ -18,100 +19,117 @@ struct PanelSteps {
 
 // Low words of v, twice.
 inline __m512i twice(__m512i v) {
-  return _mm512_or_si512(_mm512_slli_epi32(v, 16), _mm512_and_si512(v, _mm512_set1_epi32(0xffff)));
+  return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
 }
 
-// Reads scales in passes, a few groups at a time (a piece of work between tile products): first scales and offsets as
-// f32 where m and h will be, then m and h.
-struct ScalesReader {
-  const PanelFormat& f;
-  const TileRecipe& r;
-  int bias;  // what h begins with
+// Scales of a block of two panels: m, h and steps. The panels go side by side, so that the divisions of one (24 cycles
+// each, one after the other) hide behind the other's.
+class ScalesReader {
+ public:
+  // bias: what h begins with.
+  ScalesReader(const PanelFormat& f_, const TileRecipe& r_, int bias_)
+      : f(f_), r(r_), bias(bias_),
+        plain(f_.sub_bits == 0 && f_.offset_kind == OffsetKind::none && f_.scale_type == BL_SCALE_f16) {}
 
-  PanelScales* scales = nullptr;
-  PanelSteps* steps = nullptr;
-  const uint8_t* block = nullptr;
-  int64_t in_block = 0, next = 0, count = 0;  // groups
-  __m512 largest = {}, multiplier = {}, shift = {};
-  __mmask16 finite = 0;
-  bool second = false;
-
-  // Of `columns` columns of a panel from group `group` of panel block `at`.
-  void start(const uint8_t* at, int64_t group, int64_t columns, PanelScales* scales_, PanelSteps* steps_) {
-    scales = scales_;
-    steps = steps_;
-    block = at;
-    in_block = group;
-    next = 0;
-    count = r.exact ? 1 : (columns + f.group - 1) / f.group;
-    largest = _mm512_setzero_ps();
-    finite = 0xffff;
-    second = false;
-  }
-  // False when all is done.
-  __attribute__((noinline)) bool piece(int64_t groups) {
+  // Of `columns` columns from group `group` of the panel blocks `at`.
+  __attribute__((noinline)) void read(const uint8_t* const at[2], int64_t group, int64_t columns, PanelScales* scales,
+                                      PanelSteps* steps) const {
     if (r.exact) {
-      const Scales s = group_scales(f, block, 0);
-      _mm512_store_ps(steps->step, s.scale);
-      _mm512_store_ps(steps->offset, _mm512_fmadd_ps(s.scale, _mm512_set1_ps(r.centre), s.offset));
-      _mm512_store_si512(scales->m[0], _mm512_set1_epi16(static_cast<short>(r.exact_multiplier)));
-      _mm512_store_si512(scales->h[0], _mm512_set1_epi16(static_cast<short>(bias)));
-      return false;
+      for (int p = 0; p < 2; ++p) read_exact(at[p], scales[p], steps[p]);
+      return;
     }
-    const int64_t end = next + groups < count ? next + groups : count;
-    if (second) {
-      multiply(next, end);
+    const int64_t count = (columns + f.group - 1) / f.group;
+    Bound bounds[2];
+    if (plain) {
+      load_plain(at, group, count, scales, bounds);
     } else {
-      load(next, end);
+      for (int p = 0; p < 2; ++p) load(at[p], group, count, scales[p], bounds[p]);
     }
-    next = end;
-    if (next < count) return true;
-    if (second) return false;
-    finish();
-    next = 0;
-    second = true;
-    return true;
+    __m512 multiplier[2], shift[2];
+    for (int p = 0; p < 2; ++p) {
+      const __m512 largest = bounds[p].largest;
+      const __mmask16 finite = bounds[p].finite;
+      const __mmask16 good = _mm512_mask_cmp_ps_mask(finite, largest, _mm512_set1_ps(kTileLeast), _CMP_GE_OQ);
+      const __m512 step = _mm512_maskz_div_ps(good, largest, _mm512_set1_ps(r.levels));
+      _mm512_store_ps(steps[p].step, _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, step));
+      multiplier[p] = _mm512_maskz_div_ps(good, _mm512_set1_ps(r.unit), step);
+      if (r.has_offsets) shift[p] = _mm512_maskz_div_ps(good, _mm512_set1_ps(256.0f), step);
+    }
+    // What is no number becomes 0x80000000, of which the low word is 0.
+    const __m512i bias_words = _mm512_set1_epi16(static_cast<short>(bias));
+    for (int g = 0; g < 4 && !r.has_offsets; ++g) {  // those of a chunk; the cursor stays there
+      for (int p = 0; p < 2; ++p) _mm512_store_si512(scales[p].h[g], bias_words);
+    }
+    for (int64_t g = 0; g < count; ++g) {
+      for (int p = 0; p < 2; ++p) {
+        const __m512 m = _mm512_mul_ps(_mm512_load_ps(scales[p].m[g]), multiplier[p]);
+        _mm512_store_si512(scales[p].m[g], twice(_mm512_cvtps_epi32(m)));
+        if (!r.has_offsets) continue;
+        const __m512i own = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(scales[p].h[g]), shift[p]));
+        _mm512_store_si512(scales[p].h[g], _mm512_add_epi16(twice(own), bias_words));
+      }
+    }
   }
 
  private:
-  void load(int64_t from, int64_t to) {
+  const PanelFormat& f;
+  const TileRecipe& r;
+  int bias;
+  bool plain;  // a f16 per group and nothing else
+
+  struct Bound {
+    __m512 largest = {};
+    __mmask16 finite = 0xffff;
+  };
+
+  void read_exact(const uint8_t* at, PanelScales& scales, PanelSteps& steps) const {
+    const Scales s = group_scales(f, at, 0);
+    _mm512_store_ps(steps.step, s.scale);
+    _mm512_store_ps(steps.offset, _mm512_fmadd_ps(s.scale, _mm512_set1_ps(r.centre), s.offset));
+    _mm512_store_si512(scales.m[0], _mm512_set1_epi16(static_cast<short>(r.exact_multiplier)));
+    _mm512_store_si512(scales.h[0], _mm512_set1_epi16(static_cast<short>(bias)));
+  }
+  // As load(). The product with `spread` comes after the maximum, for it keeps the order: the same number.
+  void load_plain(const uint8_t* const at[2], int64_t group, int64_t count, PanelScales* scales, Bound* bounds) const {
+    const __m512 factor = _mm512_set1_ps(f.scale_factor), spread = _mm512_set1_ps(r.spread);
+    const uint8_t* from[2] = {at[0], at[1]};
+    __m512i most[2] = {};  // magnitudes compare as integers do; what is not finite is the largest of all
+    for (int64_t g = 0, in_block = group; g < count; ++g) {
+      for (int p = 0; p < 2; ++p) {
+        const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from[p] + 32 * in_block));
+        const __m512 scale = _mm512_mul_ps(_mm512_cvtph_ps(halves), factor);
+        _mm512_store_ps(scales[p].m[g], scale);
+        most[p] = _mm512_max_epi32(most[p], _mm512_castps_si512(_mm512_abs_ps(scale)));
+      }
+      if (++in_block == f.groups) {
+        in_block = 0;
+        from[0] += f.block_bytes;
+        from[1] += f.block_bytes;
+      }
+    }
+    for (int p = 0; p < 2; ++p) {
+      const __m512 largest = _mm512_mul_ps(_mm512_castsi512_ps(most[p]), spread);
+      bounds[p] = {largest, _mm512_cmp_ps_mask(largest, _mm512_set1_ps(__builtin_inff()), _CMP_LT_OQ)};
+    }
+  }
+  // Scales and offsets as f32 where m and h will be; the largest bound.
+  void load(const uint8_t* block, int64_t in_block, int64_t count, PanelScales& scales, Bound& bound) const {
     const __m512 spread = _mm512_set1_ps(r.spread), infinity = _mm512_set1_ps(__builtin_inff());
-    for (int64_t g = from; g < to; ++g) {
+    for (int64_t g = 0; g < count; ++g) {
       const Scales s = group_scales(f, block, in_block);
-      __m512 bound = _mm512_mul_ps(_mm512_abs_ps(s.scale), spread);
+      __m512 size = _mm512_mul_ps(_mm512_abs_ps(s.scale), spread);
       if (r.has_offsets) {
         const __m512 offset = _mm512_fmadd_ps(s.scale, _mm512_set1_ps(r.centre), s.offset);
-        bound = _mm512_fmadd_ps(_mm512_abs_ps(s.scale), spread, _mm512_abs_ps(offset));
-        _mm512_store_ps(scales->h[g], offset);
+        size = _mm512_fmadd_ps(_mm512_abs_ps(s.scale), spread, _mm512_abs_ps(offset));
+        _mm512_store_ps(scales.h[g], offset);
       }
-      finite = _mm512_mask_cmp_ps_mask(finite, bound, infinity, _CMP_LT_OQ);
-      largest = _mm512_max_ps(largest, bound);
-      _mm512_store_ps(scales->m[g], s.scale);
+      bound.finite = _mm512_mask_cmp_ps_mask(bound.finite, size, infinity, _CMP_LT_OQ);
+      bound.largest = _mm512_max_ps(bound.largest, size);
+      _mm512_store_ps(scales.m[g], s.scale);
       if (++in_block == f.groups) {
         in_block = 0;
         block += f.block_bytes;
       }
-    }
-  }
-  void finish() {
-    const __mmask16 good = _mm512_mask_cmp_ps_mask(finite, largest, _mm512_set1_ps(kTileLeast), _CMP_GE_OQ);
-    const __m512 step = _mm512_maskz_div_ps(good, largest, _mm512_set1_ps(r.levels));
-    _mm512_store_ps(steps->step, _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, step));
-    multiplier = _mm512_maskz_div_ps(good, _mm512_set1_ps(r.unit), step);
-    shift = _mm512_maskz_div_ps(good, _mm512_set1_ps(256.0f), step);
-  }
-  // What is no number becomes 0x80000000, of which the low word is 0.
-  void multiply(int64_t from, int64_t to) {
-    const __m512i bias_words = _mm512_set1_epi16(static_cast<short>(bias));
-    for (int64_t g = from; g < to; ++g) {
-      const __m512 m = _mm512_mul_ps(_mm512_load_ps(scales->m[g]), multiplier);
-      _mm512_store_si512(scales->m[g], twice(_mm512_cvtps_epi32(m)));
-      __m512i h = bias_words;
-      if (r.has_offsets) {
-        const __m512i own = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(scales->h[g]), shift));
-        h = _mm512_add_epi16(twice(own), bias_words);
-      }
-      _mm512_store_si512(scales->h[g], h);
     }
   }
 };
@@ -152,26 +170,30 @@ template <int kBits, Map kMap, int kParts>
 struct ChunkUnpacker {
   static constexpr int kWidth = kBits;
   const __m512i* x;  // the recipe's table, as write_table() puts it
-  __m512i x0, low[kParts], high[kParts], m[kParts], h[kParts];
+  __m512i x0, low[kParts], high[kParts], m[kParts], h[kParts], runs[kBits];
 
   explicit ChunkUnpacker(const int16_t* table) : x(reinterpret_cast<const __m512i*>(table)), x0(x[0]) {}
 
-  // m, h: of the groups that the chunk meets.
-  void begin(const uint32_t* m_words, const uint32_t* h_words) {
-    for (int part = 0; part < kParts; ++part) {
-      m[part] = _mm512_load_si512(m_words + 16 * part);
-      h[part] = _mm512_load_si512(h_words + 16 * part);
+  // Loads a chunk. m, h: of the groups that it meets.
+  __attribute__((always_inline)) void begin(const uint8_t* chunk, const uint32_t* m_words, const uint32_t* h_words) {
+    [&]<int... part>(std::integer_sequence<int, part...>) __attribute__((always_inline)) {
       // Into registers now: as operands in memory they would cost 8 loads a quarter, and tile loads need the ports.
-      __asm__("" : "+v"(m[part]), "+v"(h[part]));
-      if constexpr (kMap == Map::bytes) {  // int8 of all codes for sixteen rows
-        low[part] = rescale(x0, x[1], m[part], h[part]);
-        if constexpr (kBits == 3) high[part] = rescale(x[2], x[3], m[part], h[part]);
+      if constexpr (kMap != Map::direct) {
+        (load_run(reinterpret_cast<const uint8_t*>(m_words + 16 * part), m[part]), ...);
+        (load_run(reinterpret_cast<const uint8_t*>(h_words + 16 * part), h[part]), ...);
       }
+    }(std::make_integer_sequence<int, kParts>());
+    load_runs<kBits>(chunk, runs);
+    if constexpr (kMap == Map::bytes) {  // int8 of all codes for sixteen rows
+      [&]<int... part>(std::integer_sequence<int, part...>) __attribute__((always_inline)) {
+        ((low[part] = rescale(x0, x[1], m[part], h[part])), ...);
+        if constexpr (kBits == 3) ((high[part] = rescale(x[2], x[3], m[part], h[part])), ...);
+      }(std::make_integer_sequence<int, kParts>());
     }
   }
 
   template <int q>
-  void quarter(const uint8_t* chunk, uint8_t* out) const {
+  __attribute__((always_inline)) void quarter(uint8_t* out) const {
     constexpr int kPart[2] = {q * kParts / 8, (q + 4) * kParts / 8};
     __m512i* tiles = reinterpret_cast<__m512i*>(out);
     __m512i codes[2], even[2], odd[2];
@@ -180,7 +202,7 @@ struct ChunkUnpacker {
       const __m512i rows = _mm512_setr_epi32(
           0x00000000, 0x04040404, 0x08080808, 0x0c0c0c0c, 0x10101010, 0x14141414, 0x18181818, 0x1c1c1c1c, 0x20202020,
           0x24242424, 0x28282828, 0x2c2c2c2c, 0x30303030, 0x34343434, 0x38383838, 0x3c3c3c3c);
-      quarter_codes<kBits, q, 6>(chunk, rows, codes);
+      quarter_codes<kBits, q, 6>(runs, rows, codes);
       for (int i = 0; i < 2; ++i) {
         tiles[q + 4 * i] = kBits == 3 ? _mm512_permutex2var_epi8(low[kPart[i]], codes[i], high[kPart[i]])
                                       : _mm512_permutexvar_epi8(codes[i], low[kPart[i]]);
@@ -188,20 +210,20 @@ struct ChunkUnpacker {
       return;
     }
     if constexpr (kMap == Map::direct) {
-      quarter_codes<kBits, q>(chunk, _mm512_setzero_si512(), codes);
+      quarter_codes<kBits, q>(runs, _mm512_setzero_si512(), codes);
       for (int i = 0; i < 2; ++i) tiles[q + 4 * i] = _mm512_xor_si512(codes[i], x0);
       return;
     }
     if constexpr (kMap == Map::words && kBits == 4) {
       // Words of four nibbles; the table stands twice, so that the bit above a nibble does not matter.
-      const __m512i run = _mm512_loadu_si512(reinterpret_cast<const __m512i*>(chunk) + q);
+      const __m512i run = runs[q];
       even[0] = _mm512_permutexvar_epi16(run, x0);
       const __m512i upper = _mm512_srli_epi16(run, 4);
       even[1] = _mm512_permutexvar_epi16(upper, x0);
       odd[0] = _mm512_permutexvar_epi16(next_bytes(run), x0);
       odd[1] = _mm512_permutexvar_epi16(next_bytes(upper), x0);
     } else {
-      quarter_codes<kBits, q>(chunk, _mm512_setzero_si512(), codes);
+      quarter_codes<kBits, q>(runs, _mm512_setzero_si512(), codes);
       for (int i = 0; i < 2; ++i) {
         if constexpr (kMap == Map::words) {
           even[i] = table_words<kBits>(x, codes[i]);
@@ -241,7 +263,7 @@ inline void write_table(const PanelFormat& f, const TileRecipe& r, bool is_unsig
 // Where the chunks of a block of kTileDepth weights of two panels are, in the order in which they are unpacked: panel by
 // panel. Tiles: [steps][2][16][64].
 struct ChunkCursor {
-  const PanelFormat& f;
+  const PanelFormat* f;
   const uint8_t* panels[2];
   int64_t block_chunks, group_chunks, group_lines;  // chunks of a panel block, of a group; groups of a chunk
 
@@ -254,12 +276,14 @@ struct ChunkCursor {
   const uint8_t* chunk;
   const uint32_t *m, *h;
   bool exact;
+  int64_t h_step;                                   // 0 where all groups have the same h
   int64_t ahead;                                    // bytes of a block of kTileDepth weights
 
   ChunkCursor(const PanelFormat& f_, const TileRecipe& r, const Tile& tile)
-      : f(f_), panels{tile.panels, tile.panels + (tile.panel_count - 1) * tile.panel_stride},
+      : f(&f_), panels{tile.panels, tile.panels + (tile.panel_count - 1) * tile.panel_stride},
         block_chunks(f_.elements / kChunk), group_chunks(f_.group < kChunk ? 1 : f_.group / kChunk),
         group_lines(f_.group < kChunk ? kChunk / f_.group : 1), left(0), exact(r.exact),
+        h_step(r.has_offsets ? 16 * group_lines : 0),
         ahead(f_.elements > kTileDepth ? kTileDepth / kChunk * f_.chunk_bytes
                                        : kTileDepth / f_.elements * f_.block_bytes) {}
 
@@ -267,9 +291,9 @@ struct ChunkCursor {
     scales = scales_;
     tiles = tiles_;
     chunks = std::min(stride - begin, kTileDepth) / kChunk;
-    present = std::min(f.blocks * block_chunks - begin / kChunk, chunks);
-    first_block = begin / f.elements;
-    first_chunk = begin % f.elements / kChunk;
+    present = std::min(f->blocks * block_chunks - begin / kChunk, chunks);
+    first_block = begin / f->elements;
+    first_chunk = begin % f->elements / kChunk;
     for (int panel = 0; panel < 2; ++panel) {  // a step is two chunks deep; A is zero where there is only one
       if (present < chunks) std::memset(tiles + (chunks / 2 - 1) * 2048 + panel * 1024 + 512, 0, 512);
     }
@@ -286,77 +310,57 @@ struct ChunkCursor {
 #pragma GCC unroll 8
     for (int64_t i = 0; i < kBits; ++i) _mm_prefetch(at + 128 * kBits + 64 * i, _MM_HINT_T0);
   }
-  void next() {
+  inline __attribute__((always_inline)) void next() {
     --left;
-    chunk += f.chunk_bytes;
+    chunk += f->chunk_bytes;
     if (++in_block == block_chunks) {
       in_block = 0;
-      chunk += f.chunk_offset;
+      chunk += f->chunk_offset;
     }
     if (++in_group == group_chunks) {
       in_group = 0;
       m += 16 * group_lines;
-      h += 16 * group_lines;
+      h += h_step;
     }
     out += ++index % 2 == 0 ? 1536 : 512;
     if (index == present && left > 0) start_panel(1);
   }
-  // The next n chunks. An unpacker of its own: the caller's, were its address taken, would not stay in registers.
-  template <typename Unpacker>
-  __attribute__((noinline)) void unpack(const int16_t* table, int64_t n) {
-    Unpacker unpacker(table);
-    for (; n > 0 && left > 0; --n) {
-      unpacker.begin(m, h);
-      unpacker.template quarter<0>(chunk, out);
-      unpacker.template quarter<1>(chunk, out);
-      unpacker.template quarter<2>(chunk, out);
-      unpacker.template quarter<3>(chunk, out);
-      prefetch<Unpacker::kWidth>();
-      next();
-    }
-  }
-
  private:
   void start_panel(int panel) {
     index = 0;
     in_block = first_chunk;
     in_group = exact ? -chunks - 1 : 0;  // exact: one scale for all
-    chunk = f.chunk(panels[panel] + first_block * f.block_bytes, first_chunk);
+    chunk = f->chunk(panels[panel] + first_block * f->block_bytes, first_chunk);
     m = scales[panel].m[0];
     h = scales[panel].h[0];
     out = tiles + 1024 * panel;
   }
 };
 
-// Scales of a block of both panels of a cursor, four groups at a time.
-struct BlockScales {
-  ScalesReader reader;
-  int panel = 2;
-  int64_t begin = 0;
-  PanelScales* scales = nullptr;
-  PanelSteps* steps = nullptr;
+// Unpacks the next n chunks, and gives the cursor behind them: by value, so that the caller's may stay in registers.
+template <typename Unpacker>
+__attribute__((noinline)) ChunkCursor unpack_chunks(ChunkCursor cursor, const int16_t* table, int64_t n) {
+  Unpacker unpacker(table);
+  for (; n > 0 && cursor.left > 0; --n) {
+    unpacker.begin(cursor.chunk, cursor.m, cursor.h);
+    unpacker.template quarter<0>(cursor.out);
+    unpacker.template quarter<1>(cursor.out);
+    unpacker.template quarter<2>(cursor.out);
+    unpacker.template quarter<3>(cursor.out);
+    cursor.template prefetch<Unpacker::kWidth>();
+    cursor.next();
+  }
+  return cursor;
+}
 
-  void start(const ChunkCursor& cursor, int64_t begin_, PanelScales* scales_, PanelSteps* steps_) {
-    begin = begin_;
-    scales = scales_;
-    steps = steps_;
-    panel = 0;
-    start_panel(cursor);
-  }
-  bool done() const { return panel == 2; }
-  int64_t pieces() const { return 4 * ((reader.count + 3) / 4); }
-  void piece(const ChunkCursor& cursor) {
-    if (done() || reader.piece(4)) return;
-    if (++panel == 1) start_panel(cursor);
-  }
-
- private:
-  void start_panel(const ChunkCursor& cursor) {
-    const PanelFormat& f = cursor.f;
-    reader.start(cursor.panels[panel] + begin / f.elements * f.block_bytes, begin % f.elements / f.group,
-                 std::min(f.cols - begin, kTileDepth), scales + panel, steps + panel);
-  }
-};
+// Scales of the block at column `begin` of both panels of a cursor.
+inline void read_scales(const ScalesReader& reader, const ChunkCursor& cursor, int64_t begin, PanelScales* scales,
+                        PanelSteps* steps) {
+  const PanelFormat& f = *cursor.f;
+  const int64_t offset = begin / f.elements * f.block_bytes;
+  const uint8_t* const at[2] = {cursor.panels[0] + offset, cursor.panels[1] + offset};
+  reader.read(at, begin % f.elements / f.group, std::min(f.cols - begin, kTileDepth), scales, steps);
+}
 
 // Calls body.template operator()<bits, map, parts>() for a format.
 template <typename Body>
