@@ -147,6 +147,7 @@ using FloatTable = std::conditional_t<kBits == 4, PlaneValues, TableValues<kBits
 template <int kBits, typename Values>
 struct CodeDecoder {
   static constexpr int kBytes = 64 * kBits;
+  static constexpr bool kCodes = true;
   static constexpr bool kOffsets = std::is_same_v<Values, Integers<kBits>>, kTables = false;
   Values values;
 
@@ -168,6 +169,7 @@ struct CodeDecoder {
 template <int kFormat>
 struct FloatDecoder {
   static constexpr int kBytes = kFormat == BL_FORMAT_f32 ? 2048 : 1024;
+  static constexpr bool kCodes = false;
   static constexpr bool kOffsets = false, kTables = false;
 
   explicit FloatDecoder(const PanelFormat&) {}

@@ -54,7 +54,7 @@ inline void store_table_places(const PanelFormat& f, const uint8_t* numbers, flo
 template <int kBits, typename Tables>
 struct ChosenDecoder {
   static constexpr int kBytes = 64 * kBits;
-  static constexpr bool kOffsets = false, kTables = true;
+  static constexpr bool kCodes = true, kOffsets = false, kTables = true;
   Tables tables;
 
   explicit ChosenDecoder(const PanelFormat& f) : tables(f) {}
@@ -73,7 +73,7 @@ struct ChosenDecoder {
 template <int kBits, int kFormat>
 struct RowTableDecoder {
   static constexpr int kBytes = 64 * kBits;
-  static constexpr bool kOffsets = false, kTables = true;
+  static constexpr bool kCodes = true, kOffsets = false, kTables = true;
   static constexpr int kRegisters = 1 << (kBits - 2);
 
   explicit RowTableDecoder(const PanelFormat&) {}

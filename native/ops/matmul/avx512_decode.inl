@@ -135,6 +135,7 @@ using FloatTable = std::conditional_t<kBits <= 5, TableValues<kBits>, WideTableV
 template <int kBits, typename Values>
 struct CodeDecoder {
   static constexpr int kBytes = 64 * kBits;
+  static constexpr bool kCodes = true;
   static constexpr bool kOffsets = std::is_same_v<Values, Integers<kBits>>, kTables = false;
   Values values;
 
@@ -152,6 +153,7 @@ struct CodeDecoder {
 template <int kFormat>
 struct FloatDecoder {
   static constexpr int kBytes = kFormat == BL_FORMAT_f32 ? 2048 : 1024;
+  static constexpr bool kCodes = false;
   static constexpr bool kOffsets = false, kTables = false;
 
   explicit FloatDecoder(const PanelFormat&) {}

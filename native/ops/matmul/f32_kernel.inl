@@ -7,16 +7,16 @@
 // zero points are taken off each weight, not off the sum, so that nothing cancels.
 //
 // One row of a: weights are decoded in registers; four panels at a time (a chain of 32 multiply-adds takes 128 cycles,
-// decoding and multiplying a chunk 32 to 50), and all panels take turns block by block (a thread needs some eight streams to read at full
-// speed). More rows: 128 weights of two vectors of rows are decoded into L1 and multiplied with all rows of a,
-// kBlockRows at a time.
+// decoding and multiplying a chunk 32 to 50), and all panels take turns block by block (a thread needs some eight
+// streams to read at full speed). A few rows times weights that are floats: likewise, four rows times two panels.
+// More rows: 128 weights of two vectors of rows are decoded into L1 and multiplied with all rows of a, kBlockRows at
+// a time.
 namespace {
 
 constexpr int64_t kDepth = kF32Depth;
 constexpr int64_t kMaxRows = kF32Rows;
 constexpr int kVectors = 2;  // of weights in a block: two panels, or the halves of one
 constexpr int kPanelsAtOnce = kVectors / kHalves;
-constexpr int kRowPanels = 4;  // panels at once, of one row of a
 
 template <typename Chunk, int kCount>
 struct Chunks {
@@ -28,12 +28,13 @@ inline __attribute__((always_inline)) Chunks<Chunk, sizeof...(kPanel)> chunks_of
   return {{Chunk(codes + kPanel * step, half)...}};
 }
 
-// One row of a times a chunk of kPanels panels: out[kPanels][16] += . scales, offsets: of the chunk's first group,
-// panels `scale_step` apart.
-template <Adjust kAdjust, int kPanels, typename Decoder>
+// kRows rows of a (a_stride apart) times a chunk of kPanels panels: out[row][kPanels][16] += . scales, offsets: of the
+// chunk's first group, panels `scale_step` apart.
+template <Adjust kAdjust, int kPanels, int kRows, typename Decoder>
 inline __attribute__((always_inline)) void add_chunk(const Decoder& decoder, const uint8_t* codes, int64_t panel_step,
                                                      int segment_log2, const float* scales, const float* offsets,
-                                                     int64_t scale_step, const float* a, float* out) {
+                                                     int64_t scale_step, const float* a, int64_t a_stride, float* out,
+                                                     int64_t out_stride) {
   // What a half asks for, and a vector of it.
   constexpr int kBytes = Decoder::kBytes / kHalves, kLines = (kBytes + 63) / 64, kLinesAtOnce = (kLines + 7) / 8;
 #pragma GCC unroll 1
@@ -41,9 +42,9 @@ inline __attribute__((always_inline)) void add_chunk(const Decoder& decoder, con
     const int lane = half * static_cast<int>(Vec::kLanes);
     const auto chunks = chunks_of<typename Decoder::Chunk>(codes, panel_step, half,
                                                             std::make_integer_sequence<int, kPanels>());
-    Vec parts[kPanels];
-#pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) parts[p] = Vec::set(0);
+    Vec parts[kRows][kPanels];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows * kPanels; ++i) parts[i / kPanels][i % kPanels] = Vec::set(0);
 #pragma GCC unroll 8
     for (int v = 0; v < 8; ++v) {
 #pragma GCC unroll 4
@@ -61,52 +62,89 @@ inline __attribute__((always_inline)) void add_chunk(const Decoder& decoder, con
         adjusted_four<kAdjust>(decoder, chunks.at[p], v, segment_log2, scales + p * scale_step, offsets + p * scale_step, half,
                                w);
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) parts[p] = fma(w[j], Vec::set(a[4 * v + j]), parts[p]);
+        for (int j = 0; j < 4; ++j) {
+#pragma GCC unroll 8
+          for (int r = 0; r < kRows; ++r) {
+            parts[r][p] = fma(w[j], Vec::set(a[r * a_stride + 4 * v + j]), parts[r][p]);
+          }
+        }
       }
       if (v % 2 == 0 || (v != 7 && (4 * v + 4) % (1 << segment_log2) != 0)) continue;
-#pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) {
-        float* sum = out + p * kPanelRows + lane;
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows * kPanels; ++i) {
+        const int r = i / kPanels, p = i % kPanels;
+        float* sum = out + r * out_stride + p * kPanelRows + lane;
         const float* scale = scales + p * scale_step + (4 * v >> segment_log2) * kPanelRows + lane;
-        (kAdjust == Adjust::min ? Vec::load(sum) + parts[p] : fma(Vec::load(scale), parts[p], Vec::load(sum))).store(sum);
-        parts[p] = Vec::set(0);
+        const Vec part = parts[r][p];
+        (kAdjust == Adjust::min ? Vec::load(sum) + part : fma(Vec::load(scale), part, Vec::load(sum))).store(sum);
+        parts[r][p] = Vec::set(0);
       }
     }
   }
 }
 
-// One row of a times all panels of a tile. scratch: scales and offsets of a block, [panels][groups][16] each.
+// The chunk at hand of all panels.
+struct ChunkOfPanels {
+  const uint8_t* codes;
+  const float *scales, *offsets;
+  int64_t scale_step;
+  int segment_log2;
+};
+
+// kRows rows of a from `row` of the tile on times a chunk of all panels, kPanels at a time.
+template <Adjust kAdjust, int kPanels, int kRows, typename Decoder>
+void add_panels(const Decoder& decoder, const ChunkOfPanels& chunk, const float* a, int64_t a_stride, int64_t row,
+                const Tile& tile) {
+  float* out = tile.values + row * tile.stride;
+  const auto add = [&](auto panels, int64_t p) __attribute__((always_inline)) {
+    add_chunk<kAdjust, panels(), kRows>(
+        decoder, chunk.codes + p * tile.panel_stride, tile.panel_stride, chunk.segment_log2,
+        chunk.scales + p * chunk.scale_step, chunk.offsets + p * chunk.scale_step, chunk.scale_step,
+        a + row * a_stride, a_stride, out + p * kPanelRows, tile.stride);
+  };
+  int64_t p = 0;
+  for (; p + kPanels <= tile.panel_count; p += kPanels) add(std::integral_constant<int, kPanels>(), p);
+  for (; kPanels > 1 && p < tile.panel_count; ++p) add(std::integral_constant<int, 1>(), p);
+}
+
+// Up to so many rows of a are multiplied in registers. Floats: two rows take a tenth more than one, where by way of L1
+// they took twice as much; at 16 rows both ways take as long.
+template <typename Decoder>
+constexpr int64_t kRegisterRows = Decoder::kCodes ? 1 : 8;
+
+// A few rows of a, kRegisterRows at most, times all panels of a tile. scratch: scales and offsets of a block,
+// [panels][groups][16] each.
 template <Adjust kAdjust, typename Decoder>
-void multiply_row(const PanelFormat& f, const Decoder& decoder, const float* a, const Tile& tile) {
+void multiply_few(const PanelFormat& f, const Decoder& decoder, const float* a, int64_t a_stride, const Tile& tile) {
   const int64_t per_block = f.elements / kChunk;
   const int64_t chunks = (f.cols + kChunk - 1) / kChunk;
-  const int segment = segment_log2(f);
   const int64_t group_chunks = f.group < kChunk ? 1 : f.group / kChunk;
-  const int64_t scale_step = f.groups * kPanelRows;
+  const int64_t rows = tile.m_end - tile.m_begin;
+  ChunkOfPanels chunk;
+  chunk.segment_log2 = segment_log2(f);
+  chunk.scale_step = f.groups * kPanelRows;
   float* scales = reinterpret_cast<float*>(tile.scratch);
-  float* offsets = scales + tile.panel_count * scale_step;
+  float* offsets = scales + tile.panel_count * chunk.scale_step;
   for (int64_t first = 0; first < chunks; first += per_block) {
     const uint8_t* block = tile.panels + first / per_block * f.block_bytes;
     const int64_t count = chunks - first < per_block ? chunks - first : per_block;
     for (int64_t p = 0; p < tile.panel_count; ++p) {
-      load_groups(f, block + p * tile.panel_stride, 0, f.groups, scales + p * scale_step, offsets + p * scale_step);
+      load_groups(f, block + p * tile.panel_stride, 0, f.groups, scales + p * chunk.scale_step,
+                  offsets + p * chunk.scale_step);
     }
     int64_t group = 0, left = group_chunks;  // of the chunk, and chunks left in it
     for (int64_t c = 0; c < count; ++c, a += kChunk) {
-      const uint8_t* codes = f.chunk(block, c);
-      const int64_t at = group * kPanelRows;
-      int64_t p = 0;
-      for (; p + kRowPanels <= tile.panel_count; p += kRowPanels) {
-        add_chunk<kAdjust, kRowPanels>(decoder, codes + p * tile.panel_stride, tile.panel_stride, segment,
-                              scales + p * scale_step + at, offsets + p * scale_step + at, scale_step, a,
-                              tile.values + p * kPanelRows);
+      chunk.codes = f.chunk(block, c);
+      chunk.scales = scales + group * kPanelRows;
+      chunk.offsets = offsets + group * kPanelRows;
+      int64_t m = 0;
+      if constexpr (!Decoder::kCodes) {  // two panels share what is read of a
+        for (; m + 4 <= rows; m += 4) add_panels<kAdjust, 2, 4>(decoder, chunk, a, a_stride, m, tile);
+        for (; m + 2 <= rows; m += 2) add_panels<kAdjust, 2, 2>(decoder, chunk, a, a_stride, m, tile);
       }
-      for (; p < tile.panel_count; ++p) {
-        add_chunk<kAdjust, 1>(decoder, codes + p * tile.panel_stride, 0, segment, scales + p * scale_step + at,
-                              offsets + p * scale_step + at, 0, a, tile.values + p * kPanelRows);
-      }
+      for (; m < rows; ++m) add_panels<kAdjust, 4, 1>(decoder, chunk, a, a_stride, m, tile);
       if (--left != 0) continue;
-      group += kChunk >> segment;
+      group += kChunk >> chunk.segment_log2;
       left = group_chunks;
     }
   }
@@ -241,9 +279,10 @@ void matmul_dequant_f32(const PanelFormat& f, const Activations& a, const Tile& 
   }
   if (f.cols <= 0) return;
   with_decoder(f, [&](const auto& decoder) {
-    if (rows > 1) return multiply_rows(f, decoder, a, tile);
-    with_adjust<std::decay_t<decltype(decoder)>>(f, [&](auto adjust) {
-      multiply_row<adjust()>(f, decoder, a.values + tile.m_begin * a.stride, tile);
+    using Decoder = std::decay_t<decltype(decoder)>;
+    if (rows > kRegisterRows<Decoder>) return multiply_rows(f, decoder, a, tile);
+    with_adjust<Decoder>(f, [&](auto adjust) {
+      multiply_few<adjust()>(f, decoder, a.values + tile.m_begin * a.stride, a.stride, tile);
     });
   });
 }
