@@ -1,6 +1,6 @@
-// The tasks [begin, end) that a thread has left. Its owner takes them from the front, so that it walks through
-// memory in order and what it fetches ahead is its own; a thread that has none left takes them from the back
-// of another's, because on a shared machine one core can be much slower than the next.
+// The tasks [begin, end) that a thread has left. Its owner takes them from the front, so that it walks
+// through memory in order and what it fetches ahead is its own; a thread that has none left takes them from
+// the back of another's, because on a shared machine one core can be much slower than the next.
 #pragma once
 
 #include <atomic>
