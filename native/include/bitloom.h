@@ -226,9 +226,10 @@ typedef enum bl_algorithm {
 } bl_algorithm;
 
 /* What algorithm lut looks up. lossless: the int8 activations' exact sums, the bits of dequant. fast: those
- * sums rounded to bytes with a scale per 128 activations, half the lookups. Of a table of 4 activations (2 for
- * planes of 2 bits) an entry is then off by less than 0.6 steps, a step being 1 / 255 of the largest entry
- * of those of 128: 8.5e-3 of the result instead of 5e-3 on Gaussian activations at 1 bit, 1.2e-2 at 2 bits. */
+ * sums rounded to bytes with a scale per 128 activations, half the lookups. Of a table of 4 activations (2
+ * for planes of 2 bits) an entry is then off by less than 0.6 steps, a step being 1 / 255 of the largest
+ * entry of those of 128: 8e-3 of the result instead of 5e-3 on Gaussian activations at 1 bit, 1.6e-2 at 2
+ * bits. */
 typedef enum bl_tables { BL_TABLES_lossless = 0, BL_TABLES_fast = 1 } bl_tables;
 
 /* What is done to outputs before they are written. swiglu and geglu: b has 2 H rows, the gate's H and then
@@ -346,7 +347,7 @@ BL_API uint64_t bl_prepare_activations_bytes(int64_t m, int64_t k, int32_t table
 #define BL_MATMUL_TUNING_WIDTHS 9
 typedef struct bl_matmul_tuning {
   size_t size;
-  int32_t lut_rows[BL_MATMUL_TUNING_WIDTHS];  /* lut up to so many rows; 0: never */
+  int32_t lut_rows[BL_MATMUL_TUNING_WIDTHS];  /* lut (of either bl_tables) up to so many rows; 0: never */
   int32_t tile_rows[BL_MATMUL_TUNING_WIDTHS]; /* tile from so many rows on, at least 1; dequant between */
 } bl_matmul_tuning;
 BL_API bl_status bl_get_matmul_tuning(int32_t isa, bl_matmul_tuning* tuning, bl_error* error);

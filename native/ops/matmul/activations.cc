@@ -175,8 +175,7 @@ ActivationsPlan::ActivationsPlan(const MatmulKernelRow& kernel, const PanelForma
 uint64_t ActivationsPlan::total() const {
   return values_bytes + halves_bytes + codes_bytes + scales_bytes + 2 * sums_bytes + signs_bytes +
          tile_sums_bytes + negatives_bytes + tables_bytes[0] + tables_bytes[1] + table_scales_bytes[0] +
-         table_scales_bytes[1] + 2 * steps_bytes +
-         static_cast<uint64_t>(tasks) * task_bytes();
+         table_scales_bytes[1] + 2 * steps_bytes + static_cast<uint64_t>(tasks) * task_bytes();
 }
 
 Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f, const ActivationsPlan& plan,

@@ -18,7 +18,7 @@ struct ActivationsPlan {
   bool tile;  // laid out in tiles of 16 rows
   uint64_t values_bytes = 0, halves_bytes = 0, codes_bytes = 0, scales_bytes = 0, sums_bytes = 0;
   uint64_t signs_bytes = 0, tile_sums_bytes = 0;
-  uint64_t tables_bytes[2] = {}, negatives_bytes = 0;  // lut: per plane width
+  uint64_t tables_bytes[2] = {}, negatives_bytes = 0;    // lut: per plane width
   uint64_t table_scales_bytes[2] = {}, steps_bytes = 0;  // lut_fast; steps_bytes twice
   uint64_t row_bytes;
   int64_t tasks;  // the packing's, each with two rows of f32 of its own, in tiles one of codes too

@@ -1,7 +1,7 @@
-// matmul by tables of bytes at level avx2: as avx2_lut_i8.cc, two panels in a vector, with one lookup for two.
-// Lookups are added as words: all of a word (modulo 2^16), and its high byte, the odd row; the even row is what
-// remains. A step has at most 64 lookups of 255 for a row, 16320. Per 64 bytes of two panels of a 1-bit plane:
-// 4 insertions, 12 operations to indices, 8 lookups, 24 to add them; per step about 30 more.
+// matmul by tables of bytes at level avx2: as avx2_lut_i8.cc, two panels in a vector, with one lookup for
+// two. Lookups are added as words: all of a word (modulo 2^16), and its high byte, the odd row; the even row
+// is what remains. A step has at most 64 lookups of 255 for a row, 16320. Per 64 bytes of two panels of a
+// 1-bit plane: 4 insertions, 12 operations to indices, 8 lookups, 24 to add them; per step about 30 more.
 #include "kernel.h"
 #include "tables.h"
 

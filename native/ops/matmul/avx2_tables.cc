@@ -32,10 +32,14 @@ inline void store(__m256i first, __m256i second, uint8_t* table) {
 // Entries, two tables at a time, handed to what stores them.
 template <int kBits>
 struct Builder {
-  __m256i front = entry_codes(0, kBits), back = entry_codes(2, 1);
-  // The bytes of sixteen codes so that those of a table are neighbours.
-  __m128i gather = kBits == 1 ? _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
-                                    : _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+  __m256i front, back;
+  __m128i gather;  // the bytes of sixteen codes so that those of a table are neighbours
+
+  Builder()
+      : front(entry_codes(0, kBits)),
+        back(entry_codes(2, 1)),
+        gather(kBits == 1 ? _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+                          : _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15)) {}
 
   // body(table, entries of it, entries of the next), table = 0, 2, .. of 4 * kBits.
   template <typename Body>

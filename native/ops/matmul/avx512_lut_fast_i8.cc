@@ -1,7 +1,7 @@
 // matmul by tables of bytes at level avx512: as avx512_lut_i8.cc with one lookup for two, and sums that are
-// scaled once per step of up to 128 weights. Per 64 bytes of a 1-bit plane (512 weights), 8 vector operations:
-// a transposition, three for two vectors of indices, and for each row of a two lookups and two vpdpbusd; per
-// step five more.
+// scaled once per step of up to 128 weights. Per 64 bytes of a 1-bit plane (512 weights), 8 vector
+// operations: a transposition, three for two vectors of indices, and for each row of a two lookups and two
+// vpdpbusd; per step five more.
 #include "kernel.h"
 #include "tables.h"
 
@@ -24,12 +24,12 @@ struct Step {
   __m512 start, moment;
 };
 
-inline void set_step(const PanelFormat& f, const Activations& a, int64_t m, int64_t k, int64_t step, Step* s) {
+inline void set_step(const PanelFormat& f, const Activations& a, int64_t m, int64_t k, int64_t step,
+                     Step* s) {
   for (int p = 0; p < f.plane_count; ++p) {
     const Plane& plane = f.planes[p];
     const int kind = plane.bits - 1;
-    s->tables[p] =
-        a.fast_tables[kind] + (m * a.stride + k) / kGroup * fast_table_bytes(plane.bits);
+    s->tables[p] = a.fast_tables[kind] + (m * a.stride + k) / kGroup * fast_table_bytes(plane.bits);
     const float scale = a.table_scales[kind][m * pieces(a.stride, kTableGroup) + k / kTableGroup];
     s->scale[p] = _mm512_set1_ps(scale * static_cast<float>(1 << (plane.shift + f.shift)));
   }
@@ -58,7 +58,8 @@ inline void look_up(const uint8_t* plane, int64_t stride, int64_t chunks, int64_
         const uint8_t* tables = steps[m].tables[p] + c * fast_table_bytes(kBits) + 128 * run;
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
-          const __m512i found = _mm512_permutexvar_epi8(at.half[half], _mm512_loadu_si512(tables + 64 * half));
+          const __m512i found =
+              _mm512_permutexvar_epi8(at.half[half], _mm512_loadu_si512(tables + 64 * half));
           sums[m][run][half] = _mm512_dpbusd_epi32(sums[m][run][half], found, ones);
         }
       }
@@ -67,12 +68,13 @@ inline void look_up(const uint8_t* plane, int64_t stride, int64_t chunks, int64_
 #pragma GCC unroll 4
   for (int m = 0; m < kM; ++m) {
     totals[m] = _mm512_add_epi32(sums[m][0][0], sums[m][0][1]);
-    if (kBits == 2) totals[m] = _mm512_add_epi32(totals[m], _mm512_add_epi32(sums[m][kBits - 1][0], sums[m][kBits - 1][1]));
+    if (kBits == 2)
+      totals[m] = _mm512_add_epi32(totals[m], _mm512_add_epi32(sums[m][kBits - 1][0], sums[m][kBits - 1][1]));
   }
 }
 
-// The same for one row of a and kPanels panels, chunk by chunk: a thread that reads all of a step from one panel
-// before the next reaches 14 GB/s from memory where this reaches 16.
+// The same for one row of a and kPanels panels, chunk by chunk: a thread that reads all of a step from one
+// panel before the next reaches 14 GB/s from memory where this reaches 16.
 template <int kBits>
 inline void look_up_eight(const uint8_t* plane, int64_t panel_stride, int64_t stride, int64_t chunks,
                           int64_t ahead, const uint8_t* tables, const IndexConstants& k, __m512i* totals) {
@@ -176,8 +178,8 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
     const int64_t first = block + f.chunk_offset + column % f.elements / kChunk * f.chunk_bytes;
     for (int m = 0; m < kM; ++m) set_step(f, a, tile.m_begin + m, column, step, &steps[m]);
     const Place at{tile.panels + block, tile.panels + first,
-             all_chunks - i < step_chunks ? all_chunks - i : step_chunks, ahead_of(f, tile, first),
-             f.scale_type == BL_DTYPE_bf16};
+                   all_chunks - i < step_chunks ? all_chunks - i : step_chunks, ahead_of(f, tile, first),
+                   f.scale_type == BL_DTYPE_bf16};
     if (kFixed) {
       add_step_of_eight<kBits, kOffsets>(f, tile, at, steps[0], k, &sums[0][0]);
       continue;

@@ -25,14 +25,14 @@ inline __m512i two_words(int first, int step) {
                                  _mm512_set1_epi16(static_cast<short>(first + step)));
 }
 
-// Entries, four tables at a time, handed to what stores them: words 16i + x of `even` are entry x of table i, of
-// `odd` of table 2 + i.
+// Entries, four tables at a time, handed to what stores them: words 16i + x of `even` are entry x of table i,
+// of `odd` of table 2 + i.
 template <int kBits>
 struct Builder {
   __m512i order, front = entry_codes(0, kBits), back = entry_codes(2, 1);
   // The bytes of sixteen codes so that those of a table are neighbours.
   __m128i gather = kBits == 1 ? _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
-                                    : _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+                              : _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
 
   Builder() {
     alignas(64) uint8_t bytes[64];
@@ -45,8 +45,7 @@ struct Builder {
   void half(__m128i loaded, Body&& body) const {
     constexpr int kStride = kBits == 1 ? 2 : 1;  // words from table to table
     const __m128i sixteen = _mm_shuffle_epi8(loaded, gather);
-    const __m128i magnitudes =
-        _mm_max_epi8(_mm_sub_epi8(_mm_setzero_si128(), sixteen), _mm_setzero_si128());
+    const __m128i magnitudes = _mm_max_epi8(_mm_sub_epi8(_mm_setzero_si128(), sixteen), _mm_setzero_si128());
     __m128i negatives = _mm_maddubs_epi16(magnitudes, _mm_set1_epi8(kBits == 1 ? 1 : 3));
     if (kBits == 1) negatives = _mm_madd_epi16(negatives, _mm_set1_epi16(1));
     const __m512i a = _mm512_castsi128_si512(sixteen), bias = _mm512_castsi128_si512(negatives);
@@ -74,11 +73,10 @@ struct Builder {
       const __m128i loaded = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * half_of));
       half(loaded, [&](int run, __m512i even, __m512i odd) {
         const __m512i low = _mm512_ternarylogic_epi32(bytes, even, _mm512_slli_epi16(odd, 8), kSelect);
-        const __m512i high = _mm512_ternarylogic_epi32(bytes, _mm512_srli_epi16(even, 5),
-                                                       _mm512_slli_epi16(odd, 3), kSelect);
+        const __m512i high =
+            _mm512_ternarylogic_epi32(bytes, _mm512_srli_epi16(even, 5), _mm512_slli_epi16(odd, 3), kSelect);
         uint8_t* out = tables + 256 * run + 128 * half_of;
-        _mm512_storeu_si512(
-            out, _mm512_permutexvar_epi8(order, _mm512_and_si512(low, _mm512_set1_epi8(31))));
+        _mm512_storeu_si512(out, _mm512_permutexvar_epi8(order, _mm512_and_si512(low, _mm512_set1_epi8(31))));
         _mm512_storeu_si512(out + 64, _mm512_permutexvar_epi8(order, high));
       });
     }

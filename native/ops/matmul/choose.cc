@@ -67,7 +67,8 @@ const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelForm
   if (automatic) {
     // f32 means f32: tiles would round to bf16. Signs times signs have one kernel.
     const bool tuned = compute == BL_COMPUTE_i8 || compute == BL_COMPUTE_bf16;
-    algorithm = tuned ? tuned_algorithm(isa, integers ? f.bits : 0, m) : BL_ALGORITHM_dequant;
+    algorithm = tuned ? tuned_algorithm(isa, integers ? f.bits : 0, m, args.tables == BL_TABLES_fast)
+                      : BL_ALGORITHM_dequant;
     if (algorithm == BL_ALGORITHM_lut) algorithm = lut;
     const bool lacks_tables = (table_kinds_of(f, algorithm) & ~tables) != 0;
     if (prepared && (lacks_tables || algorithm == BL_ALGORITHM_tile)) algorithm = BL_ALGORITHM_dequant;

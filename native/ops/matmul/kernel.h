@@ -78,8 +78,8 @@ struct Tile {
 // where offset of a zero point is -scale_b * (stored + zero_shift), each step rounded, as panel_offset()
 // gives it. A scale of NaN in a makes the row NaN.
 //
-// lut_fast, for all ISAs the same bits. Per step of table_step_of(f) weights, in order of k, T_p = sum of what
-// the codes of plane p look up, exact in int32,
+// lut_fast, for all ISAs the same bits. Per step of table_step_of(f) weights, in order of k, T_p = sum of
+// what the codes of plane p look up, exact in int32,
 //   looked = fma((float) T_p, table_scale_p * 2^(shift of the plane and of values), looked)
 //            for each plane in order, from looked = table_starts
 //   sum    = fma(scale_b, looked, sum)
@@ -103,15 +103,16 @@ using PackTileHalves = void (*)(const float* x, int64_t k, uint16_t* halves);
 // bytes.
 using BuildTables = void (*)(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
 
-// The same rounded to bytes, with the number that an entry counts per kTableGroup codes; see tables.h. scales:
-// of the codes, per 32.
+// The same rounded to bytes, with the number that an entry counts per kTableGroup codes; see tables.h.
+// scales: of the codes, per 32.
 using BuildFastTables = void (*)(const int8_t* codes, const float* scales, int64_t stride, int32_t bits,
                                  uint8_t* tables, float* table_scales);
 
 // Per 32 codes of a row of `stride`: their sum, and minus the sum of the negative ones.
 using SumCodes = void (*)(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
 
-// Algorithm lut with tables of bytes (bl_tables): a row of kernels.inc of its own, no number that callers know.
+// Algorithm lut with tables of bytes (bl_tables): a row of kernels.inc of its own, no number that callers
+// know.
 constexpr int32_t BL_ALGORITHM_lut_fast = 64;
 constexpr bool is_lut(int32_t algorithm) {
   return algorithm == BL_ALGORITHM_lut || algorithm == BL_ALGORITHM_lut_fast;

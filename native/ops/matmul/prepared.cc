@@ -27,7 +27,8 @@ PreparedLayout::PreparedLayout(int64_t rows_, int64_t cols_, int32_t table_kinds
       table_scales{},
       bytes(0) {
   uint64_t elements = 0;
-  const uint64_t most = kMaxBytes / 64;  // all parts have less than 1 + 12 / 32 + 24 + 12 + 1 bytes an element
+  const uint64_t most =
+      kMaxBytes / 64;  // all parts have less than 1 + 12 / 32 + 24 + 12 + 1 bytes an element
   if (rows < 0 || cols < 0 || static_cast<uint64_t>(cols) > most) return;
   stride = padded_k(cols);
   if (__builtin_mul_overflow(static_cast<uint64_t>(rows), static_cast<uint64_t>(stride), &elements)) return;
@@ -65,14 +66,13 @@ int32_t table_kinds_of(const PanelFormat& f, int32_t algorithm) {
 
 PrepareKernels prepare_kernels(int32_t isa) {
 #if defined(__x86_64__)
-  if (isa >= BL_ISA_avx512) return {avx512::pack_activations_i8, avx512::build_tables, avx512::build_fast_tables,
-            avx512::sum_codes};
-  if (isa >= BL_ISA_avx2) return {avx2::pack_activations_i8, avx2::build_tables, avx2::build_fast_tables,
-            avx2::sum_codes};
+  if (isa >= BL_ISA_avx512)
+    return {avx512::pack_activations_i8, avx512::build_tables, avx512::build_fast_tables, avx512::sum_codes};
+  if (isa >= BL_ISA_avx2)
+    return {avx2::pack_activations_i8, avx2::build_tables, avx2::build_fast_tables, avx2::sum_codes};
 #endif
   (void)isa;
-  return {scalar::pack_activations_i8, scalar::build_tables, scalar::build_fast_tables,
-            scalar::sum_codes};
+  return {scalar::pack_activations_i8, scalar::build_tables, scalar::build_fast_tables, scalar::sum_codes};
 }
 
 void prepare_row(const PrepareKernels& kernels, const PreparedLayout& layout, int64_t row, const float* x,

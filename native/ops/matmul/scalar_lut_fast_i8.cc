@@ -101,8 +101,8 @@ void matmul_lut_fast_i8(const PanelFormat& f, const Activations& a, const Tile& 
           const Plane& plane = f.planes[p];
           int32_t total = 0;
           for (int64_t i = s * step / kChunk; i < std::min((s + 1) * step / kChunk, chunks); ++i) {
-            const uint8_t* codes = f.chunk(panel + i / block_chunks * f.block_bytes, i % block_chunks) +
-                                   plane.chunk_offset;
+            const uint8_t* codes =
+                f.chunk(panel + i / block_chunks * f.block_bytes, i % block_chunks) + plane.chunk_offset;
             const uint8_t* tables =
                 a.fast_tables[plane.bits - 1] + (m * groups + i) * fast_table_bytes(plane.bits);
             for_each_table(plane.bits, [&](int64_t run, int64_t half, int64_t j) {
@@ -110,8 +110,8 @@ void matmul_lut_fast_i8(const PanelFormat& f, const Activations& a, const Tile& 
               tables += 16;
             });
           }
-          const float scale = a.table_scales[plane.bits - 1][m * pieces(a.stride, kTableGroup) +
-                                                             s * step / kTableGroup];
+          const float scale =
+              a.table_scales[plane.bits - 1][m * pieces(a.stride, kTableGroup) + s * step / kTableGroup];
           looked = std::fma(static_cast<float>(total),
                             scale * static_cast<float>(1 << (plane.shift + f.shift)), looked);
         }

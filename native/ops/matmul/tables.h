@@ -43,7 +43,7 @@ namespace bitloom {
 
 constexpr int64_t table_bytes(int32_t bits) { return 256 * bits; }  // of the tables of 32 activations
 constexpr int64_t fast_table_bytes(int32_t bits) { return 128 * bits; }
-constexpr int32_t kTableHigh = 32;                                  // what the high part counts
+constexpr int32_t kTableHigh = 32;  // what the high part counts
 
 // The first activation of a table, and the distance to the next ones.
 constexpr int64_t table_first(int32_t bits, int64_t run, int64_t half, int64_t j) {
@@ -59,14 +59,14 @@ inline int32_t lut_start(const PanelFormat& f, const Activations& a, int64_t gro
                               largest * static_cast<uint32_t>(a.negatives[group]));
 }
 
-// What an entry of tables of bytes counts, for `count` groups of 32 with the scales and largest entries given,
-// and m of each, negative where the scale is.
+// What an entry of tables of bytes counts, for `count` groups of 32 with the scales and largest entries
+// given, and m of each, negative where the scale is.
 inline float fast_table_scale(const float* scales, const int32_t* largest, int64_t count, int32_t* m) {
   float step = 0;
   bool nan = false;
   for (int64_t i = 0; i < count; ++i) {
-    const float entry = std::fabs(scales[i]) *
-                        (largest[i] < 64 ? 0.25f : static_cast<float>(largest[i]) * (1.0f / 255));
+    const float entry =
+        std::fabs(scales[i]) * (largest[i] < 64 ? 0.25f : static_cast<float>(largest[i]) * (1.0f / 255));
     nan |= std::isnan(entry);
     step = entry > step ? entry : step;
   }

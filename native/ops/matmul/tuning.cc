@@ -12,14 +12,15 @@ namespace {
 constexpr int32_t kLevels = BL_ISA_amx + 1;
 
 struct Rule {
-  std::atomic<int32_t> lut_rows, tile_rows;
+  std::atomic<int32_t> lut_rows, fast_rows, tile_rows;
 };
 
 struct BuiltIn {
-  int32_t isa, bits, lut_rows, tile_rows;
+  int32_t isa, bits, lut_rows, fast_rows, tile_rows;
 };
 constexpr BuiltIn kBuiltIn[] = {
-#define BL_MATMUL_TUNING(isa, bits, lut_rows, tile_rows) {BL_ISA_##isa, bits, lut_rows, tile_rows},
+#define BL_MATMUL_TUNING(isa, bits, lut_rows, fast_rows, tile_rows) \
+  {BL_ISA_##isa, bits, lut_rows, fast_rows, tile_rows},
 #include "tuning.inc"
 #undef BL_MATMUL_TUNING
 };
@@ -36,6 +37,7 @@ struct Rules {
     for (const BuiltIn& row : kBuiltIn) {
       if (row.isa != isa) continue;
       at[isa][row.bits].lut_rows = row.lut_rows;
+      at[isa][row.bits].fast_rows = row.fast_rows;
       at[isa][row.bits].tile_rows = row.tile_rows;
     }
   }
@@ -48,10 +50,11 @@ Rules& rules() {
 
 }  // namespace
 
-int32_t tuned_algorithm(int32_t isa, int32_t bits, int64_t m) {
+int32_t tuned_algorithm(int32_t isa, int32_t bits, int64_t m, bool fast) {
   const Rule& rule = rules().at[isa][bits <= 8 ? bits : 0];
   if (m >= rule.tile_rows.load(std::memory_order_relaxed)) return BL_ALGORITHM_tile;
-  return m <= rule.lut_rows.load(std::memory_order_relaxed) ? BL_ALGORITHM_lut : BL_ALGORITHM_dequant;
+  const std::atomic<int32_t>& rows = fast ? rule.fast_rows : rule.lut_rows;
+  return m <= rows.load(std::memory_order_relaxed) ? BL_ALGORITHM_lut : BL_ALGORITHM_dequant;
 }
 
 }  // namespace bitloom
@@ -90,6 +93,7 @@ bl_status bl_set_matmul_tuning(int32_t isa, const bl_matmul_tuning* tuning, bl_e
   }
   for (int32_t bits = 0; bits < BL_MATMUL_TUNING_WIDTHS; ++bits) {
     rules().at[isa][bits].lut_rows = tuning->lut_rows[bits];
+    rules().at[isa][bits].fast_rows = tuning->lut_rows[bits];
     rules().at[isa][bits].tile_rows = tuning->tile_rows[bits];
   }
   return BL_STATUS_ok;

@@ -6,6 +6,6 @@
 namespace bitloom {
 
 // The algorithm for m rows of a; bits 0: computed in floats.
-int32_t tuned_algorithm(int32_t isa, int32_t bits, int64_t m);
+int32_t tuned_algorithm(int32_t isa, int32_t bits, int64_t m, bool fast);
 
 }  // namespace bitloom

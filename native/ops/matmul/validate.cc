@@ -132,9 +132,10 @@ bl_status check_prepared(const bl_matmul_args& args, PreparedHeader* header, bl_
            "matmul: c has %lld rows, expected %lld (= rows of prepared)", static_cast<ll>(Rows(args.c).count),
            static_cast<ll>(header->rows));
   const PanelFormat f = WeightsView(args.b).panel;
-  const int32_t needed = args.algorithm != BL_ALGORITHM_lut ? 0
-                         : table_kinds_of(f, args.tables == BL_TABLES_fast ? BL_ALGORITHM_lut_fast
-                                                                           : BL_ALGORITHM_lut);
+  const int32_t needed =
+      args.algorithm != BL_ALGORITHM_lut
+          ? 0
+          : table_kinds_of(f, args.tables == BL_TABLES_fast ? BL_ALGORITHM_lut_fast : BL_ALGORITHM_lut);
   BL_CHECK((needed & ~header->tables) == 0, unsupported,
            "matmul: prepared has tables %d, expected %d for format %s", header->tables, needed, f.info->name);
   return BL_STATUS_ok;
