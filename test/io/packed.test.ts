@@ -27,6 +27,9 @@ const some: Record<string, QuantizedTensor> = {
   plain: quantized('q4_0', gaussian(35 * 64, 1), [35, 64]),
   packed: pack(quantized('u3z_g64', gaussian(35 * 130, 2), [35, 130])),
   levels: pack(quantized('cb5_g32', gaussian(32 * 64, 3), [32, 64])),
+  tables: pack(quantized('cbs4_g64', gaussian(32 * 64, 6), [32, 64])),
+  builtIn: pack(quantized('cbs3_g128', gaussian(16 * 128, 7), [16, 128])),
+  byRow: pack(quantized('lut4_row', gaussian(17 * 64, 8), [17, 64])),
   'blk.0/"quoted"\n🦙': pack(quantized('q6_k', gaussian(16 * 256, 4), [16, 256])),
   __proto__x: pack(quantized('i8_row', gaussian(17 * 33, 5), [17, 33])),
   scaled: new QuantizedTensor('nvfp4_g16', new Uint8Array(18 * 16), [16, 32], {
