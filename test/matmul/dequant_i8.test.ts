@@ -42,7 +42,7 @@ function expectSameBits(a: Float32Array, m: number, b: QuantizedTensor, isa: Isa
 }
 
 /** Formats whose values are integers: those that dequant computes with int8 activations. */
-const floatKinds = ['codebook', 'nf4', 'e3m2', 'e4m3', 'e5m2'];
+const floatKinds = ['codebook', 'codebooks', 'rowCodebook', 'nf4', 'e3m2', 'e4m3', 'e5m2'];
 const integerFormats = formatNames.filter(
   (format) =>
     !floatKinds.includes(formats[format].kind) && !['f32', 'f16', 'bf16'].includes(format),
