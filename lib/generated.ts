@@ -13,12 +13,15 @@ export const dtypes = {
 } as const;
 export type DType = keyof typeof dtypes;
 
-/** Instruction set levels, lowest first. */
+/** Instruction set levels: scalar, those of x86-64, those of arm64; lowest first. */
 export const isas = {
   scalar: 0,
   avx2: 1,
   avx512: 2,
   amx: 3,
+  neon: 4,
+  dotprod: 5,
+  i8mm: 6,
 } as const;
 export type Isa = keyof typeof isas;
 

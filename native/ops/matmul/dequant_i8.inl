@@ -29,7 +29,7 @@ template <typename F>
 constexpr int64_t kTurn = F::kBits <= 2 && !F::kSub ? 16 : 8;
 
 inline void prefetch_lines(const uint8_t* bytes, int count) {
-  for (int i = 0; i < count; ++i) _mm_prefetch(reinterpret_cast<const char*>(bytes + 64 * i), _MM_HINT_T0);
+  for (int i = 0; i < count; ++i) __builtin_prefetch(bytes + 64 * i);
 }
 
 // The scales (or offsets) of sixteen rows, in the matrix's scale type.

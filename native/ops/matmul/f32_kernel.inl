@@ -28,7 +28,7 @@ inline __attribute__((always_inline)) void add_chunk(const Decoder& decoder, con
   for (int p = 0; p < kPanels; ++p) {
 #pragma GCC unroll 32
     for (int i = 0; i < Decoder::kBytes; i += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(codes + p * panel_step + 1024 + i), _MM_HINT_T0);
+      __builtin_prefetch(codes + p * panel_step + 1024 + i);
     }
   }
 #pragma GCC unroll 2
@@ -198,7 +198,7 @@ void multiply_rows(const PanelFormat& f, const Decoder& decoder, const Activatio
       std::memcpy(scratch.a + m * kDepth, row, static_cast<size_t>(count * kChunk) * sizeof(float));
       // The next block's, to L2: pieces of 512 bytes are too short for the hardware's prefetcher.
       for (int64_t i = kDepth; i < 2 * kDepth; i += 16) {
-        _mm_prefetch(reinterpret_cast<const char*>(row + i), _MM_HINT_T1);
+        __builtin_prefetch(row + i, 0, 2);
       }
     }
     const WeightBlock b{scratch.weights, scratch.scales, weight_step, scale_step, segment, count * kChunk / segment};

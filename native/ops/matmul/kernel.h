@@ -174,5 +174,16 @@ using avx512::pack_activations_i8;
 using avx512::pack_tile_codes;
 using avx512::pack_tile_halves;
 }  // namespace amx
+namespace neon {
+void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
+}  // namespace neon
+namespace dotprod {
+using neon::pack_activations_i8;
+}  // namespace dotprod
+namespace i8mm {
+using neon::pack_activations_i8;
+}  // namespace i8mm
 
 }  // namespace bitloom
