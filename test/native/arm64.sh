@@ -23,18 +23,27 @@ cmake --build "$build" --parallel "$(nproc)" --target matmul_levels_test operato
 # level CPU EXPECTED: the tests as that processor, which must be taken for one of the expected level.
 level() {
   local cpu=$1 expected=$2 test
-  for test in matmul_levels_test operators_levels_test; do
-    printf '%s as %s:\n' "$test" "$cpu"
-    qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$cpu" "$build/$test" | tee "$build/$test.log"
-    grep -q "best level $expected\$" "$build/$test.log" || {
-      echo "$cpu: expected level $expected" >&2
-      return 1
-    }
+  for test in operators_levels_test matmul_levels_test; do
+    qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$cpu" "$build/$test" >"$build/$test-$cpu.log" || return 1
+    grep -q "best level $expected\$" "$build/$test-$cpu.log" || return 1
   done
 }
-level cortex-a72 neon
-level neoverse-n1 dotprod
-level max i8mm
-for forced in scalar neon avx2; do
-  BITLOOM_ISA=$forced qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max "$build/operators_levels_test" | tail -1
+jobs=()
+for pair in cortex-a72:neon neoverse-n1:dotprod max:i8mm; do
+  level "${pair%%:*}" "${pair#*:}" &
+  jobs+=($!)
 done
+failed=0
+for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+for log in "$build"/*_levels_test-*.log; do
+  printf '%s\n' "${log##*/}"
+  cat "$log"
+done
+# Forced levels; one of another family is refused aloud and the best stays.
+for forced in scalar neon avx2; do
+  printf 'BITLOOM_ISA=%s: ' "$forced"
+  BITLOOM_ISA=$forced qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max "$build/operators_levels_test" 2>&1 | tail -2 |
+    tr '\n' ' '
+  echo
+done
+exit $failed

@@ -48,8 +48,8 @@ void spoil(Random& random, bool large, int64_t k, float* row) {
   if (what >= 2) row[random.below(k)] = kValues[random.below(8)];
 }
 
-// Compute f32: only numbers whose products with codes, before the scale is applied, stay within its range, as the
-// specification's do in double.
+// Compute f32: only numbers whose products with codes, before the scale is applied, stay within its range, as
+// the specification's do in double.
 Case make_case(Random& random, int32_t format, bool f32) {
   static constexpr int64_t kDepths[] = {1, 31, 33, 63, 65, 96, 130}, kColumns[] = {1, 15, 17, 33, 48, 130};
   const bl_format_info& info = *bl_get_format_info(format);
@@ -137,16 +137,18 @@ std::vector<double> magnitudes(Case& c) {
   return sums;
 }
 
-// What is wrong with a result in f32, or nothing. Below 2^-20 of the sum of |products| (README), and some of the
-// smallest subnormal for every product and its scale; not finite where a product is not.
-std::string fault(const std::vector<float>& got, const std::vector<float>& want, const std::vector<double>& sums) {
+// What is wrong with a result in f32, or nothing. Below 2^-20 of the sum of |products| (README), and some of
+// the smallest subnormal for every product and its scale; not finite where a product is not.
+std::string fault(const std::vector<float>& got, const std::vector<float>& want,
+                  const std::vector<double>& sums) {
   for (size_t i = 0; i < got.size(); ++i) {
     const double g = static_cast<double>(got[i]), w = static_cast<double>(want[i]);
     const bool right = std::isfinite(sums[i]) ? std::fabs(g - w) <= sums[i] * 0x1p-20 + 1e-40
                                               : std::isfinite(got[i]) == std::isfinite(want[i]);
     if (right) continue;
     char text[160];
-    std::snprintf(text, sizeof(text), ": c[%zu] is %.9g, expected %.9g, sum of magnitudes %.9g", i, g, w, sums[i]);
+    std::snprintf(text, sizeof(text), ": c[%zu] is %.9g, expected %.9g, sum of magnitudes %.9g", i, g, w,
+                  sums[i]);
     return text;
   }
   return "";

@@ -1,6 +1,6 @@
-// The operators around matmul, and what matmul does around its products, at every level of this machine against
-// level scalar, within the bounds that their contracts state (kernel.h of each family, row_kernels.h). For
-// processors that are not at hand: test/native/arm64.sh. Argument: a seed.
+// The operators around matmul, and what matmul does around its products, at every level of this machine
+// against level scalar, within the bounds that their contracts state (kernel.h of each family,
+// row_kernels.h). For processors that are not at hand: test/native/arm64.sh. Argument: a seed.
 #include "levels.h"
 
 #include <algorithm>
@@ -14,7 +14,8 @@ bool within(const std::vector<float>& got, const std::vector<float>& want,
   for (size_t i = 0; i < got.size(); ++i) {
     const double g = static_cast<double>(got[i]), w = static_cast<double>(want[i]);
     if (std::isnan(got[i]) != std::isnan(want[i])) return false;
-    if (!std::isnan(got[i]) && g != w && !(std::fabs(g - w) <= relative(i) * 0x1p-24 * std::fabs(w) + 1e-37)) {
+    if (!std::isnan(got[i]) && g != w &&
+        !(std::fabs(g - w) <= relative(i) * 0x1p-24 * std::fabs(w) + 1e-37)) {
       return false;
     }
   }
@@ -24,7 +25,8 @@ bool within(const std::vector<float>& got, const std::vector<float>& want,
 using Call = std::function<bl_status(const bl_run& run, std::vector<float>& out)>;
 
 // Runs a call at all levels and compares.
-void compare(const std::string& name, size_t count, const Call& call, const std::function<double(size_t)>& relative) {
+void compare(const std::string& name, size_t count, const Call& call,
+             const std::function<double(size_t)>& relative) {
   std::vector<float> want(count);
   check(call(run_at(BL_ISA_scalar), want) == BL_STATUS_ok, name);
   for (const int32_t isa : levels_here()) {
@@ -51,58 +53,72 @@ void unary_and_binary(Random& random, int64_t count) {
   compare("add", size, binary(bl_add), units(0));
   compare("mul", size, binary(bl_mul), units(0));
   compare("swiglu", size, binary(bl_swiglu), units(10));
-  compare("silu", size,
-          [&](const bl_run& run, std::vector<float>& out) {
-            bl_silu_args args{sizeof(args), run, floats(x, {count}), floats(out, {count})};
-            return bl_silu(&args, nullptr);
-          },
-          units(8));
+  compare(
+      "silu", size,
+      [&](const bl_run& run, std::vector<float>& out) {
+        bl_silu_args args{sizeof(args), run, floats(x, {count}), floats(out, {count})};
+        return bl_silu(&args, nullptr);
+      },
+      units(8));
   for (const int32_t approximation : {BL_GELU_erf, BL_GELU_tanh}) {
     const auto bound = [&, approximation](size_t i) {
-      const double u = 1.5957691 * (static_cast<double>(x[i]) + 0.044715 * std::pow(static_cast<double>(x[i]), 3));
+      const double u =
+          1.5957691 * (static_cast<double>(x[i]) + 0.044715 * std::pow(static_cast<double>(x[i]), 3));
       return approximation == BL_GELU_erf ? 14 : 12 + 8 * std::fabs(u);
     };
-    compare("gelu", size,
-            [&, approximation](const bl_run& run, std::vector<float>& out) {
-              bl_gelu_args args{sizeof(args), run, floats(x, {count}), floats(out, {count}), approximation};
-              return bl_gelu(&args, nullptr);
-            },
-            bound);
+    compare(
+        "gelu", size,
+        [&, approximation](const bl_run& run, std::vector<float>& out) {
+          bl_gelu_args args{sizeof(args), run, floats(x, {count}), floats(out, {count}), approximation};
+          return bl_gelu(&args, nullptr);
+        },
+        bound);
   }
 }
 
 void rows_of(Random& random, int64_t length) {
   const int64_t rows = 3, count = rows * length;
-  std::vector<float> x = random.gaussians(count), weight = random.gaussians(length), bias = random.gaussians(length);
+  std::vector<float> x = random.gaussians(count), weight = random.gaussians(length),
+                     bias = random.gaussians(length);
   const size_t size = static_cast<size_t>(count);
-  compare("softmax", size,
-          [&](const bl_run& run, std::vector<float>& out) {
-            bl_softmax_args args{sizeof(args), run, floats(x, {rows, length}), floats(out, {rows, length}), 0.7f};
-            return bl_softmax(&args, nullptr);
-          },
-          [](size_t) { return 2 * 10.0 + 48; });
+  compare(
+      "softmax", size,
+      [&](const bl_run& run, std::vector<float>& out) {
+        bl_softmax_args args{sizeof(args), run, floats(x, {rows, length}), floats(out, {rows, length}), 0.7f};
+        return bl_softmax(&args, nullptr);
+      },
+      [](size_t) { return 2 * 10.0 + 48; });
   // Relative to the element here; elements of a row of some length are not far below the others.
-  compare("rms_norm", size,
-          [&](const bl_run& run, std::vector<float>& out) {
-            bl_rms_norm_args args{sizeof(args), run, floats(x, {rows, length}), floats(weight, {length}),
-                                  floats(out, {rows, length}), 1e-5f};
-            return bl_rms_norm(&args, nullptr);
-          },
-          [](size_t) { return 64; });
+  compare(
+      "rms_norm", size,
+      [&](const bl_run& run, std::vector<float>& out) {
+        bl_rms_norm_args args{sizeof(args),
+                              run,
+                              floats(x, {rows, length}),
+                              floats(weight, {length}),
+                              floats(out, {rows, length}),
+                              1e-5f};
+        return bl_rms_norm(&args, nullptr);
+      },
+      [](size_t) { return 64; });
   std::vector<float> want(size);
   for (const int32_t isa : levels_here()) {
     std::vector<float> got(size), expected(size);
     for (std::vector<float>* out : {&expected, &got}) {
-      bl_layer_norm_args args{sizeof(args),           run_at(out == &got ? isa : BL_ISA_scalar),
-                              floats(x, {rows, length}), floats(weight, {length}),
-                              floats(bias, {length}),    floats(*out, {rows, length}),
+      bl_layer_norm_args args{sizeof(args),
+                              run_at(out == &got ? isa : BL_ISA_scalar),
+                              floats(x, {rows, length}),
+                              floats(weight, {length}),
+                              floats(bias, {length}),
+                              floats(*out, {rows, length}),
                               1e-5f};
       check(bl_layer_norm(&args, nullptr) == BL_STATUS_ok, "layer_norm");
     }
     bool all = true;
     for (size_t i = 0; i < size; ++i) {
       const size_t at = i % static_cast<size_t>(length);
-      const double w = std::fabs(static_cast<double>(weight[at])), b = std::fabs(static_cast<double>(bias[at]));
+      const double w = std::fabs(static_cast<double>(weight[at])),
+                   b = std::fabs(static_cast<double>(bias[at]));
       const double n = (std::fabs(static_cast<double>(expected[i])) + b) / std::max(w, 1e-30);
       all = all && std::fabs(static_cast<double>(got[i]) - static_cast<double>(expected[i])) <=
                        0x1p-18 * (1 + n) * w + 0x1p-22 * b;
@@ -116,20 +132,21 @@ void rope(Random& random, int64_t head_dim) {
   std::vector<float> x = random.gaussians(tokens * heads * head_dim);
   std::vector<int32_t> positions = {0, 7, 100};
   for (const int32_t mode : {BL_ROPE_interleaved, BL_ROPE_half}) {
-    compare("rope", x.size(),
-            [&, mode](const bl_run& run, std::vector<float>& out) {
-              bl_rope_args args{};
-              args.size = sizeof(args);
-              args.run = run;
-              args.x = floats(x, {tokens, heads, head_dim});
-              args.output = floats(out, {tokens, heads, head_dim});
-              args.positions = view_of(positions.data(), BL_DTYPE_i32, 4, {tokens});
-              args.mode = mode;
-              args.theta = 10000;
-              args.factor = 1;
-              return bl_rope(&args, nullptr);
-            },
-            [](size_t) { return 0; });
+    compare(
+        "rope", x.size(),
+        [&, mode](const bl_run& run, std::vector<float>& out) {
+          bl_rope_args args{};
+          args.size = sizeof(args);
+          args.run = run;
+          args.x = floats(x, {tokens, heads, head_dim});
+          args.output = floats(out, {tokens, heads, head_dim});
+          args.positions = view_of(positions.data(), BL_DTYPE_i32, 4, {tokens});
+          args.mode = mode;
+          args.theta = 10000;
+          args.factor = 1;
+          return bl_rope(&args, nullptr);
+        },
+        [](size_t) { return 0; });
   }
 }
 
@@ -137,7 +154,8 @@ void rope(Random& random, int64_t head_dim) {
 void attention(Random& random, int64_t keys, int64_t head_dim, int32_t dtype) {
   const int64_t queries = 3, heads = 4, kv_heads = 2;
   std::vector<float> q = random.gaussians(queries * heads * head_dim);
-  std::vector<float> k = random.gaussians(keys * kv_heads * head_dim), v = random.gaussians(keys * kv_heads * head_dim);
+  std::vector<float> k = random.gaussians(keys * kv_heads * head_dim),
+                     v = random.gaussians(keys * kv_heads * head_dim);
   const auto halves = [&](const std::vector<float>& from) {
     std::vector<uint16_t> to;
     for (const float value : from) {
@@ -175,16 +193,18 @@ void attention(Random& random, int64_t keys, int64_t head_dim, int32_t dtype) {
     for (size_t i = 0; i < got.size(); ++i) {
       worst = std::max(worst, std::fabs(static_cast<double>(got[i]) - static_cast<double>(want[i])));
     }
-    check(worst <= (16 + static_cast<double>(head_dim) / 2) * 0x1p-23 * 4, std::string("attention at ") + bl_isa_name(isa) + ", head_dim " + std::to_string(head_dim) +
-                             ", keys " + std::to_string(keys) + ": " + std::to_string(worst));
+    check(worst <= (16 + static_cast<double>(head_dim) / 2) * 0x1p-23 * 4,
+          std::string("attention at ") + bl_isa_name(isa) + ", head_dim " + std::to_string(head_dim) +
+              ", keys " + std::to_string(keys) + ": " + std::to_string(worst));
   }
 }
 
-// matmul with everything around its products. 4-bit activations and scales per row are integers: the products have
-// the same bits, and what is added is within 2^-17 of the size of its terms, some 100 here.
+// matmul with everything around its products. 4-bit activations and scales per row are integers: the products
+// have the same bits, and what is added is within 2^-17 of the size of its terms, some 100 here.
 void around_products(Random& random, int64_t k, int32_t activation_bits, int32_t dtype) {
   const int64_t m = 3, n = 33, rank = 5;
-  std::vector<float> a = random.gaussians(m * k), weights = random.gaussians(n * k), column_scale = random.gaussians(k);
+  std::vector<float> a = random.gaussians(m * k), weights = random.gaussians(n * k),
+                     column_scale = random.gaussians(k);
   std::vector<float> down = random.gaussians(rank * k), up = random.gaussians(n * rank), outliers;
   std::vector<int32_t> offsets = {0}, columns;
   for (int64_t row = 0; row < n; ++row) {

@@ -1,5 +1,6 @@
 // Unpacking for matmul_dequant_i8, at every ARM level; included inside a region after the level's Products:
 //
+//   kMostRows     of a at a time
 //   kSigned       whether its products are of signed by signed bytes: values above 127 are then less 128, and
 //                 128 times the sum of the activations is added
 //   Products<kRows, kTogether>::add<kParts, quarter>(values, codes, stride, products): products[r][p].q[quarter] +=
@@ -9,8 +10,6 @@
 // (2 registers of codes and the sums each), so that nothing but the panel's own sums waits in memory.
 
 namespace {
-
-constexpr int kMostRows = 4;
 
 // Bits [shift, shift + width) of every byte become its bits [to, to + width), the others 0.
 template <int width, int shift, int to>
