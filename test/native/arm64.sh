@@ -25,7 +25,7 @@ level() {
   local cpu=$1 expected=$2 test
   for test in operators_levels_test matmul_levels_test; do
     qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$cpu" "$build/$test" >"$build/$test-$cpu.log" || return 1
-    grep -q "best level $expected\$" "$build/$test-$cpu.log" || return 1
+    grep -q "best level $expected, in force $expected\$" "$build/$test-$cpu.log" || return 1
   done
 }
 jobs=()
@@ -39,11 +39,13 @@ for log in "$build"/*_levels_test-*.log; do
   printf '%s\n' "${log##*/}"
   cat "$log"
 done
-# Forced levels; one of another family is refused aloud and the best stays.
-for forced in scalar neon avx2; do
-  printf 'BITLOOM_ISA=%s: ' "$forced"
-  BITLOOM_ISA=$forced qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max "$build/operators_levels_test" 2>&1 | tail -2 |
-    tr '\n' ' '
-  echo
-done
+# Forced levels; one of another family is refused aloud, and the best stays.
+force() {
+  printf 'BITLOOM_ISA=%s: ' "$1"
+  BITLOOM_ISA=$1 qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max "$build/operators_levels_test" 2>&1 |
+    tee "$build/forced.log" | grep -e "$2"
+}
+for isa in scalar neon dotprod; do force $isa "in force $isa\$" || failed=1; done
+force avx2 'expected one of scalar, neon, dotprod, i8mm' || failed=1
+grep -q 'in force i8mm$' "$build/forced.log" || failed=1
 exit $failed

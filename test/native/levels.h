@@ -49,8 +49,8 @@ struct Random {
 // The seed: the first argument, else the same one for everybody. Printed, so that a failure can be repeated.
 inline Random random_from(int argc, char** argv) {
   const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 20240607;
-  std::printf("seed %llu, best level %s\n", static_cast<unsigned long long>(seed),
-              bl_isa_name(bl_isa_available()));
+  std::printf("seed %llu, best level %s, in force %s\n", static_cast<unsigned long long>(seed),
+              bl_isa_name(bl_isa_available()), bl_isa_name(bl_isa_active()));
   return {seed};
 }
 
