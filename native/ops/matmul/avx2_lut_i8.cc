@@ -3,6 +3,8 @@
 // Entries come as two tables of bytes of which eight lookups can be added as bytes (tables.h): a run of 64
 // bytes per panel is widened once, not each of its 8 lookups. Words become floats by sticking the exponent of
 // 2^23 on top of them.
+#include <cstring>
+
 #include "kernel.h"
 #include "tables.h"
 
@@ -10,6 +12,8 @@
 #include <immintrin.h>
 
 #include "../../isa/avx2_begin.h"
+
+#include "avx2_scales.inl"
 
 namespace {
 
@@ -34,6 +38,18 @@ inline Four load_halves(const uint8_t* p, const uint8_t* q, bool bf16) {
     const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + 16 * i));
     result.of[2 * i] = widen(_mm_unpacklo_epi64(first, second), bf16);
     result.of[2 * i + 1] = widen(_mm_unpackhi_epi64(first, second), bf16);
+  }
+  return result;
+}
+
+// Scales of one byte (bfp): powers of two.
+inline Four load_exponents(const uint8_t* p, const uint8_t* q) {
+  Four result;
+  for (int i = 0; i < 4; ++i) {
+    uint8_t eight[8];
+    std::memcpy(eight, p + 4 * i, 4);
+    std::memcpy(eight + 4, q + 4 * i, 4);
+    result.of[i] = exponent_scales(eight);
   }
   return result;
 }
@@ -206,7 +222,8 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
       const uint8_t* p = tile.panels + 2 * pair * tile.panel_stride;
       const uint8_t* q = 2 * pair + 1 < tile.panel_count ? p + tile.panel_stride : p;
       if (begins) {
-        scales[pair] = load_halves(p + block, q + block, bf16);
+        scales[pair] = f.scale_bytes == 1 ? load_exponents(p + block, q + block)
+                                          : load_halves(p + block, q + block, bf16);
         if (kOffsets) offsets[pair] = zero_point_offsets(f, p + block, q + block, scales[pair], bf16);
       }
       for (int run = 0; run < kBits; ++run) {

@@ -11,6 +11,8 @@
 
 #include "../../isa/avx512_begin.h"
 
+#include "avx512_scales.inl"
+
 namespace {
 
 constexpr int kPanels = 8;  // streams of weights: fewer do not reach the memory's bandwidth
@@ -160,7 +162,7 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
 #pragma GCC unroll 8
       for (int p = 0; p < panels; ++p) {
         const uint8_t* header = block + p * tile.panel_stride;
-        scales[p] = load_halves(header, bf16);
+        scales[p] = f.scale_bytes == 1 ? exponent_scales(header) : load_halves(header, bf16);
         if (kOffsets) offsets[p] = zero_point_offset(f, header, scales[p], bf16);
       }
     }
