@@ -13,7 +13,7 @@ export const dtypes = {
 } as const;
 export type DType = keyof typeof dtypes;
 
-/** Instruction set levels, lowest first. */
+/** Instruction set levels: scalar, those of x86-64, those of arm64; lowest first. */
 export const isas = {
   scalar: 0,
   avx2: 1,
@@ -61,7 +61,9 @@ export interface FormatInfo {
     | 'e3m2'
     | 'e4m3'
     | 'e5m2'
-    | 'mxint8';
+    | 'mxint8'
+    | 'codebooks'
+    | 'rowCodebook';
   /** Bits of a code; 0 for block formats. */
   readonly bits: number;
   /** Weights that share a scale; 0: the row. */
@@ -582,5 +584,29 @@ export const formats = {
   nvfp4_g16: row(497, 'e2m1', 4, 16, 16, 9, -1),
   mxfp4: row(498, 'block', 0, 32, 32, 17, 39),
   nvfp4: row(499, 'block', 0, 64, 64, 36, 40),
+  cbs2_g32: row(500, 'codebooks', 2, 32, 32, 11, -1),
+  cbs2_g32_bf16: row(501, 'codebooks', 2, 32, 32, 11, -1),
+  cbs2_g64: row(502, 'codebooks', 2, 64, 64, 19, -1),
+  cbs2_g64_bf16: row(503, 'codebooks', 2, 64, 64, 19, -1),
+  cbs2_g128: row(504, 'codebooks', 2, 128, 128, 35, -1),
+  cbs2_g128_bf16: row(505, 'codebooks', 2, 128, 128, 35, -1),
+  cbs3_g32: row(506, 'codebooks', 3, 32, 32, 15, -1),
+  cbs3_g32_bf16: row(507, 'codebooks', 3, 32, 32, 15, -1),
+  cbs3_g64: row(508, 'codebooks', 3, 64, 64, 27, -1),
+  cbs3_g64_bf16: row(509, 'codebooks', 3, 64, 64, 27, -1),
+  cbs3_g128: row(510, 'codebooks', 3, 128, 128, 51, -1),
+  cbs3_g128_bf16: row(511, 'codebooks', 3, 128, 128, 51, -1),
+  cbs4_g32: row(512, 'codebooks', 4, 32, 32, 19, -1),
+  cbs4_g32_bf16: row(513, 'codebooks', 4, 32, 32, 19, -1),
+  cbs4_g64: row(514, 'codebooks', 4, 64, 64, 35, -1),
+  cbs4_g64_bf16: row(515, 'codebooks', 4, 64, 64, 35, -1),
+  cbs4_g128: row(516, 'codebooks', 4, 128, 128, 67, -1),
+  cbs4_g128_bf16: row(517, 'codebooks', 4, 128, 128, 67, -1),
+  lut2_row: row(518, 'rowCodebook', 2, 0, 0, 0, -1),
+  lut2_row_bf16: row(519, 'rowCodebook', 2, 0, 0, 0, -1),
+  lut3_row: row(520, 'rowCodebook', 3, 0, 0, 0, -1),
+  lut3_row_bf16: row(521, 'rowCodebook', 3, 0, 0, 0, -1),
+  lut4_row: row(522, 'rowCodebook', 4, 0, 0, 0, -1),
+  lut4_row_bf16: row(523, 'rowCodebook', 4, 0, 0, 0, -1),
 };
 export type Format = keyof typeof formats;

@@ -8,6 +8,8 @@ export interface Machine {
   version: string;
   /** Best instruction set level of this processor. */
   isaAvailable: Isa;
+  /** Levels that this processor runs, lowest first: `scalar` and those of its family. */
+  isas: readonly Isa[];
   /** Level in force: `BITLOOM_ISA`, {@link setIsa}, or the best. */
   isa: Isa;
   /** Threads that an operator uses at most: `BITLOOM_THREADS`, {@link setThreads}, or the physical cores. */
@@ -19,14 +21,15 @@ const names = Object.keys(isas) as Isa[];
 /**
  * @example
  * ```ts
- * machine(); // { version: '0.1.0', isaAvailable: 'amx', isa: 'amx', threads: 2 }
+ * machine().isas; // ['scalar', 'avx2', 'avx512'], or on ARM ['scalar', 'neon', 'dotprod']
  * ```
  */
 export function machine(): Machine {
-  const { version, isaAvailable, isaActive, threads } = native.machine();
+  const { version, isaAvailable, isasSupported, isaActive, threads } = native.machine();
   return {
     version,
     isaAvailable: names[isaAvailable] as Isa,
+    isas: isasSupported.map((isa) => names[isa] as Isa),
     isa: names[isaActive] as Isa,
     threads,
   };

@@ -60,7 +60,13 @@ export interface Native {
   preparedBytes(m: number, k: number, tables: number): number;
   matmulKernel(...values: NativeValue[]): string | undefined;
   describe(): NativeDescription;
-  machine(): { version: string; isaAvailable: number; isaActive: number; threads: number };
+  machine(): {
+    version: string;
+    isaAvailable: number;
+    isasSupported: number[];
+    isaActive: number;
+    threads: number;
+  };
   setIsa(isa: number): void;
   setThreads(threads: number): void;
   weightsBytes(format: number, layout: number, rows: number, cols: number): number;

@@ -70,7 +70,7 @@ export function applySavedTuning(native: Native, path: string | undefined = tuni
     ([isa, tuning]) => [Number(isa), tuningValues(tuning)] as const,
   );
   const known = ([isa, values]: (typeof tables)[number]) =>
-    Number.isInteger(isa) && isa >= 0 && isa <= identity.isaAvailable && values !== undefined;
+    native.machine().isasSupported.includes(isa) && values !== undefined;
   if (tables.length === 0 || !tables.every(known)) return false;
   for (const [isa, values] of tables) native.setMatmulTuning(isa, values);
   return true;

@@ -21,7 +21,7 @@ const lines = [
   '} as const;',
   'export type DType = keyof typeof dtypes;',
   '',
-  '/** Instruction set levels, lowest first. */',
+  '/** Instruction set levels: scalar, those of x86-64, those of arm64; lowest first. */',
   'export const isas = {',
   ...isas.map((name, id) => `  ${name}: ${id},`),
   '} as const;',

@@ -42,11 +42,10 @@ const kernelFormats = [
 async function machineFacts(): Promise<Facts> {
   const { cpus, totalmem } = await import('node:os');
   const { machine } = await import('../machine.js');
-  const { formats, isas } = await import('../generated.js');
+  const { formats } = await import('../generated.js');
   const { QuantizedTensor } = await import('../quantized_tensor.js');
   const { Linear } = await import('../nn/index.js');
-  const { version, isaAvailable, isa, threads } = machine();
-  const levels = Object.keys(isas);
+  const { version, isas, isa, threads } = machine();
   const kernels = kernelFormats.map((format) => {
     const weight = QuantizedTensor.empty(format, [8, 256]);
     const names = (['i8', 'f32'] as const).map(
@@ -58,7 +57,7 @@ async function machineFacts(): Promise<Facts> {
     bitloom: version,
     processor: cpus()[0]?.model.trim() ?? 'unknown',
     memory: formatBytes(totalmem()),
-    'instruction sets': levels.slice(0, levels.indexOf(isaAvailable) + 1).join(', '),
+    'instruction sets': isas.join(', '),
     'in force': isa,
     threads,
     formats: Object.keys(formats).length,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 
 #include "float16.h"
@@ -209,12 +210,21 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
   return BL_STATUS_ok;
 }
 
+SupportedIsas::SupportedIsas() {
+  size_t length = 0;
+  for (int32_t isa = 0; bl_isa_name(isa) != nullptr; ++isa) {
+    if (bl_isa_supported(isa) == 0) continue;
+    length += static_cast<size_t>(std::snprintf(names + length, sizeof(names) - length, "%s%s",
+                                                length == 0 ? "" : ", ", bl_isa_name(isa)));
+  }
+}
+
 bl_status check_run(const char* op, const bl_run& run, bl_error* error) {
-  BL_CHECK(run.isa >= BL_ISA_default && run.isa <= BL_ISA_amx, invalid_argument,
+  BL_CHECK(run.isa == BL_ISA_default || bl_isa_name(run.isa) != nullptr, invalid_argument,
            "%s: run.isa is %d, expected a known level", op, run.isa);
-  BL_CHECK(run.isa <= bl_isa_available(), unsupported,
-           "%s: run.isa is %s, expected at most %s (what this machine has)", op, bl_isa_name(run.isa),
-           bl_isa_name(bl_isa_available()));
+  BL_CHECK(run.isa == BL_ISA_default || bl_isa_supported(run.isa) != 0, unsupported,
+           "%s: run.isa is %s, expected one of %s (what this machine has)", op, bl_isa_name(run.isa),
+           SupportedIsas().names);
   BL_CHECK(run.threads >= 0 && run.threads <= 256, invalid_argument,
            "%s: run.threads is %d, expected 0 to 256", op, run.threads);
   return BL_STATUS_ok;

@@ -39,6 +39,11 @@ bl_status check_optional_vector(Argument argument, const bl_tensor& tensor, uint
                                 const char* size_name, bl_error* error);
 // Known format and layout, dimensions that the format takes, enough bytes, a codebook where needed.
 bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* error);
+// The levels of this machine as messages name them: "scalar, avx2, avx512".
+struct SupportedIsas {
+  char names[64];
+  SupportedIsas();
+};
 bl_status check_run(const char* op, const bl_run& run, bl_error* error);
 
 bool overlaps(const void* a, uint64_t a_bytes, const void* b, uint64_t b_bytes);

@@ -138,6 +138,7 @@ BL_API const char* bl_version(void);
 BL_API const char* bl_status_name(int32_t status);                 /* "invalid_shape", NULL if unknown */
 BL_API const char* bl_isa_name(int32_t isa);                       /* "avx512", NULL if unknown */
 BL_API int32_t bl_isa_available(void);                             /* the best level of this machine */
+BL_API int32_t bl_isa_supported(int32_t isa);                      /* 1: this machine runs the level */
 BL_API int32_t bl_isa_active(void);                                /* the level in force */
 BL_API bl_status bl_set_isa(int32_t isa, bl_error* error);         /* BL_ISA_default: undo */
 BL_API int32_t bl_threads(void);                                   /* the pool's size */

@@ -1,4 +1,4 @@
-// Ends a region begun by avx2_begin.h or avx512_begin.h.
+// Ends a region begun by one of the <level>_begin.h.
 }  // namespace bitloom::<level>
 #if defined(__clang__)
 #pragma clang attribute pop

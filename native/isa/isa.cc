@@ -5,12 +5,17 @@
 #include <cstring>
 
 #include "../base/error.h"
+#include "../base/tensor.h"
 #include "isa.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace bitloom {
@@ -71,10 +76,43 @@ int32_t detect() {
   return amx ? BL_ISA_amx : BL_ISA_avx512;
 }
 
+#elif defined(__aarch64__)
+
+#if defined(__linux__)
+// Bits of AT_HWCAP and AT_HWCAP2 (linux/arch/arm64/include/uapi/asm/hwcap.h); older C libraries lack names.
+constexpr unsigned long kHwcapDotprod = 1ul << 20;
+constexpr unsigned long kHwcap2I8mm = 1ul << 13;
+bool has_dotprod() { return (getauxval(AT_HWCAP) & kHwcapDotprod) != 0; }
+bool has_i8mm() { return (getauxval(AT_HWCAP2) & kHwcap2I8mm) != 0; }
+#elif defined(__APPLE__)
+bool has(const char* feature) {
+  int value = 0;
+  size_t size = sizeof(value);
+  return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has("hw.optional.arm.FEAT_I8MM"); }
+#else
+bool has_dotprod() { return false; }
+bool has_i8mm() { return false; }
+#endif
+
+int32_t detect() {
+  if (!has_dotprod()) return BL_ISA_neon;
+  return has_i8mm() ? BL_ISA_i8mm : BL_ISA_dotprod;
+}
+
 #else
 
 int32_t detect() { return BL_ISA_scalar; }
 
+#endif
+
+// The lowest level above scalar of this family of processors.
+#if defined(__aarch64__)
+constexpr int32_t kFirstLevel = BL_ISA_neon;
+#else
+constexpr int32_t kFirstLevel = BL_ISA_avx2;
 #endif
 
 int32_t find_isa(const char* name) {
@@ -89,9 +127,10 @@ int32_t level_from_environment() {
   const char* text = std::getenv("BITLOOM_ISA");
   if (text == nullptr || *text == 0) return bl_isa_available();
   const int32_t wanted = find_isa(text);
-  if (wanted >= 0 && wanted <= bl_isa_available()) return wanted;
-  std::fprintf(stderr, "bitloom: BITLOOM_ISA is \"%s\", this machine has up to %s; ignored\n", text,
-               bl_isa_name(bl_isa_available()));
+  if (bl_isa_supported(wanted) != 0) return wanted;
+  std::fprintf(stderr,
+               "bitloom: BITLOOM_ISA is \"%s\", expected one of %s (what this machine has); ignored\n", text,
+               SupportedIsas().names);
   return bl_isa_available();
 }
 
@@ -133,13 +172,18 @@ int32_t bl_isa_available(void) {
   return level;
 }
 
+int32_t bl_isa_supported(int32_t isa) {
+  return isa == BL_ISA_scalar || (isa >= bitloom::kFirstLevel && isa <= bl_isa_available()) ? 1 : 0;
+}
+
 int32_t bl_isa_active(void) { return bitloom::forced_level().load(std::memory_order_relaxed); }
 
 bl_status bl_set_isa(int32_t isa, bl_error* error) {
   BL_CHECK(isa == BL_ISA_default || bl_isa_name(isa) != nullptr, invalid_argument,
            "set_isa: isa is %d, expected a known level", isa);
-  BL_CHECK(isa <= bl_isa_available(), unsupported, "set_isa: isa is %s, expected at most %s (this machine)",
-           bl_isa_name(isa), bl_isa_name(bl_isa_available()));
+  BL_CHECK(isa == BL_ISA_default || bl_isa_supported(isa) != 0, unsupported,
+           "set_isa: isa is %s, expected one of %s (what this machine has)", bl_isa_name(isa),
+           bitloom::SupportedIsas().names);
   bitloom::forced_level().store(isa == BL_ISA_default ? bitloom::level_from_environment() : isa,
                                 std::memory_order_relaxed);
   return BL_STATUS_ok;

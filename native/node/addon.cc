@@ -100,6 +100,11 @@ Napi::Value machine(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(info.Env());
   result["version"] = bl_version();
   result["isaAvailable"] = bl_isa_available();
+  Napi::Array supported = Napi::Array::New(info.Env());
+  for (int32_t isa = 0; bl_isa_name(isa) != nullptr; ++isa) {
+    if (bl_isa_supported(isa) != 0) supported[supported.Length()] = isa;
+  }
+  result["isasSupported"] = supported;
   result["isaActive"] = bl_isa_active();
   result["threads"] = bl_threads();
   return result;

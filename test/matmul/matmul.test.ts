@@ -19,9 +19,7 @@ import { referenceMatmul, roundActivations } from '../reference/matmul.js';
 import { gaussian } from '../reference/random.js';
 import { decoded } from './cases.js';
 
-const levels = (Object.keys(isas) as Isa[]).filter(
-  (isa) => isas[isa] <= isas[machine().isaAvailable],
-);
+const levels = machine().isas;
 const computes: Compute[] = ['f32', 'i8'];
 /** What all of this file is about; the other algorithms have files of their own. */
 const algorithm = 'dequant';

@@ -4,16 +4,9 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import { type FloatDType, type Isa, machine, Tensor } from '../../lib/index.js';
 
-const levels: Isa[] = ['scalar', 'avx2', 'avx512'];
-
 /** The levels of this machine that have kernels of their own here; scalar first. */
-export const isas: Isa[] = levels.slice(
-  0,
-  1 +
-    Math.max(
-      0,
-      levels.indexOf(machine().isaAvailable === 'amx' ? 'avx512' : machine().isaAvailable),
-    ),
+export const isas: Isa[] = machine().isas.filter((isa) =>
+  ['scalar', 'avx2', 'avx512', 'neon'].includes(isa),
 );
 
 export const floatTypes: FloatDType[] = ['f32', 'f16', 'bf16'];

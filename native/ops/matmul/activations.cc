@@ -11,6 +11,8 @@
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace bitloom {
@@ -31,6 +33,9 @@ void sum_eights(const int8_t* codes, int64_t count, int32_t* sums) {
     const __m128i four = _mm_castps_si128(_mm_shuffle_ps(pair(k), pair(k + 16), _MM_SHUFFLE(2, 0, 2, 0)));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(sums + k / 8), _mm_sub_epi32(four, excess));
   }
+#elif defined(__aarch64__)
+  const auto fours = [codes](int64_t k) { return vpaddlq_s16(vpaddlq_s8(vld1q_s8(codes + k))); };
+  for (int64_t k = 0; k < count; k += 32) vst1q_s32(sums + k / 8, vpaddq_s32(fours(k), fours(k + 16)));
 #else
   for (int64_t k = 0; k < count; ++k) sums[k / 8] = (k % 8 == 0 ? 0 : sums[k / 8]) + codes[k];
 #endif

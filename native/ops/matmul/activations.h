@@ -24,9 +24,7 @@ struct ActivationsPlan {
   int64_t tasks;  // the packing's, each with two rows of f32 of its own, in tiles one of codes too
 
   ActivationsPlan(const MatmulKernelRow& kernel, const PanelFormat& f, const Input& input, int64_t m);
-  uint64_t task_bytes() const {
-    return 2 * row_bytes + (tile ? align_up(static_cast<uint64_t>(stride)) : 0);
-  }
+  uint64_t task_bytes() const { return 2 * row_bytes + (tile ? align_up(static_cast<uint64_t>(stride)) : 0); }
   uint64_t total() const;
 };
 

@@ -2,14 +2,16 @@
 //
 // A unit is 32 columns of b and up to 256 rows of a. Its weights are unpacked 512 deep into two panels of
 // tiles (16 KB, which stay in L1); rows of a pass over them in blocks of 32 (16 KB of tiles, from L2) with 2
-// x 2 tiles of sums. A step of 64 is 4 tile products of 16 cycles. Behind them stand shares of the next block's
-// unpacking, and four rows of c that take the sums of the rows before: amx_tiles.inl says in what order.
+// x 2 tiles of sums. A step of 64 is 4 tile products of 16 cycles. Behind them stand shares of the next
+// block's unpacking, and four rows of c that take the sums of the rows before: amx_tiles.inl says in what
+// order.
 //
-// Measured for 1024 weights of q4_0, in cycles, the unit in its fast state: at 256 rows products and loads alone take 270,
-// with stores of their sums 300; unpacking one after the other with the products adds 160 (30 of it the scales; ports
-// alone would allow 76 and 12), adding the sums to c 150 (ports 48; with c always in L1 still 135); all together,
-// interleaved as here, 610 to 660. At 32 rows the products take 34, all together 210. In the slow state products
-// alone take 1050, all together 1350 to 1500. Why the parts take twice what ports allow is not known.
+// Measured for 1024 weights of q4_0, in cycles, the unit in its fast state: at 256 rows products and loads
+// alone take 270, with stores of their sums 300; unpacking one after the other with the products adds 160 (30
+// of it the scales; ports alone would allow 76 and 12), adding the sums to c 150 (ports 48; with c always in
+// L1 still 135); all together, interleaved as here, 610 to 660. At 32 rows the products take 34, all together
+// 210. In the slow state products alone take 1050, all together 1350 to 1500. Why the parts take twice what
+// ports allow is not known.
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -46,7 +48,7 @@ enum class Share { none, first_half, second_half, chunk, chunks };
 
 // Rows of a block's sums that are yet to be added to c. One index moves, so that the rest stays where it is.
 struct Sums {
-  const int32_t* sums = nullptr;  // [32][32]
+  const int32_t* sums = nullptr;                      // [32][32]
   const float *scales = nullptr, *moments = nullptr;  // of a's rows, `blocks` apart
   float* out = nullptr;
   const PanelSteps* steps = nullptr;  // [2]
@@ -54,7 +56,8 @@ struct Sums {
   __mmask16 before = 0, second;  // what stands in c already; whether there is a second panel
   bool has_offsets;              // the format is exact and has offsets
 
-  // Loads first (amx_tiles.inl). Inlined by force: a call here would clear the vector registers of the unpacking.
+  // Loads first (amx_tiles.inl). Inlined by force: a call here would clear the vector registers of the
+  // unpacking.
   template <int kRows>
   inline __attribute__((always_inline)) void add() {
     [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
@@ -67,8 +70,8 @@ struct Sums {
       __m512 c[2 * kRows] = {_mm512_maskz_loadu_ps(before, to + i * stride)...,
                              _mm512_maskz_loadu_ps(before & second, to + i * stride + 16)...};
       ((c[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(from + 32 * i)), both[i], c[i])), ...);
-      ((c[kRows + i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(from + 32 * i + 16)), both[kRows + i],
-                                       c[kRows + i])),
+      ((c[kRows + i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(from + 32 * i + 16)),
+                                       both[kRows + i], c[kRows + i])),
        ...);
       if (has_offsets) {
         const float* moment = moments + row * blocks;
@@ -122,7 +125,8 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
       if constexpr (kShare == Share::chunks) unpack_one();
       if constexpr (kShare == Share::chunk) unpacker.template quarter<q>(cursor.out);
       if constexpr (kShare == Share::first_half && q % 2 == 1) unpacker.template quarter<q / 2>(cursor.out);
-      if constexpr (kShare == Share::second_half && q % 2 == 1) unpacker.template quarter<2 + q / 2>(cursor.out);
+      if constexpr (kShare == Share::second_half && q % 2 == 1)
+        unpacker.template quarter<2 + q / 2>(cursor.out);
     };
     _tile_dpbssd(0, 4, 6);
     if (add) sums.template add<4>();

@@ -1,5 +1,7 @@
 // What the lut kernels at level avx2 share; included inside the region.
 
+#include "avx2_scales.inl"
+
 namespace {
 
 constexpr int kPairs = 4;  // of panels: eight streams of weights
@@ -25,6 +27,22 @@ inline Four load_halves(const uint8_t* p, const uint8_t* q, bool bf16) {
     result.of[2 * i + 1] = widen(_mm_unpackhi_epi64(first, second), bf16);
   }
   return result;
+}
+
+// Scales of one byte (bfp): powers of two.
+inline Four load_exponents(const uint8_t* p, const uint8_t* q) {
+  Four result;
+  for (int i = 0; i < 4; ++i) {
+    uint8_t eight[8];
+    std::memcpy(eight, p + 4 * i, 4);
+    std::memcpy(eight + 4, q + 4 * i, 4);
+    result.of[i] = exponent_scales(eight);
+  }
+  return result;
+}
+
+inline Four load_scales(const PanelFormat& f, const uint8_t* p, const uint8_t* q, bool bf16) {
+  return f.scale_bytes == 1 ? load_exponents(p, q) : load_halves(p, q, bf16);
 }
 
 // -(scale * (stored + shift))

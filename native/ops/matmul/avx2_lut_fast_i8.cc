@@ -2,6 +2,8 @@
 // two. Lookups are added as words: all of a word (modulo 2^16), and its high byte, the odd row; the even row
 // is what remains. A step has at most 64 lookups of 255 for a row, 16320. Per 64 bytes of two panels of a
 // 1-bit plane: 4 insertions, 12 operations to indices, 8 lookups, 24 to add them; per step about 30 more.
+#include <cstring>
+
 #include "kernel.h"
 #include "tables.h"
 
@@ -110,7 +112,7 @@ inline void add_step(const PanelFormat& f, const uint8_t* p, const uint8_t* q, i
   for (int m = 0; m < kM; ++m) rest[m].all = rest[m].odd = _mm256_setzero_si256();
   look_up<kMain, kM>(p + at, q + at, 64 * kBits, chunks, ahead, steps, 0, main);
   if (kBits == 3) look_up<1, kM>(p + at + 128, q + at + 128, 64 * kBits, chunks, ahead, steps, 1, rest);
-  const Four scales = load_halves(p + block, q + block, bf16);
+  const Four scales = load_scales(f, p + block, q + block, bf16);
   const Four offsets = kOffsets ? zero_point_offsets(f, p + block, q + block, scales, bf16) : scales;
 #pragma GCC unroll 4
   for (int m = 0; m < kM; ++m) {

@@ -3,6 +3,8 @@
 // Entries come as two tables of bytes of which eight lookups can be added as bytes (tables.h): a run of 64
 // bytes per panel is widened once, not each of its 8 lookups. Words become floats by sticking the exponent of
 // 2^23 on top of them.
+#include <cstring>
+
 #include "kernel.h"
 #include "tables.h"
 
@@ -143,7 +145,7 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
       const uint8_t* p = tile.panels + 2 * pair * tile.panel_stride;
       const uint8_t* q = 2 * pair + 1 < tile.panel_count ? p + tile.panel_stride : p;
       if (begins) {
-        scales[pair] = load_halves(p + block, q + block, bf16);
+        scales[pair] = load_scales(f, p + block, q + block, bf16);
         if (kOffsets) offsets[pair] = zero_point_offsets(f, p + block, q + block, scales[pair], bf16);
       }
       for (int run = 0; run < kBits; ++run) {

@@ -1,5 +1,7 @@
 // What the lut kernels at level avx512 share; included inside the region.
 
+#include "avx512_scales.inl"
+
 namespace {
 
 // Bytes from what is read to what is fetched into the L2. Panels are short streams (8 KB at 1 bit and K =
@@ -35,6 +37,11 @@ inline __m512 load_halves(const uint8_t* from, bool bf16) {
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   return bf16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))
               : _mm512_cvtph_ps(halves);
+}
+
+// Scales of one byte (bfp) are powers of two.
+inline __m512 load_scales(const PanelFormat& f, const uint8_t* from, bool bf16) {
+  return f.scale_bytes == 1 ? exponent_scales(from) : load_halves(from, bf16);
 }
 
 // -scale * (stored + shift), the sign last as in panel_offset().

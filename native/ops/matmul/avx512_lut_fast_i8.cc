@@ -135,7 +135,7 @@ inline void add_step_of_eight(const PanelFormat& f, const Tile& tile, const Plac
   for (int p = 0; p < kPanels; ++p) {
     const uint8_t* header = at.header + p * tile.panel_stride;
     _mm_prefetch(reinterpret_cast<const char*>(header + at.ahead), _MM_HINT_T1);
-    const __m512 scale = load_halves(header, at.bf16);
+    const __m512 scale = load_scales(f, header, at.bf16);
     const __m512 offset = kOffsets ? zero_point_offset(f, header, scale, at.bf16) : scale;
     sums[p] = add_looked_up<kBits, kOffsets>(main[p], rest[p], step, scale, offset, sums[p]);
   }
@@ -148,7 +148,7 @@ inline void add_step(const PanelFormat& f, int64_t panel, const Place& at, const
   constexpr int kMain = kBits == 1 ? 1 : 2;
   const uint8_t *header = at.header + panel, *chunk = at.chunk + panel;
   _mm_prefetch(reinterpret_cast<const char*>(header + at.ahead), _MM_HINT_T1);
-  const __m512 scale = load_halves(header, at.bf16);
+  const __m512 scale = load_scales(f, header, at.bf16);
   const __m512 offset = kOffsets ? zero_point_offset(f, header, scale, at.bf16) : scale;
   __m512i main[kM], rest[kM] = {};
   look_up<kMain, kM>(chunk, 64 * kBits, at.chunks, at.ahead, steps, 0, k, main);

@@ -123,7 +123,7 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
 #pragma GCC unroll 8
       for (int p = 0; p < panels; ++p) {
         const uint8_t* header = block + p * tile.panel_stride;
-        scales[p] = load_halves(header, bf16);
+        scales[p] = load_scales(f, header, bf16);
         if (kOffsets) offsets[p] = zero_point_offset(f, header, scales[p], bf16);
       }
     }

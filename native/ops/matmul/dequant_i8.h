@@ -31,15 +31,18 @@ using RunForm = void (*)(const PanelFormat& f, const Activations& a, const Tile&
 
 // The code for a format of a family: `groups` of 32 and more; the same with `offsets`; K types with
 // `subs`; `parts` of 32: groups of 8 and 16.
-#define BL_DEQUANT_I8_FAMILIES(isa)                  \
-  namespace isa {                                    \
-  RunForm dequant_i8_groups(const PanelFormat& f);   \
-  RunForm dequant_i8_offsets(const PanelFormat& f);  \
-  RunForm dequant_i8_subs(const PanelFormat& f);     \
-  RunForm dequant_i8_parts(const PanelFormat& f);    \
+#define BL_DEQUANT_I8_FAMILIES(isa)                 \
+  namespace isa {                                   \
+  RunForm dequant_i8_groups(const PanelFormat& f);  \
+  RunForm dequant_i8_offsets(const PanelFormat& f); \
+  RunForm dequant_i8_subs(const PanelFormat& f);    \
+  RunForm dequant_i8_parts(const PanelFormat& f);   \
   }
 BL_DEQUANT_I8_FAMILIES(avx2)
 BL_DEQUANT_I8_FAMILIES(avx512)
+BL_DEQUANT_I8_FAMILIES(neon)
+BL_DEQUANT_I8_FAMILIES(dotprod)
+BL_DEQUANT_I8_FAMILIES(i8mm)
 #undef BL_DEQUANT_I8_FAMILIES
 
 }  // namespace bitloom

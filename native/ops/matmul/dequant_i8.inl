@@ -21,7 +21,7 @@ constexpr int64_t kStreams = 8;
 constexpr int64_t kTurn = kStreams;
 
 inline void prefetch_lines(const uint8_t* bytes, int count) {
-  for (int i = 0; i < count; ++i) _mm_prefetch(reinterpret_cast<const char*>(bytes + 64 * i), _MM_HINT_T0);
+  for (int i = 0; i < count; ++i) __builtin_prefetch(bytes + 64 * i);
 }
 
 // The scales (or offsets) of sixteen rows, in the matrix's scale type.

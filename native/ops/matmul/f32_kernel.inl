@@ -56,7 +56,7 @@ inline __attribute__((always_inline)) void add_chunk(const Decoder& decoder, con
           const int line = v * kLinesAtOnce + i;
           if (line >= kLines) continue;
           const uint8_t* ahead = codes + p * panel_step + 1024 + half * kBytes + 64 * line;
-          _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
+          __builtin_prefetch(ahead);
         }
         Vec w[4];
         adjusted_four<kAdjust>(decoder, chunks.at[p], v, segment_log2, scales + p * scale_step, offsets + p * scale_step, half,
@@ -251,7 +251,7 @@ void multiply_rows(const PanelFormat& f, const Decoder& decoder, const Activatio
       std::memcpy(scratch.a + m * kDepth, row, static_cast<size_t>(count * kChunk) * sizeof(float));
       // The next block's, to L2: pieces of 512 bytes are too short for the hardware's prefetcher.
       for (int64_t i = kDepth; i < 2 * kDepth; i += 16) {
-        _mm_prefetch(reinterpret_cast<const char*>(row + i), _MM_HINT_T1);
+        __builtin_prefetch(row + i, 0, 2);
       }
     }
     const WeightBlock b{scratch.weights, scratch.scales, weight_step, scale_step, segment, count * kChunk / segment};

@@ -124,8 +124,8 @@ struct MatmulKernelRow {
   int32_t algorithm;  // bl_algorithm, or BL_ALGORITHM_lut_fast
   int32_t compute;    // bl_compute
   bool (*takes)(const PanelFormat& f);
-  int32_t panels;  // at most so many a call
-  int32_t rows;    // of a, at most so many a call
+  int32_t panels;                                                // at most so many a call
+  int32_t rows;                                                  // of a, at most so many a call
   int64_t (*scratch_bytes)(const PanelFormat& f, int64_t rows);  // rows: of a, at most `rows`
   MatmulKernel run;
   PackActivations pack;
@@ -216,5 +216,16 @@ using avx512::pack_activations_i8;
 using avx512::pack_tile_codes;
 using avx512::pack_tile_halves;
 }  // namespace amx
+namespace neon {
+void pack_activations_i8(const float* x, int64_t k, int8_t* codes, float* scales);
+void build_tables(const int8_t* codes, int64_t stride, int32_t bits, uint8_t* tables);
+void sum_codes(const int8_t* codes, int64_t stride, int32_t* sums, int32_t* negatives);
+}  // namespace neon
+namespace dotprod {
+using neon::pack_activations_i8;
+}  // namespace dotprod
+namespace i8mm {
+using neon::pack_activations_i8;
+}  // namespace i8mm
 
 }  // namespace bitloom

@@ -80,10 +80,10 @@ void multiply(const Call& call, const Pass& pass, const Panels& panels, int64_t 
   }
 }
 
-// Computes and stores packed rows [m_begin, m_end) and the columns of units [unit, unit + units), in the memory
-// of one slot.
-void run_units(const Call& call, const Pass& pass, int64_t batch, int64_t m_begin, int64_t m_end, int64_t unit,
-               int64_t units, uint8_t* memory) {
+// Computes and stores packed rows [m_begin, m_end) and the columns of units [unit, unit + units), in the
+// memory of one slot.
+void run_units(const Call& call, const Pass& pass, int64_t batch, int64_t m_begin, int64_t m_end,
+               int64_t unit, int64_t units, uint8_t* memory) {
   const Plan& plan = call.plan;
   const int64_t parts = call.epilogue.parts();
   const int64_t n = unit * plan.unit_panels * kPanelRows;
@@ -95,8 +95,8 @@ void run_units(const Call& call, const Pass& pass, int64_t batch, int64_t m_begi
   int kinds[2] = {};
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t row = (batch * parts + part) * plan.columns + n;
-    kinds[part] = find_panels(call, row, count, packed + part * plan.width() / kPanelRows * plan.packed_stride,
-                              panels[part]);
+    kinds[part] = find_panels(call, row, count,
+                              packed + part * plan.width() / kPanelRows * plan.packed_stride, panels[part]);
   }
   for (int64_t m = m_begin; m < m_end; m += pass.kernel.rows) {
     const int64_t last = std::min<int64_t>(m + pass.kernel.rows, m_end);

@@ -62,7 +62,8 @@ struct Plan {
     if (spare != nullptr) {
       slots = std::max(slots, std::min<int64_t>(threads, units * blocks(batch_rows, *spare)));
       rows = std::max(rows, std::min<int64_t>(batch_rows, spare->rows));
-      kernel_bytes = std::max(kernel_bytes, align_up(static_cast<uint64_t>(spare->scratch_bytes(b.panel, rows))));
+      kernel_bytes =
+          std::max(kernel_bytes, align_up(static_cast<uint64_t>(spare->scratch_bytes(b.panel, rows))));
     }
     values_bytes = align_up(static_cast<uint64_t>(rows * epilogue.parts() * width()) * sizeof(float));
     packed_stride = static_cast<int64_t>(align_up(static_cast<uint64_t>(b.panel.panel_bytes)));

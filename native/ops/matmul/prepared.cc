@@ -70,6 +70,9 @@ PrepareKernels prepare_kernels(int32_t isa) {
     return {avx512::pack_activations_i8, avx512::build_tables, avx512::build_fast_tables, avx512::sum_codes};
   if (isa >= BL_ISA_avx2)
     return {avx2::pack_activations_i8, avx2::build_tables, avx2::build_fast_tables, avx2::sum_codes};
+#elif defined(__aarch64__)
+  if (isa >= BL_ISA_neon)
+    return {neon::pack_activations_i8, neon::build_tables, scalar::build_fast_tables, neon::sum_codes};
 #endif
   (void)isa;
   return {scalar::pack_activations_i8, scalar::build_tables, scalar::build_fast_tables, scalar::sum_codes};

@@ -38,6 +38,10 @@ extern const RowKernels kRowKernels;
 namespace avx512 {
 extern const RowKernels kRowKernels;
 }
+#elif defined(__aarch64__)
+namespace neon {
+extern const RowKernels kRowKernels;
+}
 #endif
 
 const RowKernels& row_kernels(int32_t isa);

@@ -76,6 +76,8 @@ const RowKernels& row_kernels(int32_t isa) {
 #if defined(__x86_64__)
   if (isa >= BL_ISA_avx512) return avx512::kRowKernels;
   if (isa >= BL_ISA_avx2) return avx2::kRowKernels;
+#elif defined(__aarch64__)
+  if (isa >= BL_ISA_neon) return neon::kRowKernels;
 #endif
   (void)isa;
   return scalar::kRowKernels;

@@ -9,7 +9,7 @@
 namespace bitloom {
 namespace {
 
-constexpr int32_t kLevels = BL_ISA_amx + 1;
+constexpr int32_t kLevels = BL_ISA_i8mm + 1;
 
 struct Rule {
   std::atomic<int32_t> lut_rows, fast_rows, tile_rows;

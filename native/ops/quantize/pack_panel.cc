@@ -86,13 +86,13 @@ void pack_by_plan(const PanelFormat& f, const uint8_t* rows, int64_t row_bytes, 
 
 }  // namespace
 
-PackPanel choose_pack_panel(int32_t isa, const PanelFormat& f) {
+PackPanel choose_pack_panel([[maybe_unused]] int32_t isa, [[maybe_unused]] const PanelFormat& f) {
+#if defined(__x86_64__)
   // Blocks of a few weights, and the last panel block of a row not full of them: its spare codes are zero,
   // not flipped.
   const bool spare = f.flip != 0 && f.value_kind != ValueKind::floats && f.cols > 0 &&
                      f.canonical_row_bytes / f.canonical_bytes % f.canonical_per_block != 0;
   if (isa < BL_ISA_avx2 || f.cols <= 0 || spare || pack_plan(f) == nullptr) return pack_panel;
-#if defined(__x86_64__)
   return isa >= BL_ISA_avx512 ? pack_by_plan<avx512::pack_spans> : pack_by_plan<avx2::pack_spans>;
 #else
   return pack_panel;

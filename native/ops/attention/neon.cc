@@ -1,0 +1,80 @@
+// attention at level neon: online.inl with vectors of 8, in two registers.
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "../../base/float16.h"
+#include "../../base/tensor.h"
+#include "kernel.h"
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+#include "../../isa/neon_begin.h"
+#include "../../isa/simd_neon.inl"
+#include "../../isa/simd_math.inl"
+
+namespace {
+
+template <int32_t kType>
+inline Vec load_vec(const uint8_t* p) {
+  if constexpr (kType == BL_DTYPE_f32) {
+    return Vec::load(reinterpret_cast<const float*>(p));
+  } else {
+    const uint16x8_t bits = vreinterpretq_u16_u8(vld1q_u8(p));
+    if constexpr (kType == BL_DTYPE_f16) {
+      const float16x8_t halves = vreinterpretq_f16_u16(bits);
+      return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)};
+    }
+    return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(bits), 16)),
+            vreinterpretq_f32_u32(vshll_high_n_u16(bits, 16))};
+  }
+}
+
+// The first `count` < kLanes values, then zeros; reads no further.
+template <int32_t kType>
+inline Vec load_vec(const uint8_t* p, int64_t count) {
+  alignas(32) uint8_t bytes[32] = {};
+  std::memcpy(bytes, p, static_cast<size_t>(count) * (kType == BL_DTYPE_f32 ? 4 : 2));
+  return load_vec<kType>(bytes);
+}
+
+// Transposes 4 x 4.
+inline void transpose_four(float32x4_t& a, float32x4_t& b, float32x4_t& c, float32x4_t& d) {
+  const float32x4_t first = vtrn1q_f32(a, b), second = vtrn2q_f32(a, b);
+  const float32x4_t third = vtrn1q_f32(c, d), fourth = vtrn2q_f32(c, d);
+  const auto low = [](float32x4_t x, float32x4_t y) {
+    return vcombine_f32(vget_low_f32(x), vget_low_f32(y));
+  };
+  const auto high = [](float32x4_t x, float32x4_t y) {
+    return vcombine_f32(vget_high_f32(x), vget_high_f32(y));
+  };
+  a = low(first, third);
+  b = low(second, fourth);
+  c = high(first, third);
+  d = high(second, fourth);
+}
+
+// rows[i] lane j becomes rows[j] lane i: squares of four in place, then the two off the diagonal change
+// places.
+inline void transpose(Vec (&rows)[8]) {
+  transpose_four(rows[0].low, rows[1].low, rows[2].low, rows[3].low);
+  transpose_four(rows[0].high, rows[1].high, rows[2].high, rows[3].high);
+  transpose_four(rows[4].low, rows[5].low, rows[6].low, rows[7].low);
+  transpose_four(rows[4].high, rows[5].high, rows[6].high, rows[7].high);
+  for (int i = 0; i < 4; ++i) {
+    const float32x4_t above = rows[i].high;
+    rows[i].high = rows[i + 4].low;
+    rows[i + 4].low = above;
+  }
+}
+
+}  // namespace
+
+// In this order, hence apart: a formatter sorts what stands together.
+#include "scores.inl"
+
+#include "online.inl"
+
+#include "../../isa/end.h"
+#endif  // __aarch64__
