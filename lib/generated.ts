@@ -19,6 +19,9 @@ export const isas = {
   avx2: 1,
   avx512: 2,
   amx: 3,
+  neon: 4,
+  dotprod: 5,
+  i8mm: 6,
 } as const;
 export type Isa = keyof typeof isas;
 

@@ -125,7 +125,7 @@ describe('matmul lut with fast tables', () => {
     values[5 * k + 9] = Number.NEGATIVE_INFINITY;
     values[6 * k + 10] = 3e38;
     values[7 * k + 11] = 1e30;
-    for (let i = 0; i < k; i++) values[8 * k + i] *= 1.5e-36;
+    for (let i = 0; i < k; i++) values[8 * k + i] = 1.5e-36 * (values[8 * k + i] as number);
     const a = rows(values, k);
     for (const format of ['u1_g64', 'u1z_g32', 't2_g128', 'u2z_row', 'u3_g64'] as Format[]) {
       const b = pack(

@@ -1,6 +1,5 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { isas } from '../../lib/generated.js';
 import {
   type Compute,
   type Format,

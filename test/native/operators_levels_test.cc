@@ -278,6 +278,43 @@ void around_products(Random& random, int64_t k, int32_t activation_bits, int32_t
 
 }  // namespace
 
+#if defined(__x86_64__)
+// The shape of the matrix unit belongs to the thread, and other libraries set it once and rely on it.
+void keeps_tile_shape(Random& random) {
+  if (bl_isa_available() < BL_ISA_amx) return;
+  const int64_t m = 17, n = 32, k = 96;
+  std::vector<float> a = random.gaussians(m * k), b = random.gaussians(n * k), c(static_cast<size_t>(m * n));
+  bl_matmul_args args{};
+  args.size = sizeof(args);
+  args.run = run_at(BL_ISA_amx);
+  args.a = floats(a, {m, k});
+  args.b.data = b.data();
+  args.b.bytes = b.size() * sizeof(float);
+  args.b.format = BL_FORMAT_f32;
+  args.b.rows = n;
+  args.b.cols = k;
+  args.c = floats(c, {m, n});
+  args.compute = BL_COMPUTE_bf16;
+  args.algorithm = BL_ALGORITHM_tile;
+  check(bl_matmul(&args, nullptr) == BL_STATUS_ok, "matmul by tiles");
+  struct alignas(64) Shape {
+    uint8_t bytes[64];
+  };
+  Shape before{}, after{};
+  before.bytes[0] = 1;    // palette
+  before.bytes[16] = 32;  // bytes of a row of tile 0, and its rows
+  before.bytes[48] = 8;
+  __asm__ volatile("ldtilecfg %0" : : "m"(before));
+  const bl_status status = bl_matmul(&args, nullptr);
+  __asm__ volatile("sttilecfg %0" : "=m"(after));
+  __asm__ volatile("tilerelease");
+  check(status == BL_STATUS_ok && std::memcmp(&before, &after, sizeof(Shape)) == 0, "shape of tiles kept");
+  check(bl_matmul(&args, nullptr) == BL_STATUS_ok, "matmul by tiles again");
+  __asm__ volatile("sttilecfg %0" : "=m"(after));
+  check(std::memcmp(&after, Shape{}.bytes, sizeof(Shape)) == 0, "no shape left behind");
+}
+#endif
+
 int main(int argc, char** argv) {
   Random random = random_from(argc, argv);
   for (const int64_t count : {1, 7, 8, 9, 31, 100, 1030}) {
@@ -292,5 +329,8 @@ int main(int argc, char** argv) {
     for (const int32_t bits : {0, 4, 8}) around_products(random, k, bits, BL_DTYPE_f32);
     around_products(random, k, 0, BL_DTYPE_i8);
   }
+#if defined(__x86_64__)
+  keeps_tile_shape(random);
+#endif
   return finish();
 }

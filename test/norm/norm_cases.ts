@@ -2,8 +2,8 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { type AsyncOptions, type FloatDType, type RunOptions, Tensor } from '../../lib/index.js';
-import { gaussian } from '../reference/random.js';
 import { byRow } from '../reference/norm.js';
+import { gaussian } from '../reference/random.js';
 import {
   bits,
   canaries,

@@ -10,7 +10,7 @@ let prebuilds: string;
 beforeAll(() => {
   app = installTarball();
   prebuilds = join(app.installed, 'prebuilds', `${process.platform}-${process.arch}`);
-}, 120_000);
+}, 600_000);
 afterAll(() => rmSync(workFolder(app), { recursive: true, force: true }));
 
 const program = `

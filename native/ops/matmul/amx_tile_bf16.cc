@@ -206,12 +206,11 @@ void run(const PanelFormat& f, const Decoder& decoder, const Activations& a, con
 }  // namespace
 
 void matmul_tile_bf16(const PanelFormat& f, const Activations& a, const Tile& tile) {
-  configure_tiles();
+  const TileScope tiles;
   with_decoder(f, [&](const auto& decoder) {
     using Decoder = std::decay_t<decltype(decoder)>;
     with_adjust<Decoder>(f, [&](auto adjust) { run<adjust(), Decoder>(f, decoder, a, tile); });
   });
-  _tile_release();
 }
 #include "../../isa/end.h"
 #endif  // __x86_64__

@@ -220,9 +220,8 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
 
 void matmul_tile_i8(const PanelFormat& f, const Activations& a, const Tile& tile) {
   const TileRecipe r = tile_recipe(f);
-  configure_tiles();
+  const TileScope tiles;
   with_unpacker(f, r, [&]<int kBits, Map kMap, int kParts>() { run<kBits, kMap, kParts>(f, r, a, tile); });
-  _tile_release();
 }
 #include "../../isa/end.h"
 #endif  // __x86_64__

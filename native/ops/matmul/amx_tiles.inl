@@ -10,17 +10,36 @@ struct alignas(64) TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
-// GCC 12's _tile_loadconfig does not tell the compiler that it reads the struct, so that the stores to it
-// are dropped; this one does.
-inline void configure_tiles() {
-  TileConfig config{};
-  config.palette = 1;
-  for (int tile = 0; tile < 8; ++tile) {
-    config.row_bytes[tile] = 64;
-    config.rows[tile] = 16;
+// The matrix unit shaped for tiles of 16 x 64 bytes, and afterwards as it was: the calling convention would let a
+// callee change it, but other libraries of the process shape it once per thread and rely on that (ggml).
+//
+// By assembly: GCC 12's _tile_loadconfig does not tell the compiler that it reads the struct, so that the stores to it
+// are dropped.
+class TileScope {
+ public:
+  TileScope() {
+    __asm__ volatile("sttilecfg %0" : "=m"(before_));
+    TileConfig config{};
+    config.palette = 1;
+    for (int tile = 0; tile < 8; ++tile) {
+      config.row_bytes[tile] = 64;
+      config.rows[tile] = 16;
+    }
+    __asm__ volatile("ldtilecfg %0" : : "m"(config));
   }
-  __asm__ volatile("ldtilecfg %0" : : "m"(config));
-}
+  ~TileScope() {
+    if (before_.palette == 0) {
+      _tile_release();
+    } else {
+      __asm__ volatile("ldtilecfg %0" : : "m"(before_));
+    }
+  }
+  TileScope(const TileScope&) = delete;
+  TileScope& operator=(const TileScope&) = delete;
+
+ private:
+  TileConfig before_;
+};
 
 inline void zero_sums() {
   _tile_zero(0);
