@@ -62,6 +62,7 @@ Case make_case(Random& random, int32_t format, bool f32) {
     c.k = info.block_elements * (1 + random.below(info.block_elements > 100 ? 2 : 5));
   if (info.group_size > 64 && random.below(3) == 0) c.k += 2 * info.group_size;
   if (info.kind == BL_KIND_codebook) c.codebook = random.gaussians(1 << info.bits);
+  if (info.kind == BL_KIND_codebooks) c.codebook = random.gaussians((1 + random.below(6)) << info.bits);
   c.a = random.gaussians(c.m * c.k);
   for (int64_t m = 0; m < c.m; ++m) {
     if (random.below(4) == 0) spoil(random, !f32, c.k, c.a.data() + m * c.k);
@@ -93,13 +94,13 @@ Case make_case(Random& random, int32_t format, bool f32) {
 }
 
 struct Mode {
-  int32_t compute, algorithm;
-  const char* name;
+  int32_t compute, algorithm, tables;
 };
-constexpr Mode kModes[] = {{BL_COMPUTE_i8, BL_ALGORITHM_dequant, "dequant i8"},
-                           {BL_COMPUTE_i8, BL_ALGORITHM_lut, "lut i8"},
-                           {BL_COMPUTE_f32, BL_ALGORITHM_dequant, "dequant f32"},
-                           {BL_COMPUTE_i1, BL_ALGORITHM_dequant, "dequant i1"}};
+constexpr Mode kModes[] = {{BL_COMPUTE_i8, BL_ALGORITHM_dequant, BL_TABLES_lossless},
+                           {BL_COMPUTE_i8, BL_ALGORITHM_lut, BL_TABLES_lossless},
+                           {BL_COMPUTE_i8, BL_ALGORITHM_lut, BL_TABLES_fast},
+                           {BL_COMPUTE_f32, BL_ALGORITHM_dequant, BL_TABLES_lossless},
+                           {BL_COMPUTE_i1, BL_ALGORITHM_dequant, BL_TABLES_lossless}};
 
 bl_matmul_args args_of(Case& c, const Mode& mode, bl_run run, std::vector<float>& out) {
   bl_matmul_args args{};
@@ -111,6 +112,7 @@ bl_matmul_args args_of(Case& c, const Mode& mode, bl_run run, std::vector<float>
   args.c = floats(out, {c.m, c.n});
   args.compute = mode.compute;
   args.algorithm = mode.algorithm;
+  args.tables = mode.tables;
   return args;
 }
 
@@ -207,7 +209,7 @@ void compare_prepared(Random& random) {
 void check_all_seen() {
 #define BL_MATMUL_KERNEL(isa, algorithm, compute, formats, panels, rows, scratch) \
   if (bl_isa_supported(BL_ISA_##isa) != 0 && BL_ISA_##isa != BL_ISA_scalar &&     \
-      BL_ALGORITHM_##algorithm != BL_ALGORITHM_tile) {                            \
+      std::strcmp(#algorithm, "tile") != 0) {                                     \
     const char* name = "matmul_" #algorithm "_" #compute "_" #isa;                \
     check(kernels_seen.count(name) == 1, std::string(name) + " is run");          \
     std::printf("%s\n", name);                                                    \
