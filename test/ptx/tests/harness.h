@@ -32,9 +32,8 @@ struct Column {
 // are remembered for untested_opcodes().
 std::vector<Values> run_rows(const std::string& instruction, const std::vector<Column>& results,
                              const std::vector<Column>& sources, const std::vector<Values>& inputs);
-// Opcodes of ops.inc that no call of run_rows() or run_kernel() has executed.
+// Opcodes of ops.inc that no call of run_rows() has executed.
 std::vector<std::string> untested_opcodes();
-void remember_opcodes(const LaunchReport& report);
 
 // Launches `k` of the text with one 4-byte word per thread in and out; gives the words out.
 std::vector<uint32_t> run_words(const std::string& text, uint32_t grid, uint32_t block, uint32_t words_out,
