@@ -126,7 +126,8 @@ std::map<std::string, uint64_t> Counters::by_line() const {
 std::vector<uint32_t> Counters::never_executed() const {
   std::vector<uint32_t> never;
   for (size_t i = 0; i < counts.size(); ++i) {
-    if (counts[i].lanes == 0 && program->info[i].statement->opcode != "branchtargets") never.push_back(static_cast<uint32_t>(i));
+    const bool reached = program->code[i].flow == Flow::branch ? counts[i].warps > 0 : counts[i].lanes > 0;
+    if (!reached && program->info[i].statement->opcode != "branchtargets") never.push_back(static_cast<uint32_t>(i));
   }
   return never;
 }

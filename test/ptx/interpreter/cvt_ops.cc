@@ -47,7 +47,7 @@ double round_integral(double value, Rounding rounding) {
 
 uint64_t write_float(double value, const Instr& in) {
   const Rounding rounding = static_cast<Rounding>(in.b);
-  if (in.c & modify_sat) value = std::isnan(value) || value < 0 ? 0.0 : std::fmin(value, 1.0);
+  if (in.c & modify_sat) value = value > 0 ? std::fmin(value, 1.0) : 0.0;
   if ((in.c & modify_relu) && value <= 0) value = 0.0;
   const bool saturate = in.c & modify_satfinite;
   switch (in.type) {

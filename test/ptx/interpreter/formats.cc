@@ -12,6 +12,7 @@ uint32_t encode(double value, const FloatFormat& format, Rounding rounding, bool
                                 : (saturate ? format.max_finite : format.nan);
   if (std::isinf(value)) return sign | overflow;
   const double magnitude = std::fabs(value);
+  if (magnitude == 0) return sign;
   const int bias = (1 << (format.exponent_bits - 1)) - 1;
   int exponent;
   std::frexp(magnitude, &exponent);  // magnitude = m * 2^exponent, m in [0.5, 1)

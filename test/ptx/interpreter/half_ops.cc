@@ -60,7 +60,7 @@ typename Traits::Value compute(HalfOp op, uint8_t modifiers, typename Traits::Va
     case HalfOp::tanh: result = to_float_odd(std::tanh(static_cast<double>(p))); break;
     default: break;
   }
-  if (modifiers & modify_sat) result = std::isnan(result) || result < 0 ? 0.0f : std::fmin(result, 1.0f);
+  if (modifiers & modify_sat) result = result > 0 ? std::fmin(result, 1.0f) : 0.0f;
   if ((modifiers & modify_relu) && result < 0) result = 0.0f;
   return flushed(Traits::narrow(result));
 }

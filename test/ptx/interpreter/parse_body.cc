@@ -1,3 +1,4 @@
+#include <cctype>
 #include <cstring>
 #include <limits>
 
@@ -115,7 +116,7 @@ void Parser::parse_statement(Function& function) {
   if (lexer_.accept(":")) {
     scopes_[static_cast<size_t>(scope_)].labels[word] = index;
     if (!lexer_.accept(".branchtargets")) return;
-    word = "branchtargets";  // the table of brx.idx becomes a statement that is never reached
+    word = "branchtargets";  // the table of brx.idx becomes a statement that does nothing
   }
   for (size_t dot = word.find('.'); dot != std::string_view::npos; dot = word.find('.')) {
     (statement.opcode.empty() ? statement.opcode : statement.modifiers.emplace_back()) = word.substr(0, dot);
@@ -129,10 +130,11 @@ void Parser::parse_statement(Function& function) {
   if (statement.opcode == "call") {
     parse_call(statement);
   } else {
-    while (!lexer_.is(";")) {
-      statement.operands.push_back(parse_operand(function));
-      if (!lexer_.is(";")) lexer_.expect(",");
+    if (!lexer_.is(";")) {
+      do statement.operands.push_back(parse_operand(function));
+      while (lexer_.accept(","));
     }
+    if (!lexer_.is(";")) lexer_.fail("expected ';' before '" + std::string(lexer_.token()) + "'");
   }
   statement.text = std::string_view(begin, static_cast<size_t>(lexer_.position() - begin));
   lexer_.expect(";");
@@ -220,6 +222,10 @@ Operand Parser::parse_address(Function& function) {
 // A register, special register, variable (+ integer), label or `_`.
 Operand Parser::parse_word(Function&) {
   Operand operand;
+  const char first = lexer_.token().empty() ? 0 : lexer_.token()[0];
+  if (!std::isalpha(static_cast<unsigned char>(first)) && !std::strchr("_$%", first)) {
+    lexer_.fail("expected an operand before '" + std::string(lexer_.token()) + "'");
+  }
   const std::string_view word = lexer_.take();
   if (word == "_") return operand;
   operand.index = find_register(word);

@@ -55,10 +55,10 @@ void test_addresses() {
 
 void test_unwritten() {
   plant("a read of shared memory that nobody wrote", FaultKind::unwritten_read, {"read of unwritten memory", "4 bytes", "shared"}, "ld.shared.u32 %r3, [%r1];");
-  plant("one unwritten byte of four", FaultKind::unwritten_read, {"piece 3 of the 4 bytes"}, "mad.lo.u32 %r1, %t, 3, %r1; st.shared.u8 [%r1], 1; st.shared.u8 [%r1+1], 1; st.shared.u8 [%r1+2], 1; and.b32 %r4, %t, 3; setp.eq.u32 %p1, %r4, 0; @%p1 ld.shared.u32 %r3, [%r1];", {1, 32});
+  plant("one unwritten byte of four", FaultKind::unwritten_read, {"piece 3 of the 4 bytes"}, "st.shared.u8 [%r1], 1; st.shared.u8 [%r1+1], 1; st.shared.u8 [%r1+2], 1; ld.shared.u32 %r3, [%r1];", {1, 32});
   plant("a read of output before it is written", FaultKind::unwritten_read, {"global"}, "ld.global.u32 %r3, [%d2];");
   plant("a read of local memory before it is written", FaultKind::unwritten_read, {"local byte 4"}, ".local .align 4 .b8 depot[16]; mov.u64 %d4, depot; st.local.u32 [%d4], %t; ld.local.u32 %r3, [%d4+4];");
-  clean("bytes written one by one", "mad.lo.u32 %r1, %t, 3, %r1; st.shared.u8 [%r1], 1; st.shared.u8 [%r1+1], 1; st.shared.u16 [%r1+2], 1; and.b32 %r4, %t, 3; setp.eq.u32 %p1, %r4, 0; @%p1 ld.shared.u32 %r3, [%r1];", {1, 32});
+  clean("bytes written one by one", "st.shared.u8 [%r1], 1; st.shared.u8 [%r1+1], 1; st.shared.u16 [%r1+2], 1; ld.shared.u32 %r3, [%r1];", {1, 32});
 }
 
 void test_races() {
@@ -74,7 +74,7 @@ void test_races() {
   plant("one barrier too early", FaultKind::shared_race, {"race on shared memory"}, other + "st.shared.u32 [%r1], 0; bar.sync 0; bar.sync 0; " + write + read);
   plant("a plain read of what others count", FaultKind::shared_race, {"atomically written"}, "setp.eq.u32 %p1, %t, 0; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; atom.shared.add.u32 %r3, [%r2], 1; ld.shared.u32 %r4, [%r2];");
   clean("atomics, a barrier, a plain read", "setp.eq.u32 %p1, %t, 0; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; atom.shared.add.u32 %r3, [%r2], 1; bar.sync 0; ld.shared.u32 %r4, [%r2];");
-  plant("a barrier that not all wait for", FaultKind::shared_race, {"race on shared memory"}, other + "setp.ge.u32 %p1, %t, 32; " + write + "@%p1 bra late; bar.arrive 1, 64; bra go; late: bar.sync 1, 64; go: " + read);
+  plant("a barrier that not all wait for", FaultKind::shared_race, {"race on shared memory"}, other + write + "bar.sync 0; setp.ge.u32 %p1, %t, 32; " + write + "@%p1 bra late; bar.arrive 1, 64; bra go; late: bar.sync 1, 64; go: " + read);
   plant("two blocks store to one address", FaultKind::global_race, {"block (", "race on global memory"}, "st.global.u32 [%out], %r2;", {2, 1});
   plant("a block reads what another writes", FaultKind::global_race, {"race on global memory"}, "mov.u32 %r3, %ctaid.x; setp.eq.u32 %p1, %r3, 0; @%p1 st.global.u32 [%in], 3; @!%p1 ld.global.u32 %r4, [%in];", {2, 1});
   plant("a counter of the block's scope between blocks", FaultKind::global_race, {"race on global memory"}, "atom.relaxed.cta.global.add.u32 %r3, [%in], 1;", {2, 1});
@@ -85,7 +85,7 @@ void test_races() {
 void test_copies() {
   const std::string copy = "shl.b32 %r8, %t, 4; add.u32 %r8, %r8, %r2; mul.wide.u32 %d5, %t, 16; add.u64 %d5, %in, %d5; cp.async.cg.shared.global [%r8], [%d5], 16; cp.async.commit_group; ";
   const Launched one{1, 32};
-  plant("use before the wait", FaultKind::use_before_wait, {"use of a pending copy", "cp.async" + std::string(), "PTX line"}, copy + "ld.shared.u32 %r3, [%r8]; cp.async.wait_all;", one);
+  plant("use before the wait", FaultKind::use_before_wait, {"use of a pending copy", "copied by block (0,0,0) warp 0 lane 0 at planted.cu:12"}, copy + "ld.shared.u32 %r3, [%r8]; cp.async.wait_all;", one);
   plant("a wait for one group too few", FaultKind::use_before_wait, {"pending copy"}, copy + "cp.async.wait_group 1; ld.shared.u32 %r3, [%r8];", one);
   plant("a store over a pending copy", FaultKind::store_over_pending_copy, {"store over a pending copy"}, copy + "st.shared.u32 [%r8], %t; cp.async.wait_all;", one);
   plant("a copy over a pending copy", FaultKind::store_over_pending_copy, {"store over a pending copy"}, copy + "cp.async.ca.shared.global [%r8], [%d5], 4;", one);
@@ -107,14 +107,14 @@ void test_divergence() {
   plant("a vote by a lane that is no member", FaultKind::divergent_collective, {"not in its own member mask"}, "setp.lt.u32 %p1, %t, 16; vote.sync.ballot.b32 %r3, %p1, 0xffff;", {1, 32});
   plant("a member that has exited", FaultKind::divergent_collective, {"have exited"}, "setp.eq.u32 %p1, %t, 3; @%p1 exit; shfl.sync.bfly.b32 %r3, %t, 1, 31, -1;", {1, 32});
   plant("mma by half a warp", FaultKind::divergent_collective, {"mma.sync"}, "setp.lt.u32 %p1, %t, 16; @%p1 mma.sync.aligned.m16n8k8.row.col.f16.f16.f16.f16 {%r3, %r4}, {%r5, %r6}, {%r7}, {%r8, %r9};", {1, 32});
-  plant("different counts at one barrier", FaultKind::divergent_barrier, {"expects 96"}, "setp.lt.u32 %p1, %t, 32; @%p1 bra low; bar.sync 1, 96; bra end; low: bar.sync 1, 64; end:", {1, 96});
+  plant("different counts at one barrier", FaultKind::divergent_barrier, {"barrier 1 expects", "96"}, "setp.lt.u32 %p1, %t, 32; @%p1 bra low; bar.sync 1, 96; bra end; low: bar.sync 1, 64; end:", {1, 96});
 }
 
 void test_endings() {
   plant("two warps wait at two barriers", FaultKind::deadlock, {"deadlock", "barrier 1 has 32 of 64"}, "setp.lt.u32 %p1, %t, 32; @%p1 bra low; bar.sync 2, 64; bra end; low: bar.sync 1, 64; end:");
   plant("a loop without end", FaultKind::endless_loop, {"endless loop"}, "again: add.u32 %r3, %r3, 1; bra again;");
   plant("a flag that nobody raises", FaultKind::endless_loop, {"endless loop"}, "again: ld.acquire.gpu.global.u32 %r3, [%in]; setp.ne.u32 %p1, %r3, 5; @%p1 bra again;");
-  plant("trap", FaultKind::trap, {"trap", "lane 7"}, "setp.ge.u32 %p1, %t, 7; @%p1 trap;");
+  plant("trap", FaultKind::trap, {"trap", "warp 1 lane 7"}, "setp.ge.u32 %p1, %t, 39; @%p1 trap;");
   plant("an unknown instruction", FaultKind::unknown_instruction, {"tcgen05"}, "tcgen05.wait::ld.sync.aligned;");
 }
 

@@ -7,7 +7,8 @@ namespace bitloom::ptx::testing {
 namespace {
 
 float flushed(float x) { return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x; }
-float saturated(float x) { return std::isnan(x) || x < 0 ? 0.0f : x > 1 ? 1.0f : x; }
+// To [0, 1], NaN to 0; of -0 the ISA says nothing, here it becomes 0.
+float saturated(float x) { return x > 0 ? (x > 1 ? 1.0f : x) : 0.0f; }
 
 // Rounds what `function` computes in long double (64 bits of mantissa: sums and products of two f32 are exact or
 // round once more far below f32; the fma of the host is asked where that is not enough).

@@ -22,6 +22,7 @@ void remember_text(const std::string& body) {
     std::string word;
     while (words >> word && (word[0] == '@' || word.back() == ':')) {
     }
+    if (word[0] == '.') word = word.substr(1);  // .branchtargets
     tested().insert(word.substr(0, word.find('.')));
     statement.clear();
   };
