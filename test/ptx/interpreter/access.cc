@@ -20,8 +20,12 @@ const char* space_name(Space space) {
 }  // namespace
 
 Accessor::Accessor(Warp& warp, Space space, AccessMode mode)
-    : warp_(warp), memory_(*warp.launch->memory), space_(space), mode_(mode),
-      checks_(warp.launch->options.check_memory), shared_bytes_(warp.block->shared.size()),
+    : warp_(warp),
+      memory_(*warp.launch->memory),
+      space_(space),
+      mode_(mode),
+      checks_(warp.launch->options.check_memory),
+      shared_bytes_(warp.block->shared.size()),
       stamp_(warp.clock | (mode.strong ? kStampStrong : 0) | (mode.device ? kStampDevice : 0)) {}
 
 bool Accessor::seen(uint32_t lane, const Access& access) const {
@@ -34,15 +38,17 @@ bool Accessor::allowed(uint32_t lane, const Access& access) const {
   if (seen(lane, access)) return true;
   if (!mode_.strong || !(access.clock & kStampStrong)) return false;
   const uint32_t bits = warp_.knowledge(lane)->warp_bits + 5;
-  return (mode_.device && (access.clock & kStampDevice)) || access.thread >> bits == warp_.first_thread >> bits;
+  return (mode_.device && (access.clock & kStampDevice)) ||
+         access.thread >> bits == warp_.first_thread >> bits;
 }
 
 void Accessor::check_cell(Shadow& shadow, Cell& cell, uint32_t lane) {
   shadow_ = &shadow;
   if (mode_.reads && cell.writer == kUnwritten) {
     warp_.launch->fail(FaultKind::unwritten_read, warp_, static_cast<int>(lane),
-                       std::string(fault_words(FaultKind::unwritten_read)) + ": piece " + std::to_string(faulty_cell_) +
-                           " of the " + std::to_string(faulty_bytes_) + " bytes that this lane reads from " +
+                       std::string(fault_words(FaultKind::unwritten_read)) + ": piece " +
+                           std::to_string(faulty_cell_) + " of the " + std::to_string(faulty_bytes_) +
+                           " bytes that this lane reads from " +
                            (&shadow == &warp_.block->shared_shadow ? "shared" : "global") + " memory");
   }
   if (cell.writer != kUnwritten && cell.writer != kHost) {
@@ -50,8 +56,9 @@ void Accessor::check_cell(Shadow& shadow, Cell& cell, uint32_t lane) {
     if (cell.write_clock & kStampPending) {
       const FaultKind kind = mode_.writes ? FaultKind::store_over_pending_copy : FaultKind::use_before_wait;
       warp_.launch->fail(kind, warp_, static_cast<int>(lane),
-                         std::string(fault_words(kind)) + ": copied by " + warp_.launch->thread_name(write.thread) +
-                             " at " + warp_.launch->program->location(write.pc));
+                         std::string(fault_words(kind)) + ": copied by " +
+                             warp_.launch->thread_name(write.thread) + " at " +
+                             warp_.launch->program->location(write.pc));
     }
     if (mode_.read_only && &shadow != &warp_.block->shared_shadow) {
       warp_.launch->fail(FaultKind::read_only_written, warp_, static_cast<int>(lane),
@@ -73,7 +80,8 @@ void Accessor::check_cell(Shadow& shadow, Cell& cell, uint32_t lane) {
 void Accessor::check_readers(Shadow& shadow, Cell& cell, uint32_t lane) {
   const auto check_one = [&](const Access& access) {
     if (!mode_.writes && !(access.clock & kStampWrote)) return;
-    if (!allowed(lane, access)) fail_race(lane, access, access.clock & kStampWrote, access.clock & kStampStrong);
+    if (!allowed(lane, access))
+      fail_race(lane, access, access.clock & kStampWrote, access.clock & kStampStrong);
   };
   if (cell.reader & kReaderSet) {
     for (const Access& access : shadow.set_of(cell.reader)) check_one(access);
@@ -129,8 +137,8 @@ void Accessor::record_read(Shadow& shadow, Cell& cell, uint32_t lane) {
 }
 
 void Accessor::record_write(Shadow& shadow, Cell& cell, uint32_t lane) {
-  // What this write is not ordered after (both are strong) must still be remembered: a later plain access has to be
-  // ordered after all of it.
+  // What this write is not ordered after (both are strong) must still be remembered: a later plain access has
+  // to be ordered after all of it.
   AccessSet unordered;
   const auto keep = [&](const Access& access) {
     if (!seen(lane, access)) merge(unordered, access);
@@ -141,7 +149,8 @@ void Accessor::record_write(Shadow& shadow, Cell& cell, uint32_t lane) {
   } else if (cell.reader) {
     keep({cell.reader - 1, cell.read_clock, cell.read_pc});
   }
-  if (cell.writer != kUnwritten && cell.writer != kHost) keep({cell.writer - 1, cell.write_clock | kStampWrote, cell.write_pc});
+  if (cell.writer != kUnwritten && cell.writer != kHost)
+    keep({cell.writer - 1, cell.write_clock | kStampWrote, cell.write_pc});
   cell.reader = 0;
   cell.writer = warp_.first_thread + lane + 1;
   cell.write_clock = stamp_ | (mode_.pending ? kStampPending : 0);
@@ -179,7 +188,8 @@ uint8_t* Accessor::narrow(Space space, uint32_t lane, uint64_t address, uint32_t
   for (uint64_t i = first; i < first + bytes && checks_; ++i) {
     if (mode_.reads && !warp_.local_written[i]) {
       warp_.launch->fail(FaultKind::unwritten_read, warp_, static_cast<int>(lane),
-                         std::string(fault_words(FaultKind::unwritten_read)) + ": local byte " + std::to_string(i - lane * size));
+                         std::string(fault_words(FaultKind::unwritten_read)) + ": local byte " +
+                             std::to_string(i - lane * size));
     }
     if (mode_.writes) warp_.local_written[i] = 1;
   }
@@ -192,19 +202,23 @@ void Accessor::fail_misaligned(uint32_t lane, uint64_t address, uint32_t bytes) 
 }
 
 void Accessor::fail_bounds(uint32_t lane, Space space, uint64_t address, uint32_t bytes) const {
-  std::string what = "out of bounds: " + std::to_string(bytes) + " bytes at " + space_name(space) + " " + hex(address) + ", ";
+  std::string what = "out of bounds: " + std::to_string(bytes) + " bytes at " + space_name(space) + " " +
+                     hex(address) + ", ";
   if (space == Space::shared) {
-    what += "offset " + std::to_string(static_cast<int64_t>(address - kSharedBase)) + " of " + std::to_string(shared_bytes_) + " bytes of shared memory";
+    what += "offset " + std::to_string(static_cast<int64_t>(address - kSharedBase)) + " of " +
+            std::to_string(shared_bytes_) + " bytes of shared memory";
   } else if (space == Space::global || space == Space::constant) {
     what += memory_.describe(address);
   } else {
-    what += "offset " + std::to_string(static_cast<int64_t>(address - (space == Space::local ? kLocalBase : 0)));
+    what +=
+        "offset " + std::to_string(static_cast<int64_t>(address - (space == Space::local ? kLocalBase : 0)));
   }
   warp_.launch->fail(FaultKind::out_of_bounds, warp_, static_cast<int>(lane), what);
 }
 
 void Accessor::fail_const(uint32_t lane, uint64_t address) const {
-  warp_.launch->fail(FaultKind::read_only_written, warp_, static_cast<int>(lane), "store to constant memory, " + memory_.describe(address));
+  warp_.launch->fail(FaultKind::read_only_written, warp_, static_cast<int>(lane),
+                     "store to constant memory, " + memory_.describe(address));
 }
 
 void Accessor::fail_race(uint32_t lane, const Access& other, bool other_wrote, bool other_strong) const {
@@ -212,8 +226,8 @@ void Accessor::fail_race(uint32_t lane, const Access& other, bool other_wrote, b
   const FaultKind kind = shared ? FaultKind::shared_race : FaultKind::global_race;
   const std::string how = std::string(other_strong ? "atomically " : "") + (other_wrote ? "written" : "read");
   warp_.launch->fail(kind, warp_, static_cast<int>(lane),
-                     std::string(fault_words(kind)) + ": " + (mode_.writes ? "written" : "read") + " after it was " + how +
-                         " by " + warp_.launch->thread_name(other.thread) +
+                     std::string(fault_words(kind)) + ": " + (mode_.writes ? "written" : "read") +
+                         " after it was " + how + " by " + warp_.launch->thread_name(other.thread) +
                          (other.clock & kStampLanes ? " and other lanes of it" : "") + " at " +
                          warp_.launch->program->location(other.pc) + ", with nothing that orders the two");
 }

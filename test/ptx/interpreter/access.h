@@ -1,5 +1,5 @@
-// One memory instruction of one warp: finds the bytes behind addresses and checks bounds, alignment, writtenness and
-// races on the way.
+// One memory instruction of one warp: finds the bytes behind addresses and checks bounds, alignment,
+// writtenness and races on the way.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@ namespace bitloom::ptx {
 struct AccessMode {
   bool reads = false;
   bool writes = false;
-  bool strong = false;   // atomic, volatile, relaxed, acquire, release
-  bool device = false;   // strong beyond the block
-  bool pending = false;  // the write of a cp.async that is issued now
+  bool strong = false;     // atomic, volatile, relaxed, acquire, release
+  bool device = false;     // strong beyond the block
+  bool pending = false;    // the write of a cp.async that is issued now
   bool read_only = false;  // ld.global.nc and ld.const: what a launch writes must not be read so
 };
 
@@ -34,7 +34,8 @@ class Accessor {
       return warp_.block->shared.data() + offset;
     }
     if (space == Space::global || space == Space::constant) {
-      if (!allocation_ || address - allocation_->base >= allocation_->bytes) allocation_ = memory_.find(address);
+      if (!allocation_ || address - allocation_->base >= allocation_->bytes)
+        allocation_ = memory_.find(address);
       const uint64_t offset = allocation_ ? address - allocation_->base : 0;
       if (!allocation_ || offset + bytes > allocation_->bytes) fail_bounds(lane, space, address, bytes);
       if (mode_.writes && allocation_->is_const) fail_const(lane, address);
@@ -97,7 +98,8 @@ class Accessor {
 inline void read_addresses(Warp& warp, const Slot& slot, uint64_t (&address)[32]) {
   if (slot.bytes == 4) {
     const uint32_t* rows = row<uint32_t>(warp, slot);
-    for (uint32_t lane = 0; lane < 32; ++lane) address[lane] = static_cast<uint32_t>(rows[lane] + static_cast<uint64_t>(slot.add));
+    for (uint32_t lane = 0; lane < 32; ++lane)
+      address[lane] = static_cast<uint32_t>(rows[lane] + static_cast<uint64_t>(slot.add));
   } else {
     const uint64_t* rows = row<uint64_t>(warp, slot);
     for (uint32_t lane = 0; lane < 32; ++lane) address[lane] = rows[lane] + static_cast<uint64_t>(slot.add);
@@ -109,7 +111,8 @@ void count_request(Warp& warp, Space space, const uint64_t (&address)[32], uint3
 
 // Acquire and release through an address (synchronize.cc). Called after the check of the access itself.
 enum class Scope : uint8_t { block, device };
-void release_at(Warp& warp, uint32_t lane, Space space, uint64_t address, Scope scope, bool is_release, bool is_update);
+void release_at(Warp& warp, uint32_t lane, Space space, uint64_t address, Scope scope, bool is_release,
+                bool is_update);
 void acquire_at(Warp& warp, uint32_t lane, Space space, uint64_t address, Scope scope, bool is_acquire);
 void fence(Warp& warp, Scope scope);
 // All lanes of the mask learn what any of them knows (bar.warp.sync).

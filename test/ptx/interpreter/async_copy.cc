@@ -1,5 +1,5 @@
-// cp.async and its groups: PTX ISA "Data Movement and Conversion Instructions: Asynchronous copy". Also instructions
-// that are hints only.
+// cp.async and its groups: PTX ISA "Data Movement and Conversion Instructions: Asynchronous copy". Also
+// instructions that are hints only.
 #include <cstring>
 
 #include "access.h"
@@ -18,8 +18,8 @@ void deliver(Warp& warp, const PendingCopy& copy) {
   if (warp.launch->options.check_memory) Accessor::land(warp, copy.lane, copy.target, copy.bytes, copy.pc);
 }
 
-// Slots: shared address, global address, [bytes to read]. Instr: a = bytes, b: 1 = source size given, 2 = ignore-src
-// predicate given.
+// Slots: shared address, global address, [bytes to read]. Instr: a = bytes, b: 1 = source size given, 2 =
+// ignore-src predicate given.
 void run_copy(Warp& warp, const Instr& in) {
   uint64_t target[32], source[32];
   read_addresses(warp, in.slots[0], target);
@@ -36,7 +36,8 @@ void run_copy(Warp& warp, const Instr& in) {
   for (uint32_t left = warp.active; left; left &= left - 1) {
     const uint32_t lane = static_cast<uint32_t>(std::countr_zero(left));
     const uint32_t size = ignored >> lane & 1 ? 0 : sizes ? std::min(sizes[lane], bytes) : bytes;
-    if (source[lane] & (bytes - 1)) from.at(lane, source[lane], bytes);  // faults: misaligned, also when nothing is read
+    if (source[lane] & (bytes - 1))
+      from.at(lane, source[lane], bytes);  // faults: misaligned, also when nothing is read
     // A size that is no power of two is read in aligned pieces.
     const uint8_t* first = nullptr;
     for (uint32_t done = 0; done < size;) {
@@ -53,9 +54,9 @@ void run_copy(Warp& warp, const Instr& in) {
     } else if (warp.launch->options.copy_delivery == CopyDelivery::poisoned) {
       std::memset(place, 0xff, bytes);
     }
-    warp.copies.push_back({static_cast<uint8_t>(lane), static_cast<uint8_t>(bytes), static_cast<uint8_t>(size),
-                           warp.copy_group[lane], warp.pc, static_cast<uint64_t>(place - warp.block->shared.data()),
-                           source[lane]});
+    warp.copies.push_back({static_cast<uint8_t>(lane), static_cast<uint8_t>(bytes),
+                           static_cast<uint8_t>(size), warp.copy_group[lane], warp.pc,
+                           static_cast<uint64_t>(place - warp.block->shared.data()), source[lane]});
   }
 }
 
@@ -63,8 +64,8 @@ void run_commit(Warp& warp, const Instr&) {
   for (uint32_t left = warp.active; left; left &= left - 1) ++warp.copy_group[std::countr_zero(left)];
 }
 
-// Lands the copies of the active lanes whose group is not among the last `pending` committed ones; with `all`,
-// uncommitted copies too.
+// Lands the copies of the active lanes whose group is not among the last `pending` committed ones; with
+// `all`, uncommitted copies too.
 void wait(Warp& warp, uint32_t pending, bool all) {
   std::erase_if(warp.copies, [&](const PendingCopy& copy) {
     if (!(warp.active >> copy.lane & 1)) return false;

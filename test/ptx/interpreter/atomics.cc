@@ -18,26 +18,42 @@ template <typename T>
 T updated(uint8_t op, T old, T x, T y) {
   if constexpr (std::is_floating_point_v<T>) {
     switch (op) {
-      case op_add: return old + x;
-      case op_min: return std::min(old, x);
-      case op_max: return std::max(old, x);
-      case op_exch: return x;
-      default: return old;
+      case op_add:
+        return old + x;
+      case op_min:
+        return std::min(old, x);
+      case op_max:
+        return std::max(old, x);
+      case op_exch:
+        return x;
+      default:
+        return old;
     }
   } else {
     using U = std::make_unsigned_t<T>;
     switch (op) {
-      case op_add: return static_cast<T>(static_cast<U>(old) + static_cast<U>(x));
-      case op_min: return std::min(old, x);
-      case op_max: return std::max(old, x);
-      case op_inc: return static_cast<U>(old) >= static_cast<U>(x) ? 0 : static_cast<T>(old + 1);
-      case op_dec: return old == 0 || static_cast<U>(old) > static_cast<U>(x) ? x : static_cast<T>(old - 1);
-      case op_and: return static_cast<T>(old & x);
-      case op_or: return static_cast<T>(old | x);
-      case op_xor: return static_cast<T>(old ^ x);
-      case op_exch: return x;
-      case op_cas: return old == x ? y : old;
-      default: return old;
+      case op_add:
+        return static_cast<T>(static_cast<U>(old) + static_cast<U>(x));
+      case op_min:
+        return std::min(old, x);
+      case op_max:
+        return std::max(old, x);
+      case op_inc:
+        return static_cast<U>(old) >= static_cast<U>(x) ? 0 : static_cast<T>(old + 1);
+      case op_dec:
+        return old == 0 || static_cast<U>(old) > static_cast<U>(x) ? x : static_cast<T>(old - 1);
+      case op_and:
+        return static_cast<T>(old & x);
+      case op_or:
+        return static_cast<T>(old | x);
+      case op_xor:
+        return static_cast<T>(old ^ x);
+      case op_exch:
+        return x;
+      case op_cas:
+        return old == x ? y : old;
+      default:
+        return old;
     }
   }
 }
@@ -58,14 +74,16 @@ template <typename T>
 T updated_typed(const Instr& in, T old, T x, T y) {
   if constexpr (std::is_same_v<T, uint32_t> || std::is_same_v<T, uint16_t>) {
     const uint32_t count = sizeof(T) / 2;
-    if (in.type == Type::f16 || in.type == Type::f16x2) return static_cast<T>(add_halves(old, x, count, to_half));
-    if (in.type == Type::bf16 || in.type == Type::bf16x2) return static_cast<T>(add_halves(old, x, count, to_brain));
+    if (in.type == Type::f16 || in.type == Type::f16x2)
+      return static_cast<T>(add_halves(old, x, count, to_half));
+    if (in.type == Type::bf16 || in.type == Type::bf16x2)
+      return static_cast<T>(add_halves(old, x, count, to_brain));
   }
   return updated(in.a, old, x, y);
 }
 
-// Slots: address, old value or absent, then `d` values per operand and, for cas, `d` more. Instr: a = operation,
-// b = 1 for red, c = order, d = elements of the vector.
+// Slots: address, old value or absent, then `d` values per operand and, for cas, `d` more. Instr: a =
+// operation, b = 1 for red, c = order, d = elements of the vector.
 template <typename T>
 void run_atomic(Warp& warp, const Instr& in) {
   const MemoryOrder order = order_of(in);
@@ -133,25 +151,37 @@ void bind_atomic(Binder& b, bool red) {
     each(b.operand(first + 1 + i), [&](const Operand& o) { b.source(o, bytes, type_class(type) == 'f'); });
   }
   switch (type) {
-    case Type::s32: b.instr.run = run_atomic<int32_t>; break;
-    case Type::s64: b.instr.run = run_atomic<int64_t>; break;
-    case Type::f32: b.instr.run = run_atomic<float>; break;
-    case Type::f64: b.instr.run = run_atomic<double>; break;
+    case Type::s32:
+      b.instr.run = run_atomic<int32_t>;
+      break;
+    case Type::s64:
+      b.instr.run = run_atomic<int64_t>;
+      break;
+    case Type::f32:
+      b.instr.run = run_atomic<float>;
+      break;
+    case Type::f64:
+      b.instr.run = run_atomic<double>;
+      break;
     default:
-      b.instr.run = bytes == 2 ? run_atomic<uint16_t> : bytes == 4 ? run_atomic<uint32_t> : run_atomic<uint64_t>;
+      b.instr.run = bytes == 2   ? run_atomic<uint16_t>
+                    : bytes == 4 ? run_atomic<uint32_t>
+                                 : run_atomic<uint64_t>;
   }
 }
 
 template <Scope S>
-void run_fence(Warp& warp, const Instr&) { fence(warp, S); }
+void run_fence(Warp& warp, const Instr&) {
+  fence(warp, S);
+}
 
 }  // namespace
 
 void bind_atom(Binder& b) { bind_atomic(b, false); }
 void bind_red(Binder& b) { bind_atomic(b, true); }
 
-// fence[.sc | .acq_rel | .acquire | .release].scope, membar.{cta, gl, sys}. All are taken as acq_rel; fences of the
-// async proxy are no fences of anything that is emulated.
+// fence[.sc | .acq_rel | .acquire | .release].scope, membar.{cta, gl, sys}. All are taken as acq_rel; fences
+// of the async proxy are no fences of anything that is emulated.
 void bind_fence(Binder& b) {
   if (b.statement.opcode == "membar") {
     const bool block = b.has("cta");
@@ -160,7 +190,8 @@ void bind_fence(Binder& b) {
     return;
   }
   if (!b.has("sc") && !b.has("acq_rel") && !b.has("acquire") && !b.has("release")) b.fail("semantics");
-  b.instr.run = take_scope(b, Scope::device) == Scope::block ? run_fence<Scope::block> : run_fence<Scope::device>;
+  b.instr.run =
+      take_scope(b, Scope::device) == Scope::block ? run_fence<Scope::block> : run_fence<Scope::device>;
 }
 
 }  // namespace bitloom::ptx

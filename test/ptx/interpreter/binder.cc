@@ -63,7 +63,8 @@ bool Binder::is_register(const Operand& operand, uint32_t bytes) const {
 }
 
 bool Binder::is_predicate(const Operand& operand) const {
-  return operand.kind == Operand::reg && function_.registers[static_cast<size_t>(operand.index)] == Type::pred;
+  return operand.kind == Operand::reg &&
+         function_.registers[static_cast<size_t>(operand.index)] == Type::pred;
 }
 
 void Binder::dest(const Operand& operand, uint32_t bytes, bool exact) {
@@ -117,7 +118,8 @@ void Binder::source(const Operand& operand, uint32_t bytes, bool real, bool exac
     const float narrow = static_cast<float>(wide);
     bits = 0;
     bytes == 8 ? std::memcpy(&bits, &wide, 8) : std::memcpy(&bits, &narrow, 4);
-  } else if (operand.kind != Operand::integer && operand.kind != Operand::real32 && operand.kind != Operand::real64) {
+  } else if (operand.kind != Operand::integer && operand.kind != Operand::real32 &&
+             operand.kind != Operand::real64) {
     fail("kind of a source");
   }
   slot.base = 1;
@@ -130,7 +132,8 @@ void Binder::dest_predicate(const Operand& operand) {
   slot.bytes = 4;
   slot.present = operand.kind != Operand::sink;
   if (slot.present) {
-    if (operand.kind != Operand::reg || function_.registers[static_cast<size_t>(operand.index)] != Type::pred) {
+    if (operand.kind != Operand::reg ||
+        function_.registers[static_cast<size_t>(operand.index)] != Type::pred) {
       fail("destination that is no predicate");
     }
     slot.offset = compiler_.layouts_[&function_].registers[static_cast<size_t>(operand.index)];
@@ -197,16 +200,19 @@ uint32_t Binder::constant_row(uint64_t bits, uint32_t bytes) {
     std::vector<uint8_t>& rows = compiler_.program_->constants;
     place->second = static_cast<uint32_t>(rows.size());
     rows.resize(rows.size() + (size_t{bytes} * 32 + 63) / 64 * 64);
-    for (uint32_t lane = 0; lane < 32; ++lane) std::memcpy(rows.data() + place->second + lane * bytes, &bits, bytes);
+    for (uint32_t lane = 0; lane < 32; ++lane)
+      std::memcpy(rows.data() + place->second + lane * bytes, &bits, bytes);
   }
   return place->second;
 }
 
 uint32_t Binder::special_row(std::string_view name) {
   static const char* const names[] = {
-      "%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x",
-      "%nctaid.y", "%nctaid.z", "%laneid", "%warpid", "%nwarpid", "%smid", "%nsmid", "%gridid", "%lanemask_eq",
-      "%lanemask_lt", "%lanemask_le", "%lanemask_gt", "%lanemask_ge", "%dynamic_smem_size", "%total_smem_size"};
+      "%tid.x",          "%tid.y",       "%tid.z",       "%ntid.x",      "%ntid.y",      "%ntid.z",
+      "%ctaid.x",        "%ctaid.y",     "%ctaid.z",     "%nctaid.x",    "%nctaid.y",    "%nctaid.z",
+      "%laneid",         "%warpid",      "%nwarpid",     "%smid",        "%nsmid",       "%gridid",
+      "%lanemask_eq",    "%lanemask_lt", "%lanemask_le", "%lanemask_gt", "%lanemask_ge", "%dynamic_smem_size",
+      "%total_smem_size"};
   bool known = false;
   for (const char* candidate : names) known = known || name == candidate;
   if (!known) fail("special register " + std::string(name));

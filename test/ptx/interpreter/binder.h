@@ -1,7 +1,8 @@
 // Binds one statement to a handler: takes its modifiers one by one, turns its operands into slots.
 //
-// A bind function (one per opcode, listed in ops.inc) that meets something it does not know calls fail(); modifiers
-// that nobody took count as unknown too. The instruction then becomes one that faults when executed.
+// A bind function (one per opcode, listed in ops.inc) that meets something it does not know calls fail();
+// modifiers that nobody took count as unknown too. The instruction then becomes one that faults when
+// executed.
 #pragma once
 
 #include <map>
@@ -33,9 +34,8 @@ template <auto F, typename R, typename... A, size_t... I>
 inline void apply_rows(Warp& warp, const Instr& in, R (*)(A...), std::index_sequence<I...>) {
   R* d = row<R>(warp, in.slots[0]);
   const auto body = [d](uint32_t lane, const A*... s) { d[lane] = F(s[lane]...); };
-  each_lane(warp.active, [&, rows = std::tuple<const A*...>(row<const A>(warp, in.slots[I + 1])...)](uint32_t lane) {
-    body(lane, std::get<I>(rows)...);
-  });
+  each_lane(warp.active, [&, rows = std::tuple<const A*...>(row<const A>(warp, in.slots[I + 1])...)](
+                             uint32_t lane) { body(lane, std::get<I>(rows)...); });
 }
 template <auto F, typename R, typename... A>
 inline void apply_unpacked(Warp& warp, const Instr& in, R (*f)(A...)) {
@@ -51,23 +51,29 @@ class Compiler;
 class Binder {
  public:
   Binder(Compiler& compiler, const Function& function, const Statement& statement, Instr& instr)
-      : instr(instr), statement(statement), compiler_(compiler), function_(function), taken_(statement.modifiers.size()) {}
+      : instr(instr),
+        statement(statement),
+        compiler_(compiler),
+        function_(function),
+        taken_(statement.modifiers.size()) {}
 
   Instr& instr;
   const Statement& statement;
 
   // Modifiers.
-  bool has(std::string_view name);   // takes it
-  Type type();                       // takes the next modifier that is a type; fails if there is none
+  bool has(std::string_view name);  // takes it
+  Type type();                      // takes the next modifier that is a type; fails if there is none
   Type type_or_none();
-  std::string_view any();            // takes the next modifier, empty if none is left
-  void finish() const;               // fails if a modifier is left
+  std::string_view any();  // takes the next modifier, empty if none is left
+  void finish() const;     // fails if a modifier is left
   [[noreturn]] void fail(const std::string& why) const { throw Unsupported(why); }
 
-  // Operands. Sources may be registers of `bytes` bytes or constants; slots are appended in the order of calls.
+  // Operands. Sources may be registers of `bytes` bytes or constants; slots are appended in the order of
+  // calls.
   size_t count() const { return statement.operands.size(); }
   const Operand& operand(size_t i) const;
-  void dest(const Operand& operand, uint32_t bytes, bool exact = true);  // not exact: the register may be wider
+  void dest(const Operand& operand, uint32_t bytes,
+            bool exact = true);  // not exact: the register may be wider
   void source(const Operand& operand, uint32_t bytes, bool real = false, bool exact = true);
   void dest_predicate(const Operand& operand);
   void source_predicate(const Operand& operand);

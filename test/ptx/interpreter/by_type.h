@@ -4,25 +4,25 @@
 #include "binder.h"
 
 // op<T> for each integer type of 16, 32 and 64 bits; bits count as unsigned.
-#define BITLOOM_PTX_BY_INTEGER(type, op)           \
-  switch (type) {                                  \
-    case Type::b16:                                \
-    case Type::u16:                                \
-      return b.alu<op<uint16_t>>();                \
-    case Type::s16:                                \
-      return b.alu<op<int16_t>>();                 \
-    case Type::b32:                                \
-    case Type::u32:                                \
-      return b.alu<op<uint32_t>>();                \
-    case Type::s32:                                \
-      return b.alu<op<int32_t>>();                 \
-    case Type::b64:                                \
-    case Type::u64:                                \
-      return b.alu<op<uint64_t>>();                \
-    case Type::s64:                                \
-      return b.alu<op<int64_t>>();                 \
-    default:                                       \
-      b.fail("type");                              \
+#define BITLOOM_PTX_BY_INTEGER(type, op) \
+  switch (type) {                        \
+    case Type::b16:                      \
+    case Type::u16:                      \
+      return b.alu<op<uint16_t>>();      \
+    case Type::s16:                      \
+      return b.alu<op<int16_t>>();       \
+    case Type::b32:                      \
+    case Type::u32:                      \
+      return b.alu<op<uint32_t>>();      \
+    case Type::s32:                      \
+      return b.alu<op<int32_t>>();       \
+    case Type::b64:                      \
+    case Type::u64:                      \
+      return b.alu<op<uint64_t>>();      \
+    case Type::s64:                      \
+      return b.alu<op<int64_t>>();       \
+    default:                             \
+      b.fail("type");                    \
   }
 
 namespace bitloom::ptx {

@@ -1,4 +1,4 @@
-// Comparison and selection: PTX ISA "Comparison and Selection Instructions"; testp.
+// Comparison: PTX ISA "Comparison and Selection Instructions": set, setp.
 #include <bit>
 #include <cmath>
 
@@ -16,20 +16,34 @@ bool compare(Comparison comparison, T x, T y) {
   bool unordered = false;
   if constexpr (std::is_floating_point_v<T>) unordered = std::isnan(x) || std::isnan(y);
   switch (comparison) {
-    case eq: return x == y;
-    case ne: return !unordered && x != y;
-    case lt: return x < y;
-    case le: return x <= y;
-    case gt: return x > y;
-    case ge: return x >= y;
-    case equ: return unordered || x == y;
-    case neu: return unordered || x != y;
-    case ltu: return unordered || x < y;
-    case leu: return unordered || x <= y;
-    case gtu: return unordered || x > y;
-    case geu: return unordered || x >= y;
-    case num: return !unordered;
-    case nan: return unordered;
+    case eq:
+      return x == y;
+    case ne:
+      return !unordered && x != y;
+    case lt:
+      return x < y;
+    case le:
+      return x <= y;
+    case gt:
+      return x > y;
+    case ge:
+      return x >= y;
+    case equ:
+      return unordered || x == y;
+    case neu:
+      return unordered || x != y;
+    case ltu:
+      return unordered || x < y;
+    case leu:
+      return unordered || x <= y;
+    case gtu:
+      return unordered || x > y;
+    case geu:
+      return unordered || x >= y;
+    case num:
+      return !unordered;
+    case nan:
+      return unordered;
   }
   return false;
 }
@@ -37,7 +51,9 @@ bool compare(Comparison comparison, T x, T y) {
 inline float widen(Half h) { return to_float(h); }
 inline float widen(Brain b) { return to_float(b); }
 template <typename T>
-T widen(T value) { return value; }
+T widen(T value) {
+  return value;
+}
 
 // A mask of the lanes for which the comparison holds. The comparison is fixed outside of the loop.
 template <typename T, Comparison C, bool Ftz>
@@ -61,10 +77,12 @@ uint32_t compare_lanes(Comparison comparison, const T* x, const T* y, uint32_t a
 #define BITLOOM_PTX_COMPARE(name) \
   case name:                      \
     return compare_rows<T, name, Ftz>(x, y, active);
-    BITLOOM_PTX_COMPARE(eq) BITLOOM_PTX_COMPARE(ne) BITLOOM_PTX_COMPARE(lt) BITLOOM_PTX_COMPARE(le)
-    BITLOOM_PTX_COMPARE(gt) BITLOOM_PTX_COMPARE(ge) BITLOOM_PTX_COMPARE(equ) BITLOOM_PTX_COMPARE(neu)
-    BITLOOM_PTX_COMPARE(ltu) BITLOOM_PTX_COMPARE(leu) BITLOOM_PTX_COMPARE(gtu) BITLOOM_PTX_COMPARE(geu)
-    BITLOOM_PTX_COMPARE(num) BITLOOM_PTX_COMPARE(nan)
+    BITLOOM_PTX_COMPARE(eq)
+    BITLOOM_PTX_COMPARE(ne)
+    BITLOOM_PTX_COMPARE(lt) BITLOOM_PTX_COMPARE(le) BITLOOM_PTX_COMPARE(gt) BITLOOM_PTX_COMPARE(ge)
+        BITLOOM_PTX_COMPARE(equ) BITLOOM_PTX_COMPARE(neu) BITLOOM_PTX_COMPARE(ltu) BITLOOM_PTX_COMPARE(leu)
+            BITLOOM_PTX_COMPARE(gtu) BITLOOM_PTX_COMPARE(geu) BITLOOM_PTX_COMPARE(num)
+                BITLOOM_PTX_COMPARE(nan)
 #undef BITLOOM_PTX_COMPARE
   }
   return 0;
@@ -93,8 +111,10 @@ void run_setp_pair(Warp& warp, const Instr& in) {
   const T* y = row<T>(warp, in.slots[3]);
   uint32_t low = 0, high = 0;
   for (uint32_t lane = 0; lane < 32; ++lane) {
-    low |= uint32_t{compare(static_cast<Comparison>(in.a), to_float(x[lane].lo), to_float(y[lane].lo))} << lane;
-    high |= uint32_t{compare(static_cast<Comparison>(in.a), to_float(x[lane].hi), to_float(y[lane].hi))} << lane;
+    low |= uint32_t{compare(static_cast<Comparison>(in.a), to_float(x[lane].lo), to_float(y[lane].lo))}
+           << lane;
+    high |= uint32_t{compare(static_cast<Comparison>(in.a), to_float(x[lane].hi), to_float(y[lane].hi))}
+            << lane;
   }
   low = combined(warp, in, low, 4);
   high = combined(warp, in, high, 4);
@@ -105,9 +125,11 @@ void run_setp_pair(Warp& warp, const Instr& in) {
 // d = all ones, or 1.0 for a floating d. Slots: d, x, y, [c].
 template <typename T, bool Ftz>
 void run_set(Warp& warp, const Instr& in) {
-  const uint32_t result = combined(warp, in,
-                                   compare_lanes<T, Ftz>(static_cast<Comparison>(in.a), row<T>(warp, in.slots[1]),
-                                                         row<T>(warp, in.slots[2]), warp.active), 3);
+  const uint32_t result =
+      combined(warp, in,
+               compare_lanes<T, Ftz>(static_cast<Comparison>(in.a), row<T>(warp, in.slots[1]),
+                                     row<T>(warp, in.slots[2]), warp.active),
+               3);
   uint32_t* d = row<uint32_t>(warp, in.slots[0]);
   const uint32_t yes = in.type == Type::f32 ? 0x3f800000 : ~0u;
   each_lane(warp.active, [&](uint32_t lane) { d[lane] = result >> lane & 1 ? yes : 0; });
@@ -128,7 +150,8 @@ void run_set_pair(Warp& warp, const Instr& in) {
 }
 
 void take_comparison(Binder& b, bool integers) {
-  static const char* const names[] = {"eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
+  static const char* const names[] = {"eq",  "ne",  "lt",  "le",  "gt",  "ge",  "equ",
+                                      "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
   static const char* const unsigned_names[] = {"lo", "ls", "hi", "hs"};
   static constexpr Comparison unsigned_values[] = {lt, le, gt, ge};
   bool found = false;
@@ -139,58 +162,50 @@ void take_comparison(Binder& b, bool integers) {
     if ((found = b.has(unsigned_names[i]))) b.instr.a = unsigned_values[i];
   }
   if (!found) b.fail("comparison");
-  b.instr.b = b.has("and") ? combine_and : b.has("or") ? combine_or : b.has("xor") ? combine_xor : combine_none;
+  b.instr.b = b.has("and")   ? combine_and
+              : b.has("or")  ? combine_or
+              : b.has("xor") ? combine_xor
+                             : combine_none;
 }
 
-#define BITLOOM_PTX_COMPARE_TYPES(type, body, ftz)                                  \
-  switch (type) {                                                                   \
-    case Type::b16: case Type::u16: b.instr.run = body<uint16_t, false>; break;      \
-    case Type::s16: b.instr.run = body<int16_t, false>; break;                       \
-    case Type::b32: case Type::u32: b.instr.run = body<uint32_t, false>; break;      \
-    case Type::s32: b.instr.run = body<int32_t, false>; break;                       \
-    case Type::b64: case Type::u64: b.instr.run = body<uint64_t, false>; break;      \
-    case Type::s64: b.instr.run = body<int64_t, false>; break;                       \
-    case Type::f16: b.instr.run = body<Half, false>; break;                          \
-    case Type::bf16: b.instr.run = body<Brain, false>; break;                        \
-    case Type::f32: b.instr.run = ftz ? body<float, true> : body<float, false>; break; \
-    case Type::f64: b.instr.run = body<double, false>; break;                        \
-    default: b.fail("type");                                                        \
+#define BITLOOM_PTX_COMPARE_TYPES(type, body, ftz)                \
+  switch (type) {                                                 \
+    case Type::b16:                                               \
+    case Type::u16:                                               \
+      b.instr.run = body<uint16_t, false>;                        \
+      break;                                                      \
+    case Type::s16:                                               \
+      b.instr.run = body<int16_t, false>;                         \
+      break;                                                      \
+    case Type::b32:                                               \
+    case Type::u32:                                               \
+      b.instr.run = body<uint32_t, false>;                        \
+      break;                                                      \
+    case Type::s32:                                               \
+      b.instr.run = body<int32_t, false>;                         \
+      break;                                                      \
+    case Type::b64:                                               \
+    case Type::u64:                                               \
+      b.instr.run = body<uint64_t, false>;                        \
+      break;                                                      \
+    case Type::s64:                                               \
+      b.instr.run = body<int64_t, false>;                         \
+      break;                                                      \
+    case Type::f16:                                               \
+      b.instr.run = body<Half, false>;                            \
+      break;                                                      \
+    case Type::bf16:                                              \
+      b.instr.run = body<Brain, false>;                           \
+      break;                                                      \
+    case Type::f32:                                               \
+      b.instr.run = ftz ? body<float, true> : body<float, false>; \
+      break;                                                      \
+    case Type::f64:                                               \
+      b.instr.run = body<double, false>;                          \
+      break;                                                      \
+    default:                                                      \
+      b.fail("type");                                             \
   }
-
-template <typename T>
-T op_slct(T x, T y, int32_t z) { return z >= 0 ? x : y; }
-template <typename T>
-T op_slct_float(T x, T y, float z) { return z >= 0 ? x : y; }
-
-template <typename T>
-void run_selp(Warp& warp, const Instr& in) {
-  T* d = row<T>(warp, in.slots[0]);
-  const T* x = row<T>(warp, in.slots[1]);
-  const T* y = row<T>(warp, in.slots[2]);
-  const uint32_t choice = predicate(warp, in.slots[3]);
-  each_lane(warp.active, [&](uint32_t lane) { d[lane] = choice >> lane & 1 ? x[lane] : y[lane]; });
-}
-
-template <typename T>
-void run_testp(Warp& warp, const Instr& in) {
-  const T* x = row<T>(warp, in.slots[1]);
-  uint32_t mask = 0;
-  for (uint32_t lane = 0; lane < 32; ++lane) {
-    const int kind = std::fpclassify(x[lane]);
-    bool yes = false;
-    switch (in.a) {
-      case 0: yes = kind != FP_INFINITE && kind != FP_NAN; break;
-      case 1: yes = kind == FP_INFINITE; break;
-      case 2: yes = kind != FP_NAN; break;
-      case 3: yes = kind == FP_NAN; break;
-      case 4: yes = kind == FP_NORMAL; break;
-      case 5: yes = kind == FP_SUBNORMAL; break;
-      default: break;
-    }
-    mask |= uint32_t{yes} << lane;
-  }
-  set_predicate(warp, in.slots[0], mask);
-}
 
 }  // namespace
 
@@ -236,44 +251,6 @@ void bind_set(Binder& b) {
   }
   if (to != Type::u32 && to != Type::s32 && to != Type::f32) b.fail("type of the result");
   BITLOOM_PTX_COMPARE_TYPES(type, run_set, ftz)
-}
-
-void bind_selp(Binder& b) {
-  const Type type = b.type();
-  const uint32_t bytes = type_bytes(type);
-  b.dest(b.operand(0), bytes);
-  b.source(b.operand(1), bytes, type_class(type) == 'f');
-  b.source(b.operand(2), bytes, type_class(type) == 'f');
-  b.source_predicate(b.operand(3));
-  b.instr.run = bytes == 2 ? run_selp<uint16_t> : bytes == 4 ? run_selp<uint32_t> : bytes == 8 ? run_selp<uint64_t> : nullptr;
-}
-
-void bind_slct(Binder& b) {
-  b.has("ftz");
-  const uint32_t bytes = type_bytes(b.type());
-  const Type selector = b.type();
-  if (selector == Type::s32) {
-    if (bytes == 4) return b.alu<op_slct<uint32_t>>();
-    if (bytes == 8) return b.alu<op_slct<uint64_t>>();
-    if (bytes == 2) return b.alu<op_slct<uint16_t>>();
-  } else if (selector == Type::f32) {
-    if (bytes == 4) return b.alu<op_slct_float<uint32_t>>();
-    if (bytes == 8) return b.alu<op_slct_float<uint64_t>>();
-  }
-  b.fail("type");
-}
-
-void bind_testp(Binder& b) {
-  static const char* const names[] = {"finite", "infinite", "number", "notanumber", "normal", "subnormal"};
-  bool found = false;
-  for (uint8_t i = 0; i < 6 && !found; ++i) {
-    if ((found = b.has(names[i]))) b.instr.a = i;
-  }
-  if (!found) b.fail("property");
-  const Type type = b.type();
-  b.dest_predicate(b.operand(0));
-  b.source(b.operand(1), type_bytes(type), true);
-  b.instr.run = type == Type::f32 ? run_testp<float> : type == Type::f64 ? run_testp<double> : nullptr;
 }
 
 }  // namespace bitloom::ptx

@@ -34,7 +34,8 @@ uint32_t Compiler::new_row(uint32_t bytes_per_lane) {
 
 void Compiler::collect(const Function& function) {
   if (std::find(path_.begin(), path_.end(), &function) != path_.end()) {
-    throw Fault(FaultKind::bad_launch, "kernel " + program_->kernel->name + ": " + function.name + " is recursive");
+    throw Fault(FaultKind::bad_launch,
+                "kernel " + program_->kernel->name + ": " + function.name + " is recursive");
   }
   if (std::find(functions_.begin(), functions_.end(), &function) != functions_.end()) return;
   functions_.push_back(&function);
@@ -61,7 +62,8 @@ void Compiler::lay_out_shared(const Variable& variable, std::map<std::string, Pl
 void Compiler::lay_out(const Function& function) {
   FunctionLayout& layout = layouts_[&function];
   const auto in_frame = [&](const Variable& variable) {
-    program_->frame_bytes = static_cast<uint32_t>(align_up(program_->frame_bytes, std::max(variable.align, 16u)));
+    program_->frame_bytes =
+        static_cast<uint32_t>(align_up(program_->frame_bytes, std::max(variable.align, 16u)));
     layout.places[variable.name] = {Space::param, true, program_->frame_bytes, variable.bytes};
     program_->frame_bytes += static_cast<uint32_t>(variable.bytes);
   };
@@ -84,13 +86,16 @@ void Compiler::lay_out(const Function& function) {
     if (variable.space == Space::shared) {
       lay_out_shared(variable, layout.places);
     } else if (variable.space == Space::local) {
-      program_->local_bytes = static_cast<uint32_t>(align_up(program_->local_bytes, std::max(variable.align, 16u)));
-      layout.places[variable.name] = {Space::local, false, kLocalBase + program_->local_bytes, variable.bytes};
+      program_->local_bytes =
+          static_cast<uint32_t>(align_up(program_->local_bytes, std::max(variable.align, 16u)));
+      layout.places[variable.name] = {Space::local, false, kLocalBase + program_->local_bytes,
+                                      variable.bytes};
       program_->local_bytes += static_cast<uint32_t>(variable.bytes);
     } else if (variable.space == Space::param) {
       in_frame(variable);
     } else {
-      throw Fault(FaultKind::syntax, "function " + function.name + ": variable " + variable.name + " of this space in a body");
+      throw Fault(FaultKind::syntax,
+                  "function " + function.name + ": variable " + variable.name + " of this space in a body");
     }
   }
 }
@@ -109,7 +114,8 @@ std::unique_ptr<Program> Compiler::compile(std::shared_ptr<const Module> module,
     if (variable.space == Space::shared) {
       compiler.lay_out_shared(variable, compiler.module_places_);
     } else if (places.count(variable.name)) {
-      compiler.module_places_[variable.name] = {variable.space, false, places.at(variable.name), variable.bytes};
+      compiler.module_places_[variable.name] = {variable.space, false, places.at(variable.name),
+                                                variable.bytes};
     }
   }
   compiler.collect(found->second);
@@ -119,7 +125,8 @@ std::unique_ptr<Program> Compiler::compile(std::shared_ptr<const Module> module,
     compiler.layouts_[function].first_instr = instructions;
     instructions += static_cast<uint32_t>(function->body.size());
   }
-  program.dynamic_shared_offset = static_cast<uint32_t>(align_up(program.static_shared, compiler.dynamic_align_));
+  program.dynamic_shared_offset =
+      static_cast<uint32_t>(align_up(program.static_shared, compiler.dynamic_align_));
   const uint64_t dynamic_address = kSharedBase + program.dynamic_shared_offset;
   const auto place_dynamic = [&](std::map<std::string, Place>& all) {
     for (auto& [name, place] : all) {
@@ -174,7 +181,8 @@ void Compiler::bind(const Function& function, const Statement& statement, Instr&
 
 void Compiler::bind_call(const Function& function, const Statement& statement, Instr& instr) {
   const auto callee = program_->module->functions.find(statement.operands[statement.returns].name);
-  if (callee == program_->module->functions.end() || !callee->second.has_body) throw Unsupported("function without body");
+  if (callee == program_->module->functions.end() || !callee->second.has_body)
+    throw Unsupported("function without body");
   const Function& target = callee->second;
   CallSite site;
   const auto copies = [&](size_t first, const std::vector<Variable>& formals, bool into_callee) {

@@ -12,7 +12,8 @@ namespace bitloom::ptx {
 
 class Compiler {
  public:
-  // places: addresses of the module's global and const variables. Throws Fault(bad_launch) if there is no such kernel.
+  // places: addresses of the module's global and const variables. Throws Fault(bad_launch) if there is no
+  // such kernel.
   static std::unique_ptr<Program> compile(std::shared_ptr<const Module> module, const std::string& kernel,
                                           const std::map<std::string, uint64_t>& places);
 
@@ -21,7 +22,7 @@ class Compiler {
   struct FunctionLayout {
     uint32_t first_instr = 0;
     uint32_t return_row = 0;
-    std::vector<uint32_t> registers;       // offsets of rows
+    std::vector<uint32_t> registers;      // offsets of rows
     std::map<std::string, Place> places;  // of its own variables
   };
 

@@ -6,7 +6,9 @@
 namespace bitloom::ptx {
 namespace {
 
-void run_trap(Warp& warp, const Instr&) { warp.launch->fail(FaultKind::trap, warp, std::countr_zero(warp.active), "trap"); }
+void run_trap(Warp& warp, const Instr&) {
+  warp.launch->fail(FaultKind::trap, warp, std::countr_zero(warp.active), "trap");
+}
 void run_warp_sync(Warp& warp, const Instr&) { synchronize_lanes(warp, warp.active); }
 
 }  // namespace
@@ -18,7 +20,8 @@ void bind_bra(Binder& b) {
   b.instr.target = static_cast<uint32_t>(b.operand(0).index);
 }
 
-// brx.idx index, table: the slots that follow the index are constants, the targets relative to this instruction.
+// brx.idx index, table: the slots that follow the index are constants, the targets relative to this
+// instruction.
 void bind_brx(Binder& b) {
   if (!b.has("idx") || b.count() != 2 || b.operand(1).kind != Operand::label) b.fail("form");
   b.has("uni");

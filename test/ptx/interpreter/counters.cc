@@ -33,8 +33,8 @@ uint32_t distinct(uint64_t* keys, uint32_t count) {
   return static_cast<uint32_t>(std::unique(keys, keys + count) - keys);
 }
 
-// Shared memory has 32 banks of 4 bytes. A request is served in phases of as many lanes as fill 128 bytes; a phase
-// takes as many passes as its busiest bank has distinct words.
+// Shared memory has 32 banks of 4 bytes. A request is served in phases of as many lanes as fill 128 bytes; a
+// phase takes as many passes as its busiest bank has distinct words.
 void count_wavefronts(InstrCount& count, const uint64_t (&address)[32], uint32_t mask, uint32_t bytes) {
   const uint32_t unit = std::max(bytes, 4u);  // aligned accesses: a group of unit / 4 banks moves as one
   const uint32_t lanes = std::min(32u, 128 / unit), groups = 128 / unit;
@@ -48,7 +48,8 @@ void count_wavefronts(InstrCount& count, const uint64_t (&address)[32], uint32_t
       const uint64_t word = address[lane] / unit;
       const uint32_t group = static_cast<uint32_t>(word % groups);
       bool known = false;
-      for (uint32_t i = 0; i < std::min<uint32_t>(used[group], 4) && !known; ++i) known = words[group][i] == word;
+      for (uint32_t i = 0; i < std::min<uint32_t>(used[group], 4) && !known; ++i)
+        known = words[group][i] == word;
       for (const auto& [g, w] : more) known = known || (g == group && w == word);
       if (known) continue;
       if (used[group] < 4) {
@@ -69,7 +70,9 @@ void count_request(Warp& warp, Space space, const uint64_t (&address)[32], uint3
   if (!warp.launch->options.count_requests || mask == 0) return;
   if (space == Space::generic) {
     const uint64_t first = address[std::countr_zero(mask)];
-    space = first - kSharedWindow < kWindowBytes ? Space::shared : first >= kSharedWindow ? Space::local : Space::global;
+    space = first - kSharedWindow < kWindowBytes ? Space::shared
+            : first >= kSharedWindow             ? Space::local
+                                                 : Space::global;
   }
   InstrCount& count = warp.launch->counters->counts[warp.pc];
   if (space == Space::shared) {
@@ -97,7 +100,8 @@ void Counters::reset(const Program& of) {
 InstrCount Counters::total(const std::string& opcode_prefix) const {
   InstrCount sum;
   for (size_t i = 0; i < counts.size(); ++i) {
-    if (opcode_prefix.empty() || opcode_of(*program->info[i].statement).compare(0, opcode_prefix.size(), opcode_prefix) == 0) {
+    if (opcode_prefix.empty() ||
+        opcode_of(*program->info[i].statement).compare(0, opcode_prefix.size(), opcode_prefix) == 0) {
       add_count(sum, counts[i]);
     }
   }
@@ -118,7 +122,8 @@ std::map<std::string, uint64_t> Counters::by_line() const {
   for (size_t i = 0; i < counts.size(); ++i) {
     const Statement& s = *program->info[i].statement;
     const auto name = program->module->files.find(s.file);
-    if (name != program->module->files.end()) sums[name->second + ":" + std::to_string(s.line)] += counts[i].warps;
+    if (name != program->module->files.end())
+      sums[name->second + ":" + std::to_string(s.line)] += counts[i].warps;
   }
   return sums;
 }
@@ -127,7 +132,8 @@ std::vector<uint32_t> Counters::never_executed() const {
   std::vector<uint32_t> never;
   for (size_t i = 0; i < counts.size(); ++i) {
     const bool reached = program->code[i].flow == Flow::branch ? counts[i].warps > 0 : counts[i].lanes > 0;
-    if (!reached && program->info[i].statement->opcode != "branchtargets") never.push_back(static_cast<uint32_t>(i));
+    if (!reached && program->info[i].statement->opcode != "branchtargets")
+      never.push_back(static_cast<uint32_t>(i));
   }
   return never;
 }
@@ -140,16 +146,19 @@ std::string Counters::report() const {
   std::string text = "kernel " + program->kernel->name + ": " + std::to_string(warp_instructions()) +
                      " warp instructions, " + std::to_string(mma()) + " mma\n";
   char line[256];
-  std::snprintf(line, sizeof line, "%10s %12s %10s %10s %10s %10s  %s\n", "requests", "bytes", "sectors", "lines", "wavefronts", "ideal", "instruction");
+  std::snprintf(line, sizeof line, "%10s %12s %10s %10s %10s %10s  %s\n", "requests", "bytes", "sectors",
+                "lines", "wavefronts", "ideal", "instruction");
   text += line;
   for (size_t i = 0; i < counts.size(); ++i) {
     const InstrCount& c = counts[i];
     if (c.requests == 0) continue;
-    std::snprintf(line, sizeof line, "%10llu %12llu %10llu %10llu %10llu %10llu  ", static_cast<unsigned long long>(c.requests),
-                  static_cast<unsigned long long>(c.bytes), static_cast<unsigned long long>(c.sectors),
-                  static_cast<unsigned long long>(c.lines), static_cast<unsigned long long>(c.wavefronts),
+    std::snprintf(line, sizeof line, "%10llu %12llu %10llu %10llu %10llu %10llu  ",
+                  static_cast<unsigned long long>(c.requests), static_cast<unsigned long long>(c.bytes),
+                  static_cast<unsigned long long>(c.sectors), static_cast<unsigned long long>(c.lines),
+                  static_cast<unsigned long long>(c.wavefronts),
                   static_cast<unsigned long long>(c.ideal_wavefronts));
-    text += line + opcode_of(*program->info[i].statement) + " at " + program->location(static_cast<uint32_t>(i)) + "\n";
+    text += line + opcode_of(*program->info[i].statement) + " at " +
+            program->location(static_cast<uint32_t>(i)) + "\n";
   }
   return text;
 }

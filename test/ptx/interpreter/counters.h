@@ -33,7 +33,7 @@ class Counters {
   InstrCount total(const std::string& opcode_prefix) const;  // "ld.global", "" for all
   std::map<std::string, uint64_t> by_opcode() const;         // "mad.lo.s32" -> warps
   std::map<std::string, uint64_t> by_line() const;           // "gemm.cu:12" -> warps
-  std::vector<uint32_t> never_executed() const;  // by no lane; a branch counts once it is reached
+  std::vector<uint32_t> never_executed() const;              // by no lane; a branch counts once it is reached
   void add(const Counters& other);                           // of the same program
   // A table of memory instructions and totals, for people.
   std::string report() const;

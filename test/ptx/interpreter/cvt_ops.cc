@@ -1,5 +1,6 @@
-// cvt in all its forms: PTX ISA "cvt". A value goes source type -> double or 64-bit integer -> destination type, with
-// one rounding. Registers may be wider than the types; narrow results are extended to the register.
+// cvt in all its forms: PTX ISA "cvt". A value goes source type -> double or 64-bit integer -> destination
+// type, with one rounding. Registers may be wider than the types; narrow results are extended to the
+// register.
 #include <cmath>
 #include <limits>
 
@@ -9,7 +10,8 @@
 namespace bitloom::ptx {
 namespace {
 
-// Instr: type = destination, a = source type, b = Rounding, c = modifiers, d = 1 if rounded to an integral value.
+// Instr: type = destination, a = source type, b = Rounding, c = modifiers, d = 1 if rounded to an integral
+// value.
 enum Modifier : uint8_t { modify_sat = 1, modify_ftz = 2, modify_relu = 4, modify_satfinite = 8 };
 
 bool is_float(Type type) { return type_class(type) == 'f'; }
@@ -22,9 +24,12 @@ uint64_t load_bits(const char* rows, const Slot& slot, uint32_t lane) {
 
 double read_float(uint64_t bits, Type type, bool ftz) {
   switch (type) {
-    case Type::f16: return to_float(Half{static_cast<uint16_t>(bits)});
-    case Type::bf16: return to_float(Brain{static_cast<uint16_t>(bits)});
-    case Type::f64: return std::bit_cast<double>(bits);
+    case Type::f16:
+      return to_float(Half{static_cast<uint16_t>(bits)});
+    case Type::bf16:
+      return to_float(Brain{static_cast<uint16_t>(bits)});
+    case Type::f64:
+      return std::bit_cast<double>(bits);
     default: {
       const float value = std::bit_cast<float>(static_cast<uint32_t>(bits));
       return ftz ? flush(value) : value;
@@ -34,10 +39,14 @@ double read_float(uint64_t bits, Type type, bool ftz) {
 
 double round_integral(double value, Rounding rounding) {
   switch (rounding) {
-    case Rounding::zero: return std::trunc(value);
-    case Rounding::down: return std::floor(value);
-    case Rounding::up: return std::ceil(value);
-    case Rounding::nearest_away: return std::round(value);
+    case Rounding::zero:
+      return std::trunc(value);
+    case Rounding::down:
+      return std::floor(value);
+    case Rounding::up:
+      return std::ceil(value);
+    case Rounding::nearest_away:
+      return std::round(value);
     default: {
       const double whole = std::floor(value), rest = value - whole;
       return rest > 0.5 || (rest == 0.5 && std::fmod(whole, 2.0) != 0) ? whole + 1 : whole;
@@ -51,24 +60,31 @@ uint64_t write_float(double value, const Instr& in) {
   if ((in.c & modify_relu) && value <= 0) value = 0.0;
   const bool saturate = in.c & modify_satfinite;
   switch (in.type) {
-    case Type::f64: return std::bit_cast<uint64_t>(value);
+    case Type::f64:
+      return std::bit_cast<uint64_t>(value);
     case Type::f32:
       if (rounding == Rounding::nearest_even) {
         const float narrow = static_cast<float>(value);
         return std::bit_cast<uint32_t>(in.c & modify_ftz ? flush(narrow) : narrow);
       }
       return encode(value, kF32, rounding);
-    case Type::f16: return encode(value, kF16, rounding, saturate);
-    case Type::bf16: return encode(value, kBf16, rounding, saturate);
-    case Type::tf32: return uint64_t{encode(value, kTf32, rounding, saturate)} << 13;
-    case Type::e4m3: return encode(value, kE4m3, rounding, true);
-    case Type::e5m2: return encode(value, kE5m2, rounding, true);
-    default: return 0;
+    case Type::f16:
+      return encode(value, kF16, rounding, saturate);
+    case Type::bf16:
+      return encode(value, kBf16, rounding, saturate);
+    case Type::tf32:
+      return uint64_t{encode(value, kTf32, rounding, saturate)} << 13;
+    case Type::e4m3:
+      return encode(value, kE4m3, rounding, true);
+    case Type::e5m2:
+      return encode(value, kE5m2, rounding, true);
+    default:
+      return 0;
   }
 }
 
-// Integers of floats: NaN gives 0 (PTX: for 32-bit and 64-bit sources of type f32 and f64 the ISA leaves f64 -> NaN
-// cases as the lowest or zero; compilers do not rely on it), what is too large is clamped.
+// Integers of floats: NaN gives 0 (PTX: for 32-bit and 64-bit sources of type f32 and f64 the ISA leaves f64
+// -> NaN cases as the lowest or zero; compilers do not rely on it), what is too large is clamped.
 uint64_t integer_of(double value, Type type) {
   if (std::isnan(value)) return 0;
   const int bits = static_cast<int>(8 * type_bytes(type));
@@ -108,11 +124,14 @@ uint64_t convert(uint64_t bits, const Instr& in) {
   }
   const uint64_t source = static_cast<uint64_t>(extend(bits, from));
   if (!is_float(to)) return in.c & modify_sat ? clamp_integer(source, from, to) : source;
-  if (to == Type::f32 && static_cast<Rounding>(in.b) == Rounding::nearest_even) {  // 64-bit integers: one rounding
-    const float value = type_class(from) == 's' ? static_cast<float>(static_cast<int64_t>(source)) : static_cast<float>(source);
+  if (to == Type::f32 &&
+      static_cast<Rounding>(in.b) == Rounding::nearest_even) {  // 64-bit integers: one rounding
+    const float value = type_class(from) == 's' ? static_cast<float>(static_cast<int64_t>(source))
+                                                : static_cast<float>(source);
     return write_float(value, in);
   }
-  const double value = type_class(from) == 's' ? static_cast<double>(static_cast<int64_t>(source)) : static_cast<double>(source);
+  const double value = type_class(from) == 's' ? static_cast<double>(static_cast<int64_t>(source))
+                                               : static_cast<double>(source);
   return write_float(value, in);
 }
 
@@ -160,7 +179,8 @@ void run_cvt_packed(Warp& warp, const Instr& in) {
       if (from == Type::f16) {
         result |= write_float(to_float(Half{static_cast<uint16_t>(bits >> 16 * i)}), in) << 8 * i;
       } else {
-        const double value = decode(static_cast<uint32_t>(bits >> 8 * i & 0xff), from == Type::e4m3 ? kE4m3 : kE5m2);
+        const double value =
+            decode(static_cast<uint32_t>(bits >> 8 * i & 0xff), from == Type::e4m3 ? kE4m3 : kE5m2);
         result |= write_float(value, in) << 16 * i;
       }
     }
@@ -170,11 +190,16 @@ void run_cvt_packed(Warp& warp, const Instr& in) {
 
 Type element_of(Type pair) {
   switch (pair) {
-    case Type::f16x2: return Type::f16;
-    case Type::bf16x2: return Type::bf16;
-    case Type::e4m3x2: return Type::e4m3;
-    case Type::e5m2x2: return Type::e5m2;
-    default: return Type::none;
+    case Type::f16x2:
+      return Type::f16;
+    case Type::bf16x2:
+      return Type::bf16;
+    case Type::e4m3x2:
+      return Type::e4m3;
+    case Type::e5m2x2:
+      return Type::e5m2;
+    default:
+      return Type::none;
   }
 }
 
@@ -184,18 +209,24 @@ void take_modifiers(Binder& b) {
     Rounding rounding;
     bool integral;
   };
-  static constexpr Mode modes[] = {
-      {"rni", Rounding::nearest_even, true}, {"rzi", Rounding::zero, true}, {"rmi", Rounding::down, true},
-      {"rpi", Rounding::up, true},           {"rn", Rounding::nearest_even, false}, {"rna", Rounding::nearest_away, false},
-      {"rz", Rounding::zero, false},         {"rm", Rounding::down, false},         {"rp", Rounding::up, false}};
+  static constexpr Mode modes[] = {{"rni", Rounding::nearest_even, true},
+                                   {"rzi", Rounding::zero, true},
+                                   {"rmi", Rounding::down, true},
+                                   {"rpi", Rounding::up, true},
+                                   {"rn", Rounding::nearest_even, false},
+                                   {"rna", Rounding::nearest_away, false},
+                                   {"rz", Rounding::zero, false},
+                                   {"rm", Rounding::down, false},
+                                   {"rp", Rounding::up, false}};
   for (const Mode& mode : modes) {
     if (!b.has(mode.name)) continue;
     b.instr.b = static_cast<uint8_t>(mode.rounding);
     b.instr.d = mode.integral;
     break;
   }
-  b.instr.c = static_cast<uint8_t>((b.has("sat") ? modify_sat : 0) | (b.has("ftz") ? modify_ftz : 0) |
-                                   (b.has("relu") ? modify_relu : 0) | (b.has("satfinite") ? modify_satfinite : 0));
+  b.instr.c =
+      static_cast<uint8_t>((b.has("sat") ? modify_sat : 0) | (b.has("ftz") ? modify_ftz : 0) |
+                           (b.has("relu") ? modify_relu : 0) | (b.has("satfinite") ? modify_satfinite : 0));
 }
 
 }  // namespace
@@ -220,7 +251,8 @@ void bind_cvt(Binder& b) {
   }
   if (b.count() != 2) b.fail("number of operands");
   if (to_element != Type::none && from_element != Type::none) {
-    const bool widen = to == Type::f16x2 && type_bytes(from) == 2, narrow = from == Type::f16x2 && type_bytes(to) == 2;
+    const bool widen = to == Type::f16x2 && type_bytes(from) == 2,
+               narrow = from == Type::f16x2 && type_bytes(to) == 2;
     if (!widen && !narrow) b.fail("pair of types");
     b.instr.type = to_element;
     b.instr.a = static_cast<uint8_t>(from_element);
@@ -229,21 +261,30 @@ void bind_cvt(Binder& b) {
     b.instr.run = run_cvt_packed;
     return;
   }
-  if (to_element != Type::none || from_element != Type::none || type_bytes(to) * type_bytes(from) == 0) b.fail("pair of types");
-  if (to == Type::pred || from == Type::pred || is_float(from) != (from >= Type::f16)) b.fail("pair of types");
-  if (from == Type::e4m3 || from == Type::e5m2 || to == Type::e4m3 || to == Type::e5m2) b.fail("single fp8 value");
+  if (to_element != Type::none || from_element != Type::none || type_bytes(to) * type_bytes(from) == 0)
+    b.fail("pair of types");
+  if (to == Type::pred || from == Type::pred || is_float(from) != (from >= Type::f16))
+    b.fail("pair of types");
+  if (from == Type::e4m3 || from == Type::e5m2 || to == Type::e4m3 || to == Type::e5m2)
+    b.fail("single fp8 value");
   // Common forms of full registers, as loops that widen.
-  if (b.instr.c == 0 && b.is_register(b.operand(0), type_bytes(to)) && b.is_register(b.operand(1), type_bytes(from))) {
+  if (b.instr.c == 0 && b.is_register(b.operand(0), type_bytes(to)) &&
+      b.is_register(b.operand(1), type_bytes(from))) {
     if (to == Type::f32 && from == Type::f16) return b.alu<[](Half x) { return to_float(x); }>();
     if (to == Type::f32 && from == Type::bf16) return b.alu<[](Brain x) { return to_float(x); }>();
     if (b.instr.b == 0 && !b.instr.d) {
       if (to == Type::f16 && from == Type::f32) return b.alu<[](float x) { return to_half(x); }>();
       if (to == Type::bf16 && from == Type::f32) return b.alu<[](float x) { return to_brain(x); }>();
-      if (to == Type::f32 && from == Type::s32) return b.alu<[](int32_t x) { return static_cast<float>(x); }>();
-      if (to == Type::f32 && from == Type::u32) return b.alu<[](uint32_t x) { return static_cast<float>(x); }>();
-      if (to == Type::s64 && from == Type::s32) return b.alu<[](int32_t x) { return static_cast<int64_t>(x); }>();
-      if (to == Type::u64 && from == Type::u32) return b.alu<[](uint32_t x) { return static_cast<uint64_t>(x); }>();
-      if (to == Type::u32 && from == Type::u64) return b.alu<[](uint64_t x) { return static_cast<uint32_t>(x); }>();
+      if (to == Type::f32 && from == Type::s32)
+        return b.alu<[](int32_t x) { return static_cast<float>(x); }>();
+      if (to == Type::f32 && from == Type::u32)
+        return b.alu<[](uint32_t x) { return static_cast<float>(x); }>();
+      if (to == Type::s64 && from == Type::s32)
+        return b.alu<[](int32_t x) { return static_cast<int64_t>(x); }>();
+      if (to == Type::u64 && from == Type::u32)
+        return b.alu<[](uint32_t x) { return static_cast<uint64_t>(x); }>();
+      if (to == Type::u32 && from == Type::u64)
+        return b.alu<[](uint64_t x) { return static_cast<uint32_t>(x); }>();
     }
   }
   b.dest(b.operand(0), type_bytes(to), false);

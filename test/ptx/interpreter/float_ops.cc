@@ -1,5 +1,5 @@
-// f32 and f64 arithmetic: PTX ISA "Floating Point Instructions". Results are correctly rounded; the .approx forms
-// are computed in double and rounded, so hardware differs from them by the few ulp that the ISA allows.
+// f32 and f64 arithmetic: PTX ISA "Floating Point Instructions". Results are correctly rounded; the .approx
+// forms are computed in double and rounded, so hardware differs from them by the few ulp that the ISA allows.
 #include <cfenv>
 #include <cmath>
 
@@ -11,27 +11,37 @@ namespace bitloom::ptx {
 namespace {
 
 template <bool Ftz>
-float in32(float x) { return Ftz ? flush(x) : x; }
+float in32(float x) {
+  return Ftz ? flush(x) : x;
+}
 template <bool Ftz, bool Sat>
 float out32(float x) {
   if (Sat) x = x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f;  // NaN becomes 0
   return Ftz ? flush(x) : x;
 }
 template <bool Ftz, bool Sat>
-float f32_add(float x, float y) { return out32<Ftz, Sat>(in32<Ftz>(x) + in32<Ftz>(y)); }
+float f32_add(float x, float y) {
+  return out32<Ftz, Sat>(in32<Ftz>(x) + in32<Ftz>(y));
+}
 template <bool Ftz, bool Sat>
-float f32_sub(float x, float y) { return out32<Ftz, Sat>(in32<Ftz>(x) - in32<Ftz>(y)); }
+float f32_sub(float x, float y) {
+  return out32<Ftz, Sat>(in32<Ftz>(x) - in32<Ftz>(y));
+}
 template <bool Ftz, bool Sat>
-float f32_mul(float x, float y) { return out32<Ftz, Sat>(in32<Ftz>(x) * in32<Ftz>(y)); }
-// The product of two f32 is exact in double, and a sum rounded to odd there rounds right to f32. Unlike a call of
-// fmaf, this needs no instruction set.
+float f32_mul(float x, float y) {
+  return out32<Ftz, Sat>(in32<Ftz>(x) * in32<Ftz>(y));
+}
+// The product of two f32 is exact in double, and a sum rounded to odd there rounds right to f32. Unlike a
+// call of fmaf, this needs no instruction set.
 template <bool Ftz, bool Sat>
 float f32_fma(float x, float y, float z) {
   const double product = static_cast<double>(in32<Ftz>(x)) * static_cast<double>(in32<Ftz>(y));
   return out32<Ftz, Sat>(static_cast<float>(add_to_odd(product, in32<Ftz>(z))));
 }
 template <bool Ftz, bool Sat>
-float f32_div(float x, float y) { return out32<Ftz, Sat>(in32<Ftz>(x) / in32<Ftz>(y)); }
+float f32_div(float x, float y) {
+  return out32<Ftz, Sat>(in32<Ftz>(x) / in32<Ftz>(y));
+}
 
 enum FloatOp : uint8_t { float_add, float_sub, float_mul, float_fma, float_div, float_sqrt, float_rcp };
 
@@ -56,14 +66,29 @@ void run_directed(Warp& warp, const Instr& in) {
     }
     volatile T result = 0;
     switch (in.a) {
-      case float_add: result = x + y; break;
-      case float_sub: result = x - y; break;
-      case float_mul: result = x * y; break;
-      case float_fma: result = std::fma(T{x}, T{y}, T{z}); break;
-      case float_div: result = x / y; break;
-      case float_sqrt: result = std::sqrt(T{x}); break;
-      case float_rcp: result = T{1} / x; break;
-      default: break;
+      case float_add:
+        result = x + y;
+        break;
+      case float_sub:
+        result = x - y;
+        break;
+      case float_mul:
+        result = x * y;
+        break;
+      case float_fma:
+        result = std::fma(T{x}, T{y}, T{z});
+        break;
+      case float_div:
+        result = x / y;
+        break;
+      case float_sqrt:
+        result = std::sqrt(T{x});
+        break;
+      case float_rcp:
+        result = T{1} / x;
+        break;
+      default:
+        break;
     }
     T value = result;
     if (sat) value = value > 0 ? (value < 1 ? value : T{1}) : T{0};
@@ -96,8 +121,9 @@ bool bind_directed(Binder& b, Type type, FloatOp op, size_t sources, Rounding ro
   return true;
 }
 
-#define BITLOOM_PTX_FTZ_SAT(op) \
-  (ftz ? (sat ? b.alu<op<true, true>>() : b.alu<op<true, false>>()) : (sat ? b.alu<op<false, true>>() : b.alu<op<false, false>>()))
+#define BITLOOM_PTX_FTZ_SAT(op)                                     \
+  (ftz ? (sat ? b.alu<op<true, true>>() : b.alu<op<true, false>>()) \
+       : (sat ? b.alu<op<false, true>>() : b.alu<op<false, false>>()))
 
 #define BITLOOM_PTX_FLOAT_BINARY(function, half, op, single, f64_expression)           \
   bool function(Binder& b, Type type) {                                                \
@@ -133,10 +159,14 @@ bool bind_select(Binder& b, Type type) {
   if (type == Type::f64) return b.alu<f64_select<Minimum>>(), true;
   if (type != Type::f32) return false;
   const bool ftz = b.has("ftz"), nan = b.has("NaN"), three = b.count() == 4;
-  if (ftz && nan) three ? b.alu<f32_select3<Minimum, true, true>>() : b.alu<f32_select<Minimum, true, true>>();
-  if (ftz && !nan) three ? b.alu<f32_select3<Minimum, true, false>>() : b.alu<f32_select<Minimum, true, false>>();
-  if (!ftz && nan) three ? b.alu<f32_select3<Minimum, false, true>>() : b.alu<f32_select<Minimum, false, true>>();
-  if (!ftz && !nan) three ? b.alu<f32_select3<Minimum, false, false>>() : b.alu<f32_select<Minimum, false, false>>();
+  if (ftz && nan)
+    three ? b.alu<f32_select3<Minimum, true, true>>() : b.alu<f32_select<Minimum, true, true>>();
+  if (ftz && !nan)
+    three ? b.alu<f32_select3<Minimum, true, false>>() : b.alu<f32_select<Minimum, true, false>>();
+  if (!ftz && nan)
+    three ? b.alu<f32_select3<Minimum, false, true>>() : b.alu<f32_select<Minimum, false, true>>();
+  if (!ftz && !nan)
+    three ? b.alu<f32_select3<Minimum, false, false>>() : b.alu<f32_select<Minimum, false, false>>();
   return true;
 }
 
@@ -181,7 +211,8 @@ bool bind_float_abs(Binder& b, Type type) {
   if (bind_half(b, type, HalfOp::abs)) return true;
   if (type == Type::f64) return b.alu<[](double x) { return std::fabs(x); }>(), true;
   if (type != Type::f32) return false;
-  b.has("ftz") ? b.alu<[](float x) { return std::fabs(flush(x)); }>() : b.alu<[](float x) { return std::fabs(x); }>();
+  b.has("ftz") ? b.alu<[](float x) { return std::fabs(flush(x)); }>()
+               : b.alu<[](float x) { return std::fabs(x); }>();
   return true;
 }
 
@@ -197,31 +228,43 @@ bool bind_float_min(Binder& b, Type type) { return bind_select<true>(b, type); }
 bool bind_float_max(Binder& b, Type type) { return bind_select<false>(b, type); }
 
 // One f32 or f64 source: correctly rounded forms with a direction, or .approx computed in double.
-#define BITLOOM_PTX_ROOT(function, op, expression)                                                                 \
-  void function(Binder& b) {                                                                                       \
-    const bool approx = b.has("approx");                                                                           \
-    const Rounding rounding = approx ? Rounding::nearest_even : take_rounding(b);                                  \
-    const bool ftz = b.has("ftz");                                                                                 \
-    const Type type = b.type();                                                                                    \
-    if (type != Type::f32 && type != Type::f64) b.fail("type");                                                    \
-    if (bind_directed(b, type, op, 1, rounding, ftz, false)) return;                                               \
-    if (type == Type::f64) return b.alu<[](double x) { return expression; }>();                                    \
-    ftz ? b.alu<[](float v) { const double x = flush(v); return flush(static_cast<float>(expression)); }>()        \
-        : b.alu<[](float v) { const double x = v; return static_cast<float>(expression); }>();                     \
+#define BITLOOM_PTX_ROOT(function, op, expression)                                \
+  void function(Binder& b) {                                                      \
+    const bool approx = b.has("approx");                                          \
+    const Rounding rounding = approx ? Rounding::nearest_even : take_rounding(b); \
+    const bool ftz = b.has("ftz");                                                \
+    const Type type = b.type();                                                   \
+    if (type != Type::f32 && type != Type::f64) b.fail("type");                   \
+    if (bind_directed(b, type, op, 1, rounding, ftz, false)) return;              \
+    if (type == Type::f64) return b.alu<[](double x) { return expression; }>();   \
+    ftz ? b.alu<[](float v) {                                                     \
+      const double x = flush(v);                                                  \
+      return flush(static_cast<float>(expression));                               \
+    }>()                                                                          \
+        : b.alu<[](float v) {                                                     \
+            const double x = v;                                                   \
+            return static_cast<float>(expression);                                \
+          }>();                                                                   \
   }
 BITLOOM_PTX_ROOT(bind_sqrt, float_sqrt, std::sqrt(x))
 BITLOOM_PTX_ROOT(bind_rcp, float_rcp, 1.0 / x)
 
-#define BITLOOM_PTX_APPROX(function, expression)                                                            \
-  void function(Binder& b) {                                                                                \
-    if (!b.has("approx")) b.fail("without .approx");                                                        \
-    const Type type = b.type();                                                                             \
-    if (std::string_view(#function) == "bind_ex2" && bind_half(b, type, HalfOp::ex2)) return;               \
-    const bool ftz = b.has("ftz");                                                                          \
-    if (type == Type::f64) return b.alu<[](double x) { return expression; }>();                             \
-    if (type != Type::f32) b.fail("type");                                                                  \
-    ftz ? b.alu<[](float v) { const double x = flush(v); return flush(static_cast<float>(expression)); }>() \
-        : b.alu<[](float v) { const double x = v; return static_cast<float>(expression); }>();              \
+#define BITLOOM_PTX_APPROX(function, expression)                                              \
+  void function(Binder& b) {                                                                  \
+    if (!b.has("approx")) b.fail("without .approx");                                          \
+    const Type type = b.type();                                                               \
+    if (std::string_view(#function) == "bind_ex2" && bind_half(b, type, HalfOp::ex2)) return; \
+    const bool ftz = b.has("ftz");                                                            \
+    if (type == Type::f64) return b.alu<[](double x) { return expression; }>();               \
+    if (type != Type::f32) b.fail("type");                                                    \
+    ftz ? b.alu<[](float v) {                                                                 \
+      const double x = flush(v);                                                              \
+      return flush(static_cast<float>(expression));                                           \
+    }>()                                                                                      \
+        : b.alu<[](float v) {                                                                 \
+            const double x = v;                                                               \
+            return static_cast<float>(expression);                                            \
+          }>();                                                                               \
   }
 BITLOOM_PTX_APPROX(bind_rsqrt, 1.0 / std::sqrt(x))
 BITLOOM_PTX_APPROX(bind_ex2, std::exp2(x))

@@ -1,4 +1,4 @@
-// What control flow, collectives and barriers do to the groups of a warp.
+// What control flow and collectives do to the groups of a warp.
 #include <algorithm>
 #include <cstring>
 
@@ -14,14 +14,29 @@ void Scheduler::step_flow(Warp& warp, const Instr& in) {
     return;
   }
   switch (in.flow) {
-    case Flow::branch: branch(warp, warp.active, in.target, group.depth); break;
-    case Flow::branch_table: branch_table(warp, in); break;
-    case Flow::call: call(warp, in); break;
-    case Flow::ret: ret(warp, in); break;
-    case Flow::exit: leave(warp, warp.active); break;
-    case Flow::collective: collective(warp, in); break;
-    case Flow::barrier: barrier(warp, in); break;
-    case Flow::plain: break;
+    case Flow::branch:
+      branch(warp, warp.active, in.target, group.depth);
+      break;
+    case Flow::branch_table:
+      branch_table(warp, in);
+      break;
+    case Flow::call:
+      call(warp, in);
+      break;
+    case Flow::ret:
+      ret(warp, in);
+      break;
+    case Flow::exit:
+      leave(warp, warp.active);
+      break;
+    case Flow::collective:
+      collective(warp, in);
+      break;
+    case Flow::barrier:
+      barrier(warp, in);
+      break;
+    case Flow::plain:
+      break;
   }
 }
 
@@ -48,7 +63,9 @@ void Scheduler::branch_table(Warp& warp, const Instr& in) {
   while (left) {
     const uint32_t lane = static_cast<uint32_t>(std::countr_zero(left));
     const uint32_t choice = index[lane];
-    if (choice >= table.slot_count) launch_.fail(FaultKind::bad_address, warp, static_cast<int>(lane), "bad address: index beyond the branch table");
+    if (choice >= table.slot_count)
+      launch_.fail(FaultKind::bad_address, warp, static_cast<int>(lane),
+                   "bad address: index beyond the branch table");
     uint32_t same = 0;
     for (uint32_t other = left; other; other &= other - 1) {
       if (index[std::countr_zero(other)] == choice) same |= 1u << std::countr_zero(other);
@@ -66,7 +83,8 @@ void Scheduler::call(Warp& warp, const Instr& in) {
   uint32_t* back = reinterpret_cast<uint32_t*>(warp.base[0] + site.return_row);
   each_lane(warp.active, [&](uint32_t lane) {
     char* frame = warp.frame.data() + size_t{lane} * program_.frame_bytes;
-    for (const CallSite::Copy& copy : site.arguments) std::memmove(frame + copy.to, frame + copy.from, copy.bytes);
+    for (const CallSite::Copy& copy : site.arguments)
+      std::memmove(frame + copy.to, frame + copy.from, copy.bytes);
     back[lane] = warp.pc;
   });
   branch(warp, warp.active, in.target, static_cast<uint16_t>(warp.groups[warp.current].depth + 1));
@@ -86,7 +104,8 @@ void Scheduler::ret(Warp& warp, const Instr& in) {
     const CallSite& site = program_.calls[program_.code[caller].slot_count];
     each_lane(same, [&](uint32_t lane) {
       char* frame = warp.frame.data() + size_t{lane} * program_.frame_bytes;
-      for (const CallSite::Copy& copy : site.returns) std::memmove(frame + copy.to, frame + copy.from, copy.bytes);
+      for (const CallSite::Copy& copy : site.returns)
+        std::memmove(frame + copy.to, frame + copy.from, copy.bytes);
     });
     const Group group = warp.groups[warp.current];
     branch(warp, same, caller + 1, static_cast<uint16_t>(group.depth - 1));
@@ -112,8 +131,9 @@ void Scheduler::wait_for_others(Warp& warp, FaultKind kind) {
   }
   // Nobody else is coming.
   const Group& group = warp.groups[warp.current];
-  std::string what = std::string(fault_words(kind)) + ": reached by lanes " + std::to_string(std::popcount(group.mask)) +
-                     " of " + std::to_string(std::popcount(warp.alive)) + " that live; the others ";
+  std::string what = std::string(fault_words(kind)) + ": reached by lanes " +
+                     std::to_string(std::popcount(group.mask)) + " of " +
+                     std::to_string(std::popcount(warp.alive)) + " that live; the others ";
   if (warp.groups.size() == 1) {
     what += "have exited or are masked out";
   } else {
@@ -148,17 +168,20 @@ void Scheduler::collective(Warp& warp, const Instr& in) {
   for (uint32_t left = all; left;) {
     const uint32_t lane = static_cast<uint32_t>(std::countr_zero(left)), mask = members[lane];
     if (!(mask >> lane & 1)) {
-      launch_.fail(FaultKind::divergent_collective, warp, static_cast<int>(lane), "divergent collective: the lane is not in its own member mask");
+      launch_.fail(FaultKind::divergent_collective, warp, static_cast<int>(lane),
+                   "divergent collective: the lane is not in its own member mask");
     }
     // A full mask is often written for a last warp that is not full.
     const uint32_t exist = mask & warp.block_lanes;
     if (exist & ~warp.alive) {
-      launch_.fail(FaultKind::divergent_collective, warp, static_cast<int>(lane), "divergent collective: the member mask names lanes that have exited");
+      launch_.fail(FaultKind::divergent_collective, warp, static_cast<int>(lane),
+                   "divergent collective: the member mask names lanes that have exited");
     }
     if (exist & ~all) {
       warp.active = all;
       if (exist & ~all & group.mask) {
-        launch_.fail(FaultKind::divergent_collective, warp, static_cast<int>(lane), "divergent collective: the member mask names lanes that the guard masks out");
+        launch_.fail(FaultKind::divergent_collective, warp, static_cast<int>(lane),
+                     "divergent collective: the member mask names lanes that the guard masks out");
       }
       return wait_for_others(warp, FaultKind::divergent_collective);
     }
@@ -172,78 +195,15 @@ void Scheduler::collective(Warp& warp, const Instr& in) {
   ++group.pc;
 }
 
-void Scheduler::barrier(Warp& warp, const Instr& in) {
-  Group& group = warp.groups[warp.current];
-  Block& block = *warp.block;
-  if (warp.active == 0) {
-    ++group.pc;
-    return;
-  }
-  if (in.b && warp.active != warp.alive) {
-    if (warp.active != group.mask) {
-      launch_.fail(FaultKind::divergent_barrier, warp, std::countr_zero(warp.active), "divergent barrier: the guard masks out lanes of the warp");
-    }
-    return wait_for_others(warp, FaultKind::divergent_barrier);
-  }
-  const uint32_t id = row<uint32_t>(warp, in.slots[0])[std::countr_zero(warp.active)];
-  if (id >= block.barriers.size()) launch_.fail(FaultKind::divergent_barrier, warp, -1, "barrier " + std::to_string(id) + ": there are 16");
-  Barrier& barrier = block.barriers[id];
-  const bool counted = in.slots[1].present;
-  const uint32_t expected = counted ? row<uint32_t>(warp, in.slots[1])[std::countr_zero(warp.active)] : block.threads;
-  if (counted && (expected == 0 || expected % 32)) launch_.fail(FaultKind::divergent_barrier, warp, -1, "barrier count " + std::to_string(expected) + " is no multiple of the warp size");
-  if (barrier.expected && barrier.expected != expected) {
-    launch_.fail(FaultKind::divergent_barrier, warp, -1,
-                 "divergent barrier: barrier " + std::to_string(id) + " expects " + std::to_string(expected) +
-                     " threads here and " + std::to_string(barrier.expected) + " elsewhere");
-  }
-  barrier.expected = expected;
-  barrier.arrived += counted && in.b ? 32 : static_cast<uint32_t>(std::popcount(warp.active));
-  barrier.knowledge = joined(barrier.knowledge, publish(warp, warp.active));
-  if (in.a >= barrier_popc) {
-    const uint32_t yes = predicate(warp, in.slots[3]) & warp.active;
-    barrier.count += static_cast<uint32_t>(std::popcount(yes));
-    barrier.all &= yes == warp.active;
-    barrier.any |= yes != 0;
-  }
-  if (in.a == barrier_arrive) {
-    ++group.pc;
-  } else {
-    group.state = Group::at_barrier;
-    barrier.waiters.push_back({&warp, group.pc, group.mask});
-  }
-  if (barrier.arrived > expected) launch_.fail(FaultKind::divergent_barrier, warp, -1, "divergent barrier: more threads than the barrier expects");
-  if (barrier.arrived == expected) complete(block, barrier);
-}
-
-void Scheduler::complete(Block&, Barrier& barrier) {
-  for (const Barrier::Waiter& waiter : barrier.waiters) {
-    Warp& warp = *waiter.warp;
-    const Instr& in = program_.code[waiter.pc];
-    warp.active = waiter.mask;
-    if (in.a == barrier_popc) {
-      uint32_t* d = row<uint32_t>(warp, in.slots[2]);
-      each_lane(waiter.mask, [&](uint32_t lane) { d[lane] = barrier.count; });
-    } else if (in.a > barrier_popc) {
-      set_predicate(warp, in.slots[2], (in.a == barrier_and ? barrier.all : barrier.any) ? kAllLanes : 0);
-    }
-    learn(warp, waiter.mask, barrier.knowledge);
-    for (Group& group : warp.groups) {
-      if (group.state != Group::at_barrier || group.pc != waiter.pc || group.mask != waiter.mask) continue;
-      group.state = Group::ready;
-      ++group.pc;
-    }
-  }
-  barrier = {};
-}
-
-// With several groups: joins those at one place, then goes on with the deepest call and, there, the lowest place.
-// From time to time another group gets a turn, so that one that spins cannot starve the one it waits for.
+// With several groups: joins those at one place, then goes on with the deepest call and, there, the lowest
+// place. From time to time another group gets a turn, so that one that spins cannot starve the one it waits
+// for.
 void Scheduler::reschedule(Warp& warp) {
   std::vector<Group>& groups = warp.groups;
   for (size_t i = 0; i < groups.size(); ++i) {
     for (size_t j = i + 1; j < groups.size();) {
-      if (groups[i].pc == groups[j].pc && groups[i].depth == groups[j].depth && groups[i].state != Group::at_barrier &&
-          groups[j].state != Group::at_barrier) {
+      if (groups[i].pc == groups[j].pc && groups[i].depth == groups[j].depth &&
+          groups[i].state != Group::at_barrier && groups[j].state != Group::at_barrier) {
         groups[i].mask |= groups[j].mask;
         groups[i].state = Group::ready;
         groups.erase(groups.begin() + static_cast<std::ptrdiff_t>(j));

@@ -22,16 +22,27 @@ uint32_t encode(double value, const FloatFormat& format, Rounding rounding, bool
   const double rest = scaled - whole;
   bool up = false;
   switch (rounding) {
-    case Rounding::nearest_even: up = rest > 0.5 || (rest == 0.5 && std::fmod(whole, 2.0) == 1.0); break;
-    case Rounding::nearest_away: up = rest >= 0.5; break;
-    case Rounding::zero: break;
-    case Rounding::down: up = rest > 0 && sign; break;
-    case Rounding::up: up = rest > 0 && !sign; break;
+    case Rounding::nearest_even:
+      up = rest > 0.5 || (rest == 0.5 && std::fmod(whole, 2.0) == 1.0);
+      break;
+    case Rounding::nearest_away:
+      up = rest >= 0.5;
+      break;
+    case Rounding::zero:
+      break;
+    case Rounding::down:
+      up = rest > 0 && sign;
+      break;
+    case Rounding::up:
+      up = rest > 0 && !sign;
+      break;
   }
   if (up) whole += 1;
-  // With the implicit bit still in `whole`, the exponent field below is one short, and carries come out right.
-  const uint64_t bits = (static_cast<uint64_t>(unit + format.mantissa_bits + bias - 1) << format.mantissa_bits) +
-                        static_cast<uint64_t>(whole);
+  // With the implicit bit still in `whole`, the exponent field below is one short, and carries come out
+  // right.
+  const uint64_t bits =
+      (static_cast<uint64_t>(unit + format.mantissa_bits + bias - 1) << format.mantissa_bits) +
+      static_cast<uint64_t>(whole);
   if (bits > format.max_finite) {
     const bool toward_zero = rounding == Rounding::zero || (rounding == Rounding::down && !sign) ||
                              (rounding == Rounding::up && sign);
@@ -53,7 +64,8 @@ double decode(uint32_t bits, const FloatFormat& format) {
   } else if (exponent == 0) {
     value = std::ldexp(mantissa, 1 - bias - format.mantissa_bits);
   } else {
-    value = std::ldexp(mantissa + (1u << format.mantissa_bits), static_cast<int>(exponent) - bias - format.mantissa_bits);
+    value = std::ldexp(mantissa + (1u << format.mantissa_bits),
+                       static_cast<int>(exponent) - bias - format.mantissa_bits);
   }
   return negative ? -value : value;
 }

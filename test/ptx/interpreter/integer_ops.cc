@@ -12,24 +12,38 @@ template <typename T>
 using Unsigned = std::make_unsigned_t<T>;
 
 template <typename T>
-T op_add(T x, T y) { return static_cast<T>(static_cast<Unsigned<T>>(x) + static_cast<Unsigned<T>>(y)); }
+T op_add(T x, T y) {
+  return static_cast<T>(static_cast<Unsigned<T>>(x) + static_cast<Unsigned<T>>(y));
+}
 template <typename T>
-T op_sub(T x, T y) { return static_cast<T>(static_cast<Unsigned<T>>(x) - static_cast<Unsigned<T>>(y)); }
+T op_sub(T x, T y) {
+  return static_cast<T>(static_cast<Unsigned<T>>(x) - static_cast<Unsigned<T>>(y));
+}
 template <typename T>
-T op_mul_lo(T x, T y) { return static_cast<T>(static_cast<uint64_t>(x) * static_cast<uint64_t>(y)); }
+T op_mul_lo(T x, T y) {
+  return static_cast<T>(static_cast<uint64_t>(x) * static_cast<uint64_t>(y));
+}
 template <typename T>
 T op_mul_hi(T x, T y) {
   using Wide = std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>;
   return static_cast<T>(static_cast<Wide>(x) * static_cast<Wide>(y) >> (8 * sizeof(T)));
 }
 template <typename T>
-T op_mad_lo(T x, T y, T z) { return op_add(op_mul_lo(x, y), z); }
+T op_mad_lo(T x, T y, T z) {
+  return op_add(op_mul_lo(x, y), z);
+}
 template <typename T>
-T op_mad_hi(T x, T y, T z) { return op_add(op_mul_hi(x, y), z); }
+T op_mad_hi(T x, T y, T z) {
+  return op_add(op_mul_hi(x, y), z);
+}
 template <typename T, typename W>
-W op_mul_wide(T x, T y) { return static_cast<W>(x) * static_cast<W>(y); }
+W op_mul_wide(T x, T y) {
+  return static_cast<W>(x) * static_cast<W>(y);
+}
 template <typename T, typename W>
-W op_mad_wide(T x, T y, W z) { return op_add<W>(static_cast<W>(x) * static_cast<W>(y), z); }
+W op_mad_wide(T x, T y, W z) {
+  return op_add<W>(static_cast<W>(x) * static_cast<W>(y), z);
+}
 // Division by zero gives an unspecified value: here all ones. The most negative by -1 wraps.
 template <typename T>
 T op_div(T x, T y) {
@@ -44,18 +58,29 @@ T op_rem(T x, T y) {
   return static_cast<T>(x % y);
 }
 template <typename T>
-T op_min(T x, T y) { return std::min(x, y); }
+T op_min(T x, T y) {
+  return std::min(x, y);
+}
 template <typename T>
-T op_max(T x, T y) { return std::max(x, y); }
+T op_max(T x, T y) {
+  return std::max(x, y);
+}
 template <typename T>
-T op_abs(T x) { return x < 0 ? op_sub<T>(0, x) : x; }
+T op_abs(T x) {
+  return x < 0 ? op_sub<T>(0, x) : x;
+}
 template <typename T>
-T op_neg(T x) { return op_sub<T>(0, x); }
+T op_neg(T x) {
+  return op_sub<T>(0, x);
+}
 template <typename T>
-T op_sad(T x, T y, T z) { return op_add<T>(z, x < y ? op_sub(y, x) : op_sub(x, y)); }
+T op_sad(T x, T y, T z) {
+  return op_add<T>(z, x < y ? op_sub(y, x) : op_sub(x, y));
+}
 
 int32_t saturate(int64_t value) {
-  return static_cast<int32_t>(std::clamp<int64_t>(value, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()));
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(value, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()));
 }
 int32_t add_sat(int32_t x, int32_t y) { return saturate(int64_t{x} + y); }
 int32_t sub_sat(int32_t x, int32_t y) { return saturate(int64_t{x} - y); }
@@ -123,7 +148,9 @@ void bind_add(Binder& b) {
   if (bind_float_add(b, type)) return;
   if (b.has("sat")) return type == Type::s32 ? b.alu<add_sat>() : b.fail("type");
   if (type == Type::u16x2 || type == Type::s16x2) {
-    return b.alu<[](uint32_t x, uint32_t y) { return ((x + y) & 0xffff) | ((x & 0xffff0000u) + (y & 0xffff0000u)); }>();
+    return b.alu<[](uint32_t x, uint32_t y) {
+      return ((x + y) & 0xffff) | ((x & 0xffff0000u) + (y & 0xffff0000u));
+    }>();
   }
   BITLOOM_PTX_BY_INTEGER(type, op_add)
 }
@@ -187,9 +214,11 @@ void bind_mul24(Binder& b) {
   }
   if (type != Type::s32) b.fail("type");
   return lo ? b.alu<[](int32_t x, int32_t y) {
-                return static_cast<int32_t>(static_cast<uint32_t>(int64_t{x << 8 >> 8} * (y << 8 >> 8)));
-              }>()
-            : b.alu<[](int32_t x, int32_t y) { return static_cast<int32_t>(int64_t{x << 8 >> 8} * (y << 8 >> 8) >> 16); }>();
+    return static_cast<int32_t>(static_cast<uint32_t>(int64_t{x << 8 >> 8} * (y << 8 >> 8)));
+  }>()
+            : b.alu<[](int32_t x, int32_t y) {
+                return static_cast<int32_t>(int64_t{x << 8 >> 8} * (y << 8 >> 8) >> 16);
+              }>();
 }
 
 void bind_mad24(Binder& b) {
@@ -200,7 +229,8 @@ void bind_mad24(Binder& b) {
   }
   if (type != Type::s32) b.fail("type");
   return b.alu<[](int32_t x, int32_t y, int32_t z) {
-    return static_cast<int32_t>(static_cast<uint32_t>(int64_t{x << 8 >> 8} * (y << 8 >> 8)) + static_cast<uint32_t>(z));
+    return static_cast<int32_t>(static_cast<uint32_t>(int64_t{x << 8 >> 8} * (y << 8 >> 8)) +
+                                static_cast<uint32_t>(z));
   }>();
 }
 
@@ -231,16 +261,20 @@ void bind_neg(Binder& b) {
 void bind_min(Binder& b) {
   const Type type = b.type();
   if (bind_float_min(b, type)) return;
-  if (type == Type::u16x2) return b.alu<[](uint32_t x, uint32_t y) { return packed_lanes(x, y, true, false); }>();
-  if (type == Type::s16x2) return b.alu<[](uint32_t x, uint32_t y) { return packed_lanes(x, y, true, true); }>();
+  if (type == Type::u16x2)
+    return b.alu<[](uint32_t x, uint32_t y) { return packed_lanes(x, y, true, false); }>();
+  if (type == Type::s16x2)
+    return b.alu<[](uint32_t x, uint32_t y) { return packed_lanes(x, y, true, true); }>();
   BITLOOM_PTX_BY_INTEGER(type, op_min)
 }
 
 void bind_max(Binder& b) {
   const Type type = b.type();
   if (bind_float_max(b, type)) return;
-  if (type == Type::u16x2) return b.alu<[](uint32_t x, uint32_t y) { return packed_lanes(x, y, false, false); }>();
-  if (type == Type::s16x2) return b.alu<[](uint32_t x, uint32_t y) { return packed_lanes(x, y, false, true); }>();
+  if (type == Type::u16x2)
+    return b.alu<[](uint32_t x, uint32_t y) { return packed_lanes(x, y, false, false); }>();
+  if (type == Type::s16x2)
+    return b.alu<[](uint32_t x, uint32_t y) { return packed_lanes(x, y, false, true); }>();
   if (b.has("relu")) {
     if (type != Type::s32) b.fail("type");
     return b.alu<[](int32_t x, int32_t y) { return std::max(std::max(x, y), 0); }>();

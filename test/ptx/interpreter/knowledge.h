@@ -1,9 +1,10 @@
 // Happens-before: what a thread knows of the accesses of others, as vector clocks.
 //
-// Each warp has a clock, which every synchronization of the warp raises. An access is stamped (thread, clock). A
-// thread has seen it if the thread's knowledge of that warp reaches the stamp's clock, or if it learnt of just that
-// thread (a release by one lane says nothing of its neighbours). Barriers join the knowledge of all who take part;
-// a release leaves knowledge at an address, and an acquire of that address takes it up.
+// Each warp has a clock, which every synchronization of the warp raises. An access is stamped (thread,
+// clock). A thread has seen it if the thread's knowledge of that warp reaches the stamp's clock, or if it
+// learnt of just that thread (a release by one lane says nothing of its neighbours). Barriers join the
+// knowledge of all who take part; a release leaves knowledge at an address, and an acquire of that address
+// takes it up.
 #pragma once
 
 #include <algorithm>
@@ -14,17 +15,19 @@
 
 namespace bitloom::ptx {
 
-// Number of a thread in the launch: ((block << warp_bits) + warp) * 32 + lane, with 2^warp_bits at least the warps per block.
+// Number of a thread in the launch: ((block << warp_bits) + warp) * 32 + lane, with 2^warp_bits at least the
+// warps per block.
 using ThreadId = uint32_t;
 
 struct Knowledge {
-  std::vector<uint32_t> own;                       // clocks of the warps of the own block
+  std::vector<uint32_t> own;                        // clocks of the warps of the own block
   std::map<uint32_t, std::vector<uint32_t>> other;  // block -> clocks of its warps
   std::map<ThreadId, uint32_t> threads;             // clocks of single threads beyond their warps'
   uint32_t block = 0;
   uint32_t warp_bits = 0;
 
-  Knowledge(uint32_t block, uint32_t warp_bits) : own(size_t{1} << warp_bits), block(block), warp_bits(warp_bits) {}
+  Knowledge(uint32_t block, uint32_t warp_bits)
+      : own(size_t{1} << warp_bits), block(block), warp_bits(warp_bits) {}
 
   bool has_seen(ThreadId thread, uint32_t clock) const {
     const uint32_t warp = thread / 32;

@@ -5,7 +5,9 @@
 namespace bitloom::ptx {
 namespace {
 
-bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '$' || c == '%' || c == '.'; }
+bool is_word(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '$' || c == '%' || c == '.';
+}
 
 }  // namespace
 
@@ -42,10 +44,13 @@ void Lexer::next() {
     if (end == std::string_view::npos) fail("string without end");
     at_ = end + 1;
   } else if (is_word(text_[at_])) {
-    // "::" belongs to the word (ld.shared::cta); a single ':' ends a label.
-    while (at_ < text_.size() && (is_word(text_[at_]) || text_.compare(at_, 2, "::") == 0)) {
+    // "::" belongs to the word (ld.shared::cta); a single ':' ends a label. A directive ends at the next dot:
+    // headers write ".reg.b16".
+    const bool directive = text_[at_] == '.';
+    do {
       at_ += text_[at_] == ':' ? 2 : 1;
-    }
+    } while (at_ < text_.size() && !(directive && text_[at_] == '.') &&
+             (is_word(text_[at_]) || text_.compare(at_, 2, "::") == 0));
   } else {
     ++at_;
   }

@@ -14,7 +14,7 @@ class Lexer {
   explicit Lexer(std::string_view text) : text_(text) { next(); }
 
   std::string_view token() const { return token_; }  // empty at the end of the text
-  int32_t line() const { return line_; }              // 1-based line of token()
+  int32_t line() const { return line_; }             // 1-based line of token()
   const char* position() const { return token_.data(); }
   const char* previous_end() const { return previous_end_; }
 

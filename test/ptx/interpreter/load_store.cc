@@ -81,7 +81,8 @@ void run_frame(Warp& warp, const Instr& in) {
       if (Load) {
         move_in<T>(warp, slot, lane, reinterpret_cast<uint8_t*>(frame) + (i - 1) * sizeof(T), in.b);
       } else {
-        std::memcpy(frame + (i - 1) * sizeof(T), row<char>(warp, slot) + size_t{lane} * slot.bytes, sizeof(T));
+        std::memcpy(frame + (i - 1) * sizeof(T), row<char>(warp, slot) + size_t{lane} * slot.bytes,
+                    sizeof(T));
       }
     }
   }
@@ -113,21 +114,39 @@ void bind_access(Binder& b, bool load) {
   if (modifiers.space == Space::param && address.index < 0) {
     const Place place = b.place(address.name);
     if (place.frame) {
-      if (address.offset < 0 || static_cast<uint64_t>(address.offset) + bytes * vector > place.bytes) b.fail("offset in a param variable");
-      b.instr.run = load ? (bytes == 1 ? run_frame<uint8_t, true> : bytes == 2 ? run_frame<uint16_t, true> : bytes == 4 ? run_frame<uint32_t, true> : run_frame<uint64_t, true>)
-                         : (bytes == 1 ? run_frame<uint8_t, false> : bytes == 2 ? run_frame<uint16_t, false> : bytes == 4 ? run_frame<uint32_t, false> : run_frame<uint64_t, false>);
+      if (address.offset < 0 || static_cast<uint64_t>(address.offset) + bytes * vector > place.bytes)
+        b.fail("offset in a param variable");
+      b.instr.run = load ? (bytes == 1   ? run_frame<uint8_t, true>
+                            : bytes == 2 ? run_frame<uint16_t, true>
+                            : bytes == 4 ? run_frame<uint32_t, true>
+                                         : run_frame<uint64_t, true>)
+                         : (bytes == 1   ? run_frame<uint8_t, false>
+                            : bytes == 2 ? run_frame<uint16_t, false>
+                            : bytes == 4 ? run_frame<uint32_t, false>
+                                         : run_frame<uint64_t, false>);
       return;
     }
   }
-  if (!load && (modifiers.space == Space::param || modifiers.space == Space::constant)) b.fail("store to this space");
-  b.instr.run = load ? (bytes == 1 ? run_load<uint8_t> : bytes == 2 ? run_load<uint16_t> : bytes == 4 ? run_load<uint32_t> : run_load<uint64_t>)
-                     : (bytes == 1 ? run_store<uint8_t> : bytes == 2 ? run_store<uint16_t> : bytes == 4 ? run_store<uint32_t> : run_store<uint64_t>);
+  if (!load && (modifiers.space == Space::param || modifiers.space == Space::constant))
+    b.fail("store to this space");
+  b.instr.run = load ? (bytes == 1   ? run_load<uint8_t>
+                        : bytes == 2 ? run_load<uint16_t>
+                        : bytes == 4 ? run_load<uint32_t>
+                                     : run_load<uint64_t>)
+                     : (bytes == 1   ? run_store<uint8_t>
+                        : bytes == 2 ? run_store<uint16_t>
+                        : bytes == 4 ? run_store<uint32_t>
+                                     : run_store<uint64_t>);
 }
 
 template <typename T>
-T op_mov(T x) { return x; }
+T op_mov(T x) {
+  return x;
+}
 
-void run_mov_predicate(Warp& warp, const Instr& in) { set_predicate(warp, in.slots[0], predicate(warp, in.slots[1])); }
+void run_mov_predicate(Warp& warp, const Instr& in) {
+  set_predicate(warp, in.slots[0], predicate(warp, in.slots[1]));
+}
 
 // Instr: a = bytes of an element. Slots: whole, elements.
 void run_unpack(Warp& warp, const Instr& in) {
@@ -135,7 +154,9 @@ void run_unpack(Warp& warp, const Instr& in) {
   const uint32_t bytes = in.a, all = bytes * (in.slot_count - 1);
   for (uint32_t i = 1; i < in.slot_count; ++i) {
     char* part = row<char>(warp, in.slots[i]);
-    each_lane(warp.active, [&](uint32_t lane) { std::memcpy(part + lane * bytes, whole + lane * all + (i - 1) * bytes, bytes); });
+    each_lane(warp.active, [&](uint32_t lane) {
+      std::memcpy(part + lane * bytes, whole + lane * all + (i - 1) * bytes, bytes);
+    });
   }
 }
 void run_pack(Warp& warp, const Instr& in) {
@@ -143,13 +164,17 @@ void run_pack(Warp& warp, const Instr& in) {
   const uint32_t bytes = in.a, all = bytes * (in.slot_count - 1);
   for (uint32_t i = 1; i < in.slot_count; ++i) {
     const char* part = row<char>(warp, in.slots[i]);
-    each_lane(warp.active, [&](uint32_t lane) { std::memcpy(whole + lane * all + (i - 1) * bytes, part + lane * bytes, bytes); });
+    each_lane(warp.active, [&](uint32_t lane) {
+      std::memcpy(whole + lane * all + (i - 1) * bytes, part + lane * bytes, bytes);
+    });
   }
 }
 
 void run_clock(Warp& warp, const Instr& in) {
   char* d = row<char>(warp, in.slots[0]);
-  each_lane(warp.active, [&](uint32_t lane) { std::memcpy(d + lane * in.slots[0].bytes, &warp.launch->clock, in.slots[0].bytes); });
+  each_lane(warp.active, [&](uint32_t lane) {
+    std::memcpy(d + lane * in.slots[0].bytes, &warp.launch->clock, in.slots[0].bytes);
+  });
 }
 
 template <bool ToGeneric>
@@ -173,7 +198,10 @@ void run_isspacep(Warp& warp, const Instr& in) {
                         : at - kLocalWindow < kWindowBytes ? Space::local
                         : at - kParamWindow < kWindowBytes ? Space::param
                                                            : Space::global;
-    mask |= uint32_t{space == in.space || (in.space == Space::constant && space == Space::global && warp.launch->memory->find(at) && warp.launch->memory->find(at)->is_const)} << lane;
+    mask |= uint32_t{space == in.space ||
+                     (in.space == Space::constant && space == Space::global &&
+                      warp.launch->memory->find(at) && warp.launch->memory->find(at)->is_const)}
+            << lane;
   }
   set_predicate(warp, in.slots[0], mask);
 }
@@ -212,11 +240,16 @@ void bind_mov(Binder& b) {
     return;
   }
   switch (bytes) {
-    case 1: return b.alu<op_mov<uint8_t>>();
-    case 2: return b.alu<op_mov<uint16_t>>();
-    case 4: return b.alu<op_mov<uint32_t>>();
-    case 8: return b.alu<op_mov<uint64_t>>();
-    default: b.fail("type");
+    case 1:
+      return b.alu<op_mov<uint8_t>>();
+    case 2:
+      return b.alu<op_mov<uint16_t>>();
+    case 4:
+      return b.alu<op_mov<uint32_t>>();
+    case 8:
+      return b.alu<op_mov<uint64_t>>();
+    default:
+      b.fail("type");
   }
 }
 

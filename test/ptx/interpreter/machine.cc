@@ -11,12 +11,14 @@ std::string Program::location(uint32_t pc) const {
   const Statement& s = *info[pc].statement;
   const auto file_line = [&](int32_t file, int32_t line) {
     const auto name = module->files.find(file);
-    return (name == module->files.end() ? "file " + std::to_string(file) : name->second) + ":" + std::to_string(line);
+    return (name == module->files.end() ? "file " + std::to_string(file) : name->second) + ":" +
+           std::to_string(line);
   };
   std::string text;
   if (s.file != 0) {
     text = file_line(s.file, s.line);
-    if (s.outer_file != s.file || s.outer_line != s.line) text += " (inlined at " + file_line(s.outer_file, s.outer_line) + ")";
+    if (s.outer_file != s.file || s.outer_line != s.line)
+      text += " (inlined at " + file_line(s.outer_file, s.outer_line) + ")";
     text += ", ";
   }
   return text + "PTX line " + std::to_string(s.ptx_line);
@@ -30,8 +32,9 @@ std::string Launch::thread_name(ThreadId thread) const {
   const uint32_t warps = (block[0] * block[1] * block[2] + 31) / 32;
   const uint32_t bits = static_cast<uint32_t>(std::bit_width(warps - 1));
   const uint32_t number = thread / 32 >> bits, warp = thread / 32 & ((1u << bits) - 1);
-  return "block (" + std::to_string(number % grid[0]) + "," + std::to_string(number / grid[0] % grid[1]) + "," +
-         std::to_string(number / grid[0] / grid[1]) + ") warp " + std::to_string(warp) + " lane " + std::to_string(thread % 32);
+  return "block (" + std::to_string(number % grid[0]) + "," + std::to_string(number / grid[0] % grid[1]) +
+         "," + std::to_string(number / grid[0] / grid[1]) + ") warp " + std::to_string(warp) + " lane " +
+         std::to_string(thread % 32);
 }
 
 void Launch::fail(FaultKind kind, const Warp& warp, int lane, const std::string& what) const {
@@ -51,7 +54,9 @@ const LoadedModule& Machine::load(std::shared_ptr<const Module> module) {
   loaded->module = module;
   for (const Variable& variable : module->variables) {
     if (variable.space != Space::global && variable.space != Space::constant) continue;
-    if (variable.is_extern) throw Fault(FaultKind::bad_launch, "variable " + variable.name + " is external: modules are not linked");
+    if (variable.is_extern)
+      throw Fault(FaultKind::bad_launch,
+                  "variable " + variable.name + " is external: modules are not linked");
     loaded->addresses[variable.name] = memory.allocate(variable.bytes, variable.name, variable.align);
   }
   for (const Variable& variable : module->variables) {
@@ -61,7 +66,9 @@ const LoadedModule& Machine::load(std::shared_ptr<const Module> module) {
     initial.resize(variable.bytes);  // what has no initializer is zero
     for (const Variable::Reference& reference : variable.references) {
       const auto target = loaded->addresses.find(reference.symbol);
-      if (target == loaded->addresses.end()) throw Fault(FaultKind::bad_launch, "initializer of " + variable.name + ": unknown " + reference.symbol);
+      if (target == loaded->addresses.end())
+        throw Fault(FaultKind::bad_launch,
+                    "initializer of " + variable.name + ": unknown " + reference.symbol);
       const uint64_t address = target->second + static_cast<uint64_t>(reference.addend);
       std::memcpy(initial.data() + reference.offset, &address, 8);
     }
@@ -77,22 +84,29 @@ void Machine::unload(const LoadedModule& module) {
   std::erase_if(modules_, [&](const auto& loaded) { return loaded.get() == &module; });
 }
 
-LaunchReport Machine::launch(const LoadedModule& module, const std::string& kernel, const LaunchConfig& config) {
+LaunchReport Machine::launch(const LoadedModule& module, const std::string& kernel,
+                             const LaunchConfig& config) {
   const Program& program = module.program(kernel);
-  const auto refuse = [&](const std::string& what) { throw Fault(FaultKind::bad_launch, "kernel " + kernel + ": bad launch: " + what); };
+  const auto refuse = [&](const std::string& what) {
+    throw Fault(FaultKind::bad_launch, "kernel " + kernel + ": bad launch: " + what);
+  };
   const uint64_t threads = uint64_t{config.block[0]} * config.block[1] * config.block[2];
   const uint64_t blocks = uint64_t{config.grid[0]} * config.grid[1] * config.grid[2];
   if (threads == 0 || threads > max_threads_per_block) refuse(std::to_string(threads) + " threads per block");
   if (program.kernel->max_threads && threads > program.kernel->max_threads) {
-    refuse(std::to_string(threads) + " threads per block, .maxntid allows " + std::to_string(program.kernel->max_threads));
+    refuse(std::to_string(threads) + " threads per block, .maxntid allows " +
+           std::to_string(program.kernel->max_threads));
   }
   if (config.grid[1] > 65535 || config.grid[2] > 65535) refuse("grid of more than 65535 in y or z");
-  if (blocks == 0 || blocks * ((threads + 31) / 32) * 2 > (1u << 26)) refuse(std::to_string(blocks) + " blocks");
+  if (blocks == 0 || blocks * ((threads + 31) / 32) * 2 > (1u << 26))
+    refuse(std::to_string(blocks) + " blocks");
   if (program.dynamic_shared_offset + uint64_t{config.shared_bytes} > max_shared_bytes) {
-    refuse(std::to_string(program.dynamic_shared_offset + config.shared_bytes) + " bytes of shared memory, at most " + std::to_string(max_shared_bytes));
+    refuse(std::to_string(program.dynamic_shared_offset + config.shared_bytes) +
+           " bytes of shared memory, at most " + std::to_string(max_shared_bytes));
   }
   if (config.parameters.size() != program.parameter_bytes) {
-    refuse(std::to_string(config.parameters.size()) + " bytes of parameters, expected " + std::to_string(program.parameter_bytes));
+    refuse(std::to_string(config.parameters.size()) + " bytes of parameters, expected " +
+           std::to_string(program.parameter_bytes));
   }
   LaunchReport report;
   report.counters.reset(program);

@@ -4,7 +4,8 @@
 //   const LoadedModule& module = machine.load(Module::parse(ptx));
 //   uint64_t x = machine.memory.allocate(bytes);
 //   machine.memory.write(x, data, bytes);
-//   LaunchReport report = machine.launch(module, "kernel", {.grid = {n}, .block = {128}, .parameters = pack(x, n)});
+//   LaunchReport report = machine.launch(module, "kernel", {.grid = {n}, .block = {128}, .parameters =
+//   pack(x, n)});
 //
 // Everything throws Fault. After a faulted launch, memory holds what had been written by then.
 #pragma once
@@ -70,8 +71,8 @@ template <typename... T>
 std::vector<uint8_t> pack(const T&... values) {
   std::vector<uint8_t> bytes;
   const auto append = [&](const auto& value) {
-    const size_t at = (bytes.size() + alignof(std::decay_t<decltype(value)>) - 1) / alignof(std::decay_t<decltype(value)>) *
-                      alignof(std::decay_t<decltype(value)>);
+    const size_t at = (bytes.size() + alignof(std::decay_t<decltype(value)>) - 1) /
+                      alignof(std::decay_t<decltype(value)>) * alignof(std::decay_t<decltype(value)>);
     bytes.resize(at + sizeof(value));
     std::memcpy(bytes.data() + at, &value, sizeof(value));
   };

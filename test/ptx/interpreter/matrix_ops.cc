@@ -1,6 +1,6 @@
 // ldmatrix, stmatrix, movmatrix: 8 x 8 matrices of 16-bit elements, a row (16 bytes) per address. PTX ISA
-// "Warp-level matrix load/store instructions". Of a matrix, lane l holds row l / 4, columns 2 (l % 4) and the next;
-// transposed, lane l holds column l / 4, rows 2 (l % 4) and the next.
+// "Warp-level matrix load/store instructions". Of a matrix, lane l holds row l / 4, columns 2 (l % 4) and the
+// next; transposed, lane l holds column l / 4, rows 2 (l % 4) and the next.
 #include <cstring>
 
 #include "access.h"
@@ -73,7 +73,8 @@ void bind_matrix(Binder& b, bool load) {
   if (b.instr.space != Space::shared && b.instr.space != Space::generic) b.fail("space");
   const Operand& values = b.operand(load ? 0 : 1);
   b.address(b.operand(load ? 1 : 0));
-  if ((values.kind == Operand::vector ? values.elements.size() : 1) != b.instr.a) b.fail("number of registers");
+  if ((values.kind == Operand::vector ? values.elements.size() : 1) != b.instr.a)
+    b.fail("number of registers");
   const auto value = [&](const Operand& operand) { load ? b.dest(operand, 4) : b.source(operand, 4); };
   if (values.kind == Operand::vector) {
     for (const Operand& element : values.elements) value(element);
@@ -91,7 +92,8 @@ void bind_ldmatrix(Binder& b) { bind_matrix(b, true); }
 void bind_stmatrix(Binder& b) { bind_matrix(b, false); }
 
 void bind_movmatrix(Binder& b) {
-  if (!b.has("sync") || !b.has("aligned") || !b.has("m8n8") || !b.has("trans") || b.type() != Type::b16) b.fail("form");
+  if (!b.has("sync") || !b.has("aligned") || !b.has("m8n8") || !b.has("trans") || b.type() != Type::b16)
+    b.fail("form");
   b.dest(b.operand(0), 4);
   b.source(b.operand(1), 4);
   b.instr.flow = Flow::collective;

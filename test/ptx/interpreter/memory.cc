@@ -34,7 +34,8 @@ uint64_t DeviceMemory::allocate(uint64_t bytes, std::string name, uint64_t align
 
 void DeviceMemory::free(uint64_t address) {
   const auto found = allocations_.find(address);
-  if (found == allocations_.end()) throw Fault(FaultKind::bad_address, "free: " + hex(address) + " is no allocation");
+  if (found == allocations_.end())
+    throw Fault(FaultKind::bad_address, "free: " + hex(address) + " is no allocation");
   freed_[address] = found->second->bytes;
   bytes_allocated_ -= found->second->bytes;
   allocations_.erase(found);
@@ -60,7 +61,8 @@ void DeviceMemory::write(uint64_t address, const void* source, uint64_t bytes) {
   if (bytes == 0) return;
   Allocation& allocation = range(address, bytes, "write");
   std::memcpy(allocation.data.data() + (address - allocation.base), source, bytes);
-  allocation.shadow.visit_range(address - allocation.base, bytes, [](Cell& cell) { cell = {kHost, 0, 0, 0, 0, 0}; });
+  allocation.shadow.visit_range(address - allocation.base, bytes,
+                                [](Cell& cell) { cell = {kHost, 0, 0, 0, 0, 0}; });
 }
 
 void DeviceMemory::read(void* target, uint64_t address, uint64_t bytes) const {
@@ -97,14 +99,16 @@ std::string DeviceMemory::describe(uint64_t address) const {
   const Allocation* below = after == allocations_.begin() ? nullptr : std::prev(after)->second.get();
   const Allocation* above = after == allocations_.end() ? nullptr : after->second.get();
   const auto named = [](const Allocation& a) {
-    return "the " + std::to_string(a.bytes) + " bytes " + (a.name.empty() ? "" : "of " + a.name + " ") + "at " + hex(a.base);
+    return "the " + std::to_string(a.bytes) + " bytes " + (a.name.empty() ? "" : "of " + a.name + " ") +
+           "at " + hex(a.base);
   };
   if (below && address - below->base < below->bytes) {
     return "offset " + std::to_string(address - below->base) + " of " + named(*below);
   }
   const uint64_t past = below ? address - (below->base + below->bytes) : ~0ull;
   const uint64_t before = above ? above->base - address : ~0ull;
-  if (past <= before && past < 1u << 20) return std::to_string(past) + " bytes past the end of " + named(*below);
+  if (past <= before && past < 1u << 20)
+    return std::to_string(past) + " bytes past the end of " + named(*below);
   if (before < 1u << 20) return std::to_string(before) + " bytes before " + named(*above);
   return "near no allocation";
 }

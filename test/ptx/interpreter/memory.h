@@ -20,8 +20,9 @@ struct Allocation {
   Shadow shadow;
 };
 
-// Addresses are 256-byte aligned, never used twice, and at least 4 KiB apart, so that an index that runs over the
-// end of one buffer does not land in the next. All calls but find() throw Fault(bad_address) on what lies outside.
+// Addresses are 256-byte aligned, never used twice, and at least 4 KiB apart, so that an index that runs over
+// the end of one buffer does not land in the next. All calls but find() throw Fault(bad_address) on what lies
+// outside.
 class DeviceMemory {
  public:
   uint64_t allocate(uint64_t bytes, std::string name = {}, uint64_t align = 256);

@@ -50,9 +50,25 @@ inline Scope take_scope(Binder& b, Scope fallback) {
 
 // Hints that change speed only. Takes all it finds.
 inline void take_cache_hints(Binder& b) {
-  static const char* const hints[] = {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "L1::evict_normal", "L1::evict_unchanged",
-                                      "L1::evict_first", "L1::evict_last", "L1::no_allocate", "L2::evict_first",
-                                      "L2::evict_last", "L2::evict_normal", "L2::64B", "L2::128B", "L2::256B", "uni"};
+  static const char* const hints[] = {"ca",
+                                      "cg",
+                                      "cs",
+                                      "lu",
+                                      "cv",
+                                      "wb",
+                                      "wt",
+                                      "L1::evict_normal",
+                                      "L1::evict_unchanged",
+                                      "L1::evict_first",
+                                      "L1::evict_last",
+                                      "L1::no_allocate",
+                                      "L2::evict_first",
+                                      "L2::evict_last",
+                                      "L2::evict_normal",
+                                      "L2::64B",
+                                      "L2::128B",
+                                      "L2::256B",
+                                      "uni"};
   for (const char* hint : hints) b.has(hint);
 }
 

@@ -1,8 +1,9 @@
 // mma.sync m16n8: d = a b + c, a 16 x K, b K x 8. PTX ISA "Matrix Fragments for mma".
 //
 // All shapes follow one rule. Let p = 32 / bits of an element be the elements per register, g = lane / 4 and
-// t = lane % 4. Register r of a holds row g + 8 (r % 2), columns t p + i + 4 p (r / 2); register r of b holds column g,
-// rows t p + i + 4 p r; element r of c and d is row g + 8 (r / 2), column 2 t + r % 2. K = 4 p times the registers of b.
+// t = lane % 4. Register r of a holds row g + 8 (r % 2), columns t p + i + 4 p (r / 2); register r of b holds
+// column g, rows t p + i + 4 p r; element r of c and d is row g + 8 (r / 2), column 2 t + r % 2. K = 4 p
+// times the registers of b.
 #include "mma.h"
 
 #include <cmath>
@@ -20,21 +21,35 @@ enum MmaFlag : uint8_t { mma_saturate = 1, mma_xor = 2 };
 
 uint32_t element_bits(Type type) {
   switch (type) {
-    case Type::tf32: return 32;
-    case Type::f16: case Type::bf16: return 16;
-    case Type::e4m3: case Type::e5m2: case Type::s8: case Type::u8: return 8;
-    case Type::s4: case Type::u4: return 4;
-    default: return 1;
+    case Type::tf32:
+      return 32;
+    case Type::f16:
+    case Type::bf16:
+      return 16;
+    case Type::e4m3:
+    case Type::e5m2:
+    case Type::s8:
+    case Type::u8:
+      return 8;
+    case Type::s4:
+    case Type::u4:
+      return 4;
+    default:
+      return 1;
   }
 }
 
 struct FloatElement {
   float operator()(uint32_t bits, Type type) const {
     switch (type) {
-      case Type::f16: return to_float(Half{static_cast<uint16_t>(bits)});
-      case Type::bf16: return to_float(Brain{static_cast<uint16_t>(bits)});
-      case Type::tf32: return std::bit_cast<float>(bits & 0xffffe000);  // the low 13 bits are not looked at
-      default: return table(type)[bits];
+      case Type::f16:
+        return to_float(Half{static_cast<uint16_t>(bits)});
+      case Type::bf16:
+        return to_float(Brain{static_cast<uint16_t>(bits)});
+      case Type::tf32:
+        return std::bit_cast<float>(bits & 0xffffe000);  // the low 13 bits are not looked at
+      default:
+        return table(type)[bits];
     }
   }
   static const float* table(Type type) {
@@ -53,9 +68,12 @@ struct FloatElement {
 struct IntegerElement {
   int32_t operator()(uint32_t bits, Type type) const {
     switch (type) {
-      case Type::s8: return static_cast<int8_t>(bits);
-      case Type::s4: return static_cast<int32_t>(bits << 28) >> 28;
-      default: return static_cast<int32_t>(bits);
+      case Type::s8:
+        return static_cast<int8_t>(bits);
+      case Type::s4:
+        return static_cast<int32_t>(bits << 28) >> 28;
+      default:
+        return static_cast<int32_t>(bits);
     }
   }
 };
@@ -78,17 +96,20 @@ void unpack(Warp& warp, const Instr& in, const Slot* a_slots, const Slot* b_slot
     const uint32_t* rows = row<uint32_t>(warp, b_slots[r]);
     for (uint32_t lane = 0; lane < 32; ++lane) {
       const uint32_t k = lane % 4 * p + 4 * p * r;
-      for (uint32_t i = 0; i < p; ++i) b[k + i][lane / 4] = element(rows[lane] >> (Bits * i) % 32 & mask, b_type);
+      for (uint32_t i = 0; i < p; ++i)
+        b[k + i][lane / 4] = element(rows[lane] >> (Bits * i) % 32 & mask, b_type);
     }
   }
 }
 
-// Slots: d, a, b, c; d and c of `results` registers. Bits fixes the type of loop, the element type is looked up.
+// Slots: d, a, b, c; d and c of `results` registers. Bits fixes the type of loop, the element type is looked
+// up.
 template <uint32_t Bits>
 void run_float(Warp& warp, const Instr& in) {
   const bool half = static_cast<Type>(in.b) == Type::f16;
   const uint32_t results = half ? 2 : 4, depth = 4 * (32 / Bits) * in.c;
-  const Slot *d_slots = in.slots, *a_slots = d_slots + results, *b_slots = a_slots + 2 * in.c, *c_slots = b_slots + in.c;
+  const Slot *d_slots = in.slots, *a_slots = d_slots + results, *b_slots = a_slots + 2 * in.c,
+             *c_slots = b_slots + in.c;
   float a[16][256];
   float b[256][8];
   unpack<float, Bits, FloatElement>(warp, in, a_slots, b_slots, a, b);
@@ -124,7 +145,8 @@ void run_float(Warp& warp, const Instr& in) {
 template <uint32_t Bits>
 void run_integer(Warp& warp, const Instr& in) {
   const uint32_t depth = 4 * (32 / Bits) * in.c;
-  const Slot *d_slots = in.slots, *a_slots = d_slots + 4, *b_slots = a_slots + 2 * in.c, *c_slots = b_slots + in.c;
+  const Slot *d_slots = in.slots, *a_slots = d_slots + 4, *b_slots = a_slots + 2 * in.c,
+             *c_slots = b_slots + in.c;
   int32_t a[16][256];
   int32_t b[256][8];
   unpack<int32_t, Bits, IntegerElement>(warp, in, a_slots, b_slots, a, b);
@@ -141,7 +163,8 @@ void run_integer(Warp& warp, const Instr& in) {
     for (uint32_t lane = 0; lane < 32; ++lane) {
       int64_t value = int64_t{sums[lane / 4 + 8 * (r / 2)][lane % 4 * 2 + r % 2]} + c[lane];
       if (in.d & mma_saturate) {
-        value = std::min<int64_t>(std::max<int64_t>(value, std::numeric_limits<int32_t>::min()), std::numeric_limits<int32_t>::max());
+        value = std::min<int64_t>(std::max<int64_t>(value, std::numeric_limits<int32_t>::min()),
+                                  std::numeric_limits<int32_t>::max());
       }
       d[lane] = static_cast<int32_t>(static_cast<uint32_t>(value));
     }
@@ -177,7 +200,9 @@ void bind_mma(Binder& b) {
   const size_t results = d == Type::f16 ? 2 : 4, counts[4] = {results, 2 * registers, registers, results};
   for (size_t i = 0; i < 4; ++i) {
     const Operand& operand = b.operand(i);
-    const auto bind_one = [&](const Operand& o) { i == 0 ? b.dest(o, 4) : b.source(o, 4, i == 3 && d == Type::f32); };
+    const auto bind_one = [&](const Operand& o) {
+      i == 0 ? b.dest(o, 4) : b.source(o, 4, i == 3 && d == Type::f32);
+    };
     if (operand.kind != Operand::vector) {
       if (counts[i] != 1) b.fail("number of registers");
       bind_one(operand);

@@ -7,8 +7,8 @@
 namespace bitloom::ptx {
 namespace {
 
-__attribute__((always_inline)) inline void multiply(const float* a, uint32_t stride, const float* b, uint32_t depth,
-                                                    double (&sums)[16][8]) {
+__attribute__((always_inline)) inline void multiply(const float* a, uint32_t stride, const float* b,
+                                                    uint32_t depth, double (&sums)[16][8]) {
   for (uint32_t i = 0; i < 16; ++i) {
     double row[8];
     for (uint32_t j = 0; j < 8; ++j) row[j] = sums[i][j];
@@ -22,8 +22,8 @@ __attribute__((always_inline)) inline void multiply(const float* a, uint32_t str
 
 // Products are exact, so that a fused multiplication and addition gives the same bits as the two of SSE2.
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) void multiply_avx2(const float* a, uint32_t stride, const float* b, uint32_t depth,
-                                                       double (&sums)[16][8]) {
+__attribute__((target("avx2,fma"))) void multiply_avx2(const float* a, uint32_t stride, const float* b,
+                                                       uint32_t depth, double (&sums)[16][8]) {
   multiply(a, stride, b, depth, sums);
 }
 #endif

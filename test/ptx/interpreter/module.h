@@ -34,11 +34,11 @@ struct Variable {
 struct Operand {
   enum Kind : uint8_t { reg, special, integer, real32, real64, symbol, label, address, vector, pair, sink };
   Kind kind = sink;
-  bool negated = false;           // !p
-  int32_t index = -1;             // reg: register of the function; label: instruction; address: base register or -1
-  uint64_t bits = 0;              // integer (two's complement), real32 and real64 (IEEE bits)
-  int64_t offset = 0;             // address, symbol: added bytes
-  std::string_view name;          // symbol, special, label; address: symbol or empty
+  bool negated = false;   // !p
+  int32_t index = -1;     // reg: register of the function; label: instruction; address: base register or -1
+  uint64_t bits = 0;      // integer (two's complement), real32 and real64 (IEEE bits)
+  int64_t offset = 0;     // address, symbol: added bytes
+  std::string_view name;  // symbol, special, label; address: symbol or empty
   std::vector<Operand> elements;  // vector {a, b}; pair d|p
 };
 
@@ -62,7 +62,8 @@ struct Function {
   bool is_entry = false;
   bool has_body = false;
   std::vector<Variable> returns, parameters;
-  std::vector<Variable> variables;  // shared, local and param variables of the body, names made unique by scope
+  std::vector<Variable>
+      variables;  // shared, local and param variables of the body, names made unique by scope
   std::vector<Type> registers;
   std::vector<Statement> body;
   uint32_t max_threads = 0;  // .maxntid product or 0

@@ -101,7 +101,8 @@ void Parser::parse_loc() {
   lexer_.expect("inlined_at");
   outer_ = read();
   inlined_at_[location_] = outer_;
-  // The call may itself stand in inlined code, which an earlier .loc told. The bound ends a cycle of recursion.
+  // The call may itself stand in inlined code, which an earlier .loc told. The bound ends a cycle of
+  // recursion.
   for (int depth = 0; depth < 32; ++depth) {
     const auto further = inlined_at_.find(outer_);
     if (further == inlined_at_.end()) break;
@@ -111,7 +112,8 @@ void Parser::parse_loc() {
 
 uint64_t Parser::parse_integer() {
   const bool negative = lexer_.accept("-");
-  if (!is_number(lexer_.token())) lexer_.fail("expected an integer before '" + std::string(lexer_.token()) + "'");
+  if (!is_number(lexer_.token()))
+    lexer_.fail("expected an integer before '" + std::string(lexer_.token()) + "'");
   const uint64_t value = std::strtoull(std::string(lexer_.take()).c_str(), nullptr, 0);
   return negative ? 0 - value : value;
 }
@@ -131,7 +133,8 @@ void Parser::parse_function(bool is_entry) {
       uint64_t product = parse_integer();
       while (lexer_.accept(",")) product *= parse_integer();
       function.max_threads = static_cast<uint32_t>(product);
-    } else if (lexer_.accept(".minnctapersm") || lexer_.accept(".maxnreg") || lexer_.accept(".maxnctapersm")) {
+    } else if (lexer_.accept(".minnctapersm") || lexer_.accept(".maxnreg") ||
+               lexer_.accept(".maxnctapersm")) {
       parse_integer();
     } else if (lexer_.accept(".pragma")) {
       while (!lexer_.accept(";")) lexer_.next();

@@ -30,9 +30,10 @@ class Parser {
   // What a `{` of a body opens: names of registers, variables and labels are looked up from the inside out.
   struct Scope {
     std::unordered_map<std::string_view, int32_t> registers;
-    std::vector<std::pair<std::string_view, std::pair<int32_t, int32_t>>> ranges;  // %r<10>: prefix, first, count
-    std::unordered_map<std::string_view, std::string_view> variables;              // name -> unique name
-    std::unordered_map<std::string_view, int32_t> labels;                          // name -> statement
+    std::vector<std::pair<std::string_view, std::pair<int32_t, int32_t>>>
+        ranges;                                                        // %r<10>: prefix, first, count
+    std::unordered_map<std::string_view, std::string_view> variables;  // name -> unique name
+    std::unordered_map<std::string_view, int32_t> labels;              // name -> statement
     int32_t parent = -1;
   };
 

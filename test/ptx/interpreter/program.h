@@ -15,8 +15,9 @@ struct Warp;
 struct Instr;
 using Handler = void (*)(Warp&, const Instr&);
 
-// Where an operand lies: a row of 32 values of `bytes` bytes (a predicate: one word of 32 bits). `base` tells the
-// registers of the warp (0) from the constants of the program (1). For an address, `add` is added to each value.
+// Where an operand lies: a row of 32 values of `bytes` bytes (a predicate: one word of 32 bits). `base` tells
+// the registers of the warp (0) from the constants of the program (1). For an address, `add` is added to each
+// value.
 struct Slot {
   uint32_t offset = 0;
   uint8_t base = 0;
@@ -65,12 +66,12 @@ struct Program {
   std::vector<Instr> code;
   std::vector<InstrInfo> info;  // one per instruction
   std::vector<Slot> slots;
-  std::vector<uint8_t> constants;  // rows
+  std::vector<uint8_t> constants;                          // rows
   std::vector<std::pair<std::string, uint32_t>> specials;  // %tid.x: offset of its row
   std::vector<CallSite> calls;
   uint32_t register_bytes = 0;
-  uint32_t frame_bytes = 0;   // of .param variables per lane
-  uint32_t local_bytes = 0;   // of .local variables per lane
+  uint32_t frame_bytes = 0;  // of .param variables per lane
+  uint32_t local_bytes = 0;  // of .local variables per lane
   uint32_t static_shared = 0;
   uint32_t dynamic_shared_offset = 0;
   uint32_t parameter_bytes = 0;
@@ -82,8 +83,9 @@ struct Program {
   std::string location(uint32_t pc) const;
 };
 
-// Addresses within the spaces. Shared memory does not start at zero and is 1 KiB aligned, so that swizzles that XOR
-// whole addresses work and null is found. Generic addresses of the narrow spaces lie in windows of their own.
+// Addresses within the spaces. Shared memory does not start at zero and is 1 KiB aligned, so that swizzles
+// that XOR whole addresses work and null is found. Generic addresses of the narrow spaces lie in windows of
+// their own.
 constexpr uint64_t kSharedBase = 0x400;
 constexpr uint64_t kLocalBase = 0x100;
 constexpr uint64_t kSharedWindow = 0x700000000000;

@@ -11,7 +11,8 @@ constexpr uint64_t kTurn = 4000;
 // A random turn has 1 to this many instructions.
 constexpr uint64_t kRandomTurn = 96;
 
-uint32_t special_value(const std::string& name, const Launch& launch, const Block& block, uint32_t warp, uint32_t lane) {
+uint32_t special_value(const std::string& name, const Launch& launch, const Block& block, uint32_t warp,
+                       uint32_t lane) {
   const uint32_t thread = warp * 32 + lane;
   const uint32_t tid[3] = {thread % launch.block[0], thread / launch.block[0] % launch.block[1],
                            thread / (launch.block[0] * launch.block[1])};
@@ -43,7 +44,8 @@ uint32_t special_value(const std::string& name, const Launch& launch, const Bloc
 
 }  // namespace
 
-Scheduler::Scheduler(Launch& launch) : launch_(launch), program_(*launch.program), random_(launch.options.seed) {}
+Scheduler::Scheduler(Launch& launch)
+    : launch_(launch), program_(*launch.program), random_(launch.options.seed) {}
 
 std::unique_ptr<Block> Scheduler::start_block(uint32_t number) {
   auto block = std::make_unique<Block>();
@@ -83,7 +85,8 @@ std::unique_ptr<Warp> Scheduler::start_warp(Block& block, uint32_t index) {
   for (const auto& [name, offset] : program_.specials) {
     uint32_t* values = reinterpret_cast<uint32_t*>(warp->base[0] + offset);
     if (name == "%gridid") std::memset(values, 0, 256);
-    for (uint32_t lane = 0; lane < 32; ++lane) values[lane] = special_value(name, launch_, block, index, lane);
+    for (uint32_t lane = 0; lane < 32; ++lane)
+      values[lane] = special_value(name, launch_, block, index, lane);
   }
   return warp;
 }
@@ -98,7 +101,8 @@ bool Scheduler::has_ready_group(const Warp& warp) const {
 void Scheduler::run_warp(Warp& warp, uint64_t steps) {
   if (warp.groups[warp.current].state != Group::ready || warp.groups.size() > 1) reschedule(warp);
   std::vector<InstrCount>& counts = launch_.counters->counts;
-  const uint32_t dropped = launch_.options.drop_instruction < 0 ? ~0u : static_cast<uint32_t>(launch_.options.drop_instruction);
+  const uint32_t dropped =
+      launch_.options.drop_instruction < 0 ? ~0u : static_cast<uint32_t>(launch_.options.drop_instruction);
   for (; steps > 0; --steps) {
     Group& group = warp.groups[warp.current];
     const Instr& in = program_.code[group.pc];
@@ -128,10 +132,11 @@ void Scheduler::run_warp(Warp& warp, uint64_t steps) {
     if (warp.groups[warp.current].state != Group::ready) return;
   }
   if (warp.executed > launch_.options.max_warp_instructions) {
-    launch_.fail(FaultKind::endless_loop, warp, -1,
-                 "endless loop: the warp has executed " + std::to_string(warp.executed) +
-                     " instructions (waiting for a block that is not resident looks the same; resident_blocks is " +
-                     std::to_string(launch_.options.resident_blocks) + ")");
+    launch_.fail(
+        FaultKind::endless_loop, warp, -1,
+        "endless loop: the warp has executed " + std::to_string(warp.executed) +
+            " instructions (waiting for a block that is not resident looks the same; resident_blocks is " +
+            std::to_string(launch_.options.resident_blocks) + ")");
   }
 }
 
@@ -168,7 +173,8 @@ void Scheduler::run() {
     }
     if (!progress) fail_stuck(blocks);
     std::erase_if(blocks, [](const std::unique_ptr<Block>& block) {
-      return std::all_of(block->warps.begin(), block->warps.end(), [](const auto& warp) { return warp->done(); });
+      return std::all_of(block->warps.begin(), block->warps.end(),
+                         [](const auto& warp) { return warp->done(); });
     });
   }
 }
@@ -179,8 +185,11 @@ void Scheduler::fail_stuck(const std::vector<std::unique_ptr<Block>>& blocks) co
       for (const Group& group : warp->groups) {
         if (group.state != Group::waiting) continue;
         warp->pc = group.pc;
-        const FaultKind kind = program_.code[group.pc].flow == Flow::barrier ? FaultKind::divergent_barrier : FaultKind::divergent_collective;
-        launch_.fail(kind, *warp, std::countr_zero(group.mask), std::string(fault_words(kind)) + ": the other lanes of the warp do not come here");
+        const FaultKind kind = program_.code[group.pc].flow == Flow::barrier
+                                   ? FaultKind::divergent_barrier
+                                   : FaultKind::divergent_collective;
+        launch_.fail(kind, *warp, std::countr_zero(group.mask),
+                     std::string(fault_words(kind)) + ": the other lanes of the warp do not come here");
       }
     }
   }
@@ -192,10 +201,11 @@ void Scheduler::fail_stuck(const std::vector<std::unique_ptr<Block>>& blocks) co
       warp.pc = barrier.waiters[0].pc;
       const bool left = block->exited > 0;
       const FaultKind kind = left ? FaultKind::divergent_barrier : FaultKind::deadlock;
-      launch_.fail(kind, warp, -1, std::string(fault_words(kind)) + ": barrier " + std::to_string(id) + " has " +
-                                       std::to_string(barrier.arrived) + " of " + std::to_string(barrier.expected) +
-                                       " threads, " + std::to_string(block->exited) +
-                                       " threads of the block have exited, and no warp can go on");
+      launch_.fail(kind, warp, -1,
+                   std::string(fault_words(kind)) + ": barrier " + std::to_string(id) + " has " +
+                       std::to_string(barrier.arrived) + " of " + std::to_string(barrier.expected) +
+                       " threads, " + std::to_string(block->exited) +
+                       " threads of the block have exited, and no warp can go on");
     }
   }
   throw Fault(FaultKind::deadlock, "kernel " + program_.kernel->name + ": deadlock");

@@ -1,4 +1,5 @@
-// Runs the blocks of a launch: which warp next, for how long, divergence and reconvergence, barriers, deadlock.
+// Runs the blocks of a launch: which warp next, for how long, divergence and reconvergence, barriers,
+// deadlock.
 #pragma once
 
 #include <memory>

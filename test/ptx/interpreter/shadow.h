@@ -1,8 +1,8 @@
 // Shadow memory: for every piece of memory, who wrote it last and who has read it since.
 //
-// The bytes are split into pages of 1 KiB, a page into cells of 16, 8, 4, 2 or 1 bytes. A page starts with cells of
-// 16 bytes and is cut finer, never coarser, when an access needs it: so every answer is exact per byte, and the wide
-// accesses of fast kernels touch one cell each.
+// The bytes are split into pages of 1 KiB, a page into cells of 16, 8, 4, 2 or 1 bytes. A page starts with
+// cells of 16 bytes and is cut finer, never coarser, when an access needs it: so every answer is exact per
+// byte, and the wide accesses of fast kernels touch one cell each.
 #pragma once
 
 #include <cstdint>
@@ -59,8 +59,8 @@ class Shadow {
     clear_sets();
   }
 
-  // Calls body(cell) for the cells of [offset, offset + bytes). bytes is a power of two at most 32 and divides
-  // offset, or the range lies in one cell's worth of finer pieces that the caller cut.
+  // Calls body(cell) for the cells of [offset, offset + bytes). bytes is a power of two at most 32 and
+  // divides offset, or the range lies in one cell's worth of finer pieces that the caller cut.
   template <typename Body>
   void visit(uint64_t offset, uint32_t bytes, Body&& body) {
     Page& page = pages_[offset / kPageBytes];

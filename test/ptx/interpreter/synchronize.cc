@@ -1,8 +1,9 @@
 // What synchronization teaches: barriers of lanes, releases and acquires through addresses, fences.
 //
 // A release leaves the lane's knowledge at the address; an update (atom, red) adds to what is there, since it
-// continues the release sequence; a plain strong store replaces it. A fence before a relaxed store or update makes it
-// a release of what was known at the fence; a fence after a relaxed load or update makes it an acquire.
+// continues the release sequence; a plain strong store replaces it. A fence before a relaxed store or update
+// makes it a release of what was known at the fence; a fence after a relaxed load or update makes it an
+// acquire.
 #include "access.h"
 
 namespace bitloom::ptx {
@@ -39,7 +40,8 @@ KnowledgeRef publish(Warp& warp, uint32_t mask) {
   if (mask == warp.alive) {
     all->own[warp.index] = warp.clock;
     // Single lanes of this warp are covered now.
-    all->threads.erase(all->threads.lower_bound(warp.first_thread), all->threads.lower_bound(warp.first_thread + 32));
+    all->threads.erase(all->threads.lower_bound(warp.first_thread),
+                       all->threads.lower_bound(warp.first_thread + 32));
   } else {
     for (uint32_t left = mask; left; left &= left - 1) {
       all->threads[warp.first_thread + static_cast<uint32_t>(std::countr_zero(left))] = warp.clock;
@@ -54,13 +56,15 @@ void learn(Warp& warp, uint32_t mask, const KnowledgeRef& knowledge) {
     warp.common = knowledge;
     warp.by_lane.clear();
   } else {
-    for (uint32_t left = mask; left; left &= left - 1) set_lane(warp, static_cast<uint32_t>(std::countr_zero(left)), knowledge);
+    for (uint32_t left = mask; left; left &= left - 1)
+      set_lane(warp, static_cast<uint32_t>(std::countr_zero(left)), knowledge);
   }
 }
 
 void synchronize_lanes(Warp& warp, uint32_t mask) { learn(warp, mask, publish(warp, mask)); }
 
-void release_at(Warp& warp, uint32_t lane, Space space, uint64_t address, Scope scope, bool is_release, bool is_update) {
+void release_at(Warp& warp, uint32_t lane, Space space, uint64_t address, Scope scope, bool is_release,
+                bool is_update) {
   SyncPoints& all = points(warp, space);
   KnowledgeRef device, block;
   if (is_release) {
@@ -92,9 +96,10 @@ void acquire_at(Warp& warp, uint32_t lane, Space space, uint64_t address, Scope 
   if (all.empty()) return;
   const auto found = all.find(address);
   if (found == all.end()) return;
-  KnowledgeRef taken = scope == Scope::device || (found->second.device && found->second.device->block == warp.block->number)
-                           ? found->second.device
-                           : nullptr;
+  KnowledgeRef taken =
+      scope == Scope::device || (found->second.device && found->second.device->block == warp.block->number)
+          ? found->second.device
+          : nullptr;
   const auto own = found->second.block.find(warp.block->number);
   if (own != found->second.block.end()) taken = joined(taken, own->second);
   if (!taken) return;

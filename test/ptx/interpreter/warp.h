@@ -59,7 +59,7 @@ struct Warp {
   uint32_t pc = 0;
   Launch* launch = nullptr;
   Block* block = nullptr;
-  uint32_t index = 0;  // in the block
+  uint32_t index = 0;        // in the block
   uint32_t block_lanes = 0;  // lanes that exist: the last warp of a block may be short
   uint32_t alive = 0;        // those that have not exited
   std::vector<Group> groups;

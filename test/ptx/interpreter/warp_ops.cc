@@ -1,5 +1,5 @@
-// Instructions among the lanes of a warp: shfl, vote, match, redux, activemask, elect. The scheduler has made sure that
-// the active lanes are the members the mask names.
+// Instructions among the lanes of a warp: shfl, vote, match, redux, activemask, elect. The scheduler has made
+// sure that the active lanes are the members the mask names.
 #include <algorithm>
 
 #include "binder.h"
@@ -24,15 +24,28 @@ void run_shfl(Warp& warp, const Instr& in) {
     int32_t from = 0;
     bool in_range = false;
     switch (in.a) {
-      case shuffle_up: from = lane - value; in_range = from >= max_lane; break;
-      case shuffle_down: from = lane + value; in_range = from <= max_lane; break;
-      case shuffle_bfly: from = lane ^ value; in_range = from <= max_lane; break;
-      default: from = min_lane | (value & ~segment); in_range = from <= max_lane; break;
+      case shuffle_up:
+        from = lane - value;
+        in_range = from >= max_lane;
+        break;
+      case shuffle_down:
+        from = lane + value;
+        in_range = from <= max_lane;
+        break;
+      case shuffle_bfly:
+        from = lane ^ value;
+        in_range = from <= max_lane;
+        break;
+      default:
+        from = min_lane | (value & ~segment);
+        in_range = from <= max_lane;
+        break;
     }
     if (!in_range) from = lane;
     if (!(warp.active >> from & 1)) {
       warp.launch->fail(FaultKind::divergent_collective, warp, lane,
-                        "divergent collective: the value of lane " + std::to_string(from) + " is read, which takes no part");
+                        "divergent collective: the value of lane " + std::to_string(from) +
+                            " is read, which takes no part");
     }
     result[lane] = a[from];
     valid |= uint32_t{in_range} << lane;
@@ -51,7 +64,9 @@ void run_vote(Warp& warp, const Instr& in) {
     each_lane(warp.active, [&](uint32_t lane) { d[lane] = yes; });
     return;
   }
-  const bool result = in.a == vote_all ? yes == warp.active : in.a == vote_any ? yes != 0 : yes == 0 || yes == warp.active;
+  const bool result = in.a == vote_all   ? yes == warp.active
+                      : in.a == vote_any ? yes != 0
+                                         : yes == 0 || yes == warp.active;
   set_predicate(warp, in.slots[1], result ? kAllLanes : 0);
 }
 
@@ -85,12 +100,24 @@ void run_redux(Warp& warp, const Instr& in) {
   for (uint32_t left = warp.active & (warp.active - 1); left; left &= left - 1) {
     const T value = a[std::countr_zero(left)];
     switch (in.a) {
-      case redux_add: result = static_cast<T>(static_cast<uint32_t>(result) + static_cast<uint32_t>(value)); break;
-      case redux_min: result = std::min(result, value); break;
-      case redux_max: result = std::max(result, value); break;
-      case redux_and: result &= value; break;
-      case redux_or: result |= value; break;
-      default: result ^= value; break;
+      case redux_add:
+        result = static_cast<T>(static_cast<uint32_t>(result) + static_cast<uint32_t>(value));
+        break;
+      case redux_min:
+        result = std::min(result, value);
+        break;
+      case redux_max:
+        result = std::max(result, value);
+        break;
+      case redux_and:
+        result &= value;
+        break;
+      case redux_or:
+        result |= value;
+        break;
+      default:
+        result ^= value;
+        break;
     }
   }
   T* d = row<T>(warp, in.slots[1]);
@@ -107,7 +134,10 @@ void make_collective(Binder& b, const Operand& members) {
 
 void bind_shfl(Binder& b) {
   if (!b.has("sync")) b.fail("shfl without .sync");
-  b.instr.a = b.has("up") ? shuffle_up : b.has("down") ? shuffle_down : b.has("bfly") ? shuffle_bfly : shuffle_idx;
+  b.instr.a = b.has("up")     ? shuffle_up
+              : b.has("down") ? shuffle_down
+              : b.has("bfly") ? shuffle_bfly
+                              : shuffle_idx;
   if (b.instr.a == shuffle_idx && !b.has("idx")) b.fail("mode");
   if (b.type() != Type::b32 || b.count() != 5) b.fail("form");
   make_collective(b, b.operand(4));

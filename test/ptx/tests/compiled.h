@@ -1,4 +1,5 @@
-// Running the compiled test kernels: arrays in device memory, and the schedules and modes that every kernel must pass.
+// Running the compiled test kernels: arrays in device memory, and the schedules and modes that every kernel
+// must pass.
 #pragma once
 
 #include <string>
@@ -37,12 +38,14 @@ inline std::vector<Options> all_options() {
   return all;
 }
 
-// c = a b^T through gemm_f16 of the text. Throws Fault; gives the report, and the largest error against double.
+// c = a b^T through gemm_f16 of the text. Throws Fault; gives the report, and the largest error against
+// double.
 struct GemmRun {
   LaunchReport report;
-  double error = 0;     // absolute, products of values in [-1, 1]
+  double error = 0;  // absolute, products of values in [-1, 1]
   bool is_nan = false;
 };
-GemmRun run_gemm(Machine& machine, const LoadedModule& module, uint32_t m, uint32_t n, uint32_t k, const Options& options);
+GemmRun run_gemm(Machine& machine, const LoadedModule& module, uint32_t m, uint32_t n, uint32_t k,
+                 const Options& options);
 
 }  // namespace bitloom::ptx::testing

@@ -57,7 +57,8 @@ void check(bool condition, const std::string& what) {
   if (failed < 60) std::fprintf(stderr, "FAILED: %s\n", what.c_str());
 }
 
-void check_fault(FaultKind kind, const std::vector<std::string>& parts, const std::string& what, const std::function<void()>& body) {
+void check_fault(FaultKind kind, const std::vector<std::string>& parts, const std::string& what,
+                 const std::function<void()>& body) {
   try {
     body();
     check(false, what + ": no fault");
@@ -65,7 +66,8 @@ void check_fault(FaultKind kind, const std::vector<std::string>& parts, const st
     check(fault.kind == kind, what + ": another fault: " + fault.what());
     if (fault.kind != kind) return;
     for (const std::string& part : parts) {
-      check(std::string(fault.what()).find(part) != std::string::npos, what + ": no '" + part + "' in: " + fault.what());
+      check(std::string(fault.what()).find(part) != std::string::npos,
+            what + ": no '" + part + "' in: " + fault.what());
     }
   }
 }
@@ -79,7 +81,8 @@ std::string module_text(const std::string& body, const std::string& globals, con
   return ".version 9.0\n.target " + target + "\n.address_size 64\n" + globals +
          "\n.extern .shared .align 16 .b8 dynamic[];\n"
          ".visible .entry k(.param .u64 k_param_0, .param .u64 k_param_1)\n{\n"
-         ".reg .pred %p<10>; .reg .b16 %h<20>; .reg .b32 %r<40>; .reg .f32 %f<20>; .reg .b64 %d<20>; .reg .f64 %e<8>;\n"
+         ".reg .pred %p<10>; .reg .b16 %h<20>; .reg .b32 %r<40>; .reg .f32 %f<20>; .reg .b64 %d<20>; .reg "
+         ".f64 %e<8>;\n"
          ".reg .b64 %in, %out; .reg .b32 %t;\n"
          "ld.param.u64 %in, [k_param_0];\nld.param.u64 %out, [k_param_1];\nmov.u32 %t, %tid.x;\n" +
          body + "\nret;\n}\n";
@@ -93,7 +96,8 @@ std::vector<Values> run_rows(const std::string& instruction, const std::vector<C
   const size_t columns = results.size() + sources.size();
   for (size_t i = 0; i < columns; ++i) {
     const Column& column = i < results.size() ? results[i] : sources[i - results.size()];
-    declarations += std::string(".reg ") + (column.predicate ? ".pred" : register_type(column.bytes)) + " " + name(i) + ";\n";
+    declarations += std::string(".reg ") + (column.predicate ? ".pred" : register_type(column.bytes)) + " " +
+                    name(i) + ";\n";
     const std::string bits = std::to_string(8 * column.bytes);
     if (i >= results.size()) {
       const std::string at = "[%din+" + std::to_string(8 * (i - results.size())) + "]";
@@ -109,10 +113,11 @@ std::vector<Values> run_rows(const std::string& instruction, const std::vector<C
     text = text.substr(0, at) + name(static_cast<size_t>(text[at + 1] - '0')) + text.substr(at + 2);
   }
   const size_t rows = (inputs.size() + 31) / 32 * 32, width = std::max<size_t>(columns, 1);
-  const std::string module = module_text(
-      ".reg .b64 %din, %dout; .reg .b32 %rr;\n" + declarations +
-      "mov.u32 %r0, %ctaid.x; mad.lo.u32 %r0, %r0, 32, %t; mul.wide.u32 %d0, %r0, " + std::to_string(8 * width) +
-      "; add.u64 %din, %in, %d0; add.u64 %dout, %out, %d0;\n" + loads + text + ";\n" + stores);
+  const std::string module =
+      module_text(".reg .b64 %din, %dout; .reg .b32 %rr;\n" + declarations +
+                  "mov.u32 %r0, %ctaid.x; mad.lo.u32 %r0, %r0, 32, %t; mul.wide.u32 %d0, %r0, " +
+                  std::to_string(8 * width) + "; add.u64 %din, %in, %d0; add.u64 %dout, %out, %d0;\n" +
+                  loads + text + ";\n" + stores);
   std::vector<uint64_t> in(rows * width, 0), out(rows * width, 0);
   for (size_t i = 0; i < rows; ++i) {
     const Values& row = inputs[i < inputs.size() ? i : 0];
@@ -133,7 +138,8 @@ std::vector<Values> run_rows(const std::string& instruction, const std::vector<C
   machine.memory.read(out.data(), out_at, bytes);
   std::vector<Values> values;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    values.emplace_back(out.begin() + static_cast<std::ptrdiff_t>(i * width), out.begin() + static_cast<std::ptrdiff_t>(i * width + results.size()));
+    values.emplace_back(out.begin() + static_cast<std::ptrdiff_t>(i * width),
+                        out.begin() + static_cast<std::ptrdiff_t>(i * width + results.size()));
   }
   return values;
 }
@@ -152,7 +158,8 @@ std::vector<std::string> untested_opcodes() {
 }
 
 std::vector<uint32_t> run_words(const std::string& text, uint32_t grid, uint32_t block, uint32_t words_out,
-                                const std::vector<uint32_t>& words_in, const Options& options, uint32_t shared_bytes) {
+                                const std::vector<uint32_t>& words_in, const Options& options,
+                                uint32_t shared_bytes) {
   const size_t body = text.find("%tid.x;");
   remember_text(text.substr(body == std::string::npos ? 0 : body + 7));
   Machine machine;

@@ -14,12 +14,15 @@ namespace bitloom::ptx::testing {
 // Counts and, on failure, prints.
 void check(bool condition, const std::string& what);
 // Runs `body`, which must throw a Fault of the kind whose message contains every word of `parts`.
-void check_fault(FaultKind kind, const std::vector<std::string>& parts, const std::string& what, const std::function<void()>& body);
+void check_fault(FaultKind kind, const std::vector<std::string>& parts, const std::string& what,
+                 const std::function<void()>& body);
 int finish();  // prints "N passed, N failed", gives the exit status
 
 // A module with one kernel `k` whose body is `body` after these declarations; %in and %out are generic 64-bit
-// pointers, %t is the thread of the block. Registers: %p<10>, %h<20> (16 bits), %r<40>, %f<20>, %d<20> (64 bits), %e<8> (f64).
-std::string module_text(const std::string& body, const std::string& globals = "", const std::string& target = "sm_90");
+// pointers, %t is the thread of the block. Registers: %p<10>, %h<20> (16 bits), %r<40>, %f<20>, %d<20> (64
+// bits), %e<8> (f64).
+std::string module_text(const std::string& body, const std::string& globals = "",
+                        const std::string& target = "sm_90");
 
 // The values of a value's bit patterns, zero extended.
 using Values = std::vector<uint64_t>;
@@ -27,9 +30,9 @@ struct Column {
   uint32_t bytes;  // 1, 2, 4, 8; of a source or a result
   bool predicate = false;
 };
-// Runs `instruction` on each row of `inputs`, one row per lane (32 rows per warp, the last warp padded with row 0).
-// In the text, $0, $1, ... stand for the results and then the sources, in registers of their sizes. Opcodes that ran
-// are remembered for untested_opcodes().
+// Runs `instruction` on each row of `inputs`, one row per lane (32 rows per warp, the last warp padded with
+// row 0). In the text, $0, $1, ... stand for the results and then the sources, in registers of their sizes.
+// Opcodes that ran are remembered for untested_opcodes().
 std::vector<Values> run_rows(const std::string& instruction, const std::vector<Column>& results,
                              const std::vector<Column>& sources, const std::vector<Values>& inputs);
 // Opcodes of ops.inc that no call of run_rows() has executed.
@@ -76,6 +79,7 @@ void test_control_flow();
 void test_formats();
 void test_faults();
 void test_synchronization();
+void test_counters();
 void test_kernels();
 void test_mutations();
 void measure_speed();

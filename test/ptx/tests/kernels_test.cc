@@ -8,12 +8,14 @@
 
 namespace bitloom::ptx::testing {
 
-GemmRun run_gemm(Machine& machine, const LoadedModule& module, uint32_t m, uint32_t n, uint32_t k, const Options& options) {
+GemmRun run_gemm(Machine& machine, const LoadedModule& module, uint32_t m, uint32_t n, uint32_t k,
+                 const Options& options) {
   Random random(m + n + k);
   std::vector<Half> a(size_t{m} * k), b(size_t{n} * k);
   for (Half& x : a) x = to_half(random.uniform());
   for (Half& x : b) x = to_half(random.uniform());
-  const uint64_t a_at = upload(machine, a), b_at = upload(machine, b), c_at = machine.memory.allocate(size_t{m} * n * 2);
+  const uint64_t a_at = upload(machine, a), b_at = upload(machine, b),
+                 c_at = machine.memory.allocate(size_t{m} * n * 2);
   LaunchConfig config;
   config.grid[0] = n / 64;
   config.grid[1] = m / 64;
@@ -27,7 +29,8 @@ GemmRun run_gemm(Machine& machine, const LoadedModule& module, uint32_t m, uint3
   for (uint32_t i = 0; i < m; ++i) {
     for (uint32_t j = 0; j < n; ++j) {
       double sum = 0;
-      for (uint32_t x = 0; x < k; ++x) sum += static_cast<double>(to_float(a[i * k + x])) * to_float(b[j * k + x]);
+      for (uint32_t x = 0; x < k; ++x)
+        sum += static_cast<double>(to_float(a[i * k + x])) * to_float(b[j * k + x]);
       const double error = std::fabs(sum - to_float(c[i * n + j]));
       run.is_nan = run.is_nan || std::isnan(error);
       run.error = std::max(run.error, error);
@@ -39,14 +42,25 @@ GemmRun run_gemm(Machine& machine, const LoadedModule& module, uint32_t m, uint3
 
 namespace {
 
+void test_intrinsics(const std::string& arch) {
+  Machine machine;
+  const LoadedModule& module = machine.load(Module::parse(kernel_text("intrinsics", arch)));
+  const Program& program = module.program("intrinsics");
+  check(program.code.size() > 500, "intrinsics " + arch + ": the kernel is there");
+  for (const std::string& text : program.unknown)
+    check(false, "intrinsics " + arch + ": unknown instruction " + text);
+}
+
 void test_vector_add(const std::string& arch) {
   const std::shared_ptr<const Module> module = Module::parse(kernel_text("vector_add", arch));
   for (int count : {1, 31, 128, 1000}) {
     Machine machine;
     const LoadedModule& loaded = machine.load(module);
     std::vector<float> a, b;
-    for (int i = 0; i < count; ++i) a.push_back(static_cast<float>(i) * 0.5f), b.push_back(static_cast<float>(i * i));
-    const uint64_t a_at = upload(machine, a), b_at = upload(machine, b), c_at = machine.memory.allocate(a.size() * 4);
+    for (int i = 0; i < count; ++i)
+      a.push_back(static_cast<float>(i) * 0.5f), b.push_back(static_cast<float>(i * i));
+    const uint64_t a_at = upload(machine, a), b_at = upload(machine, b),
+                   c_at = machine.memory.allocate(a.size() * 4);
     LaunchConfig config;
     config.grid[0] = static_cast<uint32_t>(count + 127) / 128;
     config.block[0] = 128;
@@ -59,7 +73,8 @@ void test_vector_add(const std::string& arch) {
     check(report.counters.never_executed().empty(), "vector_add " + arch + ": every instruction has run");
     if (count == 128) {
       const InstrCount loads = report.counters.total("ld.global");
-      check(loads.requests == 8 && loads.bytes == 1024 && loads.sectors == 32 && loads.lines == 8, "vector_add: sectors and lines of its loads");
+      check(loads.requests == 8 && loads.bytes == 1024 && loads.sectors == 32 && loads.lines == 8,
+            "vector_add: sectors and lines of its loads");
       check(report.bytes_moved == 3 * 512, "vector_add: bytes moved");
     }
   }
@@ -72,7 +87,8 @@ void test_reduction(const std::string& arch) {
       Machine machine;
       const LoadedModule& loaded = machine.load(module);
       std::vector<float> input(static_cast<size_t>(5 * columns));
-      for (size_t i = 0; i < input.size(); ++i) input[i] = static_cast<float>(i * 7 % 13) - 6.0f;  // sums are exact
+      for (size_t i = 0; i < input.size(); ++i)
+        input[i] = static_cast<float>(i * 7 % 13) - 6.0f;  // sums are exact
       const uint64_t in = upload(machine, input), out = machine.memory.allocate(20);
       LaunchConfig config;
       config.grid[0] = 5;
@@ -84,7 +100,8 @@ void test_reduction(const std::string& arch) {
       bool right = true;
       for (size_t r = 0; r < 5; ++r) {
         float sum = 0;
-        for (size_t i = 0; i < static_cast<size_t>(columns); ++i) sum += input[r * static_cast<size_t>(columns) + i];
+        for (size_t i = 0; i < static_cast<size_t>(columns); ++i)
+          sum += input[r * static_cast<size_t>(columns) + i];
         right = right && sum == sums[r];
       }
       check(right, "reduce_rows " + arch + ", " + std::to_string(columns) + ", seed " + std::to_string(seed));
@@ -111,14 +128,17 @@ void test_softmax(const std::string& arch) {
     double worst = 0;
     for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
       double sum = 0;
-      for (size_t i = 0; i < static_cast<size_t>(columns); ++i) sum += std::exp(static_cast<double>(to_float(input[r * static_cast<size_t>(columns) + i])));
+      for (size_t i = 0; i < static_cast<size_t>(columns); ++i)
+        sum += std::exp(static_cast<double>(to_float(input[r * static_cast<size_t>(columns) + i])));
       for (size_t i = 0; i < static_cast<size_t>(columns); ++i) {
         const size_t at = r * static_cast<size_t>(columns) + i;
-        const double error = std::fabs(std::exp(static_cast<double>(to_float(input[at]))) / sum - to_float(output[at]));
+        const double error =
+            std::fabs(std::exp(static_cast<double>(to_float(input[at]))) / sum - to_float(output[at]));
         worst = std::isnan(error) ? HUGE_VAL : std::max(worst, error);
       }
     }
-    check(worst < 6e-4, "softmax " + arch + ", " + std::to_string(columns) + ": error " + std::to_string(worst));  // f16 near 1: 2.4e-4
+    check(worst < 6e-4, "softmax " + arch + ", " + std::to_string(columns) + ": error " +
+                            std::to_string(worst));  // f16 near 1: 2.4e-4
   }
 }
 
@@ -129,7 +149,8 @@ void test_histogram(const std::string& arch) {
     const LoadedModule& loaded = machine.load(module);
     std::vector<uint8_t> values(1999);
     std::vector<uint32_t> expected(37, 0);
-    for (size_t i = 0; i < values.size(); ++i) ++expected[(values[i] = static_cast<uint8_t>(i * i % 251)) % 37];
+    for (size_t i = 0; i < values.size(); ++i)
+      ++expected[(values[i] = static_cast<uint8_t>(i * i % 251)) % 37];
     const uint64_t in = upload(machine, values), out = upload(machine, std::vector<uint32_t>(37, 0));
     LaunchConfig config;
     config.grid[0] = 3;
@@ -138,7 +159,8 @@ void test_histogram(const std::string& arch) {
     config.parameters = pack(in, out, 1999, 37);
     config.options.seed = seed;
     machine.launch(loaded, "histogram", config);
-    check(download<uint32_t>(machine, out, 37) == expected, "histogram " + arch + ", seed " + std::to_string(seed));
+    check(download<uint32_t>(machine, out, 37) == expected,
+          "histogram " + arch + ", seed " + std::to_string(seed));
   }
 }
 
@@ -154,7 +176,8 @@ void test_split_k(const std::string& arch) {
       b[i] = static_cast<float>(i % 7) - 3;
       dot += a[i] * b[i];  // exact
     }
-    const uint64_t a_at = upload(machine, a), b_at = upload(machine, b), partial = machine.memory.allocate(16 * 4);
+    const uint64_t a_at = upload(machine, a), b_at = upload(machine, b),
+                   partial = machine.memory.allocate(16 * 4);
     const uint64_t arrivals = upload(machine, std::vector<uint32_t>{0}), output = machine.memory.allocate(4);
     LaunchConfig config;
     config.grid[0] = 6;
@@ -163,9 +186,11 @@ void test_split_k(const std::string& arch) {
     config.options.seed = seed;
     config.options.resident_blocks = 3;
     machine.launch(loaded, "split_k_last", config);
-    check(download<float>(machine, output, 1)[0] == dot, "split_k_last " + arch + ", seed " + std::to_string(seed));
+    check(download<float>(machine, output, 1)[0] == dot,
+          "split_k_last " + arch + ", seed " + std::to_string(seed));
 
-    const uint64_t running = machine.memory.allocate(64 * 4), flag = upload(machine, std::vector<uint32_t>{0});
+    const uint64_t running = machine.memory.allocate(64 * 4),
+                   flag = upload(machine, std::vector<uint32_t>{0});
     config.grid[0] = 5;
     config.parameters = pack(a_at, running, flag, 3);
     machine.launch(loaded, "split_k_chain", config);
@@ -189,19 +214,25 @@ void test_gemm(const std::string& arch) {
     for (const Options& options : all_options()) {
       const GemmRun run = run_gemm(machine, module, 128, 64, k, options);
       // Sums below 16 or so: half an ulp of f16 there is 2^-8.
-      check(!run.is_nan && run.error < 0.0079, "gemm_f16 " + arch + ", k " + std::to_string(k) + ": error " + std::to_string(run.error));
+      check(!run.is_nan && run.error < 0.0079,
+            "gemm_f16 " + arch + ", k " + std::to_string(k) + ": error " + std::to_string(run.error));
       all.program ? all.add(run.report.counters) : void(all = run.report.counters);
-      const InstrCount loads = run.report.counters.total("ldmatrix"), copies = run.report.counters.total("cp.async.cg");
-      check(loads.wavefronts == loads.ideal_wavefronts && copies.wavefronts == copies.ideal_wavefronts, "gemm_f16 " + arch + ": no bank conflicts");
-      check(copies.bytes == copies.sectors * 32 * 2, "gemm_f16 " + arch + ": every byte of a sector is used (and counted on both sides)");
-      check(run.report.counters.mma() == 128 * 64 * k / (16 * 8 * 16), "gemm_f16 " + arch + ": number of mma");
+      const InstrCount loads = run.report.counters.total("ldmatrix"),
+                       copies = run.report.counters.total("cp.async.cg");
+      check(loads.wavefronts == loads.ideal_wavefronts && copies.wavefronts == copies.ideal_wavefronts,
+            "gemm_f16 " + arch + ": no bank conflicts");
+      check(copies.bytes == copies.sectors * 32 * 2,
+            "gemm_f16 " + arch + ": every byte of a sector is used (and counted on both sides)");
+      check(run.report.counters.mma() == 128 * 64 * k / (16 * 8 * 16),
+            "gemm_f16 " + arch + ": number of mma");
     }
   }
   for (uint32_t block : {4u, 8u, 16u}) {
     Options options;
     options.mma_block = block;
     const GemmRun run = run_gemm(machine, module, 64, 64, 96, options);
-    check(!run.is_nan && run.error < 0.0079, "gemm_f16 " + arch + ", sums of " + std::to_string(block) + ": error " + std::to_string(run.error));
+    check(!run.is_nan && run.error < 0.0079,
+          "gemm_f16 " + arch + ", sums of " + std::to_string(block) + ": error " + std::to_string(run.error));
   }
 }
 
@@ -213,6 +244,7 @@ void test_kernels() {
     return;
   }
   for (const std::string& arch : kernel_archs()) {
+    test_intrinsics(arch);
     test_vector_add(arch);
     test_reduction(arch);
     test_softmax(arch);
@@ -231,7 +263,9 @@ void measure_speed() {
       double best = 1e9;
       uint64_t instructions = 0;
       for (int i = 0; i < 5; ++i) {
-        const uint64_t at[3] = {upload(machine, std::vector<uint16_t>(256 * 512, 0x3800)), upload(machine, std::vector<uint16_t>(128 * 512, 0x3400)), machine.memory.allocate(256 * 128 * 2)};
+        const uint64_t at[3] = {upload(machine, std::vector<uint16_t>(256 * 512, 0x3800)),
+                                upload(machine, std::vector<uint16_t>(128 * 512, 0x3400)),
+                                machine.memory.allocate(256 * 128 * 2)};
         LaunchConfig config;
         config.grid[0] = 2;
         config.grid[1] = 4;
@@ -243,8 +277,9 @@ void measure_speed() {
         instructions = machine.launch(module, "gemm_f16", config).counters.warp_instructions();
         best = std::min(best, static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC);
       }
-      std::printf("gemm_f16 compute_%s 256x128x512, %s: %.4f s, %llu warp instructions, %.3f us each\n", arch.c_str(), what, best,
-                  static_cast<unsigned long long>(instructions), best * 1e6 / static_cast<double>(instructions));
+      std::printf("gemm_f16 compute_%s 256x128x512, %s: %.4f s, %llu warp instructions, %.3f us each\n",
+                  arch.c_str(), what, best, static_cast<unsigned long long>(instructions),
+                  best * 1e6 / static_cast<double>(instructions));
     };
     Options options;
     measure("all checks and counters", options);

@@ -1,4 +1,5 @@
-// Tests of the PTX interpreter. `ptx_test` runs all; `ptx_test name...` the named parts; `ptx_test speed` measures.
+// Tests of the PTX interpreter. `ptx_test` runs all; `ptx_test name...` the named parts; `ptx_test speed`
+// measures.
 #include <cstdio>
 #include <cstring>
 
@@ -25,6 +26,7 @@ int main(int argc, char** argv) {
                                    {"control_flow", test_control_flow, true},
                                    {"synchronization", test_synchronization, true},
                                    {"faults", test_faults, true},
+                                   {"counters", test_counters, true},
                                    {"kernels", test_kernels, true},
                                    {"mutations", test_mutations, true},
                                    {"speed", measure_speed, false}};

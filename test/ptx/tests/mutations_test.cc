@@ -1,5 +1,5 @@
-// Takes the synchronization instructions of a kernel away, one at a time: the checks must notice each loss, or the
-// instruction is not needed.
+// Takes the synchronization instructions of a kernel away, one at a time: the checks must notice each loss,
+// or the instruction is not needed.
 #include <cstdio>
 
 #include "compiled.h"
@@ -8,7 +8,9 @@ namespace bitloom::ptx::testing {
 namespace {
 
 bool synchronizes(const Statement& statement) {
-  if (statement.opcode == "bar" || statement.opcode == "barrier" || statement.opcode == "fence" || statement.opcode == "membar") return true;
+  if (statement.opcode == "bar" || statement.opcode == "barrier" || statement.opcode == "fence" ||
+      statement.opcode == "membar")
+    return true;
   if (statement.opcode != "cp" || statement.modifiers.size() < 2) return false;
   return statement.modifiers[1] == "commit_group" || statement.modifiers[1].substr(0, 4) == "wait";
 }
@@ -34,7 +36,8 @@ void mutate_gemm(const std::string& arch) {
       }
     }
     caught += noticed;
-    check(noticed, "gemm_f16 " + arch + ": nobody misses `" + std::string(program.info[pc].statement->text) + "` at " + program.location(static_cast<uint32_t>(pc)));
+    check(noticed, "gemm_f16 " + arch + ": nobody misses `" + std::string(program.info[pc].statement->text) +
+                       "` at " + program.location(static_cast<uint32_t>(pc)));
   }
   check(dropped >= 4, "gemm_f16 " + arch + ": synchronization instructions are found");
   std::printf("mutations of gemm_f16 compute_%s: %d of %d noticed\n", arch.c_str(), caught, dropped);

@@ -18,7 +18,8 @@ inline Column predicate_column() { return {4, true}; }
 // Edge values of integers of `bytes` bytes, then random ones.
 inline Values integer_values(uint32_t bytes, uint32_t random_count, uint64_t seed) {
   const uint64_t mask = bytes == 8 ? ~0ull : (1ull << 8 * bytes) - 1, top = 1ull << (8 * bytes - 1);
-  Values values = {0, 1, 2, 3, 31, 32, 33, top, top - 1, top + 1, mask, mask - 1, 0x55555555, 0xdeadbeefcafef00d};
+  Values values = {0,   1,       2,       3,    31,       32,         33,
+                   top, top - 1, top + 1, mask, mask - 1, 0x55555555, 0xdeadbeefcafef00d};
   Random random(seed);
   for (uint32_t i = 0; i < random_count; ++i) values.push_back(random.next() >> random.next() % 60);
   for (uint64_t& value : values) value &= mask;
@@ -48,10 +49,12 @@ inline std::vector<Values> singles(const Values& values) {
   return rows;
 }
 
-// `expected` gives one value per result. `same` compares a result with what is expected; the default is equal bits.
+// `expected` gives one value per result. `same` compares a result with what is expected; the default is equal
+// bits.
 template <typename Expected, typename Same>
-void expect_rows(const std::string& instruction, const std::vector<Column>& results, const std::vector<Column>& sources,
-                 const std::vector<Values>& inputs, Expected&& expected, Same&& same) {
+void expect_rows(const std::string& instruction, const std::vector<Column>& results,
+                 const std::vector<Column>& sources, const std::vector<Values>& inputs, Expected&& expected,
+                 Same&& same) {
   std::vector<Values> actual;
   try {
     actual = run_rows(instruction, results, sources, inputs);
@@ -66,9 +69,11 @@ void expect_rows(const std::string& instruction, const std::vector<Column>& resu
       if (same(actual[i][j] & mask, wanted[j] & mask)) continue;
       char text[256];
       std::snprintf(text, sizeof text, ": result %zu of (%llx, %llx, %llx) is %llx, expected %llx", j,
-                    static_cast<unsigned long long>(inputs[i][0]), static_cast<unsigned long long>(inputs[i].size() > 1 ? inputs[i][1] : 0),
+                    static_cast<unsigned long long>(inputs[i][0]),
+                    static_cast<unsigned long long>(inputs[i].size() > 1 ? inputs[i][1] : 0),
                     static_cast<unsigned long long>(inputs[i].size() > 2 ? inputs[i][2] : 0),
-                    static_cast<unsigned long long>(actual[i][j] & mask), static_cast<unsigned long long>(wanted[j] & mask));
+                    static_cast<unsigned long long>(actual[i][j] & mask),
+                    static_cast<unsigned long long>(wanted[j] & mask));
       check(false, instruction + text);
       return;
     }
@@ -76,8 +81,8 @@ void expect_rows(const std::string& instruction, const std::vector<Column>& resu
   check(true, instruction);
 }
 template <typename Expected>
-void expect_rows(const std::string& instruction, const std::vector<Column>& results, const std::vector<Column>& sources,
-                 const std::vector<Values>& inputs, Expected&& expected) {
+void expect_rows(const std::string& instruction, const std::vector<Column>& results,
+                 const std::vector<Column>& sources, const std::vector<Values>& inputs, Expected&& expected) {
   expect_rows(instruction, results, sources, inputs, expected, [](uint64_t a, uint64_t b) { return a == b; });
 }
 
@@ -86,7 +91,11 @@ inline uint64_t bits_of(float value) { return std::bit_cast<uint32_t>(value); }
 inline double as_f64(uint64_t bits) { return std::bit_cast<double>(bits); }
 inline uint64_t bits_of(double value) { return std::bit_cast<uint64_t>(value); }
 // Equal bits, or both NaN.
-inline bool same_f32(uint64_t a, uint64_t b) { return a == b || (as_f32(a) != as_f32(a) && as_f32(b) != as_f32(b)); }
-inline bool same_f64(uint64_t a, uint64_t b) { return a == b || (as_f64(a) != as_f64(a) && as_f64(b) != as_f64(b)); }
+inline bool same_f32(uint64_t a, uint64_t b) {
+  return a == b || (as_f32(a) != as_f32(a) && as_f32(b) != as_f32(b));
+}
+inline bool same_f64(uint64_t a, uint64_t b) {
+  return a == b || (as_f64(a) != as_f64(a) && as_f64(b) != as_f64(b));
+}
 
 }  // namespace bitloom::ptx::testing
