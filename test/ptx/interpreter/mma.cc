@@ -39,20 +39,21 @@ uint32_t element_bits(Type type) {
   }
 }
 
-struct FloatElement {
-  float operator()(uint32_t bits, Type type) const {
-    switch (type) {
-      case Type::f16:
-        return to_float(Half{static_cast<uint16_t>(bits)});
-      case Type::bf16:
-        return to_float(Brain{static_cast<uint16_t>(bits)});
-      case Type::tf32:
-        return std::bit_cast<float>(bits & 0xffffe000);  // the low 13 bits are not looked at
-      default:
-        return table(type)[bits];
-    }
-  }
-  static const float* table(Type type) {
+// The elements of one register of all lanes, lane by lane. The type is looked at once per row, so that the
+// loops are plain ones.
+template <uint32_t Bits>
+void decode_row(const uint32_t* row, Type type, float* values) {
+  constexpr uint32_t count = 32 * (32 / Bits);
+  if (type == Type::f16) {
+    const Half* halves = reinterpret_cast<const Half*>(row);
+    for (uint32_t i = 0; i < count; ++i) values[i] = to_float(halves[i]);
+  } else if (type == Type::bf16) {
+    const Brain* brains = reinterpret_cast<const Brain*>(row);
+    for (uint32_t i = 0; i < count; ++i) values[i] = to_float(brains[i]);
+  } else if (type == Type::tf32) {
+    for (uint32_t i = 0; i < 32; ++i)
+      values[i] = std::bit_cast<float>(row[i] & 0xffffe000);  // 13 bits unread
+  } else {
     static const auto tables = [] {
       std::array<std::array<float, 256>, 2> all;
       for (uint32_t i = 0; i < 256; ++i) {
@@ -61,43 +62,39 @@ struct FloatElement {
       }
       return all;
     }();
-    return tables[type == Type::e5m2].data();
+    const std::array<float, 256>& table = tables[type == Type::e5m2];
+    const uint8_t* bytes = reinterpret_cast<const uint8_t*>(row);
+    for (uint32_t i = 0; i < count; ++i) values[i] = table[bytes[i]];
   }
-};
+}
 
-struct IntegerElement {
-  int32_t operator()(uint32_t bits, Type type) const {
-    switch (type) {
-      case Type::s8:
-        return static_cast<int8_t>(bits);
-      case Type::s4:
-        return static_cast<int32_t>(bits << 28) >> 28;
-      default:
-        return static_cast<int32_t>(bits);
-    }
+template <uint32_t Bits>
+void decode_row(const uint32_t* row, Type type, int32_t* values) {
+  constexpr uint32_t p = 32 / Bits, mask = (1u << Bits) - 1;
+  const uint32_t sign = type == Type::s8 ? 0x80 : type == Type::s4 ? 8 : 0;
+  for (uint32_t i = 0; i < 32 * p; ++i) {
+    const uint32_t bits = row[i / p] >> (Bits * (i % p)) & mask;
+    values[i] = static_cast<int32_t>((bits ^ sign) - sign);
   }
-};
+}
 
-// a[row][k] and b[k][column] of the fragments. Element: bits, type -> value.
-template <typename T, uint32_t Bits, typename Element>
+// a[row][k] and b[k][column] of the fragments.
+template <typename T, uint32_t Bits>
 void unpack(Warp& warp, const Instr& in, const Slot* a_slots, const Slot* b_slots, T (*a)[256], T (*b)[8]) {
   constexpr uint32_t p = 32 / Bits;
-  constexpr uint32_t mask = Bits == 32 ? ~0u : (1u << (Bits % 32)) - 1;
-  const Element element;
-  const Type a_type = in.type, b_type = static_cast<Type>(in.a);
+  T values[32 * p];
   for (uint32_t r = 0; r < 2u * in.c; ++r) {
-    const uint32_t* rows = row<uint32_t>(warp, a_slots[r]);
+    decode_row<Bits>(row<uint32_t>(warp, a_slots[r]), in.type, values);
     for (uint32_t lane = 0; lane < 32; ++lane) {
       T* target = a[lane / 4 + 8 * (r % 2)] + lane % 4 * p + 4 * p * (r / 2);
-      for (uint32_t i = 0; i < p; ++i) target[i] = element(rows[lane] >> (Bits * i) % 32 & mask, a_type);
+      std::memcpy(target, values + lane * p, sizeof(T) * p);
     }
   }
   for (uint32_t r = 0; r < in.c; ++r) {
-    const uint32_t* rows = row<uint32_t>(warp, b_slots[r]);
+    decode_row<Bits>(row<uint32_t>(warp, b_slots[r]), static_cast<Type>(in.a), values);
     for (uint32_t lane = 0; lane < 32; ++lane) {
       const uint32_t k = lane % 4 * p + 4 * p * r;
-      for (uint32_t i = 0; i < p; ++i)
-        b[k + i][lane / 4] = element(rows[lane] >> (Bits * i) % 32 & mask, b_type);
+      for (uint32_t i = 0; i < p; ++i) b[k + i][lane / 4] = values[lane * p + i];
     }
   }
 }
@@ -112,16 +109,12 @@ void run_float(Warp& warp, const Instr& in) {
              *c_slots = b_slots + in.c;
   float a[16][256];
   float b[256][8];
-  unpack<float, Bits, FloatElement>(warp, in, a_slots, b_slots, a, b);
+  unpack<float, Bits>(warp, in, a_slots, b_slots, a, b);
   double sums[16][8];
   for (uint32_t r = 0; r < 4; ++r) {
     for (uint32_t lane = 0; lane < 32; ++lane) {
-      double value;
-      if (half) {
-        value = to_float(row<Half>(warp, c_slots[r / 2])[lane * 2 + r % 2]);
-      } else {
-        value = row<float>(warp, c_slots[r])[lane];
-      }
+      const double value = half ? to_float(row<Half>(warp, c_slots[r / 2])[lane * 2 + r % 2])
+                                : row<float>(warp, c_slots[r])[lane];
       sums[lane / 4 + 8 * (r / 2)][lane % 4 * 2 + r % 2] = value;
     }
   }
@@ -149,7 +142,7 @@ void run_integer(Warp& warp, const Instr& in) {
              *c_slots = b_slots + in.c;
   int32_t a[16][256];
   int32_t b[256][8];
-  unpack<int32_t, Bits, IntegerElement>(warp, in, a_slots, b_slots, a, b);
+  unpack<int32_t, Bits>(warp, in, a_slots, b_slots, a, b);
   int32_t sums[16][8] = {};  // at most 256 products of 16 bits
   for (uint32_t i = 0; i < 16; ++i) {
     for (uint32_t k = 0; k < depth; ++k) {
