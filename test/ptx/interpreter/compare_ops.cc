@@ -77,12 +77,12 @@ uint32_t compare_lanes(Comparison comparison, const T* x, const T* y, uint32_t a
 #define BITLOOM_PTX_COMPARE(name) \
   case name:                      \
     return compare_rows<T, name, Ftz>(x, y, active);
-    BITLOOM_PTX_COMPARE(eq)
-    BITLOOM_PTX_COMPARE(ne)
-    BITLOOM_PTX_COMPARE(lt) BITLOOM_PTX_COMPARE(le) BITLOOM_PTX_COMPARE(gt) BITLOOM_PTX_COMPARE(ge)
-        BITLOOM_PTX_COMPARE(equ) BITLOOM_PTX_COMPARE(neu) BITLOOM_PTX_COMPARE(ltu) BITLOOM_PTX_COMPARE(leu)
-            BITLOOM_PTX_COMPARE(gtu) BITLOOM_PTX_COMPARE(geu) BITLOOM_PTX_COMPARE(num)
-                BITLOOM_PTX_COMPARE(nan)
+    // clang-format off
+    BITLOOM_PTX_COMPARE(eq) BITLOOM_PTX_COMPARE(ne) BITLOOM_PTX_COMPARE(lt) BITLOOM_PTX_COMPARE(le)
+    BITLOOM_PTX_COMPARE(gt) BITLOOM_PTX_COMPARE(ge) BITLOOM_PTX_COMPARE(equ) BITLOOM_PTX_COMPARE(neu)
+    BITLOOM_PTX_COMPARE(ltu) BITLOOM_PTX_COMPARE(leu) BITLOOM_PTX_COMPARE(gtu) BITLOOM_PTX_COMPARE(geu)
+    BITLOOM_PTX_COMPARE(num) BITLOOM_PTX_COMPARE(nan)
+    // clang-format on
 #undef BITLOOM_PTX_COMPARE
   }
   return 0;

@@ -105,10 +105,11 @@ Handler half_handler(HalfOp op, bool plain) {
 #define BITLOOM_PTX_HALF(name) \
   case HalfOp::name:           \
     return plain ? run_half<Traits, Pack, HalfOp::name, true> : run_half<Traits, Pack, HalfOp::name, false>;
-    BITLOOM_PTX_HALF(add)
-    BITLOOM_PTX_HALF(sub)
-    BITLOOM_PTX_HALF(mul) BITLOOM_PTX_HALF(fma) BITLOOM_PTX_HALF(abs) BITLOOM_PTX_HALF(neg)
-        BITLOOM_PTX_HALF(min) BITLOOM_PTX_HALF(max) BITLOOM_PTX_HALF(ex2) BITLOOM_PTX_HALF(tanh)
+    // clang-format off
+    BITLOOM_PTX_HALF(add) BITLOOM_PTX_HALF(sub) BITLOOM_PTX_HALF(mul) BITLOOM_PTX_HALF(fma)
+    BITLOOM_PTX_HALF(abs) BITLOOM_PTX_HALF(neg) BITLOOM_PTX_HALF(min) BITLOOM_PTX_HALF(max)
+    BITLOOM_PTX_HALF(ex2) BITLOOM_PTX_HALF(tanh)
+    // clang-format on
 #undef BITLOOM_PTX_HALF
   }
   return nullptr;

@@ -8,13 +8,14 @@ namespace bitloom::ptx {
 
 // One row per type: enumerator (its PTX spelling without the dot), bytes, class letter
 // (b: bits, u: unsigned, s: signed, f: floating, p: predicate).
-#define BITLOOM_PTX_TYPES(X)                                                                              \
-  X(pred, 4, 'p')                                                                                         \
-  X(b1, 4, 'b') X(b8, 1, 'b') X(b16, 2, 'b') X(b32, 4, 'b') X(b64, 8, 'b') X(b128, 16, 'b') X(u8, 1, 'u') \
-      X(u16, 2, 'u') X(u32, 4, 'u') X(u64, 8, 'u') X(s8, 1, 's') X(s16, 2, 's') X(s32, 4, 's')            \
-          X(s64, 8, 's') X(u4, 4, 'u') X(s4, 4, 's') X(u16x2, 4, 'u') X(s16x2, 4, 's') X(f16, 2, 'f')     \
-              X(f16x2, 4, 'f') X(bf16, 2, 'f') X(bf16x2, 4, 'f') X(e4m3, 1, 'f') X(e5m2, 1, 'f')          \
-                  X(e4m3x2, 2, 'f') X(e5m2x2, 2, 'f') X(tf32, 4, 'f') X(f32, 4, 'f') X(f64, 8, 'f')
+// clang-format off
+#define BITLOOM_PTX_TYPES(X) \
+  X(pred, 4, 'p') X(b1, 4, 'b') X(b8, 1, 'b') X(b16, 2, 'b') X(b32, 4, 'b') X(b64, 8, 'b') \
+  X(b128, 16, 'b') X(u8, 1, 'u') X(u16, 2, 'u') X(u32, 4, 'u') X(u64, 8, 'u') X(s8, 1, 's') \
+  X(s16, 2, 's') X(s32, 4, 's') X(s64, 8, 's') X(u4, 4, 'u') X(s4, 4, 's') X(u16x2, 4, 'u') \
+  X(s16x2, 4, 's') X(f16, 2, 'f') X(f16x2, 4, 'f') X(bf16, 2, 'f') X(bf16x2, 4, 'f') X(e4m3, 1, 'f') \
+  X(e5m2, 1, 'f') X(e4m3x2, 2, 'f') X(e5m2x2, 2, 'f') X(tf32, 4, 'f') X(f32, 4, 'f') X(f64, 8, 'f')
+// clang-format on
 
 enum class Type : uint8_t {
   none,
