@@ -33,6 +33,7 @@ export interface PackedFile {
   readonly weights: ReadonlyMap<string, QuantizedTensor>;
   /** Unmaps the file; no matrix of it may be used after. */
   dispose(): void;
+  /** {@link dispose}, for `using`. */
   [Symbol.dispose](): void;
 }
 

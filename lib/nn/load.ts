@@ -42,7 +42,7 @@ export interface LoadOptions extends RunOptions {
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
   /**
-   * Rearranges matrices for the kernels ({@link packWeights}), in place. Default: true for a file that is given by its
+   * Rearranges matrices for the kernels (`packWeights`), in place. Default: true for a file that is given by its
    * path (the file itself is not changed), false for bytes that are the caller's.
    */
   pack?: boolean;

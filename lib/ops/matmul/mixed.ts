@@ -54,6 +54,7 @@ export class MixedTensor {
   }
 }
 
+/** Options of {@link quantizeMixed}. */
 export interface QuantizeMixedOptions {
   /** Formats `u<width>z` with a zero point instead of `u<width>`. Default: false. */
   zeroPoint?: boolean;
