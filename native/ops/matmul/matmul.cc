@@ -227,6 +227,8 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   BL_RETURN_IF_ERROR(check_codes(it.input, error));
   if (it.input.rows() == 0 || it.b.rows == 0) return BL_STATUS_ok;
   const Plan plan = it.plan(call);
+  BL_CHECK(plan.tasks() <= kMaxShareTasks, unsupported, "matmul: b.rows is %lld, too many for one call",
+           static_cast<long long>(call.b.rows));
   const Scratch scratch(call.workspace, call.workspace_bytes, plan.total());
   BL_CHECK(scratch.data() != nullptr, out_of_memory, "matmul: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(plan.total()));

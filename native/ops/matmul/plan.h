@@ -86,6 +86,12 @@ struct Plan {
   int64_t blocks(int64_t m, const MatmulKernelRow& of) const {
     return (m + block_rows(of) - 1) / block_rows(of);
   }
+  // Of a pass: shares of them are handed out by number (base/shares.h).
+  int64_t tasks() const {
+    const int64_t most = spare == nullptr ? blocks(batch_rows, kernel)
+                                          : std::max(blocks(batch_rows, kernel), blocks(batch_rows, *spare));
+    return batches * units * most;
+  }
   uint64_t shared_bytes() const {
     return additions_bytes + rows_bytes + activations.total() +
            (spare == nullptr ? 0 : spare_activations.total());
