@@ -227,6 +227,8 @@ bl_status check_run(const char* op, const bl_run& run, bl_error* error) {
            SupportedIsas().names);
   BL_CHECK(run.threads >= 0 && run.threads <= 256, invalid_argument,
            "%s: run.threads is %d, expected 0 to 256", op, run.threads);
+  BL_CHECK(run.device >= 0, invalid_argument, "%s: run.device is %d, expected 0 (the cpu) or more", op,
+           run.device);
   return BL_STATUS_ok;
 }
 

@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define BL_ABI_VERSION 1
+#define BL_ABI_VERSION 2
 #define BL_MAX_RANK 6
 
 typedef enum bl_status {
@@ -122,6 +122,8 @@ typedef struct bl_weights {
 typedef void (*bl_parallel_for)(void* context, void (*task)(void* argument, int64_t index), void* argument,
                                 int64_t count);
 
+typedef struct bl_stream bl_stream; /* work of a device that runs in order; see Devices */
+
 /* How to run a call. All zero but isa (BL_ISA_default) is the default. Results never depend on
  * threads or executor. */
 typedef struct bl_run {
@@ -129,6 +131,9 @@ typedef struct bl_run {
   int32_t threads;          /* 0: the pool's size */
   bl_parallel_for executor; /* NULL: bitloom's own pool */
   void* executor_context;
+  int32_t device; /* 0: the processor. i + 1: device i, which then holds the data of all tensors and weights;
+                     the call returns when its work is queued. Codebooks stay in host memory */
+  bl_stream* stream; /* of that device, or NULL: its default stream */
 } bl_run;
 
 /* ---- Library ---------------------------------------------------------------------------------- */
@@ -143,6 +148,79 @@ BL_API int32_t bl_isa_active(void);                                /* the level 
 BL_API bl_status bl_set_isa(int32_t isa, bl_error* error);         /* BL_ISA_default: undo */
 BL_API int32_t bl_threads(void);                                   /* the pool's size */
 BL_API bl_status bl_set_threads(int32_t threads, bl_error* error); /* 0: default; at most 256 */
+
+/* ---- Devices ---------------------------------------------------------------------------------- */
+
+/* CUDA devices, numbered from 0, wherever a driver and the library libbitloom_cuda beside this one are
+ * found at the first call of these functions. BITLOOM_CUDA=off: none. BITLOOM_CUDA_DRIVER: the driver
+ * library's path. None of these functions may be called between fork and exec. */
+BL_API int32_t bl_device_count(void);
+BL_API const char* bl_device_unavailable(void); /* why there is none; NULL if there is one */
+
+typedef struct bl_device_info {
+  char name[128];
+  int32_t arch; /* compute capability * 10: 80, 120 */
+  int32_t multiprocessors;
+  uint64_t memory_bytes;
+  uint64_t free_bytes; /* of all processes */
+  /* What bitloom holds: in use, kept for the next allocations, the most there was in use, the most it may
+   * take (0: no limit). */
+  uint64_t used_bytes;
+  uint64_t reserved_bytes;
+  uint64_t peak_bytes;
+  uint64_t limit_bytes;
+  uint64_t allocations;  /* since the start: calls of bl_device_allocate, */
+  uint64_t driver_calls; /* and of the driver's allocator for them */
+  char unusable[256];    /* why the device cannot be used; empty if it can */
+} bl_device_info;
+BL_API bl_status bl_get_device_info(int32_t device, bl_device_info* info, bl_error* error);
+/* limit 0: none. Less than what is reserved gives back what is not in use. */
+BL_API bl_status bl_set_device_limit(int32_t device, uint64_t bytes, bl_error* error);
+/* After an error that the device does not recover from by itself (BL_STATUS_device_lost): forgets all of
+ * its memory, streams, events and graphs, and begins anew. Their handles stay valid to be freed only. */
+BL_API bl_status bl_reset_device(int32_t device, bl_error* error);
+
+/* Memory, aligned to 256 bytes, from a cache. `stream` (NULL: the default one) is where it will mostly be
+ * used; work of other streams that uses it is waited for when it is freed. */
+typedef struct bl_memory bl_memory;
+BL_API bl_status bl_device_allocate(int32_t device, bl_stream* stream, uint64_t bytes, bl_memory** memory,
+                                    bl_error* error);
+BL_API void* bl_memory_address(const bl_memory* memory); /* on the device; NULL after a reset */
+BL_API void bl_device_free(bl_memory* memory);           /* in stream order; NULL is allowed */
+
+BL_API bl_status bl_stream_create(int32_t device, bl_stream** stream, bl_error* error);
+BL_API void bl_stream_destroy(bl_stream* stream); /* what is queued still runs; NULL is allowed */
+BL_API bl_status bl_stream_synchronize(int32_t device, bl_stream* stream, bl_error* error);
+/* What is queued on `stream` from now on runs after what is queued on `other` by now. */
+BL_API bl_status bl_stream_wait(int32_t device, bl_stream* stream, bl_stream* other, bl_error* error);
+/* Calls done(context, status, error) once, on a thread of the driver, when what is queued by now has run or
+ * failed. It must not call the functions of this section. */
+typedef void (*bl_done)(void* context, const bl_error* error);
+BL_API bl_status bl_stream_notify(int32_t device, bl_stream* stream, bl_done done, void* context,
+                                  bl_error* error);
+
+typedef struct bl_event bl_event;
+BL_API bl_status bl_event_record(int32_t device, bl_stream* stream, bl_event** event, bl_error* error);
+BL_API void bl_event_destroy(bl_event* event);
+/* Waits for both. */
+BL_API bl_status bl_event_elapsed(bl_event* begin, bl_event* end, float* milliseconds, bl_error* error);
+
+typedef enum bl_copy_kind {
+  BL_COPY_to_device = 0,   /* from host memory, staged: it may change when the call returns */
+  BL_COPY_from_device = 1, /* to host memory that stays valid until the stream got so far */
+  BL_COPY_on_device = 2
+} bl_copy_kind;
+BL_API bl_status bl_device_copy(int32_t device, bl_stream* stream, int32_t kind, void* output,
+                                const void* input, uint64_t bytes, bl_error* error);
+
+/* Operators queued on the stream between begin and end are not run but kept; a launch runs all of them at
+ * once, on the same memory, which must live until the graph is destroyed. (Operators that give a value to the
+ * host, copies from and to it, and uploads of codebooks cannot be kept.) */
+typedef struct bl_graph bl_graph;
+BL_API bl_status bl_graph_begin(int32_t device, bl_stream* stream, bl_error* error);
+BL_API bl_status bl_graph_end(int32_t device, bl_stream* stream, bl_graph** graph, bl_error* error);
+BL_API bl_status bl_graph_launch(bl_graph* graph, bl_stream* stream, bl_error* error);
+BL_API void bl_graph_destroy(bl_graph* graph);
 
 /* ---- Formats ---------------------------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "../../base/backend.h"
 #include "../../base/scratch.h"
 #include "../../base/tensor.h"
 #include "../../base/thread_pool.h"
@@ -148,6 +149,7 @@ extern "C" bl_status bl_attention(const bl_attention_args* args, bl_error* error
   using namespace bitloom;
   BL_READ_ARGS(bl_attention_args, "attention", checked);
   BL_RETURN_IF_ERROR(validate(checked, error));
+  BL_RUN_ON_DEVICE(attention, checked);
   if (element_count(checked.output) == 0) return BL_STATUS_ok;
   const AttentionCall call = read(checked);
   const AttentionKernelRow& kernel = choose(call, checked.run);

@@ -108,18 +108,14 @@ void run_elementwise(const ElementwiseCall& call) {
   }
 }
 
-bl_status run_unary(Elementwise op, const char* name, const bl_run& run, const bl_tensor& x,
-                    const bl_tensor& output, bl_error* error) {
+bl_status check_unary(const char* name, const bl_tensor& x, const bl_tensor& output, bl_error* error) {
   BL_RETURN_IF_ERROR(check_tensor({name, "x"}, x, kFloatTypes, 0, BL_MAX_RANK, error));
   BL_RETURN_IF_ERROR(check_output({name, "output"}, output, kFloatTypes, 0, BL_MAX_RANK, error));
   BL_RETURN_IF_ERROR(check_same_shape({name, "output"}, output, "x", x, error));
-  BL_RETURN_IF_ERROR(check_alias({name, "output"}, output, "x", x, error));
-  run_elementwise({op, name, run, x, bl_tensor{}, output});
-  return BL_STATUS_ok;
+  return check_alias({name, "output"}, output, "x", x, error);
 }
 
-bl_status run_binary(Elementwise op, const char* name, bool repeat, const bl_binary_args& args,
-                     bl_error* error) {
+bl_status check_binary(const char* name, bool repeat, const bl_binary_args& args, bl_error* error) {
   const bl_tensor& left = args.left;
   const bl_tensor& right = args.right;
   BL_RETURN_IF_ERROR(check_tensor({name, "left"}, left, kFloatTypes, 0, BL_MAX_RANK, error));
@@ -137,7 +133,13 @@ bl_status run_binary(Elementwise op, const char* name, bool repeat, const bl_bin
   }
   BL_RETURN_IF_ERROR(check_same_shape({name, "output"}, args.output, "left", left, error));
   BL_RETURN_IF_ERROR(check_alias({name, "output"}, args.output, "left", left, error));
-  BL_RETURN_IF_ERROR(check_alias({name, "output"}, args.output, "right", right, error));
+  return check_alias({name, "output"}, args.output, "right", right, error);
+}
+
+void run_binary(Elementwise op, const char* name, const bl_binary_args& args) {
+  const bl_tensor& left = args.left;
+  const bl_tensor& right = args.right;
+  const int repeated = left.rank - right.rank;
   bl_tensor view = right;
   view.rank = left.rank;
   for (int axis = left.rank - 1; axis >= 0; --axis) {
@@ -145,7 +147,6 @@ bl_status run_binary(Elementwise op, const char* name, bool repeat, const bl_bin
     view.strides[axis] = axis < repeated ? 0 : right.strides[axis - repeated];
   }
   run_elementwise({op, name, args.run, left, view, args.output});
-  return BL_STATUS_ok;
 }
 
 }  // namespace bitloom

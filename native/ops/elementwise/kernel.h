@@ -43,11 +43,9 @@ struct ElementwiseCall {
 // Chooses a kernel, partitions, runs. The views are valid.
 void run_elementwise(const ElementwiseCall& call);
 
-// Whole operators: validate, then run_elementwise.
-bl_status run_unary(Elementwise op, const char* name, const bl_run& run, const bl_tensor& x,
-                    const bl_tensor& output, bl_error* error);
+bl_status check_unary(const char* name, const bl_tensor& x, const bl_tensor& output, bl_error* error);
 // repeat: right's shape may be a suffix of left's.
-bl_status run_binary(Elementwise op, const char* name, bool repeat, const bl_binary_args& args,
-                     bl_error* error);
+bl_status check_binary(const char* name, bool repeat, const bl_binary_args& args, bl_error* error);
+void run_binary(Elementwise op, const char* name, const bl_binary_args& args);  // args have been checked
 
 }  // namespace bitloom

@@ -2,6 +2,7 @@
 // native/formats' decode_row, so there is no kernel list.
 #include <algorithm>
 
+#include "../../base/backend.h"
 #include "../../base/float16.h"
 #include "../../base/tensor.h"
 #include "../../base/thread_pool.h"
@@ -41,6 +42,7 @@ bl_status validate(const bl_embedding_args& args, bl_error* error) {
                                  bl_weights_bytes(args.table.format, args.table.rows, args.table.cols),
                                  error));
   BL_RETURN_IF_ERROR(check_apart(output, args.output, "ids", args.ids.data, args.ids.bytes, error));
+  if (args.run.device != 0) return BL_STATUS_ok;  // values are checked on the device
   const Rows ids(args.ids);
   for (int64_t i = 0; i < ids.count * ids.length; ++i) {
     const int32_t id = id_at(args, ids, i);
@@ -74,6 +76,7 @@ extern "C" bl_status bl_embedding(const bl_embedding_args* args, bl_error* error
   using namespace bitloom;
   BL_READ_ARGS(bl_embedding_args, "embedding", call);
   BL_RETURN_IF_ERROR(validate(call, error));
+  BL_RUN_ON_DEVICE(embedding, call);
   const Rows ids(call.ids);
   const Rows output(call.output);
   const WeightsView table(call.table);

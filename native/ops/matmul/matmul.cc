@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <new>
 
+#include "../../base/backend.h"
 #include "../../base/scratch.h"
 #include "../../base/shares.h"
 #include "../../base/tensor.h"
@@ -220,6 +221,7 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   BL_READ_ARGS(bl_matmul_args, "matmul", call);
   PreparedHeader header;
   BL_RETURN_IF_ERROR(validate_matmul(&call, &header, error));
+  BL_RUN_ON_DEVICE(matmul, call);
   Operands it(call, header);
   BL_CHECK(it.kernel != nullptr, unsupported,
            "matmul: algorithm is %d, which cannot do compute %d of format %s", call.algorithm, call.compute,

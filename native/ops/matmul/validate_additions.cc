@@ -38,6 +38,7 @@ bl_status check_low_rank(const bl_matmul_args& args, bl_error* error) {
              "matmul: low_rank_ids is given with batch, where each matrix has its adapter");
     BL_RETURN_IF_ERROR(
         check_optional_vector({"matmul", "low_rank_ids"}, ids, kI32, Rows(args.a).count, "a's rows", error));
+    if (args.run.device != 0) return BL_STATUS_ok;
     return check_indices("low_rank_ids", ids, -1, std::max<int64_t>(adapters, 0), error);
   }
   BL_CHECK(adapters == batches_of(args), invalid_shape,
@@ -65,6 +66,7 @@ bl_status check_outliers(const bl_matmul_args& args, bl_error* error) {
     BL_RETURN_IF_ERROR(
         check_dim({"matmul", "outlier_columns"}, columns, 0, 0, "outlier_values.shape[0]", error));
   }
+  if (args.run.device != 0) return BL_STATUS_ok;  // a device's memory cannot be read here
   int32_t before = 0;
   for (int64_t n = 0; n <= args.b.rows; ++n) {
     const int32_t offset = load_as<int32_t>(static_cast<const uint8_t*>(offsets.data) + 4 * n);

@@ -44,6 +44,7 @@ struct NormCall {
   bl_tensor output;  // [..., D]
   float epsilon;
 };
-bl_status run_norm(const NormCall& call, bl_error* error);
+bl_status check_norm(const NormCall& call, bl_error* error);
+bl_status run_norm(const NormCall& call, bl_error* error);  // of a call that has been checked
 
 }  // namespace bitloom

@@ -17,7 +17,27 @@ const KernelRow<Norm, NormKernel> kKernels[] = {
 #undef BL_NORM_KERNEL
 };
 
-bl_status validate(const NormCall& call, bl_error* error) {
+// Bytes to convert a vector into, 0 when it can be read where it is.
+uint64_t converted_bytes(const bl_tensor& vector) {
+  if (vector.data == nullptr) return 0;
+  const Rows rows(vector);
+  return rows.length == 0 || rows.direct(0) != nullptr
+             ? 0
+             : align_up(static_cast<uint64_t>(rows.length) * sizeof(float));
+}
+
+// The vector as f32, converted into `memory` where that is needed; null for one that is not given.
+const float* converted(const bl_tensor& vector, uint8_t* memory) {
+  if (vector.data == nullptr) return nullptr;
+  const Rows rows(vector);
+  if (converted_bytes(vector) == 0) return rows.direct(0);
+  rows.load(0, reinterpret_cast<float*>(memory));
+  return reinterpret_cast<float*>(memory);
+}
+
+}  // namespace
+
+bl_status check_norm(const NormCall& call, bl_error* error) {
   const Argument output{call.name, "output"};
   BL_RETURN_IF_ERROR(check_tensor({call.name, "x"}, call.x, kFloatTypes, 1, BL_MAX_RANK, error));
   BL_RETURN_IF_ERROR(check_output(output, call.output, kFloatTypes, 1, BL_MAX_RANK, error));
@@ -42,32 +62,11 @@ bl_status validate(const NormCall& call, bl_error* error) {
   return BL_STATUS_ok;
 }
 
-// Bytes to convert a vector into, 0 when it can be read where it is.
-uint64_t converted_bytes(const bl_tensor& vector) {
-  if (vector.data == nullptr) return 0;
-  const Rows rows(vector);
-  return rows.length == 0 || rows.direct(0) != nullptr
-             ? 0
-             : align_up(static_cast<uint64_t>(rows.length) * sizeof(float));
-}
-
-// The vector as f32, converted into `memory` where that is needed; null for one that is not given.
-const float* converted(const bl_tensor& vector, uint8_t* memory) {
-  if (vector.data == nullptr) return nullptr;
-  const Rows rows(vector);
-  if (converted_bytes(vector) == 0) return rows.direct(0);
-  rows.load(0, reinterpret_cast<float*>(memory));
-  return reinterpret_cast<float*>(memory);
-}
-
-}  // namespace
-
 NormKernel norm_kernel(Norm op, const char* name, const bl_run& run, int64_t rows, int64_t length) {
   return choose(kKernels, op, name, run, rows, length).run;
 }
 
 bl_status run_norm(const NormCall& call, bl_error* error) {
-  BL_RETURN_IF_ERROR(validate(call, error));
   const Rows x(call.x);
   if (x.count == 0 || x.length == 0) return BL_STATUS_ok;
   const NormKernel kernel = norm_kernel(call.op, call.name, call.run, x.count, x.length);

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../../base/backend.h"
 #include "../../base/tensor.h"
 #include "../../formats/formats.h"
 #include "partition.h"
@@ -51,6 +52,7 @@ extern "C" bl_status bl_dequantize(const bl_dequantize_args* args, bl_error* err
   using namespace bitloom;
   BL_READ_ARGS(bl_dequantize_args, "dequantize", checked);
   BL_RETURN_IF_ERROR(validate(checked, error));
+  BL_RUN_ON_DEVICE(dequantize, checked);
   if (checked.input.rows == 0 || checked.input.cols == 0) return BL_STATUS_ok;
   float codebook[kMaxCodebookSize];  // the caller's may be unaligned
   if (has_codebook(checked.input)) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../../base/backend.h"
 #include "../../base/pages.h"
 #include "../../base/scratch.h"
 #include "../../base/tensor.h"
@@ -66,6 +67,7 @@ extern "C" bl_status bl_pack(const bl_pack_args* args, bl_error* error) {
   using namespace bitloom;
   BL_READ_ARGS(bl_pack_args, "pack", checked);
   BL_RETURN_IF_ERROR(validate(checked, error));
+  BL_RUN_ON_DEVICE(pack, checked);
   if (checked.input.rows == 0 || checked.input.cols == 0) return BL_STATUS_ok;
   const WeightsView from(checked.input);
   const WeightsView to(checked.output);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "../../base/backend.h"
 #include "../../base/float16.h"
 #include "../../base/scratch.h"
 #include "../../base/tensor.h"
@@ -219,6 +220,7 @@ extern "C" bl_status bl_quantize(const bl_quantize_args* args, bl_error* error) 
   using namespace bitloom;
   BL_READ_ARGS(bl_quantize_args, "quantize", checked);
   BL_RETURN_IF_ERROR(validate(checked, error));
+  BL_RUN_ON_DEVICE(quantize, checked);
   const bl_weights& output = checked.output;
   if (output.rows == 0 || output.cols == 0) return BL_STATUS_ok;
   const Rows rows(checked.input);

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "../../base/backend.h"
 #include "../../base/float16.h"
 #include "../../base/scratch.h"
 #include "../../base/tensor.h"
@@ -116,7 +117,8 @@ bl_status validate(bl_rope_args& args, bl_error* error) {
   // A stride of 0 repeats one position, however many tokens the view claims.
   const int64_t positions = args.positions.strides[0] == 0 ? std::min<int64_t>(args.positions.shape[0], 1)
                                                            : args.positions.shape[0];
-  for (int64_t t = 0; t < positions; ++t) {
+  // A device's memory cannot be read here.
+  for (int64_t t = 0; t < positions && args.run.device == 0; ++t) {
     const int32_t position = position_at(args.positions, t);
     BL_CHECK(position >= 0, out_of_range, "rope: positions[%lld] is %d, expected at least 0",
              static_cast<long long>(t), position);
@@ -175,6 +177,7 @@ extern "C" bl_status bl_rope(const bl_rope_args* args, bl_error* error) {
   using namespace bitloom;
   BL_READ_ARGS(bl_rope_args, "rope", call);
   BL_RETURN_IF_ERROR(validate(call, error));
+  BL_RUN_ON_DEVICE(rope, call);
   if (element_count(call.x) == 0) return BL_STATUS_ok;
   const RopeKernel kernel = choose(call);
   const Rows x(call.x);

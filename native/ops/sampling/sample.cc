@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../../base/backend.h"
 #include "../../base/float16.h"
 #include "../../base/scratch.h"
 #include "../../base/tensor.h"
@@ -95,6 +96,11 @@ bl_status validate(const bl_sample_args& args, bl_error* error) {
   BL_CHECK(is_contiguous(args.logits), invalid_shape, "sample: logits.strides[0] is %lld, expected 1",
            static_cast<long long>(args.logits.strides[0]));
   BL_RETURN_IF_ERROR(check_options(args, error));
+  if (args.previous.data != nullptr) {
+    BL_RETURN_IF_ERROR(
+        check_tensor({"sample", "previous"}, args.previous, dtype_bit(BL_DTYPE_i32), 1, 1, error));
+  }
+  if (args.run.device != 0) return BL_STATUS_ok;  // values are checked on the device
   bool any = false;
   for (int64_t i = 0; i < vocab; ++i) {
     const float logit = logit_at(args.logits, i);
@@ -104,8 +110,6 @@ bl_status validate(const bl_sample_args& args, bl_error* error) {
   BL_CHECK(any, non_finite,
            "sample: every logit is -infinity, expected at least one token that can be picked");
   if (args.previous.data == nullptr) return BL_STATUS_ok;
-  BL_RETURN_IF_ERROR(
-      check_tensor({"sample", "previous"}, args.previous, dtype_bit(BL_DTYPE_i32), 1, 1, error));
   for (int64_t i = 0; i < previous_count(args.previous); ++i) {
     const int32_t id = previous_at(args.previous, i);
     BL_CHECK(id >= 0 && id < vocab, out_of_range, "sample: previous[%lld] is %d, expected 0 to %lld",
@@ -218,6 +222,7 @@ extern "C" bl_status bl_sample(const bl_sample_args* args, bl_error* error) {
   using namespace bitloom;
   BL_READ_ARGS(bl_sample_args, "sample", call);
   BL_RETURN_IF_ERROR(validate(call, error));
+  BL_RUN_ON_DEVICE(sample, call);
   const int64_t vocab = call.logits.shape[0];
   const uint64_t bytes = static_cast<uint64_t>(vocab) * sizeof(Candidate);
   const Scratch scratch(bytes);

@@ -1,6 +1,7 @@
 // softmax: validate, choose a kernel, partition the rows, run.
 #include <cmath>
 
+#include "../../base/backend.h"
 #include "../choose.h"
 #include "../rows.h"
 #include "kernel.h"
@@ -34,6 +35,7 @@ extern "C" bl_status bl_softmax(const bl_softmax_args* args, bl_error* error) {
   using namespace bitloom;
   BL_READ_ARGS(bl_softmax_args, "softmax", call);
   BL_RETURN_IF_ERROR(validate(call, error));
+  BL_RUN_ON_DEVICE(softmax, call);
   const Rows x(call.x);
   const SoftmaxKernel kernel = choose(kKernels, Softmax::softmax, "softmax", call.run, x.count, x.length).run;
   return run_rows(

@@ -1,0 +1,71 @@
+// A stream as operators see it (Queue).
+#include "device.h"
+
+using namespace bitloom;
+using namespace bitloom::cuda;
+
+namespace {
+
+Address address_of(const void* memory) { return reinterpret_cast<Address>(memory); }
+
+}  // namespace
+
+const Limits& bl_stream::limits() const { return device.limits(); }
+
+bl_status bl_stream::allocate_scratch(uint64_t bytes, void** out, bl_error* error) {
+  const std::lock_guard lock(device.mutex);
+  Block* block = nullptr;
+  BL_RETURN_IF_ERROR(device.allocate(this, bytes, &block, error));
+  scratch.insert(block);
+  *out = reinterpret_cast<void*>(block->address);
+  return BL_STATUS_ok;
+}
+
+void bl_stream::free_scratch(void* memory) {
+  const std::lock_guard lock(device.mutex);
+  for (Block* block : scratch) {
+    if (block->address != address_of(memory)) continue;
+    scratch.erase(block);
+    device.free(block);
+    return;
+  }
+}
+
+bl_status bl_stream::upload(void* output, const void* input, uint64_t bytes, bl_error* error) {
+  const std::lock_guard lock(device.mutex);
+  BL_CHECK(!is_recording, unsupported, "graph: a copy from host memory cannot be kept in a graph");
+  return device.copy_to_device(*this, address_of(output), input, bytes, error);
+}
+
+bl_status bl_stream::download(void* output, const void* input, uint64_t bytes, bl_error* error) {
+  {
+    const std::lock_guard lock(device.mutex);
+    BL_CHECK(!is_recording, unsupported, "graph: a copy to host memory cannot be kept in a graph");
+    BL_RETURN_IF_ERROR(device.copy_from_device(*this, output, address_of(input), bytes, error));
+  }
+  const int result = driver().stream_synchronize(handle);  // unlocked: others go on meanwhile
+  const std::lock_guard lock(device.mutex);
+  if (result != kSuccess) return device.failed(result, "cuStreamSynchronize", error);
+  return BL_STATUS_ok;
+}
+
+bl_status bl_stream::fill_zero(void* output, uint64_t bytes, bl_error* error) {
+  if (bytes == 0) return BL_STATUS_ok;
+  const std::lock_guard lock(device.mutex);
+  const int result = driver().fill(address_of(output), 0, bytes, handle);
+  has_work = true;
+  return result == kSuccess ? BL_STATUS_ok : device.failed(result, "cuMemsetD8Async", error);
+}
+
+bl_status bl_stream::launch_bytes(const ModuleImages& module, const char* name, const LaunchShape& shape,
+                                  const void* params, bl_error* error) {
+  const std::lock_guard lock(device.mutex);
+  Function function = nullptr;
+  BL_RETURN_IF_ERROR(device.find_kernel(module, name, shape.shared_bytes, &function, error));
+  void* parameters[] = {const_cast<void*>(params)};
+  const int result =
+      driver().launch(function, shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y,
+                      shape.block.z, shape.shared_bytes, handle, parameters, nullptr);
+  has_work = true;
+  return result == kSuccess ? BL_STATUS_ok : device.failed(result, name, error);
+}
