@@ -3,6 +3,16 @@
  *
  * @packageDocumentation
  */
+export {
+  Device,
+  type DeviceInfo,
+  DeviceMemory,
+  type DeviceName,
+  devices,
+  Graph,
+  Stream,
+  whyNoDevice,
+} from './device.js';
 export { BitloomError, type BitloomErrorCode } from './errors.js';
 export { type DType, type Format, type FormatInfo, formats, type Isa } from './generated.js';
 export { type Machine, machine, setIsa, setThreads } from './machine.js';

@@ -1,13 +1,65 @@
 // The one door to the addon: loads it and types what it exports.
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import type { DeviceInfo } from './device.js';
 import { BitloomError } from './errors.js';
 import { packageRoot } from './package_root.js';
 import { applySavedTuning } from './saved_tuning.js';
 
 /** A positional value of a native call; see native/node/arguments.h. */
-export type NativeValue = ArrayBufferView | number | bigint | undefined;
+export type NativeValue =
+  | ArrayBufferView
+  | NativeMemory
+  | NativeStream
+  | number
+  | bigint
+  | undefined;
 type NativeOperator = (...values: NativeValue[]) => void;
+
+declare const kind: unique symbol;
+/** Objects of native/node/device.h. */
+export interface NativeMemory {
+  readonly [kind]: 'memory';
+}
+export interface NativeStream {
+  readonly [kind]: 'stream';
+}
+export interface NativeEvent {
+  readonly [kind]: 'event';
+}
+export interface NativeGraph {
+  readonly [kind]: 'graph';
+}
+
+/** Devices by number; without a stream, the device's default one. */
+export interface NativeDevices {
+  deviceCount(): number;
+  deviceUnavailable(): string | undefined;
+  deviceInfo(device: number): DeviceInfo;
+  setDeviceLimit(device: number, bytes: number): void;
+  resetDevice(device: number): void;
+  deviceAllocate(device: number, bytes: number, stream?: NativeStream): NativeMemory;
+  deviceSlice(memory: NativeMemory, offset: number): NativeMemory;
+  deviceFree(memory: NativeMemory): void;
+  deviceUpload(memory: NativeMemory, from: ArrayBufferView, stream?: NativeStream): void;
+  deviceDownload(to: ArrayBufferView, memory: NativeMemory, stream?: NativeStream): void;
+  deviceDownloadAsync(
+    to: ArrayBufferView,
+    memory: NativeMemory,
+    stream?: NativeStream,
+  ): Promise<void>;
+  deviceCopy(to: NativeMemory, from: NativeMemory, bytes: number, stream?: NativeStream): void;
+  streamCreate(device: number): NativeStream;
+  streamSynchronize(device: number, stream?: NativeStream): void;
+  streamDone(device: number, stream?: NativeStream): Promise<void>;
+  streamWait(device: number, stream?: NativeStream, other?: NativeStream): void;
+  eventRecord(device: number, stream?: NativeStream): NativeEvent;
+  /** Milliseconds. */
+  eventElapsed(begin: NativeEvent, end: NativeEvent): number;
+  graphBegin(device: number, stream?: NativeStream): void;
+  graphEnd(device: number, stream?: NativeStream): NativeGraph;
+  graphLaunch(graph: NativeGraph, stream?: NativeStream): void;
+}
 
 export interface NativeMappedFile {
   readonly size: number;
@@ -34,7 +86,7 @@ export interface NativeDescription {
   }[];
 }
 
-export interface Native {
+export interface Native extends NativeDevices {
   quantize: NativeOperator;
   dequantize: NativeOperator;
   pack: NativeOperator;

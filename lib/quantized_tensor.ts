@@ -1,6 +1,7 @@
+import { DeviceMemory, type DeviceName, deviceNumber, upload } from './device.js';
 import { argumentError } from './errors.js';
 import { type Format, formats } from './generated.js';
-import { native } from './native.js';
+import { type NativeMemory, native } from './native.js';
 import { bytesOf, type TensorSource } from './tensor.js';
 
 /** How quantized weights lie in memory: as in a file, or as the kernels like them best. */
@@ -96,6 +97,7 @@ export class QuantizedTensor<F extends Format = Format> {
   /** What native calls read: [format, layout, rows, cols, tensorScale]. */
   readonly descriptor: Float64Array;
   #bytes: Uint8Array;
+  readonly #memory: DeviceMemory | undefined;
   #owned = false;
   #disposed = false;
 
@@ -106,7 +108,7 @@ export class QuantizedTensor<F extends Format = Format> {
    */
   constructor(
     format: F,
-    data: TensorSource,
+    data: TensorSource | DeviceMemory,
     shape: readonly [rows: number, cols: number],
     options: QuantizedTensorOptions = {},
   ) {
@@ -117,11 +119,13 @@ export class QuantizedTensor<F extends Format = Format> {
     const bytes = weightsBytes(format, rows, cols, this.layout);
     this.rows = rows;
     this.cols = cols;
-    this.#bytes = bytesOf(data);
-    if (this.#bytes.byteLength < bytes) {
+    this.#memory = data instanceof DeviceMemory ? data : undefined;
+    this.#bytes = data instanceof DeviceMemory ? new Uint8Array(0) : bytesOf(data);
+    const available = (this.#memory ?? this.#bytes).byteLength;
+    if (available < bytes) {
       throw argumentError(
         'BL_BUFFER_TOO_SMALL',
-        `QuantizedTensor: data has ${this.#bytes.byteLength} bytes, expected ${bytes} (${format} [${shape}])`,
+        `QuantizedTensor: data has ${available} bytes, expected ${bytes} (${format} [${shape}])`,
       );
     }
     this.codebook = checkedCodebook(format, options.codebook);
@@ -162,12 +166,57 @@ export class QuantizedTensor<F extends Format = Format> {
 
   /** Bits per weight, scales included. */
   get bits(): number {
-    return (this.bytes.byteLength * 8) / Math.max(this.rows * this.cols, 1);
+    return ((this.#memory ?? this.bytes).byteLength * 8) / Math.max(this.rows * this.cols, 1);
   }
 
   get bytes(): Uint8Array {
     if (this.#disposed) throw argumentError('BL_DETACHED', 'QuantizedTensor: used after dispose()');
+    if (this.#memory !== undefined) {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `QuantizedTensor: the data is on ${this.device}; copy it with to('cpu')`,
+      );
+    }
     return this.#bytes;
+  }
+
+  /** Where the data lies. */
+  get device(): DeviceName {
+    return this.#memory?.device ?? 'cpu';
+  }
+
+  /** What native calls read. @internal */
+  get nativeMemory(): Uint8Array | NativeMemory {
+    return this.#memory === undefined ? this.bytes : this.#memory.handle;
+  }
+
+  /**
+   * A copy on another device, or on the processor, in the same layout; `matmul` on a device wants `fragments`
+   * (`packWeights(w, { for: 'cuda' })`). On the same device: the weights themselves.
+   *
+   * @throws `BL_NOT_FOUND` where there is no such device, `BL_OUT_OF_MEMORY`, `BL_DEVICE_LOST`
+   *
+   * @example
+   * ```ts
+   * const w = await packWeights(quantize(weights, 'u4_g128'), { for: 'cuda' }).to('cuda:0');
+   * const y = await matmul(await x.to('cuda:0'), w).to('cpu');
+   * ```
+   */
+  async to(device: DeviceName): Promise<QuantizedTensor<F>> {
+    if (device === this.device) return this;
+    const { format, shape, layout, codebook, tensorScale } = this;
+    const options = { layout, tensorScale, ...(codebook === undefined ? {} : { codebook }) };
+    const bytes = weightsBytes(format, shape[0], shape[1], layout);
+    if (device === 'cpu') {
+      const copy = new Uint8Array(bytes);
+      await native.deviceDownloadAsync(copy, (this.#memory as DeviceMemory).handle);
+      return new QuantizedTensor(format, copy, shape, options);
+    }
+    deviceNumber(device);
+    if (this.#memory !== undefined) return (await this.to('cpu')).to(device);
+    const memory = DeviceMemory.allocate(device, bytes);
+    await upload(memory, this.bytes.subarray(0, bytes));
+    return new QuantizedTensor(format, memory, shape, options);
   }
 
   get disposed(): boolean {
@@ -178,6 +227,7 @@ export class QuantizedTensor<F extends Format = Format> {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#memory?.dispose();
     if (this.#owned && this.#bytes.buffer instanceof ArrayBuffer)
       native.detach(this.#bytes.buffer as ArrayBuffer);
     this.#bytes = new Uint8Array(0);

@@ -1,4 +1,5 @@
 // How a prepared operator call runs: now, on a worker thread, or as part of a recorded sequence.
+import type { Stream } from './device.js';
 import { argumentError, type BitloomError } from './errors.js';
 import { type Isa, isas, type OperatorName, operators } from './generated.js';
 import { type NativeValue, native } from './native.js';
@@ -11,6 +12,8 @@ export interface RunOptions {
   isa?: Isa;
   /** Threads to use at most. Default: the pool's size. */
   threads?: number;
+  /** Tensors on a device: the stream to queue the work on. Default: the device's own. */
+  stream?: Stream;
 }
 
 /** Options of the `...Async` functions. */
@@ -30,20 +33,21 @@ export interface Call<R> {
 let recording: Call<unknown>[] | undefined;
 
 export function tensorValues(tensor: Tensor): [NativeValue, NativeValue] {
-  return [tensor.bytes, tensor.descriptor];
+  return [tensor.nativeMemory, tensor.descriptor];
 }
 
 export function optionalTensorValues(tensor: Tensor | undefined): [NativeValue, NativeValue] {
-  return tensor === undefined ? [undefined, undefined] : [tensor.bytes, tensor.descriptor];
+  return tensor === undefined ? [undefined, undefined] : [tensor.nativeMemory, tensor.descriptor];
 }
 
 export function weightValues(weights: QuantizedTensor): [NativeValue, NativeValue, NativeValue] {
-  return [weights.bytes, weights.descriptor, weights.codebook];
+  return [weights.nativeMemory, weights.descriptor, weights.codebook];
 }
 
-/** [isa, threads] as native calls read it; undefined means the defaults. */
+/** [isa, threads], or a stream, as native calls read it; undefined means the defaults. */
 export function runValue(options: RunOptions): NativeValue {
-  const { isa, threads } = options;
+  const { isa, threads, stream } = options;
+  if (stream !== undefined) return stream.handle;
   if (isa === undefined && threads === undefined) return undefined;
   if (isa !== undefined && !(isa in isas)) {
     throw argumentError(
@@ -134,7 +138,7 @@ async function runCalls(calls: Call<unknown>[], { signal }: AsyncOptions): Promi
 /** A resizable buffer may lose memory while a worker thread uses it, so it is refused there. */
 function checkFixed(call: Call<unknown>): void {
   for (const value of call.values) {
-    if (typeof value !== 'object') continue;
+    if (!ArrayBuffer.isView(value)) continue;
     const buffer = value.buffer as ArrayBuffer & { resizable?: boolean };
     if (buffer.resizable === true) {
       throw argumentError(

@@ -1,7 +1,8 @@
 import { readers, valuesToBits } from './elements.js';
+import { DeviceMemory, type DeviceName, deviceNumber, upload } from './device.js';
 import { argumentError } from './errors.js';
 import { type DType, dtypes } from './generated.js';
-import { native } from './native.js';
+import { type NativeMemory, native } from './native.js';
 
 /** Typed array that holds elements of each dtype. f16, bf16 and f8 are raw bits. */
 export interface DataTypes {
@@ -137,6 +138,7 @@ export class Tensor<D extends DType = DType> {
   /** What native calls read: [dtype, rank, shape..., strides...]. */
   readonly descriptor: Float64Array;
   #bytes: Uint8Array;
+  readonly #memory: DeviceMemory | undefined;
   #owned: boolean;
   #disposed = false;
 
@@ -145,12 +147,13 @@ export class Tensor<D extends DType = DType> {
    * byte offset) without copying; a plain array of numbers is converted into new memory.
    *
    * @param dtype element type, or ONNX Runtime's name for it ('float32', ...).
+   * @param data memory of a device as well: {@link Tensor.to} and {@link Tensor.empty} make it.
    * @param shape sizes, outermost first; at most 6.
    * @throws `BL_INVALID_DTYPE`, `BL_INVALID_SHAPE`, `BL_BUFFER_TOO_SMALL`, `BL_DETACHED`
    */
   constructor(
     dtype: D | (DTypeName & { [K in DTypeName]: Normalized<K> extends D ? K : never }[DTypeName]),
-    data: TensorSource | readonly number[],
+    data: TensorSource | readonly number[] | DeviceMemory,
     shape: readonly number[],
     layout: TensorLayout = {},
   ) {
@@ -165,7 +168,10 @@ export class Tensor<D extends DType = DType> {
       );
     }
     this.#owned = false;
-    if (Array.isArray(data)) {
+    this.#memory = data instanceof DeviceMemory ? data : undefined;
+    if (data instanceof DeviceMemory) {
+      this.#bytes = new Uint8Array(0);
+    } else if (Array.isArray(data)) {
       if (data.length !== count) {
         throw argumentError(
           'BL_INVALID_SHAPE',
@@ -178,10 +184,11 @@ export class Tensor<D extends DType = DType> {
       this.#bytes = this.#checkedBytes(data as TensorSource);
     }
     const needed = this.#extent() * dtypes[this.dtype].bytes;
-    if (this.#bytes.byteLength < needed) {
+    const available = (this.#memory ?? this.#bytes).byteLength;
+    if (available < needed) {
       throw argumentError(
         'BL_BUFFER_TOO_SMALL',
-        `Tensor: data has ${this.#bytes.byteLength} bytes, expected at least ${needed} ` +
+        `Tensor: data has ${available} bytes, expected at least ${needed} ` +
           `(${this.dtype} [${this.shape}], strides [${this.strides}])`,
       );
     }
@@ -215,6 +222,100 @@ export class Tensor<D extends DType = DType> {
     return tensor;
   }
 
+  /** New memory, on a device if one is named; there it has no particular content, here it is zero. */
+  static empty<N extends DTypeName>(
+    dtype: N,
+    shape: readonly number[],
+    device: DeviceName = 'cpu',
+  ): Tensor<Normalized<N>> {
+    if (device === 'cpu') return Tensor.zeros(dtype, shape);
+    const name = dtypeOf(dtype) as Normalized<N>;
+    const bytes = elementCount(shape) * dtypes[name].bytes;
+    return Tensor.#owning(name, DeviceMemory.allocate(device, bytes), shape);
+  }
+
+  static #owning<D extends DType>(
+    dtype: D,
+    memory: DeviceMemory | Uint8Array,
+    shape: readonly number[],
+    layout?: TensorLayout,
+  ): Tensor<D> {
+    const tensor = new Tensor<D>(dtype as never, memory, shape, layout);
+    tensor.#owned = true;
+    return tensor;
+  }
+
+  /** Where the data lies. */
+  get device(): DeviceName {
+    return this.#memory?.device ?? 'cpu';
+  }
+
+  /**
+   * A copy on another device, or on the processor; the strides stay. What is queued on the device's default stream by
+   * now is done before. On the same device: the tensor itself.
+   *
+   * @throws `BL_NOT_FOUND` where there is no such device, `BL_OUT_OF_MEMORY`, `BL_DEVICE_LOST`
+   *
+   * @example
+   * ```ts
+   * const x = await new Tensor('f32', [1, 2, 3, 4], [2, 2]).to('cuda:0');
+   * const y = await softmax(x).to('cpu');
+   * ```
+   */
+  async to(device: DeviceName): Promise<Tensor<D>> {
+    if (device === this.device) return this;
+    if (device === 'cpu') {
+      const memory = this.#memory as DeviceMemory;
+      const bytes = new Uint8Array(this.#neededBytes());
+      await native.deviceDownloadAsync(bytes, memory.handle);
+      return Tensor.#owning(this.dtype, bytes, this.shape, { strides: this.strides });
+    }
+    deviceNumber(device);
+    if (this.#memory !== undefined) return (await this.to('cpu')).to(device);
+    const memory = DeviceMemory.allocate(device, this.#neededBytes());
+    await upload(memory, this.bytes.subarray(0, memory.byteLength));
+    return Tensor.#owning(this.dtype, memory, this.shape, { strides: this.strides });
+  }
+
+  /** {@link to}, blocking. */
+  toSync(device: DeviceName): Tensor<D> {
+    if (device === this.device) return this;
+    if (device === 'cpu') {
+      const bytes = new Uint8Array(this.#neededBytes());
+      native.deviceDownload(bytes, (this.#memory as DeviceMemory).handle);
+      return Tensor.#owning(this.dtype, bytes, this.shape, { strides: this.strides });
+    }
+    deviceNumber(device);
+    if (this.#memory !== undefined) return this.toSync('cpu').toSync(device);
+    const memory = DeviceMemory.allocate(device, this.#neededBytes());
+    native.deviceUpload(memory.handle, this.bytes.subarray(0, memory.byteLength));
+    return Tensor.#owning(this.dtype, memory, this.shape, { strides: this.strides });
+  }
+
+  /**
+   * Copies elements over the tensor's, from its first one on, in order: a way to give a tensor on a device new values.
+   *
+   * @throws `BL_BUFFER_TOO_SMALL` if the tensor has less memory
+   */
+  write(data: TensorSource): void {
+    const bytes = bytesOf(data);
+    if (this.#memory !== undefined) {
+      native.deviceUpload(this.#memory.handle, bytes);
+    } else if (bytes.byteLength > this.bytes.byteLength) {
+      throw argumentError(
+        'BL_BUFFER_TOO_SMALL',
+        `write: the tensor has ${this.bytes.byteLength} bytes, expected at least ${bytes.byteLength}`,
+      );
+    } else {
+      this.bytes.set(bytes);
+    }
+  }
+
+  /** What native calls read. @internal */
+  get nativeMemory(): Uint8Array | NativeMemory {
+    return this.#memory === undefined ? this.bytes : this.#memory.handle;
+  }
+
   /** Elements, the product of the shape. */
   get size(): number {
     return this.shape.reduce((product, size) => product * size, 1);
@@ -231,6 +332,12 @@ export class Tensor<D extends DType = DType> {
   /** The bytes under the tensor, from its first element on. */
   get bytes(): Uint8Array {
     if (this.#disposed) throw argumentError('BL_DETACHED', 'Tensor: used after dispose()');
+    if (this.#memory !== undefined) {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `Tensor: the data is on ${this.device}; copy it with to('cpu')`,
+      );
+    }
     return this.#bytes;
   }
 
@@ -289,7 +396,7 @@ export class Tensor<D extends DType = DType> {
     if (!this.contiguous) {
       throw argumentError('BL_INVALID_SHAPE', 'reshape: the tensor is not contiguous');
     }
-    return new Tensor<D>(this.dtype, this.bytes, shape);
+    return new Tensor<D>(this.dtype, this.#memory?.from(0) ?? this.bytes, shape);
   }
 
   /** Rows [begin, end) of the first axis, over the same memory. */
@@ -308,7 +415,13 @@ export class Tensor<D extends DType = DType> {
       );
     }
     const first = begin * (this.strides[0] ?? 0) * dtypes[this.dtype].bytes;
-    const bytes = begin === rows ? this.bytes.subarray(0, 0) : this.bytes.subarray(first);
+    const memory = this.#memory;
+    const bytes =
+      memory !== undefined
+        ? memory.from(begin === rows ? memory.byteLength : first)
+        : begin === rows
+          ? this.bytes.subarray(0, 0)
+          : this.bytes.subarray(first);
     return new Tensor<D>(this.dtype, bytes, [end - begin, ...this.shape.slice(1)], {
       strides: this.strides,
     });
@@ -323,6 +436,7 @@ export class Tensor<D extends DType = DType> {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#memory?.dispose();
     if (this.#owned && this.#bytes.buffer instanceof ArrayBuffer)
       native.detach(this.#bytes.buffer as ArrayBuffer);
     this.#bytes = new Uint8Array(0);
@@ -331,6 +445,10 @@ export class Tensor<D extends DType = DType> {
   /** {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  #neededBytes(): number {
+    return this.#extent() * dtypes[this.dtype].bytes;
   }
 
   #extent(): number {
@@ -374,12 +492,13 @@ export class Tensor<D extends DType = DType> {
   }
 }
 
-/** `out`, or a new f32 tensor of that shape: where an operator writes. */
+/** `out`, or a new f32 tensor of that shape where `input` lies: where an operator writes. */
 export function outputTensor<D extends FloatDType>(
   out: Tensor<D> | undefined,
   shape: readonly number[],
+  input: { readonly device: DeviceName },
 ): Tensor<D> {
-  return out ?? (Tensor.zeros('f32', shape) as Tensor<DType> as Tensor<D>);
+  return out ?? (Tensor.empty('f32', shape, input.device) as Tensor<DType> as Tensor<D>);
 }
 
 const typedArrays = { Float32Array, Uint16Array, Int8Array, Uint8Array, Int32Array } as const;

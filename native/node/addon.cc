@@ -6,6 +6,7 @@
 
 #include "../base/error.h"
 #include "call.h"
+#include "device.h"
 #include "files.h"
 
 namespace bitloom::node {
@@ -244,6 +245,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["matmulTuning"] = Napi::Function::New<matmul_tuning>(env, "matmulTuning");
   exports["setMatmulTuning"] = Napi::Function::New<set_matmul_tuning>(env, "setMatmulTuning");
   exports["detach"] = Napi::Function::New<detach>(env, "detach");
+  init_devices(env, exports);
   exports["mapFile"] = Napi::Function::New<map_file>(env, "mapFile");
   return exports;
 }

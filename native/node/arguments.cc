@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "../base/error.h"
+#include "device.h"
 
 namespace bitloom::node {
 
@@ -83,6 +84,32 @@ bool Arguments::view(const char* name, napi_value value, uint8_t** data, uint64_
   return view_of(env_, value, data, bytes, &buffer) || bad(name, "is not a typed array");
 }
 
+bool Arguments::on_device(const char* name, int32_t device) {
+  if (first_ == nullptr) {
+    first_ = name;
+    device_ = device;
+    return true;
+  }
+  if (device == device_) return true;
+  char here[24] = "cpu";
+  char there[24] = "cpu";
+  if (device > 0) std::snprintf(here, sizeof(here), "cuda:%d", device - 1);
+  if (device_ > 0) std::snprintf(there, sizeof(there), "cuda:%d", device_ - 1);
+  fail(error_, BL_STATUS_invalid_argument, "%s: %s is on %s, expected %s (where %s is)", op_, name, here,
+       there, first_);
+  return false;
+}
+
+bool Arguments::memory_view(const char* name, napi_value value, uint8_t** data, uint64_t* bytes) {
+  napi_value buffer = nullptr;
+  if (view_of(env_, value, data, bytes, &buffer)) return on_device(name, 0);
+  const DeviceMemory* memory = device_memory_of(env_, value);
+  if (memory == nullptr) return bad(name, "is not a typed array");
+  *data = memory->address();
+  *bytes = memory->bytes;
+  return on_device(name, memory->device + 1);
+}
+
 bool Arguments::descriptor(const char* name, napi_value value, double* numbers, size_t capacity,
                            size_t* length) {
   napi_typedarray_type type;
@@ -102,7 +129,7 @@ bool Arguments::tensor(const char* name, bl_tensor* out) {
   double numbers[kDescriptorCapacity];
   size_t length = 0;
   uint8_t* address = nullptr;
-  if (!view(name, data, &address, &out->bytes)) return false;
+  if (!memory_view(name, data, &address, &out->bytes)) return false;
   if (!descriptor(name, next(), numbers, kDescriptorCapacity, &length)) return false;
   int64_t dtype = 0;
   int64_t rank = -1;
@@ -137,7 +164,7 @@ bool Arguments::weights(const char* name, bl_weights* out) {
   double numbers[5];
   size_t length = 0;
   uint8_t* address = nullptr;
-  if (!view(name, next(), &address, &out->bytes)) return false;
+  if (!memory_view(name, next(), &address, &out->bytes)) return false;
   if (!descriptor(name, next(), numbers, 5, &length)) return false;
   int64_t format = -1;
   int64_t layout = -1;
@@ -222,8 +249,16 @@ bool Arguments::optional_bytes(const char* name, void** data, uint64_t* bytes) {
 bool Arguments::run(bl_run* out) {
   *out = bl_run{};
   out->isa = BL_ISA_default;
+  out->device = device_ < 0 ? 0 : device_;
   napi_value value = next();
   if (is_undefined(env_, value)) return true;
+  if (const DeviceStream* stream = device_stream_of(env_, value)) {
+    if (out->device != device_of(*stream) + 1) {
+      return bad("stream", "is not of the device that the tensors are on");
+    }
+    out->stream = handle_of(*stream);
+    return true;
+  }
   napi_typedarray_type type;
   size_t length = 0;
   void* data = nullptr;

@@ -2,7 +2,8 @@
 //
 // lib/native.ts passes a tensor as two values (typed array, descriptor) and weights as three (typed
 // array, descriptor, codebook or undefined). A descriptor is a Float64Array that the TypeScript object
-// made once: [dtype, rank, shape..., strides...] or [format, layout, rows, cols,
+// made once; the memory of tensors and weights on a device is a tagged object (device.h) in place of the
+// typed array. [dtype, rank, shape..., strides...] or [format, layout, rows, cols,
 // tensor_scale]. Reading it is one
 // Node-API call, where reading named properties would be one per number.
 #pragma once
@@ -30,13 +31,17 @@ class Arguments {
   bool memory(const char* name, uint64_t bytes, void** out);
   // A typed array as it is; undefined: data null, 0 bytes.
   bool optional_bytes(const char* name, void** data, uint64_t* bytes);
-  // The last value of every operator: undefined or an Int32Array [isa, threads].
+  // The last value of every operator: undefined, an Int32Array [isa, threads], or a stream. The device is the
+  // one that all tensors and weights before it lie on.
   bool run(bl_run* out);
 
  private:
   napi_value next();
   bool bad(const char* name, const char* problem, bl_status status = BL_STATUS_invalid_argument);
   bool view(const char* name, napi_value value, uint8_t** data, uint64_t* bytes);
+  // The same of a tensor or weights, which may lie on a device.
+  bool memory_view(const char* name, napi_value value, uint8_t** data, uint64_t* bytes);
+  bool on_device(const char* name, int32_t device);
   bool descriptor(const char* name, napi_value value, double* numbers, size_t capacity, size_t* length);
 
   napi_env env_;
@@ -44,6 +49,8 @@ class Arguments {
   const napi_value* values_;
   size_t count_;
   size_t position_ = 0;
+  int32_t device_ = -1;          // bl_run.device of the tensors so far
+  const char* first_ = nullptr;  // the one that decided it
   bl_error* error_;
 };
 

@@ -8,6 +8,7 @@
 
 #include "../base/error.h"
 #include "call.h"
+#include "device.h"
 
 namespace bitloom::node {
 
@@ -34,7 +35,8 @@ BackingStore hold_memory(napi_env env, napi_value buffer) {
 
 struct Job {
   std::vector<Call> calls;
-  std::vector<BackingStore> memory;       // of every buffer the calls use, until the job is done
+  std::vector<BackingStore> memory;  // of every buffer the calls use, until the job is done
+  std::vector<std::shared_ptr<bl_memory>> device_memory;
   std::atomic<int32_t>* state = nullptr;  // non-zero: abort; in a SharedArrayBuffer, or null
   bl_error error{};
   napi_async_work work = nullptr;
@@ -53,13 +55,27 @@ void execute(napi_env, void* data) {
   }
 }
 
+// How the last call of the job ran that is on a device, or null.
+const bl_run* device_run(const Job& job) {
+  for (size_t i = job.calls.size(); i-- > 0;) {
+    // Every argument struct begins with its size and how to run.
+    const bl_run& run = job.calls[i].args.silu.run;
+    if (run.device != 0) return &run;
+  }
+  return nullptr;
+}
+
 void complete(napi_env env, napi_status status, void* data) {
   std::unique_ptr<Job> job(static_cast<Job*>(data));
   napi_handle_scope scope = nullptr;
   napi_open_handle_scope(env, &scope);
   if (status == napi_cancelled) fail(&job->error, BL_STATUS_aborted, "async: cancelled");
   napi_value value = nullptr;
-  if (job->error.status == BL_STATUS_ok) {
+  const bl_run* run = job->error.status == BL_STATUS_ok ? device_run(*job) : nullptr;
+  if (run != nullptr) {
+    // What ran so far was queueing: the promise waits for the device.
+    settle_after(env, run->device - 1, run->stream, job->deferred, nullptr);
+  } else if (job->error.status == BL_STATUS_ok) {
     napi_get_undefined(env, &value);
     napi_resolve_deferred(env, job->deferred, value);
   } else {
@@ -74,7 +90,12 @@ void hold_argument(napi_env env, napi_value value, Job* job) {
   uint8_t* data = nullptr;
   uint64_t bytes = 0;
   napi_value buffer = nullptr;
-  if (!view_of(env, value, &data, &bytes, &buffer) || bytes == 0) return;
+  if (!view_of(env, value, &data, &bytes, &buffer)) {
+    const DeviceMemory* memory = device_memory_of(env, value);
+    if (memory != nullptr) job->device_memory.push_back(memory->memory);
+    return;
+  }
+  if (bytes == 0) return;
   BackingStore store = hold_memory(env, buffer);
   // Weights of one file follow each other: comparing with the last keeps the list short.
   if (store != nullptr && (job->memory.empty() || job->memory.back() != store)) {

@@ -67,7 +67,7 @@ function prepare<D extends FloatDType>(
   v: Tensor<FloatDType>,
   options: AttentionOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, [...q.shape.slice(0, 2), ...v.shape.slice(2, 3)]);
+  const output = outputTensor(options.out, [...q.shape.slice(0, 2), ...v.shape.slice(2, 3)], q);
   return {
     op: 'attention',
     values: [

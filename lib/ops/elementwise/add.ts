@@ -50,7 +50,7 @@ function prepare<D extends FloatDType>(
   right: Tensor<FloatDType>,
   options: AddOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, left.shape);
+  const output = outputTensor(options.out, left.shape, left);
   return {
     op: 'add',
     values: [

@@ -62,7 +62,7 @@ function prepare<D extends FloatDType>(
       `gelu: approximation is ${JSON.stringify(approximation)}, expected erf or tanh`,
     );
   }
-  const output = outputTensor(options.out, x.shape);
+  const output = outputTensor(options.out, x.shape, x);
   return {
     op: 'gelu',
     values: [

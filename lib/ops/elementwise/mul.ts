@@ -51,7 +51,7 @@ function prepare<D extends FloatDType>(
   right: Tensor<FloatDType>,
   options: MulOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, left.shape);
+  const output = outputTensor(options.out, left.shape, left);
   return {
     op: 'mul',
     values: [

@@ -46,7 +46,7 @@ function prepare<D extends FloatDType>(
   x: Tensor<FloatDType>,
   options: SiluOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, x.shape);
+  const output = outputTensor(options.out, x.shape, x);
   return {
     op: 'silu',
     values: [...tensorValues(x), ...tensorValues(output), runValue(options)],

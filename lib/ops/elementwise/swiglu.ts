@@ -50,7 +50,7 @@ function prepare<D extends FloatDType>(
   up: Tensor<FloatDType>,
   options: SwigluOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, gate.shape);
+  const output = outputTensor(options.out, gate.shape, gate);
   return {
     op: 'swiglu',
     values: [

@@ -54,7 +54,7 @@ function prepare<D extends FloatDType>(
   ids: Tensor<'i32'>,
   options: EmbeddingOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, [...ids.shape, table.cols]);
+  const output = outputTensor(options.out, [...ids.shape, table.cols], ids);
   return {
     op: 'embedding',
     values: [

@@ -102,5 +102,5 @@ function newOutput(
   options: MatmulOptions<OutputDType>,
 ): Tensor<'f32'> {
   const parts = (options.batch ?? 1) * (isGated(options.activation) ? 2 : 1);
-  return Tensor.zeros('f32', [...a.shape.slice(0, -1), Math.floor(b.rows / parts)]);
+  return Tensor.empty('f32', [...a.shape.slice(0, -1), Math.floor(b.rows / parts)], b.device);
 }

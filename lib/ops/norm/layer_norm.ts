@@ -60,7 +60,7 @@ function prepare<D extends FloatDType>(
   bias: Tensor<FloatDType> | undefined,
   options: LayerNormOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, x.shape);
+  const output = outputTensor(options.out, x.shape, x);
   return {
     op: 'layerNorm',
     values: [

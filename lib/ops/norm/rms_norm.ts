@@ -56,7 +56,7 @@ function prepare<D extends FloatDType>(
   weight: Tensor<FloatDType> | undefined,
   options: RmsNormOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, x.shape);
+  const output = outputTensor(options.out, x.shape, x);
   return {
     op: 'rmsNorm',
     values: [

@@ -48,7 +48,7 @@ function prepare<D extends FloatDType>(
   input: QuantizedTensor,
   options: DequantizeOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, input.shape);
+  const output = outputTensor(options.out, input.shape, input);
   return {
     op: 'dequantize',
     values: [...weightValues(input), ...tensorValues(output), runValue(options)],

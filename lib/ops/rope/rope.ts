@@ -143,7 +143,7 @@ function prepare<D extends FloatDType>(
       `rope: mode is ${JSON.stringify(mode)}, expected interleaved or half`,
     );
   }
-  const output = outputTensor(options.out, x.shape);
+  const output = outputTensor(options.out, x.shape, x);
   return {
     op: 'rope',
     values: [

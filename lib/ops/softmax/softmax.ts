@@ -51,7 +51,7 @@ function prepare<D extends FloatDType>(
   x: Tensor<FloatDType>,
   options: SoftmaxOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, x.shape);
+  const output = outputTensor(options.out, x.shape, x);
   return {
     op: 'softmax',
     values: [...tensorValues(x), ...tensorValues(output), options.scale ?? 1, runValue(options)],
