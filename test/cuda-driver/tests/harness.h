@@ -57,5 +57,6 @@ void test_graphs();
 void test_faults();
 void test_failures();
 void test_compiled_kernels();
+void test_environment();  // only as CMakeLists.txt runs it
 
 }  // namespace bitloom::cuda_emulation::testing

@@ -9,13 +9,19 @@ int main(int argc, char** argv) {
     const char* name;
     void (*run)();
   };
-  static constexpr Part parts[] = {{"api", test_api},           {"devices", test_devices},
-                                   {"memory", test_memory},     {"modules", test_modules},
-                                   {"launches", test_launches}, {"streams", test_streams},
-                                   {"graphs", test_graphs},     {"faults", test_faults},
-                                   {"failures", test_failures}, {"compiled", test_compiled_kernels}};
+  static constexpr Part parts[] = {{"api", test_api},
+                                   {"devices", test_devices},
+                                   {"memory", test_memory},
+                                   {"modules", test_modules},
+                                   {"launches", test_launches},
+                                   {"streams", test_streams},
+                                   {"graphs", test_graphs},
+                                   {"faults", test_faults},
+                                   {"failures", test_failures},
+                                   {"compiled", test_compiled_kernels},
+                                   {"environment", test_environment}};
   for (const Part& part : parts) {
-    bool wanted = argc < 2;
+    bool wanted = argc < 2 && part.run != test_environment;
     for (int i = 1; i < argc; ++i) wanted = wanted || std::strcmp(argv[i], part.name) == 0;
     if (wanted) part.run();
   }
