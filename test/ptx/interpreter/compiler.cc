@@ -75,6 +75,7 @@ void Compiler::lay_out(const Function& function) {
     for (const Variable& parameter : function.parameters) {
       program_->parameter_bytes = static_cast<uint32_t>(align_up(program_->parameter_bytes, parameter.align));
       layout.places[parameter.name] = {Space::param, false, program_->parameter_bytes, parameter.bytes};
+      program_->parameters.push_back({program_->parameter_bytes, static_cast<uint32_t>(parameter.bytes)});
       program_->parameter_bytes += static_cast<uint32_t>(parameter.bytes);
     }
   } else {

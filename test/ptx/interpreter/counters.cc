@@ -21,6 +21,7 @@ void add_count(InstrCount& sum, const InstrCount& more) {
   sum.lanes += more.lanes;
   sum.requests += more.requests;
   sum.bytes += more.bytes;
+  sum.used_bytes += more.used_bytes;
   sum.sectors += more.sectors;
   sum.lines += more.lines;
   sum.wavefronts += more.wavefronts;
@@ -85,8 +86,12 @@ void count_request(Warp& warp, Space space, const uint64_t (&address)[32], uint3
   count.bytes += uint64_t{bytes} * static_cast<uint32_t>(std::popcount(mask));
   uint64_t keys[32];
   uint32_t lanes = 0;
-  each_lane(mask, [&](uint32_t lane) { keys[lanes++] = address[lane] / 32; });  // aligned: within one sector
-  const uint32_t sectors = distinct(keys, lanes);
+  each_lane(mask, [&](uint32_t lane) { keys[lanes++] = address[lane]; });
+  const uint32_t accesses =
+      distinct(keys, lanes);  // aligned and of one size: they overlap whole or not at all
+  count.used_bytes += uint64_t{bytes} * accesses;
+  for (uint32_t i = 0; i < accesses; ++i) keys[i] /= 32;  // aligned: within one sector
+  const uint32_t sectors = distinct(keys, accesses);
   count.sectors += sectors;
   for (uint32_t i = 0; i < sectors; ++i) keys[i] /= 4;
   count.lines += distinct(keys, sectors);

@@ -16,6 +16,7 @@ struct InstrCount {
   // Memory instructions only. A request is one execution by one warp.
   uint64_t requests = 0;
   uint64_t bytes = 0;             // asked for by the lanes
+  uint64_t used_bytes = 0;        // global: distinct bytes asked for per request, at most 32 per sector
   uint64_t sectors = 0;           // global: distinct 32-byte sectors per request
   uint64_t lines = 0;             // global: distinct 128-byte lines per request
   uint64_t wavefronts = 0;        // shared: passes over the banks

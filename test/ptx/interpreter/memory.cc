@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -20,6 +21,21 @@ uint64_t DeviceMemory::allocate(uint64_t bytes, std::string name, uint64_t align
   if (align < 256) align = 256;
   const uint64_t base = (next_ + align - 1) / align * align;
   next_ = (base + bytes + 8192) / 4096 * 4096;
+  insert(base, bytes, std::move(name));
+  return base;
+}
+
+void DeviceMemory::allocate_at(uint64_t address, uint64_t bytes) {
+  const auto above = allocations_.lower_bound(address);
+  const bool overlaps_above = above != allocations_.end() && above->first - address < bytes + 1;
+  if (overlaps_above || find(address)) {
+    throw Fault(FaultKind::bad_address, "allocate_at: " + std::to_string(bytes) + " bytes at " +
+                                            hex(address) + " overlap another allocation");
+  }
+  insert(address, bytes, {});
+}
+
+void DeviceMemory::insert(uint64_t base, uint64_t bytes, std::string name) {
   auto allocation = std::make_unique<Allocation>();
   allocation->base = base;
   allocation->bytes = bytes;
@@ -29,7 +45,6 @@ uint64_t DeviceMemory::allocate(uint64_t bytes, std::string name, uint64_t align
   allocation->shadow.start_launch(launch_);
   allocations_[base] = std::move(allocation);
   bytes_allocated_ += bytes;
-  return base;
 }
 
 void DeviceMemory::free(uint64_t address) {
@@ -74,6 +89,28 @@ void DeviceMemory::read(void* target, uint64_t address, uint64_t bytes) const {
 void DeviceMemory::fill(uint64_t address, uint8_t value, uint64_t bytes) {
   const std::vector<uint8_t> values(bytes, value);
   write(address, values.data(), bytes);
+}
+
+void DeviceMemory::copy(uint64_t target, uint64_t source, uint64_t bytes) {
+  if (bytes == 0) return;
+  Allocation& from = range(source, bytes, "copy from");
+  range(target, bytes, "copy to");
+  const uint64_t first = source - from.base;
+  write(target, from.data.data() + first, bytes);
+  // Pages that are not written in full are looked at cell by cell.
+  uint64_t at = first;
+  const uint64_t end = first + bytes;
+  while (at < end) {
+    const uint64_t page_end = std::min(end, (at / Shadow::kPageBytes + 1) * Shadow::kPageBytes);
+    if (is_written(source + (at - first), page_end - at)) {
+      at = page_end;
+      continue;
+    }
+    const uint64_t granule = from.shadow.granule(at);
+    const uint64_t piece = std::min(end, (at / granule + 1) * granule) - at;
+    if (!is_written(source + (at - first), piece)) mark_unwritten(target + (at - first), piece);
+    at += piece;
+  }
 }
 
 bool DeviceMemory::is_written(uint64_t address, uint64_t bytes) {

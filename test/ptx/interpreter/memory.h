@@ -26,10 +26,15 @@ struct Allocation {
 class DeviceMemory {
  public:
   uint64_t allocate(uint64_t bytes, std::string name = {}, uint64_t align = 256);
+  // The same at an address of the caller's choice, which must lie apart from all others. For drivers that
+  // give addresses out before the memory exists (stream-ordered allocation).
+  void allocate_at(uint64_t address, uint64_t bytes);
   void free(uint64_t address);
   void write(uint64_t address, const void* source, uint64_t bytes);
   void read(void* target, uint64_t address, uint64_t bytes) const;
   void fill(uint64_t address, uint8_t value, uint64_t bytes);
+  // Copies between disjoint ranges; what was not written in the source is not written in the target either.
+  void copy(uint64_t target, uint64_t source, uint64_t bytes);
   // Whether every byte of the range has been written.
   bool is_written(uint64_t address, uint64_t bytes);
   // Forgets that the range was written: a test's way to find reads of padding.
@@ -44,6 +49,7 @@ class DeviceMemory {
 
  private:
   Allocation& range(uint64_t address, uint64_t bytes, const char* what) const;
+  void insert(uint64_t base, uint64_t bytes, std::string name);
   std::map<uint64_t, std::unique_ptr<Allocation>> allocations_;
   std::map<uint64_t, uint64_t> freed_;  // base -> bytes
   uint64_t next_ = 0x1000000000;        // above 4 GiB: an address cut to 32 bits is noticed

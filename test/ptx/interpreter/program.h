@@ -75,7 +75,11 @@ struct Program {
   uint32_t static_shared = 0;
   uint32_t dynamic_shared_offset = 0;
   uint32_t parameter_bytes = 0;
-  std::vector<std::string> unknown;  // texts of instructions without a handler
+  struct Parameter {
+    uint32_t offset, bytes;
+  };
+  std::vector<Parameter> parameters;  // of the kernel, in order, in the packed block
+  std::vector<std::string> unknown;   // texts of instructions without a handler
 
   // "kernel k, file.cu:12 (PTX line 40): text"
   std::string describe(uint32_t pc) const;

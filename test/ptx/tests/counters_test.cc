@@ -27,11 +27,12 @@ void expect_wavefronts(const std::string& what, const std::string& body, const s
 }
 
 void expect_sectors(const std::string& what, const std::string& body, uint64_t sectors, uint64_t lines,
-                    uint64_t bytes) {
+                    uint64_t bytes, uint64_t used_bytes) {
   const InstrCount c = count(body, "ld.global");
-  check(c.requests == 1 && c.sectors == sectors && c.lines == lines && c.bytes == bytes,
+  check(c.requests == 1 && c.sectors == sectors && c.lines == lines && c.bytes == bytes &&
+            c.used_bytes == used_bytes,
         what + ": " + std::to_string(c.sectors) + " sectors, " + std::to_string(c.lines) + " lines, " +
-            std::to_string(c.bytes) + " bytes");
+            std::to_string(c.bytes) + " bytes, " + std::to_string(c.used_bytes) + " used");
 }
 
 std::string shared(const std::string& stride, const std::string& load) {
@@ -62,13 +63,14 @@ void test_counters() {
   expect_wavefronts("ldmatrix of rows of 80",
                     shared("80", "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r3, %r4, %r5, %r6}, [%r2];"),
                     "ldmatrix", 4, 4);
-  expect_sectors("consecutive words", global("4", "ld.global.u32 %r3, [%d1];"), 4, 1, 128);
-  expect_sectors("words off a line's start", global("4", "ld.global.u32 %r3, [%d1+16];"), 5, 2, 128);
-  expect_sectors("a word per line", global("128", "ld.global.u32 %r3, [%d1];"), 32, 32, 128);
-  expect_sectors("one word for all", global("0", "ld.global.u32 %r3, [%d1];"), 1, 1, 128);
-  expect_sectors("16 bytes each", global("16", "ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%d1];"), 16, 4, 512);
+  expect_sectors("consecutive words", global("4", "ld.global.u32 %r3, [%d1];"), 4, 1, 128, 128);
+  expect_sectors("words off a line's start", global("4", "ld.global.u32 %r3, [%d1+16];"), 5, 2, 128, 128);
+  expect_sectors("a word per line", global("128", "ld.global.u32 %r3, [%d1];"), 32, 32, 128, 128);
+  expect_sectors("one word for all", global("0", "ld.global.u32 %r3, [%d1];"), 1, 1, 128, 4);
+  expect_sectors("16 bytes each", global("16", "ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%d1];"), 16, 4, 512,
+                 512);
   expect_sectors("the first eight lanes",
-                 global("4", "setp.lt.u32 %p1, %t, 8; @%p1 ld.global.u32 %r3, [%d1];"), 1, 1, 32);
+                 global("4", "setp.lt.u32 %p1, %t, 8; @%p1 ld.global.u32 %r3, [%d1];"), 1, 1, 32, 32);
 
   Machine machine;
   const LoadedModule& module = machine.load(

@@ -174,6 +174,19 @@ void test_device_memory() {
               [&] { memory.write(a + 990, back.data(), 11); });
   check_fault(FaultKind::bad_address, {"1 bytes past the end"}, "a read past the end",
               [&] { memory.read(back.data(), a + 1001, 1); });
+  memory.copy(b, a + 980, 20);
+  check(memory.is_written(b + 10, 10) && !memory.is_written(b + 9, 1),
+        "a copy knows what its source was not written");
+  memory.read(back.data(), b + 10, 10);
+  check(back == bytes, "a copy between allocations");
+  check_fault(FaultKind::bad_address, {"copy to", "21 bytes"}, "a copy over the end of its target",
+              [&] { memory.copy(b + 44, a + 900, 21); });
+  memory.allocate_at(0x200000000000, 100);
+  check_fault(FaultKind::bad_address, {"overlap"}, "an allocation over another",
+              [&] { memory.allocate_at(0x200000000000 - 50, 51); });
+  check_fault(FaultKind::bad_address, {"overlap"}, "an allocation at the end of another",
+              [&] { memory.allocate_at(0x200000000000 + 100, 1); });
+  memory.free(0x200000000000);
   memory.free(a);
   check_fault(FaultKind::bad_address, {"inside the freed 1000 bytes"}, "a read of freed memory",
               [&] { memory.read(back.data(), a, 1); });

@@ -1,0 +1,304 @@
+// Streams and the thread that executes them. One piece of work at a time; where several streams could go on,
+// `seed` chooses. Work waits a little for more work (the `delay`), so that what should have been waited for
+// is really unfinished when somebody forgets to.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "state.h"
+
+namespace bitloom::cuda_emulation {
+namespace {
+
+thread_local bool in_host_function = false;
+
+uint64_t hash_bytes(const void* data, size_t bytes) {
+  uint64_t hash = 0xcbf29ce484222325ull;
+  const unsigned char* at = static_cast<const unsigned char*>(data);
+  for (; bytes >= 8; bytes -= 8, at += 8) {
+    uint64_t word;
+    std::memcpy(&word, at, 8);
+    hash = (hash ^ word) * 0x100000001b3ull;
+    hash ^= hash >> 29;
+  }
+  for (; bytes > 0; --bytes) hash = (hash ^ *at++) * 0x100000001b3ull;
+  return hash;
+}
+
+bool overlap(const void* a, const void* b, size_t a_bytes, size_t b_bytes) {
+  const uintptr_t x = reinterpret_cast<uintptr_t>(a), y = reinterpret_cast<uintptr_t>(b);
+  return a != nullptr && b != nullptr && x < y + b_bytes && y < x + a_bytes;
+}
+
+// Whether work that is still to be done may rightly change the pinned source.
+bool has_pending_writer(const Driver& driver, const Work& work) {
+  const auto writes = [&](const Work& other) {
+    return other.is_host_function ||
+           overlap(other.host_target, work.host_source, other.host_bytes, work.host_bytes);
+  };
+  for (const auto& stream : driver.queues) {
+    for (const Operation& operation : stream->queue) {
+      if (writes(operation.work)) return true;
+      if (!operation.graph) continue;
+      for (const GraphNode& node : operation.graph->graph->nodes) {
+        if (writes(node.work)) return true;
+      }
+    }
+  }
+  return false;
+}
+
+CUresult code_of(ptx::FaultKind kind) {
+  switch (kind) {
+    case ptx::FaultKind::out_of_bounds:
+    case ptx::FaultKind::bad_address:
+      return CUDA_ERROR_ILLEGAL_ADDRESS;
+    case ptx::FaultKind::misaligned:
+      return CUDA_ERROR_MISALIGNED_ADDRESS;
+    case ptx::FaultKind::unknown_instruction:
+      return CUDA_ERROR_ILLEGAL_INSTRUCTION;
+    case ptx::FaultKind::deadlock:
+    case ptx::FaultKind::endless_loop:
+      return CUDA_ERROR_LAUNCH_TIMEOUT;
+    default:  // what hardware would not notice, or would fail to launch
+      return CUDA_ERROR_LAUNCH_FAILED;
+  }
+}
+
+bool is_ready(const Operation& operation) {
+  return std::all_of(operation.after.begin(), operation.after.end(),
+                     [](const TicketPtr& ticket) { return ticket->done; });
+}
+
+std::shared_ptr<Stream> choose(Driver& driver) {
+  std::vector<std::shared_ptr<Stream>> ready;
+  for (const auto& stream : driver.queues) {
+    if (!stream->queue.empty() && is_ready(stream->queue.front())) ready.push_back(stream);
+  }
+  if (ready.empty()) return nullptr;
+  if (driver.settings.seed != 0) return ready[driver.random() % ready.size()];
+  return *std::min_element(ready.begin(), ready.end(), [](const auto& a, const auto& b) {
+    return a->queue.front().number < b->queue.front().number;
+  });
+}
+
+void complete(Driver& driver, Stream& stream) {
+  const TicketPtr ticket = stream.queue.front().ticket;
+  stream.queue.pop_front();
+  ticket->done = true;
+  ticket->when = std::chrono::steady_clock::now();
+  if (stream.is_destroyed && stream.queue.empty())
+    std::erase_if(driver.queues, [&](const auto& other) { return other.get() == &stream; });
+  driver.changed.notify_all();
+}
+
+// A node of the graph whose predecessors are done: the first, or one at random.
+size_t choose_node(Driver& driver, const GraphRun& run) {
+  std::vector<size_t> ready;
+  for (size_t i = 0; i < run.done.size(); ++i) {
+    const GraphNode& node = run.graph->nodes[i];
+    if (!run.done[i] &&
+        std::all_of(node.after.begin(), node.after.end(), [&](size_t j) { return run.done[j]; }))
+      ready.push_back(i);
+  }
+  return driver.settings.seed != 0 ? ready[driver.random() % ready.size()] : ready[0];
+}
+
+void check_source(const Work& work, const std::optional<uint64_t>& hash) {
+  if (hash && hash_bytes(work.host_source, work.host_bytes) != *hash) {
+    throw ptx::Fault(ptx::FaultKind::global_race, work.name + ": the pinned source (" +
+                                                      std::to_string(work.host_bytes) +
+                                                      " bytes) changed between the call and its execution");
+  }
+}
+
+// Runs one piece of work without the mutex. Gives the error, with its message.
+CUresult run_unlocked(Driver& driver, Device& device, const Work& work, const std::optional<uint64_t>& hash,
+                      std::string& message, Lock& lock) {
+  std::vector<std::pair<CUdeviceptr, uint64_t>> uncommitted;
+  uncommitted.swap(device.uncommitted);
+  CUresult injected = work.is_kernel ? driver.failures.next("kernel") : CUDA_SUCCESS;
+  device.launch_options = driver.settings.launch;
+  if (work.is_kernel && driver.settings.seed != 0)  // another schedule at every launch
+    device.launch_options.seed = driver.settings.seed * 0x9e3779b97f4a7c15ull + ++driver.launches;
+  lock.unlock();
+  CUresult code = CUDA_SUCCESS;
+  try {
+    if (injected != CUDA_SUCCESS) {
+      code = injected;
+      message = work.name + ": injected failure";
+    } else if (work.is_host_function) {
+      in_host_function = true;
+      work.run(device);
+      in_host_function = false;
+    } else {
+      const std::lock_guard machine_lock(device.machine_mutex);
+      for (const auto& [address, bytes] : uncommitted) device.machine->memory.allocate_at(address, bytes);
+      uncommitted.clear();
+      check_source(work, hash);
+      work.run(device);
+    }
+  } catch (const ptx::Fault& fault) {
+    code = code_of(fault.kind);
+    message = fault.what();
+  } catch (const std::exception& error) {
+    code = CUDA_ERROR_UNKNOWN;
+    message = work.name + ": " + error.what();
+  }
+  in_host_function = false;
+  lock.lock();
+  device.uncommitted.insert(device.uncommitted.begin(), uncommitted.begin(), uncommitted.end());
+  if (code == CUDA_SUCCESS && work.finish) work.finish(device);
+  return code;
+}
+
+// One turn: the whole of an operation, or one node of a graph.
+void execute_one(Driver& driver, const std::shared_ptr<Stream>& stream, Lock& lock) {
+  Operation& operation = stream->queue.front();  // stays in place: only this thread takes from the front
+  Context& context = *stream->context;
+  if (context.error != CUDA_SUCCESS) return complete(driver, *stream);
+  std::string message;
+  CUresult code = CUDA_SUCCESS;
+  stream->running = driver.is_executing = true;
+  if (!operation.graph) {
+    code = run_unlocked(driver, *context.device, operation.work, operation.source_hash, message, lock);
+  } else if (!operation.graph->done.empty()) {
+    const size_t index = choose_node(driver, *operation.graph);
+    std::optional<uint64_t> hash;
+    const Work& work = operation.graph->graph->nodes[index].work;
+    code = run_unlocked(driver, *context.device, work, hash, message, lock);
+    operation.graph->done[index] = true;
+  }
+  stream->running = driver.is_executing = false;
+  if (code != CUDA_SUCCESS) fail_context(driver, context, code, message);
+  const bool finished =
+      !operation.graph || code != CUDA_SUCCESS ||
+      std::all_of(operation.graph->done.begin(), operation.graph->done.end(), [](bool b) { return b; });
+  if (finished) {
+    complete(driver, *stream);
+  } else {
+    driver.changed.notify_all();
+  }
+}
+
+void run_executor(Driver& driver) {
+  Lock lock(driver.mutex);
+  while (!driver.stopping) {
+    const std::shared_ptr<Stream> stream = choose(driver);
+    if (!stream) {
+      driver.wake.wait(lock);
+      continue;
+    }
+    const auto due = driver.last_submission + std::chrono::microseconds(driver.settings.delay_microseconds);
+    if (driver.waiters == 0 && std::chrono::steady_clock::now() < due) {
+      driver.wake.wait_until(lock, due);
+      continue;
+    }
+    execute_one(driver, stream, lock);
+  }
+  driver.changed.notify_all();
+}
+
+void start_executor(Driver& driver) {
+  if (driver.has_executor) return;
+  driver.has_executor = true;
+  driver.random.seed(driver.settings.seed);
+  std::thread([&driver] { run_executor(driver); }).detach();
+}
+
+void order_with_legacy(Driver& driver, Stream& stream, Operation& operation) {
+  const auto add = [&](const TicketPtr& ticket) {
+    if (ticket && !ticket->done) operation.after.push_back(ticket);
+  };
+  if (&stream != stream.context->legacy) {
+    if (stream.is_blocking) add(stream.context->legacy->last);
+    return;
+  }
+  for (const auto& other : driver.queues) {
+    if (other->context == stream.context && other->is_blocking && other.get() != &stream) add(other->last);
+  }
+}
+
+TicketPtr enqueue(Driver& driver, Stream& stream, Operation operation) {
+  start_executor(driver);
+  operation.number = driver.submitted++;
+  order_with_legacy(driver, stream, operation);
+  operation.ticket = std::make_shared<Ticket>();
+  const TicketPtr ticket = stream.last = operation.ticket;
+  stream.queue.push_back(std::move(operation));
+  driver.last_submission = std::chrono::steady_clock::now();
+  driver.wake.notify_all();
+  return ticket;
+}
+
+}  // namespace
+
+bool is_in_host_function() { return in_host_function; }
+
+CUresult submit(Driver& driver, Stream& stream, Work work, TicketPtr* ticket) {
+  if (stream.capture) {
+    if (stream.capture->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    std::vector<GraphNode>& nodes = stream.capture->graph->nodes;
+    nodes.push_back({std::move(work), stream.capture_after});
+    stream.capture_after = {nodes.size() - 1};
+    return CUDA_SUCCESS;
+  }
+  // The legacy stream would wait for blocking streams, which may not wait for anything while they are
+  // captured.
+  for (const auto& capture : driver.captures) {
+    if (capture->invalidated || &stream != stream.context->legacy ||
+        capture->origin->context != stream.context)
+      continue;
+    const bool depends = std::any_of(capture->streams.begin(), capture->streams.end(),
+                                     [](const Stream* captured) { return captured->is_blocking; });
+    if (!depends) continue;
+    capture->invalidated = true;
+    return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
+  }
+  Operation operation;
+  if (work.host_source && driver.settings.verify_pinned && !has_pending_writer(driver, work))
+    operation.source_hash = hash_bytes(work.host_source, work.host_bytes);
+  operation.work = std::move(work);
+  const TicketPtr made = enqueue(driver, stream, std::move(operation));
+  if (ticket) *ticket = made;
+  return CUDA_SUCCESS;
+}
+
+void submit_wait(Driver& driver, Stream& stream, const TicketPtr& ticket) {
+  Operation operation;
+  operation.work = {.name = "cuStreamWaitEvent", .run = [](Device&) {}};
+  operation.after.push_back(ticket);
+  enqueue(driver, stream, std::move(operation));
+}
+
+TicketPtr submit_graph(Driver& driver, Stream& stream, GraphExec& exec) {
+  Operation operation;
+  operation.work.name = "cuGraphLaunch";
+  operation.graph = GraphRun{exec.graph, std::vector<bool>(exec.graph->nodes.size())};
+  if (exec.last_launch && !exec.last_launch->done) operation.after.push_back(exec.last_launch);
+  return exec.last_launch = enqueue(driver, stream, std::move(operation));
+}
+
+void wait_for(Driver& driver, const TicketPtr& ticket, Lock& lock) {
+  if (!ticket || ticket->done) return;
+  ++driver.waiters;
+  driver.wake.notify_all();
+  driver.changed.wait(lock, [&] { return ticket->done || driver.stopping; });
+  --driver.waiters;
+}
+
+void wait_for_context(Driver& driver, Context& context, Lock& lock) {
+  std::vector<TicketPtr> tickets;
+  for (const auto& stream : driver.queues) {
+    if (stream->context == &context && stream->last) tickets.push_back(stream->last);
+  }
+  for (const TicketPtr& ticket : tickets) wait_for(driver, ticket, lock);
+}
+
+bool is_idle(const Driver& driver, const Context& context) {
+  return std::all_of(driver.queues.begin(), driver.queues.end(), [&](const auto& stream) {
+    return stream->context != &context || stream->queue.empty();
+  });
+}
+
+}  // namespace bitloom::cuda_emulation
