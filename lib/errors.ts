@@ -17,7 +17,8 @@ export type BitloomErrorCode =
   | 'BL_FILE_CHANGED'
   | 'BL_NOT_FOUND'
   | 'BL_ABORTED'
-  | 'BL_DETACHED';
+  | 'BL_DETACHED'
+  | 'BL_DEVICE_LOST';
 
 /** An error that is not about an argument: a file, a missing binary, an aborted call. */
 export class BitloomError extends Error {

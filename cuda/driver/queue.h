@@ -47,9 +47,10 @@ class Queue {
 
   // Copies host memory, read before this returns, to the device.
   virtual bl_status upload(void* device, const void* host, uint64_t bytes, bl_error* error) = 0;
-  // Copies to host memory and waits for it: for results that are host values.
-  virtual bl_status download(void* host, const void* device, uint64_t bytes, bl_error* error) = 0;
   virtual bl_status fill_zero(void* device, uint64_t bytes, bl_error* error) = 0;
+  // Copies device memory to the host once all of the queue so far has run, and returns after that: the one
+  // call that waits. Only for operators whose result is host memory (sample).
+  virtual bl_status download(void* host, const void* device, uint64_t bytes, bl_error* error) = 0;
 
  protected:
   ~Queue() = default;
