@@ -54,6 +54,8 @@ template <typename T>
 T* unwrap(napi_env env, napi_value value) {
   bool tagged = false;
   void* data = nullptr;
+  napi_valuetype type = napi_undefined;  // Node converts other values to objects, or throws
+  if (napi_typeof(env, value, &type) != napi_ok || type != napi_object) return nullptr;
   if (napi_check_object_type_tag(env, value, &Tag<T>::value, &tagged) != napi_ok || !tagged) return nullptr;
   return napi_unwrap(env, value, &data) == napi_ok ? static_cast<T*>(data) : nullptr;
 }

@@ -19,6 +19,7 @@ typedef struct CUevent_st* CUevent;
 typedef struct CUgraph_st* CUgraph;
 typedef struct CUgraphExec_st* CUgraphExec;
 typedef void (*CUhostFn)(void* user_data);
+typedef void (*CUstreamCallback)(CUstream stream, CUresult error, void* user_data);
 typedef struct CUuuid_st {
   char bytes[16];
 } CUuuid;

@@ -156,7 +156,19 @@ CUresult run_unlocked(Driver& driver, Device& device, const Work& work, const st
 void execute_one(Driver& driver, const std::shared_ptr<Stream>& stream, Lock& lock) {
   Operation& operation = stream->queue.front();  // stays in place: only this thread takes from the front
   Context& context = *stream->context;
-  if (context.error != CUDA_SUCCESS) return complete(driver, *stream);
+  if (context.error != CUDA_SUCCESS) {
+    if (operation.graph || !operation.work.callback) return complete(driver, *stream);
+    stream->running = driver.is_executing = true;
+    const auto callback = operation.work.callback;
+    const CUresult error = context.error;
+    lock.unlock();
+    in_host_function = true;
+    callback(error);
+    in_host_function = false;
+    lock.lock();
+    stream->running = driver.is_executing = false;
+    return complete(driver, *stream);
+  }
   std::string message;
   CUresult code = CUDA_SUCCESS;
   stream->running = driver.is_executing = true;

@@ -44,6 +44,7 @@ struct Work {
   void* host_target = nullptr;        // pinned memory that `run` writes
   size_t host_bytes = 0;
   bool is_kernel = false;
+  std::function<void(CUresult)> callback = {};  // of the program, called after errors of the context as well
   std::function<void(Device&)> finish = {};  // after `run`, with the mutex held
 };
 

@@ -146,6 +146,18 @@ CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void* user_data) {
   });
 }
 
+CUresult cuStreamAddCallback(CUstream handle, CUstreamCallback function, void* user_data, unsigned int flags) {
+  return with_stream(handle, [&](Driver& driver, Context&, Stream& stream, Lock&) -> CUresult {
+    if (!function || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+    if (stream.capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    return submit(driver, stream,
+                  {.name = "cuStreamAddCallback",
+                   .run = [=](Device&) { function(handle, CUDA_SUCCESS, user_data); },
+                   .is_host_function = true,
+                   .callback = [=](CUresult error) { function(handle, error, user_data); }});
+  });
+}
+
 CUresult cuEventCreate(CUevent* out, unsigned int flags) {
   return in_context([&](Driver& driver, Context& context, Lock&) -> CUresult {
     if (!out || flags > 7) return CUDA_ERROR_INVALID_VALUE;

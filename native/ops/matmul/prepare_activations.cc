@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../../base/backend.h"
 #include "../../base/scratch.h"
 #include "../../base/tensor.h"
 #include "../../base/thread_pool.h"
@@ -74,6 +75,7 @@ extern "C" {
 bl_status bl_prepare_activations(const bl_prepare_activations_args* args, bl_error* error) {
   using namespace bitloom;
   BL_READ_ARGS(bl_prepare_activations_args, "prepare_activations", call);
+  BL_RUN_ON_DEVICE(prepare_activations, call);
   BL_RETURN_IF_ERROR(validate(call, error));
   const Rows x(call.x);
   const bool gated = has_gate(call);
