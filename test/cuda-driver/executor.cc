@@ -70,12 +70,16 @@ bool is_ready(const Operation& operation) {
                      [](const TicketPtr& ticket) { return ticket->done; });
 }
 
-std::shared_ptr<Stream> choose(Driver& driver) {
+std::vector<std::shared_ptr<Stream>> ready_streams(const Driver& driver) {
   std::vector<std::shared_ptr<Stream>> ready;
   for (const auto& stream : driver.queues) {
     if (!stream->queue.empty() && is_ready(stream->queue.front())) ready.push_back(stream);
   }
-  if (ready.empty()) return nullptr;
+  return ready;
+}
+
+// Draws a number only for work that is then done, so that a seed means one order.
+std::shared_ptr<Stream> choose(Driver& driver, const std::vector<std::shared_ptr<Stream>>& ready) {
   if (driver.settings.seed != 0) return ready[driver.random() % ready.size()];
   return *std::min_element(ready.begin(), ready.end(), [](const auto& a, const auto& b) {
     return a->queue.front().number < b->queue.front().number;
@@ -196,8 +200,8 @@ void execute_one(Driver& driver, const std::shared_ptr<Stream>& stream, Lock& lo
 void run_executor(Driver& driver) {
   Lock lock(driver.mutex);
   while (!driver.stopping) {
-    const std::shared_ptr<Stream> stream = choose(driver);
-    if (!stream) {
+    const std::vector<std::shared_ptr<Stream>> ready = ready_streams(driver);
+    if (ready.empty()) {
       driver.wake.wait(lock);
       continue;
     }
@@ -206,7 +210,7 @@ void run_executor(Driver& driver) {
       driver.wake.wait_until(lock, due);
       continue;
     }
-    execute_one(driver, stream, lock);
+    execute_one(driver, choose(driver, ready), lock);
   }
   driver.changed.notify_all();
 }

@@ -22,7 +22,7 @@ std::string json_string(const std::string& text) {
   return out + "\"";
 }
 
-void KernelCounters::add(const ptx::Counters& counters, uint64_t grid_blocks) {
+void KernelCounters::add(const ptx::Counters& counters, const ptx::LaunchConfig& config) {
   const ptx::Program& program = *counters.program;
   if (executed.empty()) {
     kernel = program.kernel->name;
@@ -39,7 +39,9 @@ void KernelCounters::add(const ptx::Counters& counters, uint64_t grid_blocks) {
     for (size_t i = 0; i < now.size(); ++i) executed[i] = executed[i] || now[i];
   }
   ++launches;
-  blocks += grid_blocks;
+  blocks += uint64_t{config.grid[0]} * config.grid[1] * config.grid[2];
+  threads = std::max(threads, config.block[0] * config.block[1] * config.block[2]);
+  dynamic_shared_bytes = std::max(dynamic_shared_bytes, config.shared_bytes);
   for (size_t i = 0; i < counters.counts.size(); ++i) {
     const ptx::InstrCount& count = counters.counts[i];
     const std::string_view opcode = program.info[i].statement->opcode;
@@ -75,6 +77,8 @@ std::string KernelCounters::json(bool with_never_executed) const {
   };
   number("launches", launches);
   number("blocks", blocks);
+  number("threads", threads);
+  number("dynamicSharedBytes", dynamic_shared_bytes);
   number("warpInstructions", warp_instructions);
   number("mma", mma);
   global("globalLoads", loads);

@@ -15,6 +15,8 @@ struct KernelCounters {
   std::string target;  // of the PTX: "sm_80"
   uint64_t launches = 0;
   uint64_t blocks = 0;
+  uint32_t threads = 0;               // of a block, at most
+  uint32_t dynamic_shared_bytes = 0;  // of a block, at most
   uint64_t warp_instructions = 0;
   uint64_t mma = 0;
   struct Global {
@@ -31,7 +33,7 @@ struct KernelCounters {
   std::vector<bool> executed;      // per instruction of the program
   std::vector<std::string> texts;  // and where it stands, for those that never run
 
-  void add(const ptx::Counters& counters, uint64_t grid_blocks);
+  void add(const ptx::Counters& counters, const ptx::LaunchConfig& config);
   std::string json(bool with_never_executed) const;
 };
 

@@ -32,13 +32,17 @@ std::shared_ptr<const ptx::Module> parse(const std::string& text) {
 
 CUresult check_image(const Driver& driver, const Device& device, const void* image, std::string& text,
                      std::string& message) {
-  uint32_t magic;
-  std::memcpy(&magic, image, 4);
-  if (magic == 0x464c457f || magic == 0xba55ed50) {
+  // Compared as text: it may be shorter than these.
+  const char* bytes = static_cast<const char*>(image);
+  if (std::strncmp(bytes,
+                   "\x7f"
+                   "ELF",
+                   4) == 0 ||
+      std::strncmp(bytes, "\x50\xed\x55\xba", 4) == 0) {
     message = "machine code cannot be run here: PTX is wanted";
     return CUDA_ERROR_NO_BINARY_FOR_GPU;
   }
-  text = static_cast<const char*>(image);
+  text = bytes;
   const int version = number_after(text, "\n.version", " \t"),
             target = number_after(text, "\n.target", " \tsm_");
   if (version == 0 || target == 0) {
@@ -262,7 +266,6 @@ std::string check_shape(const Device& device, const Function& function, const pt
 Work kernel_work(const std::shared_ptr<Module>& module, const Function& function, ptx::LaunchConfig config) {
   const auto report = std::make_shared<ptx::LaunchReport>();
   const std::string name = function.name;
-  const uint64_t blocks = uint64_t{config.grid[0]} * config.grid[1] * config.grid[2];
   Work work{.name = "kernel " + name, .run = {}, .is_kernel = true};
   work.run = [=](Device& device) {
     ptx::LaunchConfig with_options = config;
@@ -272,7 +275,7 @@ Work kernel_work(const std::shared_ptr<Module>& module, const Function& function
   work.finish = [=](Device&) {
     const std::string& target = module->loaded->module->target;
     Driver::get().counters[name + "\n" + target + "\n" + std::to_string(module->text_hash)].add(
-        report->counters, blocks);
+        report->counters, config);
     *report = {};
   };
   return work;

@@ -27,6 +27,7 @@ void check_fault(const std::vector<std::string>& parts, const std::string& what)
 
 int finish() {
   std::printf("%d passed, %d failed\n", passed, failed);
+  std::fflush(stdout);
   return failed == 0 ? 0 : 1;
 }
 

@@ -30,6 +30,7 @@ void test_modules() {
                                 "ELF") +
                     std::string(64, 1)),
                CUDA_ERROR_NO_BINARY_FOR_GPU, "machine code");
+  check_result(load(""), CUDA_ERROR_INVALID_IMAGE, "an empty image");
   check_result(load("this is no image"), CUDA_ERROR_INVALID_IMAGE, "no image");
   CUmodule module = nullptr;
   check_result(cuModuleLoadData(&module, nullptr), CUDA_ERROR_INVALID_VALUE, "null image");
@@ -130,8 +131,9 @@ void test_launches() {
   check_result(launch(nullptr, 1, nullptr, {}), CUDA_ERROR_INVALID_HANDLE, "no function");
   const std::string counters = control("counters");
   for (const char* part :
-       {"\"kernel\":\"add\",\"target\":\"sm_80\",\"launches\":2,\"blocks\":4", "\"neverExecuted\":0",
-        "\"cuLaunchKernel\":", "\"usedBytes\":796,\"movedBytes\":832"}) {
+       {"\"kernel\":\"add\",\"target\":\"sm_80\",\"launches\":2,\"blocks\":4,\"threads\":64,"
+        "\"dynamicSharedBytes\":0",
+        "\"neverExecuted\":0", "\"cuLaunchKernel\":", "\"usedBytes\":796,\"movedBytes\":832"}) {
     check(counters.find(part) != std::string::npos, std::string(part) + " in " + counters);
   }
   check(control("clear-counters") == "ok" && control("counters").find("\"kernels\":[]") != std::string::npos,
