@@ -1,0 +1,24 @@
+// attention: see decode.cuh (few rows) and prompt.cuh (many).
+#include "decode.cuh"
+#include "prompt.cuh"
+
+extern __shared__ float4 attention_shared[];
+
+#define BL_CUDA_ATTENTION_DECODE(name, wide, rows, vectors)                                           \
+  extern "C" __global__ void __launch_bounds__(bitloom::cuda::kDecodeWarps * 32)                      \
+      name(const __grid_constant__ bitloom::cuda::AttentionParams p) {                                \
+    bitloom::cuda::decode<wide, rows, vectors>(p, reinterpret_cast<float*>(attention_shared));        \
+  }
+#define BL_CUDA_ATTENTION_PROMPT(name, rows, columns)                                                 \
+  extern "C" __global__ void __launch_bounds__(bitloom::cuda::kPromptThreads)                         \
+      name(const __grid_constant__ bitloom::cuda::AttentionParams p) {                                \
+    bitloom::cuda::prompt<rows, columns>(p, reinterpret_cast<float*>(attention_shared));              \
+  }
+#include "kernels.inc"
+#undef BL_CUDA_ATTENTION_DECODE
+#undef BL_CUDA_ATTENTION_PROMPT
+
+extern "C" __global__ void __launch_bounds__(128)
+    attention_merge(const __grid_constant__ bitloom::cuda::AttentionParams p) {
+  bitloom::cuda::merge_splits(p);
+}

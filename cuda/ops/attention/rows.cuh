@@ -1,0 +1,44 @@
+// What the attention kernels share: where rows and their keys are, loading channels, the running softmax.
+#pragma once
+
+#include "../../tile/reduce.cuh"
+#include "../../tile/typed.cuh"
+#include "config.h"
+
+namespace bitloom::cuda {
+
+constexpr float kMinusInfinity = -__builtin_huge_valf();
+
+// Keys [first, last) that a row sees.
+struct KeyRange {
+  int64_t first, last;
+};
+__device__ __forceinline__ KeyRange keys_of_row(const AttentionParams& p, int64_t row) {
+  if (p.causal == 0) return {0, p.keys};
+  const int64_t last = row / p.group + (p.keys - p.queries) + 1;
+  return {p.window == 0 ? 0 : max(last - p.window, int64_t{0}), last};
+}
+
+// Element of channel 0 of a row's query or output.
+__device__ __forceinline__ int64_t row_offset(const AttentionParams& p, const AttentionView& view, int64_t kv_head,
+                                              int64_t row) {
+  return row / p.group * view.strides[0] + (kv_head * p.group + row % p.group) * view.strides[1];
+}
+
+// Channels [channel, channel + 8) of a head that begins at `element`; 0 past its end.
+__device__ __forceinline__ void load_channels(const AttentionView& view, int64_t element, int64_t channel,
+                                              float (&values)[kVector]) {
+  if (view.wide != 0 && channel < view.width) return load_vector(view.dtype, view.data, element + channel, values);
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) {
+    values[i] = channel + i < view.width
+                    ? load_element(view.dtype, view.data, element + (channel + i) * view.strides[2])
+                    : 0.0f;
+  }
+}
+
+// What a maximum is subtracted as: where only -infinity was seen, exp(-infinity - -infinity) must not become NaN as
+// long as a finite score may follow.
+__device__ __forceinline__ float finite_maximum(float largest) { return largest == kMinusInfinity ? 0.0f : largest; }
+
+}  // namespace bitloom::cuda
