@@ -1,5 +1,6 @@
-// What libbitloom_cuda offers to libbitloom: one function pointer per operator. Arguments have passed the checks of the
-// C ABI's entry; data of tensors and weights is device memory, everything else that is pointed to is host memory.
+// What libbitloom_cuda offers to libbitloom: one function pointer per operator. Arguments have passed the
+// checks of the C ABI's entry; data of tensors and weights is device memory, everything else that is pointed
+// to is host memory.
 #pragma once
 
 #include "driver/queue.h"

@@ -1,5 +1,5 @@
-// Kernel images of a module as they are embedded: machine code per architecture, and PTX for what comes later.
-// bitloom_cuda_module() of cuda/CMakeLists.txt makes them of one .cu file.
+// Kernel images of a module as they are embedded: machine code per architecture, and PTX for what comes
+// later. bitloom_cuda_module() of cuda/CMakeLists.txt makes them of one .cu file.
 #pragma once
 
 #include <cstddef>

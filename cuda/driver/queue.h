@@ -1,5 +1,5 @@
-// What an operator's host code needs of a device: its limits, scratch memory, launches. All of a queue runs in
-// the order it was put there, after the call returned.
+// What an operator's host code needs of a device: its limits, scratch memory, launches. All of a queue runs
+// in the order it was put there, after the call returned.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +22,9 @@ struct LaunchShape {
 };
 
 struct Limits {
-  int32_t arch;                       // compute capability * 10: 80, 120
+  int32_t arch;  // compute capability * 10: 80, 120
   int32_t multiprocessors;
-  int32_t shared_bytes_per_block;     // that a kernel may ask for
+  int32_t shared_bytes_per_block;  // that a kernel may ask for
   int32_t shared_bytes_per_multiprocessor;
   int32_t threads_per_multiprocessor;
 };
@@ -36,8 +36,8 @@ class Queue {
   // Launches kernel `name` of the module with one parameter, a struct that is copied before this returns. The
   // kernel takes it as `const __grid_constant__ Params params`.
   template <typename Params>
-  bl_status launch(const ModuleImages& module, const char* name, const LaunchShape& shape, const Params& params,
-                   bl_error* error) {
+  bl_status launch(const ModuleImages& module, const char* name, const LaunchShape& shape,
+                   const Params& params, bl_error* error) {
     return launch_bytes(module, name, shape, &params, error);
   }
 
@@ -48,6 +48,9 @@ class Queue {
   // Copies host memory, read before this returns, to the device.
   virtual bl_status upload(void* device, const void* host, uint64_t bytes, bl_error* error) = 0;
   virtual bl_status fill_zero(void* device, uint64_t bytes, bl_error* error) = 0;
+  // Copies device memory to the host once all of the queue so far has run, and returns after that: the one
+  // call that waits. Only for operators whose result is host memory (sample).
+  virtual bl_status download(void* host, const void* device, uint64_t bytes, bl_error* error) = 0;
 
  protected:
   ~Queue() = default;

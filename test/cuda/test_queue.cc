@@ -1,0 +1,213 @@
+#include "test_queue.h"
+
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+
+#include "native/base/error.h"
+
+namespace bitloom::cuda::testing {
+namespace {
+
+constexpr int32_t kArchs[] = {80, 120};
+
+// Of an A100 and an RTX PRO 6000 (sm_120).
+Limits limits_of(const Settings& settings) {
+  Limits limits = settings.arch >= 120 ? Limits{settings.arch, 188, 99 << 10, 100 << 10, 1536}
+                                       : Limits{settings.arch, 108, 163 << 10, 164 << 10, 2048};
+  if (settings.multiprocessors > 0) limits.multiprocessors = settings.multiprocessors;
+  return limits;
+}
+
+struct Parsed {
+  std::shared_ptr<const ptx::Module> module;
+  std::string text;
+};
+
+// Parsed once for all queues.
+const std::map<std::string, Parsed>::value_type& parsed(const std::string& module, int32_t arch) {
+  static std::map<std::string, Parsed> modules;
+  const std::string name = module + ".compute_" + std::to_string(arch);
+  auto at = modules.find(name);
+  if (at == modules.end()) {
+    std::ifstream file(std::string(BITLOOM_CUDA_PTX) + "/" + name + ".ptx");
+    std::stringstream text;
+    text << file.rdbuf();
+    if (text.str().empty()) throw std::runtime_error("no PTX " + name);
+    at = modules.emplace(name, Parsed{ptx::Module::parse(text.str()), text.str()}).first;
+  }
+  return *at;
+}
+
+// What has run of each kernel, by "<module>.compute_<arch>" and kernel.
+struct Coverage {
+  std::vector<bool> executed;
+  std::vector<std::string> text;
+};
+std::map<std::string, std::map<std::string, Coverage>>& coverage() {
+  static std::map<std::string, std::map<std::string, Coverage>> all;
+  return all;
+}
+
+void remember(const std::string& module, const std::string& kernel, const ptx::Counters& counters) {
+  Coverage& entry = coverage()[module][kernel];
+  if (entry.executed.empty()) {
+    entry.executed.assign(counters.counts.size(), true);
+    for (uint32_t pc : counters.never_executed()) entry.executed[pc] = false;
+    for (uint32_t pc = 0; pc < counters.counts.size(); ++pc)
+      entry.text.push_back(counters.program->describe(pc));
+    return;
+  }
+  std::vector<bool> now(counters.counts.size(), true);
+  for (uint32_t pc : counters.never_executed()) now[pc] = false;
+  for (size_t pc = 0; pc < now.size(); ++pc) entry.executed[pc] = entry.executed[pc] || now[pc];
+}
+
+std::vector<std::string> kernels_of(const std::string& text) {
+  std::vector<std::string> names;
+  for (size_t at = text.find(".entry "); at != std::string::npos; at = text.find(".entry ", at + 1)) {
+    const size_t from = at + 7;
+    names.push_back(text.substr(from, text.find_first_of("( \n", from) - from));
+  }
+  return names;
+}
+
+uint64_t address_of(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
+
+}  // namespace
+
+std::vector<Settings> all_archs() {
+  std::vector<Settings> all;
+  for (int32_t arch : kArchs) all.push_back({arch, {}, 0});
+  return all;
+}
+
+std::vector<Settings> all_schedules() {
+  std::vector<Settings> all;
+  for (int32_t arch : kArchs) {
+    for (ptx::CopyDelivery delivery :
+         {ptx::CopyDelivery::poisoned, ptx::CopyDelivery::early, ptx::CopyDelivery::late}) {
+      for (uint64_t seed : {0, 1, 2}) {
+        Settings settings{arch, {}, 0};
+        settings.options.copy_delivery = delivery;
+        settings.options.seed = seed;
+        settings.options.resident_blocks = seed == 1 ? 2 : 8;
+        all.push_back(settings);
+      }
+    }
+  }
+  return all;
+}
+
+TestQueue::TestQueue(const Settings& given) : settings(given), limits_(limits_of(given)) {
+  machine.max_shared_bytes = static_cast<uint32_t>(limits_.shared_bytes_per_block);
+}
+
+bl_status TestQueue::allocate_scratch(uint64_t bytes, void** out, bl_error* error) {
+  if (fail_after_allocations == 0) {
+    return fail(error, BL_STATUS_out_of_memory, "out of device memory: %llu bytes",
+                static_cast<unsigned long long>(bytes));
+  }
+  --fail_after_allocations;
+  const uint64_t address = machine.memory.allocate(bytes == 0 ? 1 : bytes);
+  scratch_[address] = bytes;
+  scratch_bytes_ += bytes;
+  scratch_peak = std::max(scratch_peak, scratch_bytes_);
+  *out = reinterpret_cast<void*>(address);
+  return BL_STATUS_ok;
+}
+
+void TestQueue::free_scratch(void* memory) {
+  const auto at = scratch_.find(address_of(memory));
+  if (at == scratch_.end()) return;  // the next launch that uses it faults
+  scratch_bytes_ -= at->second;
+  scratch_.erase(at);
+  machine.memory.free(address_of(memory));
+}
+
+bl_status TestQueue::upload(void* device, const void* host, uint64_t bytes, bl_error*) {
+  if (bytes > 0) machine.memory.write(address_of(device), host, bytes);
+  return BL_STATUS_ok;
+}
+
+bl_status TestQueue::fill_zero(void* device, uint64_t bytes, bl_error*) {
+  if (bytes > 0) machine.memory.fill(address_of(device), 0, bytes);
+  return BL_STATUS_ok;
+}
+
+bl_status TestQueue::download(void* host, const void* device, uint64_t bytes, bl_error*) {
+  read(host, device, bytes);
+  return BL_STATUS_ok;
+}
+
+void* TestQueue::allocate(uint64_t bytes) {
+  return reinterpret_cast<void*>(machine.memory.allocate(bytes == 0 ? 1 : bytes));
+}
+
+void TestQueue::write(void* device, const void* host, uint64_t bytes) {
+  if (bytes > 0) machine.memory.write(address_of(device), host, bytes);
+}
+
+void TestQueue::read(void* host, const void* device, uint64_t bytes) {
+  if (bytes == 0) return;
+  if (!is_written(device, bytes)) throw std::runtime_error("a result was not written");
+  machine.memory.read(host, address_of(device), bytes);
+}
+
+bool TestQueue::is_written(const void* device, uint64_t bytes) {
+  return machine.memory.is_written(address_of(device), bytes);
+}
+
+bl_status TestQueue::launch_bytes(const ModuleImages& module, const char* name, const LaunchShape& shape,
+                                  const void* params, bl_error*) {
+  const auto& [image, content] = parsed(module.name, settings.arch);
+  const ptx::LoadedModule*& loaded = modules_[module.name];
+  if (loaded == nullptr) loaded = &machine.load(content.module);
+  const ptx::Program& program = loaded->program(name);
+  for (const std::string& unknown : program.unknown)
+    throw std::runtime_error(std::string(name) + ": the interpreter does not know " + unknown);
+  ptx::LaunchConfig config;
+  config.grid[0] = shape.grid.x, config.grid[1] = shape.grid.y, config.grid[2] = shape.grid.z;
+  config.block[0] = shape.block.x, config.block[1] = shape.block.y, config.block[2] = shape.block.z;
+  config.shared_bytes = shape.shared_bytes;
+  const auto* bytes = static_cast<const uint8_t*>(params);
+  config.parameters.assign(bytes, bytes + program.parameter_bytes);
+  config.options = settings.options;
+  launches.push_back({module.name, name, shape, machine.launch(*loaded, name, config)});
+  remember(image, name, launches.back().report.counters);
+  return BL_STATUS_ok;
+}
+
+void print_unexecuted(bool whole_modules) {
+  for (const auto& [module, kernels] : coverage()) {
+    for (const auto& [kernel, entry] : kernels) {
+      for (size_t pc = 0; pc < entry.executed.size(); ++pc) {
+        if (!entry.executed[pc])
+          std::printf("never executed: %s: %s\n", module.c_str(), entry.text[pc].c_str());
+      }
+    }
+    if (!whole_modules) continue;
+    const size_t dot = module.find('.');
+    const int32_t arch = std::stoi(module.substr(module.rfind('_') + 1));
+    for (const std::string& kernel : kernels_of(parsed(module.substr(0, dot), arch).second.text)) {
+      if (!kernels.count(kernel)) std::printf("never launched: %s: %s\n", module.c_str(), kernel.c_str());
+    }
+  }
+}
+
+size_t unexecuted(const std::string& module) {
+  size_t count = 0;
+  for (const auto& [image, kernels] : coverage()) {
+    if (image.substr(0, image.find('.')) != module) continue;
+    for (const auto& [kernel, entry] : kernels) {
+      for (bool executed : entry.executed) count += executed ? 0 : 1;
+    }
+    const int32_t arch = std::stoi(image.substr(image.rfind('_') + 1));
+    for (const std::string& kernel : kernels_of(parsed(module, arch).second.text)) {
+      count += kernels.count(kernel) ? 0 : 1;
+    }
+  }
+  return count;
+}
+
+}  // namespace bitloom::cuda::testing

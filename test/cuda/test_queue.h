@@ -1,0 +1,78 @@
+// A Queue that runs on the PTX interpreter, at once and in order. A fault of a kernel (fault.h) is thrown
+// through the operator's host code to the test.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cuda/driver/queue.h"
+#include "test/ptx/interpreter/machine.h"
+
+namespace bitloom::cuda::testing {
+
+struct Settings {
+  int32_t arch = 80;            // which PTX: compute_<arch>
+  ptx::Options options = {};    // schedule seed, delivery of copies, sums of mma
+  int32_t multiprocessors = 0;  // 0: as the architecture's best known device
+};
+
+// Every architecture that the tests are built for, with the default schedule.
+std::vector<Settings> all_archs();
+// For each of them: every delivery of copies with the fixed and with random schedules.
+std::vector<Settings> all_schedules();
+
+struct Launched {
+  std::string module, kernel;
+  LaunchShape shape;
+  ptx::LaunchReport report;
+};
+
+class TestQueue : public Queue {
+ public:
+  explicit TestQueue(const Settings& settings = {});
+  virtual ~TestQueue() = default;
+
+  const Limits& limits() const override { return limits_; }
+  bl_status allocate_scratch(uint64_t bytes, void** out, bl_error* error) override;
+  void free_scratch(void* memory) override;
+  bl_status upload(void* device, const void* host, uint64_t bytes, bl_error* error) override;
+  bl_status fill_zero(void* device, uint64_t bytes, bl_error* error) override;
+  bl_status download(void* host, const void* device, uint64_t bytes, bl_error* error) override;
+
+  // Device memory for a test, not written yet; lives as long as the queue.
+  void* allocate(uint64_t bytes);
+  void write(void* device, const void* host, uint64_t bytes);
+  // Throws if a byte of it was never written.
+  void read(void* host, const void* device, uint64_t bytes);
+  bool is_written(const void* device, uint64_t bytes);
+
+  Settings settings;
+  ptx::Machine machine;
+  std::vector<Launched> launches;                  // since the test last cleared it
+  uint64_t fail_after_allocations = ~uint64_t{0};  // further ones are out of memory
+
+  // Pieces of scratch that no one has freed: must be 0 after each call.
+  size_t scratch_in_use() const { return scratch_.size(); }
+  uint64_t scratch_peak = 0;  // bytes
+
+ protected:
+  bl_status launch_bytes(const ModuleImages& module, const char* name, const LaunchShape& shape,
+                         const void* params, bl_error* error) override;
+
+ private:
+  Limits limits_;
+  std::map<std::string, const ptx::LoadedModule*> modules_;
+  std::map<uint64_t, uint64_t> scratch_;  // address -> bytes
+  uint64_t scratch_bytes_ = 0;
+};
+
+// Prints, per architecture and kernel, the instructions that no launch of this process has executed; with
+// `whole_modules` also the kernels of the used modules that were never launched.
+void print_unexecuted(bool whole_modules);
+// How many there are of a module, kernels never launched counted with one each.
+size_t unexecuted(const std::string& module);
+
+}  // namespace bitloom::cuda::testing
