@@ -42,6 +42,11 @@ __device__ __forceinline__ uint32_t f16x2_of(float low, float high) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
   return d;
 }
+__device__ __forceinline__ uint32_t bf16x2_of(float low, float high) {
+  uint32_t d;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  return d;
+}
 __device__ __forceinline__ float f32_of_f16(uint16_t half) {
   float d;
   asm("cvt.f32.f16 %0, %1;" : "=f"(d) : "h"(half));

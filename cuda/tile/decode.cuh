@@ -6,6 +6,7 @@
 
 #include "../../native/formats/fragments_place.h"
 #include "../ptx/bits.cuh"
+#include "table_layout.h"
 
 namespace bitloom::cuda {
 
@@ -14,8 +15,6 @@ namespace bitloom::cuda {
 struct GroupScale {
   uint32_t scale, offset, zero;
 };
-
-constexpr int kTableCopies = 8;  // of an entry: lanes i and i + 8 share one, so that few meet in a bank
 
 // Words of a lane in all planes, the widest plane first.
 template <int kBits>
@@ -50,7 +49,7 @@ __device__ __forceinline__ uint32_t shifted(uint32_t word, int right) {
 }
 
 // f16 bits of 2^e twice, -14 <= e <= 15.
-constexpr uint32_t half2_power(int e) { return static_cast<uint32_t>((e + 15) << 10) * 0x00010001u; }
+BL_HOST_DEVICE constexpr uint32_t half2_power(int e) { return static_cast<uint32_t>((e + 15) << 10) * 0x00010001u; }
 
 // Where the value of a pair ends up among the ten mantissa bits of f16. 7 bits leave no room for a second place.
 template <int kBits>
@@ -153,7 +152,7 @@ template <int kBits>
 struct TableCodes {
   static constexpr int kWords = kBits;
   static constexpr bool kTable = true;
-  static constexpr int kTableBytes = (4 << 2 * kBits) * kTableCopies;
+  static constexpr int kTableBytes = pair_table_bytes(kBits);
   static constexpr int kEntryShift = 5;  // log2(4 * kTableCopies)
 
   __device__ __forceinline__ TableCodes(float, int) {}

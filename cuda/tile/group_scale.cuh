@@ -6,8 +6,8 @@
 
 namespace bitloom::cuda {
 
-using matmul::FragmentWeights;
-using matmul::Second;
+using gemm::FragmentWeights;
+using gemm::Second;
 
 // bl_scale_dtype, as the ABI numbers them (checked by host code).
 constexpr int kScaleF16 = 1, kScaleBf16 = 2, kScaleE8m0 = 64;
@@ -51,9 +51,11 @@ __device__ __forceinline__ GroupScale group_scale(const FragmentWeights& b, floa
   g.zero = twice(b.zero);
   if (b.second == Second::min) g.offset = twice(scale_value(b.scale_type, bits.second) * unit);
   if (b.second == Second::zero_point) g.zero = twice(scale_value(b.scale_type, bits.second) + b.zero_shift);
-  if (Codes::kTable && b.second == Second::table_number) {
+  if constexpr (Codes::kTable) {
     const uint32_t last = static_cast<uint32_t>(b.tables) - 1;
-    g.offset = (bits.second < last ? bits.second : last) << (5 + 2 * Codes::kWords);
+    if (b.second == Second::table_number) {
+      g.offset = (bits.second < last ? bits.second : last) * Codes::kTableBytes;
+    }
   }
   return g;
 }

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 
-namespace bitloom::cuda::matmul {
+#include "../../../native/formats/fragments_place.h"
+
+namespace bitloom::cuda::gemm {
 
 constexpr int kPromptRows = 64;      // of a, in a block's tile
 constexpr int kPromptColumns = 128;  // of c
@@ -12,7 +14,6 @@ constexpr int kPromptStages = 4;
 constexpr int kPromptRowTiles = kPromptColumns / 16;
 constexpr int kStagedStride = kPromptColumns + 8;  // floats of a row of c in shared memory; no bank met twice
 constexpr int kStreamRows = 16;
-constexpr int kMaxTableBytes = 4096;  // pair tables in shared memory, before they are repeated
 
 // What the second part of a record is.
 enum class Second : int32_t { none, zero_point, min, sub_min, table_number };
@@ -138,7 +139,7 @@ struct LowRankParams {
 };
 
 // Bytes of a stage of the prompt kernel, and of all its shared memory.
-constexpr int prompt_stage_bytes(int unit_bytes, int raw_bytes, int super_bytes) {
+BL_HOST_DEVICE constexpr int prompt_stage_bytes(int unit_bytes, int raw_bytes, int super_bytes) {
   return kPromptRows * 128 + kPromptRowTiles * (unit_bytes + raw_bytes + super_bytes);
 }
 constexpr int prompt_shared_bytes(int unit_bytes, int raw_bytes, int super_bytes, int ready_groups, int table_bytes) {
@@ -148,4 +149,4 @@ constexpr int prompt_shared_bytes(int unit_bytes, int raw_bytes, int super_bytes
   return loop > staged ? loop : staged;
 }
 
-}  // namespace bitloom::cuda::matmul
+}  // namespace bitloom::cuda::gemm
