@@ -31,7 +31,7 @@ constexpr int64_t kFragmentsHeaderBytes = 256;
 
 struct FragmentsHeader {
   // A power of two that kernels multiply scales with, so that weights lie well within f16: the largest weight is
-  // below 2^13 then. 1 where scales are f16 anyway. And its inverse.
+  // below 2^13 then (elements: 2^3). 1 where scales are f16 anyway. And its inverse.
   float unit;
   float inverse_unit;
   uint32_t reserved[62];

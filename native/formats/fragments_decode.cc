@@ -119,11 +119,13 @@ void write_fragments_header(const PanelFormat& f, const FragmentsShape& shape, i
   FragmentsHeader header{};
   header.unit = header.inverse_unit = 1;
   const bool halves = f.format == BL_FORMAT_f16 ||
-                      (f.value_kind != ValueKind::floats && f.scale_type == BL_SCALE_f16 && f.sub_bits == 0);
+                      (f.value_kind != ValueKind::floats && f.scale_type == BL_SCALE_f16 && f.sub_bits == 0 &&
+                       !has_elements(f));
   if (!halves) {
     const float largest = largest_weight(f, shape, fragments, rows);
     if (largest > 0) {
-      const int exponent = std::clamp(12 - std::ilogb(largest), -120, 120);
+      // Kernels take elements' bits as f16 of up to 2^14 times less, and their scales as much larger.
+      const int exponent = std::clamp((has_elements(f) ? 2 : 12) - std::ilogb(largest), -120, 120);
       header.unit = std::ldexp(1.0f, exponent);
       header.inverse_unit = std::ldexp(1.0f, -exponent);
     }

@@ -59,7 +59,12 @@ class Weights {
     check(back == canonical_, format + ": canonical bytes come back through lanes16");
     values_ = decode(host_);
     const std::vector<float> packed = decode(weights(fragments, BL_LAYOUT_fragments));
-    check(std::memcmp(values_.data(), packed.data(), values_.size() * 4) == 0, format + ": dequantize of fragments");
+    for (size_t i = 0; i < values_.size(); ++i) {
+      if (std::memcmp(&values_[i], &packed[i], 4) != 0) {
+        check(false, format + ": dequantize of fragments: weight " + std::to_string(i) + " is " + std::to_string(packed[i]) + ", expected " + std::to_string(values_[i]));
+        break;
+      }
+    }
   }
 
   bl_weights device(float tensor_scale = 0) const {
@@ -184,8 +189,10 @@ void check_identity(const Settings& settings, const std::string& format, int64_t
       for (int64_t i = 0; i < rows_of_a && first + i < k; ++i) {
         for (int64_t j = 0; j < n; ++j) {
           const float want = b.value(j, first + i), is = got[static_cast<size_t>(i * n + j)];
-          // Rounded to f16 (11 bits), its scale before (K types) or an entry too.
-          const double bound = std::fabs(want) * 0x1p-10 + 0x1p-24;
+          // Rounded to f16 (11 bits), its scale before (K types) or an entry too. Types with mins: scale, min and sum
+          // are rounded, each at most twice the largest weight.
+          const bool mins = format == "q2_k" || format == "q4_k" || format == "q5_k";
+          const double bound = (mins ? 2.0 : std::fabs(want)) * 0x1p-10 + 0x1p-24;
           if (std::fabs(want - is) <= bound) continue;
           check(false, what + ": weight " + std::to_string(j) + ", " + std::to_string(first + i) + " is " +
                            std::to_string(is) + ", expected " + std::to_string(want));
@@ -221,6 +228,36 @@ BITLOOM_CUDA_TEST(matmul_formats) {
         "cbs3_g64", "cbs4_g128", "lut2_row", "lut3_row_bf16", "lut4_row"}) {
     check_identity({}, format, 16, 24, 256);
     check_identity({}, format, 64, 24, 256);
+  }
+}
+
+// Around every edge of tiles, units and groups.
+BITLOOM_CUDA_TEST(matmul_shapes) {
+  const Settings settings;
+  for (const char* format : {"u4_g64", "u3z_row", "q4_0", "nf4_g128"}) {
+    const int64_t step = std::string(format) == "q4_0" ? 32 : 8;
+    for (int64_t m : {1, 2, 15, 16, 17, 63, 64, 65, 129}) check_product(settings, format, m, 40, 192);
+    for (int64_t n : {1, 15, 16, 17, 127, 128, 129, 260}) {
+      check_product(settings, format, 5, n, 96);
+      check_product(settings, format, 40, n, 96);
+    }
+    for (int64_t k : {1, 3, 4, 5, 7, 8, 9, 12, 16, 17, 24, 31, 33, 64}) {
+      check_product(settings, format, 4, 20, k * step);
+      check_product(settings, format, 20, 20, k * step);
+    }
+  }
+  for (int64_t k : {1, 7, 63, 65, 77, 130}) {  // rows of a at odd places
+    check_product(settings, "u5_row", 3, 20, k);
+    check_product(settings, "i8z_g32", 33, 20, k);
+  }
+}
+
+BITLOOM_CUDA_TEST(matmul_types) {
+  for (int32_t a_type : kFloatDtypes) {
+    for (int32_t c_type : kFloatDtypes) {
+      check_product({}, "u4_g32", 7, 48, 128, a_type, c_type);
+      check_product({}, "u4_g32", 37, 48, 128, a_type, c_type);
+    }
   }
 }
 

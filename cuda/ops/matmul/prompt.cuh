@@ -59,9 +59,11 @@ struct PromptTile {
         unit * 64, p.k, thread);
     uint32_t at = target + kActivationBytes;
     const char* codes = static_cast<const char*>(p.b.codes) + static_cast<int64_t>(unit) * kUnitBytes;
+    constexpr int kChunks = kPromptRowTiles * kUnitBytes / 16;
 #pragma unroll
-    for (int i = 0; i < kPromptRowTiles * kUnitBytes / 16 / kPromptThreads; ++i) {
-      const int chunk = thread + i * kPromptThreads;
+    for (int first = 0; first < kChunks; first += kPromptThreads) {
+      const int chunk = first + thread;
+      if (first + kPromptThreads > kChunks && chunk >= kChunks) break;
       const int tile = chunk / (kUnitBytes / 16), in_tile = chunk % (kUnitBytes / 16);
       const bool there = row_tile + tile < p.b.row_tiles;
       ptx::copy_async_16(at + chunk * 16, codes + (there ? (row_tile + tile) * p.b.tile_codes + in_tile * 16 : 0),
