@@ -4,9 +4,9 @@ import { type Format, formats } from './generated.js';
 import { type NativeMemory, native } from './native.js';
 import { bytesOf, type TensorSource } from './tensor.js';
 
-/** How quantized weights lie in memory: as in a file, or as the kernels like them best. */
-export type Layout = 'canonical' | 'lanes16';
-const layoutIds: Record<Layout, number> = { canonical: 0, lanes16: 1 };
+/** How quantized weights lie in memory: as in a file, or as the kernels of a CPU or of a CUDA device read them. */
+export type Layout = 'canonical' | 'lanes16' | 'fragments';
+const layoutIds: Record<Layout, number> = { canonical: 0, lanes16: 1, fragments: 2 };
 
 /** Options of {@link QuantizedTensor}. */
 export interface QuantizedTensorOptions {
@@ -59,7 +59,7 @@ function layoutId(layout: string): number {
   if (Object.hasOwn(layoutIds, layout)) return layoutIds[layout as Layout];
   throw argumentError(
     'BL_INVALID_LAYOUT',
-    `QuantizedTensor: layout is ${JSON.stringify(layout)}, expected canonical or lanes16`,
+    `QuantizedTensor: layout is ${JSON.stringify(layout)}, expected canonical, lanes16 or fragments`,
   );
 }
 

@@ -20,7 +20,7 @@ import type { ByteSource } from './source.js';
 
 const PREFIX = 'bitloom.weights.';
 const members = ['format', 'layout', 'rows', 'cols', 'codebook', 'tensorScale'] as const;
-const layouts: readonly string[] = ['canonical', 'lanes16'] satisfies Layout[];
+const layouts: readonly string[] = ['canonical', 'lanes16', 'fragments'] satisfies Layout[];
 
 /** Matrices by name. */
 export type NamedWeights =

@@ -176,8 +176,8 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
   const bl_format_info* info = bl_get_format_info(weights.format);
   BL_CHECK(info != nullptr, invalid_format, "%s: %s.format is %d, expected a known format", op, name,
            weights.format);
-  BL_CHECK(weights.layout >= BL_LAYOUT_canonical && weights.layout <= BL_LAYOUT_lanes16, invalid_layout,
-           "%s: %s.layout is %d, expected 0 (canonical) or 1 (lanes16)", op, name, weights.layout);
+  BL_CHECK(weights.layout >= BL_LAYOUT_canonical && weights.layout <= BL_LAYOUT_fragments, invalid_layout,
+           "%s: %s.layout is %d, expected 0 (canonical), 1 (lanes16) or 2 (fragments)", op, name, weights.layout);
   BL_CHECK(weights.rows >= 0 && weights.cols >= 0, invalid_shape,
            "%s: %s is %lld x %lld, expected dimensions of at least 0", op, name,
            static_cast<long long>(weights.rows), static_cast<long long>(weights.cols));

@@ -4,6 +4,7 @@
 
 #include "../base/float16.h"
 #include "elements.h"
+#include "fragments.h"
 #include "gguf.h"
 #include "grouped.h"
 
@@ -91,6 +92,11 @@ namespace {
 // decode_row without the tensor scale.
 void decode_blocks(const WeightsView& weights, int64_t row, int64_t first, int64_t count, float* values) {
   const bl_format_info& info = *weights.info;
+  if (weights.layout == BL_LAYOUT_fragments) {
+    const FragmentsShape shape(weights.panel, weights.rows);
+    decode_fragments_row(weights.panel, shape, weights.data, row, first, count, values);
+    return;
+  }
   if (weights.in_panel(row)) {
     decode_panel_row(weights.panel, weights.panel_of(row), row % kPanelRows, first, count, values);
     return;
@@ -174,6 +180,7 @@ uint64_t bl_weights_bytes(int32_t format, int64_t rows, int64_t cols) {
 
 uint64_t bl_layout_bytes(int32_t format, int32_t layout, int64_t rows, int64_t cols) {
   if (layout == BL_LAYOUT_canonical) return bl_weights_bytes(format, rows, cols);
+  if (layout == BL_LAYOUT_fragments) return bitloom::fragments_bytes(format, rows, cols);
   return layout == BL_LAYOUT_lanes16 ? bitloom::lanes_bytes(format, rows, cols) : 0;
 }
 

@@ -125,6 +125,8 @@ void write_trits(const uint32_t* trits, uint8_t* block) {
   for (int byte = 0; byte < 52; ++byte) block[byte] = static_cast<uint8_t>((sums[byte] * 256 + 242) / 243);
 }
 
+}  // namespace
+
 uint32_t read_canonical(const PanelFormat& f, const uint8_t* block, int64_t i) {
   if (f.order == CodeOrder::tq1_0) return read_trit(block, i);
   Field low, high;
@@ -136,6 +138,30 @@ uint32_t read_canonical_sub(const PanelFormat& f, const uint8_t* block, int64_t 
   sub_fields(f, u, &low, &high);
   return read_field(block, low) | read_field(block, high);
 }
+
+void write_canonical_code(const PanelFormat& f, int64_t i, uint32_t code, uint8_t* block) {
+  Field low, high;
+  code_fields(f, i, &low, &high);
+  write_field(block, low, code);
+  write_field(block, high, code);
+}
+void write_canonical(const PanelFormat& f, const uint8_t* codes, uint8_t* block) {
+  if (f.order == CodeOrder::tq1_0) {
+    uint32_t trits[256];
+    for (int i = 0; i < 256; ++i) trits[i] = codes[i];
+    write_trits(trits, block);
+    return;
+  }
+  for (int64_t i = 0; i < f.canonical_elements; ++i) write_canonical_code(f, i, codes[i], block);
+}
+void write_canonical_sub(const PanelFormat& f, int64_t u, uint32_t value, uint8_t* block) {
+  Field low, high;
+  sub_fields(f, u, &low, &high);
+  write_field(block, low, value);
+  write_field(block, high, value);
+}
+
+namespace {
 
 // The byte of a chunk that holds plane p's bits of weight k of row `lane`, and their shift in it.
 uint8_t* code_byte(const Plane& plane, uint8_t* chunk, int64_t lane, int64_t k, int32_t* shift) {
@@ -176,9 +202,6 @@ void write_sub(const PanelFormat& f, uint8_t* block, int64_t lane, int64_t u, ui
     *byte |= static_cast<uint8_t>(value >> 4 << shift);
   }
 }
-// sub-scales of 8 bits are two's complement in files.
-uint32_t sub_flip(const PanelFormat& f) { return f.sub_bits == 8 ? 128u : 0u; }
-
 uint32_t read_block_code(const PanelFormat& f, const uint8_t* block, int64_t lane, int64_t i) {
   uint8_t* chunk = const_cast<uint8_t*>(f.chunk(block, i / kChunk));
   uint32_t code = 0;
@@ -264,26 +287,19 @@ void unpack_panel_row(const PanelFormat& f, const uint8_t* panel, int64_t lane, 
   for (int64_t j = first; j < first + count; ++j, canonical += f.canonical_bytes) {
     const uint8_t* block = panel + j / f.canonical_per_block * f.block_bytes;
     const int64_t part = j % f.canonical_per_block;
-    uint32_t trits[256];
+    uint8_t trits[256];
     for (int64_t i = 0; i < f.canonical_elements; ++i) {
       const uint32_t code =
           read_block_code(f, block, lane, part * f.canonical_elements + i) ^ static_cast<uint32_t>(f.flip);
-      Field low, high;
       if (f.order == CodeOrder::tq1_0) {
-        trits[i] = code;
-        continue;
+        trits[i] = static_cast<uint8_t>(code);
+      } else {
+        write_canonical_code(f, i, code, canonical);
       }
-      code_fields(f, i, &low, &high);
-      write_field(canonical, low, code);
-      write_field(canonical, high, code);
     }
-    if (f.order == CodeOrder::tq1_0) write_trits(trits, canonical);
+    if (f.order == CodeOrder::tq1_0) write_canonical(f, trits, canonical);
     for (int64_t u = 0; u < f.sub_count; ++u) {
-      Field low, high;
-      sub_fields(f, u, &low, &high);
-      const uint32_t value = read_sub(f, block, lane, u) ^ sub_flip(f);
-      write_field(canonical, low, value);
-      write_field(canonical, high, value);
+      write_canonical_sub(f, u, read_sub(f, block, lane, u) ^ sub_flip(f), canonical);
     }
     if (f.value_kind == ValueKind::chosen_table) canonical[f.scale_bytes] = block[f.number_offset + lane];
     if (f.value_kind == ValueKind::row_table) unpack_row_table(f, block, lane, canonical);

@@ -198,7 +198,7 @@ describe('errors', () => {
   it('an unknown layout for pack', () => {
     expect(failing(() => pack(weights, { layout: 'tiles' as 'lanes16' }))).toEqual([
       'BL_INVALID_LAYOUT',
-      expect.stringContaining('expected canonical or lanes16'),
+      expect.stringContaining('expected canonical, lanes16 or fragments'),
     ]);
   });
 });

@@ -23,7 +23,7 @@ bl_status validate(const bl_dequantize_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_output(output, args.output, kFloatTypes, 2, 2, error));
   BL_RETURN_IF_ERROR(check_dim(output, args.output, 0, input.rows, "input.rows", error));
   BL_RETURN_IF_ERROR(check_dim(output, args.output, 1, input.cols, "input.cols", error));
-  const uint64_t bytes = bl_weights_bytes(input.format, input.rows, input.cols);
+  const uint64_t bytes = bl_layout_bytes(input.format, input.layout, input.rows, input.cols);
   BL_RETURN_IF_ERROR(check_apart(output, args.output, "input", input.data, bytes, error));
   if (!has_codebook(input)) return BL_STATUS_ok;
   return check_apart(output, args.output, "input.codebook", input.codebook,

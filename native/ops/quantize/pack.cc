@@ -9,6 +9,7 @@
 #include "../../base/scratch.h"
 #include "../../base/tensor.h"
 #include "../../formats/formats.h"
+#include "../../formats/fragments.h"
 #include "../../base/thread_pool.h"
 #include "../../isa/isa.h"
 #include "pack_panel.h"
@@ -34,6 +35,9 @@ bl_status validate(const bl_pack_args& args, bl_error* error) {
   const uint64_t output_bytes = bl_layout_bytes(output.format, output.layout, output.rows, output.cols);
   BL_CHECK(output.data == input.data || !overlaps(output.data, output_bytes, input.data, input_bytes),
            invalid_argument, "pack: output overlaps input in part, expected the same or separate memory");
+  BL_CHECK(output.data != input.data || input.layout == output.layout ||
+               (input.layout != BL_LAYOUT_fragments && output.layout != BL_LAYOUT_fragments),
+           invalid_argument, "pack: output is input, expected other memory for layout fragments");
   BL_CHECK(output.data != input.data || input_bytes == output_bytes, invalid_argument,
            "pack: output has %llu bytes, expected %llu (= input's) to pack in place",
            static_cast<unsigned long long>(output_bytes), static_cast<unsigned long long>(input_bytes));
@@ -56,6 +60,56 @@ void move_rows(const WeightsView& from, const WeightsView& to, PackPanel pack, c
   }
 }
 
+// Sixteen rows at a time through canonical rows in `rows`, a buffer of sixteen.
+void move_tile(const WeightsView& from, const WeightsView& to, PackPanel pack, int64_t begin, uint8_t* rows,
+               uint8_t* output) {
+  const FragmentsShape shape(from.panel, from.rows);
+  const int64_t count = std::min(from.rows - begin, kPanelRows);
+  const int64_t blocks = from.row_bytes / from.block_bytes;
+  const uint8_t* source = rows;
+  if (from.layout == BL_LAYOUT_fragments) {
+    for (int64_t i = 0; i < count; ++i) {
+      unpack_fragments_row(from.panel, shape, from.data, begin + i, rows + i * from.row_bytes);
+    }
+  } else if (from.in_panel(begin)) {
+    for (int64_t i = 0; i < count; ++i) {
+      unpack_panel_row(from.panel, from.panel_of(begin), i, 0, blocks, rows + i * from.row_bytes);
+    }
+  } else {
+    source = from.canonical_row(begin);
+  }
+  if (to.layout == BL_LAYOUT_fragments) {
+    pack_fragments(to.panel, shape, source, from.row_bytes, count, begin / kPanelRows, output);
+  } else if (to.in_panel(begin)) {
+    pack(to.panel, source, from.row_bytes, count, output + (to.panel_of(begin) - to.data));
+  } else {
+    std::memcpy(output + (to.canonical_row(begin) - to.data), source,
+                static_cast<size_t>(count * from.row_bytes));
+  }
+}
+
+// From and to layout fragments.
+bl_status pack_fragments_of(const bl_pack_args& args, const WeightsView& from, const WeightsView& to,
+                            bl_error* error) {
+  const uint64_t row_bytes = align_up(static_cast<uint64_t>(kPanelRows * from.row_bytes));
+  const int64_t groups = (from.rows + kPanelRows - 1) / kPanelRows;
+  const int64_t bands = std::min<int64_t>(16, groups);
+  const Scratch scratch(row_bytes * static_cast<uint64_t>(bands));
+  BL_CHECK(scratch.data() != nullptr, out_of_memory, "pack: cannot allocate %llu bytes",
+           static_cast<unsigned long long>(row_bytes * static_cast<uint64_t>(bands)));
+  const PackPanel pack = choose_pack_panel(isa_of(args.run), from.panel);
+  uint8_t* output = static_cast<uint8_t*>(args.output.data);
+  parallel_for(args.run, bands, [&](int64_t band) {
+    uint8_t* rows = scratch.data() + row_bytes * static_cast<uint64_t>(band);
+    for (int64_t group = groups * band / bands; group < groups * (band + 1) / bands; ++group) {
+      move_tile(from, to, pack, group * kPanelRows, rows, output);
+    }
+  });
+  if (to.layout != BL_LAYOUT_fragments) return BL_STATUS_ok;
+  write_fragments_header(to.panel, FragmentsShape(to.panel, to.rows), to.rows, output);
+  return BL_STATUS_ok;
+}
+
 const uint8_t* place_of(const WeightsView& view, int64_t row) {
   return view.in_panel(row) ? view.panel_of(row) : view.canonical_row(row);
 }
@@ -72,6 +126,15 @@ extern "C" bl_status bl_pack(const bl_pack_args* args, bl_error* error) {
   const WeightsView from(checked.input);
   const WeightsView to(checked.output);
   uint8_t* output = static_cast<uint8_t*>(checked.output.data);
+  if (from.layout != to.layout &&
+      (from.layout == BL_LAYOUT_fragments || to.layout == BL_LAYOUT_fragments)) {
+    return pack_fragments_of(checked, from, to, error);
+  }
+  if (from.layout == BL_LAYOUT_fragments) {  // the same layout
+    std::memmove(output, from.data,
+                 static_cast<size_t>(bl_layout_bytes(checked.input.format, from.layout, from.rows, from.cols)));
+    return BL_STATUS_ok;
+  }
   const PackPanel pack = choose_pack_panel(isa_of(checked.run), from.panel);
   const bool in_place = output == from.data;
   const int64_t groups = (from.rows + kPanelRows - 1) / kPanelRows;

@@ -1,0 +1,137 @@
+// Small kernels around the products: a to f16, weights of rare formats to f16 fragments, low-rank activations.
+#pragma once
+
+#include "../../../native/formats/fragments_place.h"
+#include "../../tile/elements.cuh"
+#include "../../tile/group_scale.cuh"
+#include "config.h"
+
+namespace bitloom::cuda::gemm {
+
+constexpr int kPrepareThreads = 256;
+
+// The largest of a block's values. `shared`: [kPrepareThreads / 32].
+__device__ __forceinline__ float block_max(float value, float* shared) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(~0u, value, distance));
+  }
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
+  __syncthreads();
+  for (int i = 0; i < kPrepareThreads / 32; ++i) value = fmaxf(value, shared[i]);
+  __syncthreads();
+  return value;
+}
+
+__device__ __forceinline__ float activation_at(const PrepareParams& p, int m, int k) {
+  int column = p.column_order != nullptr ? p.column_order[k] : k;
+  column = min(max(column, 0), p.a_columns - 1);  // checked on the host when it can be
+  float x = load_as_f32(p.a_dtype, p.a, m * p.a_row + column * p.a_column);
+  if (p.a_scales != nullptr) {
+    const int64_t group = p.scale_columns == 0 ? 0 : column / p.scale_columns;
+    x *= p.a_scales[m * p.scales_row + group * p.scales_column];
+  }
+  return p.column_scale != nullptr ? x * p.column_scale[column] : x;
+}
+
+// A block per row: x * 2^e in f16, where e brings the largest finite magnitude into [2^14, 2^15).
+__device__ __forceinline__ void prepare_row(const PrepareParams& p) {
+  __shared__ float shared[kPrepareThreads / 32];
+  for (int m = blockIdx.x; m < p.m; m += gridDim.x) {
+    float largest = 0;
+    for (int k = threadIdx.x; k < p.k; k += kPrepareThreads) {
+      const float x = fabsf(activation_at(p, m, k));
+      if (x <= 3.4028234664e38f) largest = fmaxf(largest, x);
+    }
+    largest = block_max(largest, shared);
+    // Exponent of the largest; subnormal rows stay near zero, where no power of f32 would bring them up.
+    const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 16);
+    const int shift = min(141 - exponent, 126);
+    const float factor = __uint_as_float(static_cast<uint32_t>(127 + shift) << 23);
+    uint16_t* out = static_cast<uint16_t*>(p.out) + static_cast<int64_t>(m) * p.padded_k;
+    for (int k = threadIdx.x; k < p.padded_k; k += kPrepareThreads) {
+      store_from_f32(BL_DTYPE_f16, out, k, k < p.k ? activation_at(p, m, k) * factor : 0);
+    }
+    if (threadIdx.x == 0) p.row_factors[m] = __uint_as_float(static_cast<uint32_t>(127 - shift) << 23);
+  }
+}
+
+// Weight (row, k) of a unit in a format of any kind, times unit.
+__device__ __forceinline__ float any_weight(const UnpackParams& p, const char* unit, int64_t tile, int row,
+                                            int64_t unit_index, int k) {
+  const FragmentWeights& b = p.from;
+  const int lane = 4 * (row % 8) + k % 32 / 8, step = 2 * (k / 32) + k % 8 / 4;
+  const float unit_factor = b.header[0];
+  if (p.kind >= static_cast<int>(UnpackKind::f16)) {
+    const int index = ((step * 32 + lane) * 2 + row / 8) * 4 + k % 4;
+    const int dtype = p.kind == static_cast<int>(UnpackKind::f32)    ? BL_DTYPE_f32
+                      : p.kind == static_cast<int>(UnpackKind::bf16) ? BL_DTYPE_bf16
+                                                                     : BL_DTYPE_f16;
+    return load_as_f32(dtype, unit, index) * unit_factor;
+  }
+  const int pair = 2 * (row / 8) + k % 4 / 2, half = k % 2, first = widest_plane(p.bits);
+  uint32_t code = 0;
+  int at = 0;
+  for (int plane = 8, shift = 0; plane > 0; plane /= 2) {
+    if ((p.bits & plane) == 0) continue;
+    const PairPlace place = p.pairs != 0 ? table_pair_place(plane, step, pair) : pair_place(plane, first, step, pair);
+    const uint32_t word =
+        reinterpret_cast<const uint32_t*>(unit)[32 * at + plane_word(plane, lane, place.word)];
+    const int bit = place.bit + half * (p.pairs != 0 ? plane : 16);
+    code |= (word >> bit & ((1u << plane) - 1)) << shift;
+    shift += plane;
+    at += plane;
+  }
+  const int64_t group = b.group_shift >= 31 ? 0 : (unit_index * 64 + k) >> b.group_shift;
+  const char* record = static_cast<const char*>(b.records) + tile * b.tile_records + group * b.record_bytes;
+  const int place = 2 * (row % 8) + row / 8;
+  if (p.kind == static_cast<int>(UnpackKind::row_table)) {
+    return scale_value(b.scale_type, reinterpret_cast<const uint16_t*>(record)[16 * code + place]) * unit_factor;
+  }
+  const auto stored = [&](const char* from, bool byte) -> uint32_t {
+    return byte ? reinterpret_cast<const uint8_t*>(from)[place] : reinterpret_cast<const uint16_t*>(from)[place];
+  };
+  const float scale = scale_value(b.scale_type, stored(record, has_byte_scales(b))) * b.factor;
+  uint32_t number = 0;
+  if (b.second == Second::table_number) {
+    number = min(stored(record + b.second_offset, true), static_cast<uint32_t>(b.tables) - 1);
+  }
+  return scale * p.entries[(number << p.bits) + code] * unit_factor;
+}
+
+// A block per unit: f16 fragments.
+__device__ __forceinline__ void unpack_unit(const UnpackParams& p) {
+  const int64_t count = static_cast<int64_t>(p.from.row_tiles) * p.from.units;
+  for (int64_t index = blockIdx.x; index < count; index += gridDim.x) {
+    const int64_t tile = index / p.from.units, unit_index = index % p.from.units;
+    const char* unit = static_cast<const char*>(p.from.codes) + tile * p.from.tile_codes + unit_index * p.from.unit_bytes;
+    uint16_t* to = static_cast<uint16_t*>(p.to) + index * 1024;
+    for (int i = threadIdx.x; i < 1024; i += kPrepareThreads) {
+      const int lane = i / 8 % 32, step = i / 256, row = lane / 4 + i / 4 % 2 * 8;
+      const int k = 32 * (step / 2) + 8 * (lane % 4) + 4 * (step % 2) + i % 4;
+      store_from_f32(BL_DTYPE_f16, to, i, any_weight(p, unit, tile, row, unit_index, k));
+    }
+  }
+}
+
+// A warp per (row of a, rank).
+__device__ __forceinline__ void low_rank(const LowRankParams& p) {
+  const int64_t count = static_cast<int64_t>(p.m) * p.rank;
+  const int lane = threadIdx.x % 32;
+  for (int64_t i = blockIdx.x * 8 + threadIdx.x / 32; i < count; i += gridDim.x * 8) {
+    const int64_t m = i / p.rank, r = i % p.rank;
+    float sum = 0;
+    for (int k = lane; k < p.k; k += 32) {
+      float x = load_as_f32(p.a_dtype, p.a, m * p.a_row + k * p.a_column);
+      if (p.a_scales != nullptr) {
+        x *= p.a_scales[m * p.scales_row + (p.scale_columns == 0 ? 0 : k / p.scale_columns) * p.scales_column];
+      }
+      sum = fmaf(x, load_as_f32(p.down_dtype, p.down, r * p.down_row + k * p.down_column), sum);
+    }
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
+    if (lane == 0) p.low[i] = sum;
+  }
+}
+
+}  // namespace bitloom::cuda::gemm
