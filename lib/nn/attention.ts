@@ -1,3 +1,4 @@
+import type { DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
 import { attention, type AttentionOptions as MixOptions } from '../ops/attention/attention.js';
 import type { PreparedActivations } from '../ops/matmul/prepared_activations.js';
@@ -146,6 +147,21 @@ export class Attention {
       out: scratch.mixed.heads,
     });
     return options.output.forward(scratch.mixed.rows, out, residual);
+  }
+
+  /** The attention with its weights on a device. */
+  async to(device: DeviceName): Promise<Attention> {
+    const { query, key, value, output, queryNorm, keyNorm, freqFactors } = this.options;
+    return new Attention({
+      ...this.options,
+      query: await query.to(device),
+      key: await key.to(device),
+      value: await value.to(device),
+      output: await output.to(device),
+      queryNorm: await queryNorm?.to(device),
+      keyNorm: await keyNorm?.to(device),
+      freqFactors: await freqFactors?.to(device),
+    });
   }
 
   /** Lets go of the weights. */

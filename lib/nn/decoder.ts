@@ -1,6 +1,8 @@
+import type { DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
 import type { Tokenizer } from '../io/index.js';
 import { embedding } from '../ops/embedding/embedding.js';
+import { packAsync } from '../ops/quantize/pack.js';
 import type { QuantizedTensor } from '../quantized_tensor.js';
 import { type RunOptions, sequence } from '../run.js';
 import { Tensor } from '../tensor.js';
@@ -88,6 +90,36 @@ export class Decoder {
     return this.#disposed;
   }
 
+  /** Where the weights lie, and where it computes. */
+  get device(): DeviceName {
+    return this.parts.embedding.device;
+  }
+
+  /**
+   * The same model on a device: a copy, which is disposed of by itself; this one stays as it is. Logits come back to the
+   * processor.
+   *
+   * @throws `BL_NOT_FOUND` where there is no such device, `BL_OUT_OF_MEMORY`, `BL_UNSUPPORTED` for a format that
+   *   devices do not take
+   */
+  async to(device: DeviceName): Promise<Decoder> {
+    this.#check('to');
+    const { embedding: table, layers, norm, output } = this.parts;
+    const canonical =
+      table.layout === 'canonical' ? table : await packAsync(table, { layout: 'canonical' });
+    const moved: DecoderLayer[] = [];
+    for (const layer of layers) moved.push(await layer.to(device));
+    const parts = {
+      embedding: await canonical.to(device),
+      layers: moved,
+      norm: await norm.to(device),
+      output: await output.to(device),
+    };
+    const { tokenizer, contextLength } = this;
+    const { onDispose, ...run } = this.#options;
+    return new Decoder(this.config, parts, { ...run, tokenizer, contextLength });
+  }
+
   /** A cache of this decoder's shape, for {@link contextLength} tokens if not told otherwise. */
   createCache(options: Partial<Pick<KVCacheOptions, 'capacity' | 'dtype'>> = {}): KVCache {
     this.#check('createCache');
@@ -100,7 +132,8 @@ export class Decoder {
         `Decoder: a cache for ${capacity} tokens, expected 1 to ${this.config.contextLength} (= config.contextLength)`,
       );
     }
-    return new KVCache({ numLayers, numKvHeads, headDim, valueDim, capacity, dtype });
+    const { device } = this;
+    return new KVCache({ numLayers, numKvHeads, headDim, valueDim, capacity, dtype, device });
   }
 
   /**
@@ -117,10 +150,10 @@ export class Decoder {
         step.compute();
         step.commit();
       }
+      return steps.finish();
     } finally {
       steps.release();
     }
-    return steps.logits;
   }
 
   /** {@link forward} on a worker thread: one visit per 256 tokens. */
@@ -135,10 +168,10 @@ export class Decoder {
         await sequence(step.compute, signal === undefined ? {} : { signal });
         step.commit();
       }
+      return await steps.finishAsync();
     } finally {
       steps.release();
     }
-    return steps.logits;
   }
 
   /**
@@ -185,7 +218,9 @@ export class Decoder {
       );
     }
     cache.need(ids.length);
-    const logits = this.#logits(which, ids.length, options.out);
+    const result = this.#logits(which, ids.length, options.out);
+    const isHere = this.device === 'cpu';
+    const logits = isHere ? result : Tensor.empty('f32', result.shape, this.device);
     const releaseCache = cache.acquire();
     const memory = this.#takeMemory(Math.min(ids.length, chunkTokens));
     const chunks: { compute: () => void; commit: () => void }[] = [];
@@ -204,7 +239,16 @@ export class Decoder {
       if (cache !== options.cache) cache.dispose();
       if (!this.#disposed) this.#memory.push(memory);
     };
-    return { chunks, logits, release };
+    // Logits of a device are copied to the tensor that the caller gets.
+    const finish = (): Tensor<'f32'> => {
+      if (!isHere) result.write(logits.toSync('cpu').data);
+      return result;
+    };
+    const finishAsync = async (): Promise<Tensor<'f32'>> => {
+      if (!isHere) result.write((await logits.to('cpu')).data);
+      return result;
+    };
+    return { chunks, finish, finishAsync, release };
   }
 
   #step(ids: readonly number[], cache: KVCache, memory: StepMemory, logits?: Tensor<'f32'>): void {
@@ -265,6 +309,6 @@ export class Decoder {
     const at = this.#memory.findIndex((memory) => memory.rows >= rows);
     if (at >= 0) return this.#memory.splice(at, 1)[0] as StepMemory;
     this.#memory.length = 0; // all too small
-    return new StepMemory(this.config, rows);
+    return new StepMemory(this.config, rows, this.device);
   }
 }

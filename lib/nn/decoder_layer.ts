@@ -1,3 +1,5 @@
+import type { DeviceName } from '../device.js';
+import type { DType } from '../generated.js';
 import { Tensor } from '../tensor.js';
 import type { Attention, AttentionScratch, HeadsView } from './attention.js';
 import type { ModelConfig } from './config.js';
@@ -28,38 +30,40 @@ export interface StepTensors {
 export class StepMemory {
   readonly #views = new Map<number, StepTensors>();
   readonly #config: ModelConfig;
-  readonly #ids: Int32Array;
-  readonly #positions: Int32Array;
-  readonly #residual: Float32Array;
-  readonly #normed: Float32Array;
-  readonly #query: Float32Array;
-  readonly #key: Float32Array;
-  readonly #mixed: Float32Array;
-  readonly #gate: Float32Array;
-  readonly #up: Float32Array;
+  readonly #ids: Tensor<'i32'>;
+  readonly #positions: Tensor<'i32'>;
+  readonly #residual: Tensor<'f32'>;
+  readonly #normed: Tensor<'f32'>;
+  readonly #query: Tensor<'f32'>;
+  readonly #key: Tensor<'f32'>;
+  readonly #mixed: Tensor<'f32'>;
+  readonly #gate: Tensor<'f32'>;
+  readonly #up: Tensor<'f32'>;
 
   constructor(
     config: ModelConfig,
     readonly rows: number,
+    device: DeviceName = 'cpu',
   ) {
     const { hiddenSize, numHeads, numKvHeads, headDim, valueDim, intermediateSize } = config;
     this.#config = config;
-    this.#ids = new Int32Array(rows);
-    this.#positions = new Int32Array(rows);
-    this.#residual = new Float32Array(rows * hiddenSize);
-    this.#normed = new Float32Array(rows * hiddenSize);
-    this.#query = new Float32Array(rows * numHeads * headDim);
-    this.#key = new Float32Array(rows * numKvHeads * headDim);
-    this.#mixed = new Float32Array(rows * numHeads * valueDim);
-    this.#gate = new Float32Array(rows * intermediateSize);
-    this.#up = new Float32Array(rows * intermediateSize);
+    const values = (columns: number) => Tensor.empty('f32', [rows * columns], device);
+    this.#ids = Tensor.empty('i32', [rows], device);
+    this.#positions = Tensor.empty('i32', [rows], device);
+    this.#residual = values(hiddenSize);
+    this.#normed = values(hiddenSize);
+    this.#query = values(numHeads * headDim);
+    this.#key = values(numKvHeads * headDim);
+    this.#mixed = values(numHeads * valueDim);
+    this.#gate = values(intermediateSize);
+    this.#up = values(intermediateSize);
   }
 
   /** Tensors for tokens at positions [start, start + count). */
   prepare(ids: readonly number[], start: number): StepTensors {
     const count = ids.length;
-    this.#ids.set(ids);
-    for (let i = 0; i < count; i++) this.#positions[i] = start + i;
+    this.#ids.write(Int32Array.from(ids));
+    this.#positions.write(Int32Array.from(ids, (_, i) => start + i));
     const known = this.#views.get(count);
     if (known !== undefined) return known;
     // Odd tails of prompts come once: only one such set is kept beside those for 1 token and whole chunks.
@@ -73,18 +77,20 @@ export class StepMemory {
 
   #tensors(rows: number): StepTensors {
     const { hiddenSize, numHeads, numKvHeads, headDim, valueDim, intermediateSize } = this.#config;
-    const matrix = (memory: Float32Array, cols: number) => new Tensor('f32', memory, [rows, cols]);
-    const view = (memory: Float32Array, heads: number, dim: number): HeadsView => ({
+    const part = <D extends DType>(memory: Tensor<D>, shape: readonly number[]): Tensor<D> =>
+      memory.slice(0, shape.reduce((product, size) => product * size, 1)).reshape(shape);
+    const matrix = (memory: Tensor<'f32'>, cols: number) => part(memory, [rows, cols]);
+    const view = (memory: Tensor<'f32'>, heads: number, dim: number): HeadsView => ({
       rows: matrix(memory, heads * dim),
-      heads: new Tensor('f32', memory, [rows, heads, dim]),
+      heads: part(memory, [rows, heads, dim]),
     });
     const residual = matrix(this.#residual, hiddenSize);
     const normed = matrix(this.#normed, hiddenSize);
     const prepared = new SharedInputMemory();
     return {
       rows,
-      ids: new Tensor('i32', this.#ids, [rows]),
-      positions: new Tensor('i32', this.#positions, [rows]),
+      ids: part(this.#ids, [rows]),
+      positions: part(this.#positions, [rows]),
       residual,
       normed,
       lastResidual: residual.slice(rows - 1, rows),
@@ -121,6 +127,16 @@ export class DecoderLayer {
     this.attention.forward(attentionInput, step, residual, residual);
     const mlpInput = normed(this.mlpNorm, this.mlp.input, tensors);
     this.mlp.forward(mlpInput, residual, tensors.mlp, residual);
+  }
+
+  /** The layer with its weights on a device. */
+  async to(device: DeviceName): Promise<DecoderLayer> {
+    return new DecoderLayer(
+      await this.attentionNorm.to(device),
+      await this.attention.to(device),
+      await this.mlpNorm.to(device),
+      await this.mlp.to(device),
+    );
   }
 
   /** Lets go of the weights. */

@@ -1,3 +1,4 @@
+import type { DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
 import { Tensor } from '../tensor.js';
 
@@ -13,6 +14,8 @@ export interface KVCacheOptions {
   capacity: number;
   /** Default: `'f32'`; `'f16'` takes half the memory. */
   dtype?: 'f32' | 'f16';
+  /** Where it lies. Default: `'cpu'`. */
+  device?: DeviceName;
 }
 
 /** Keys and values of one layer. */
@@ -47,7 +50,8 @@ export class KVCache {
 
   /** @throws `BL_INVALID_SHAPE` for sizes that can not be, `BL_OUT_OF_MEMORY` */
   constructor(options: KVCacheOptions) {
-    const { numLayers, numKvHeads, headDim, valueDim = headDim, capacity, dtype = 'f32' } = options;
+    const { numLayers, numKvHeads, headDim, valueDim = headDim, capacity } = options;
+    const { dtype = 'f32', device = 'cpu' } = options;
     for (const [name, value] of Object.entries({
       numLayers,
       numKvHeads,
@@ -77,8 +81,8 @@ export class KVCache {
     }
     try {
       for (let i = 0; i < numLayers; i++) {
-        const keys = Tensor.zeros(dtype, [capacity, numKvHeads, headDim]);
-        const values = Tensor.zeros(dtype, [capacity, numKvHeads, valueDim]);
+        const keys = Tensor.empty(dtype, [capacity, numKvHeads, headDim], device);
+        const values = Tensor.empty(dtype, [capacity, numKvHeads, valueDim], device);
         const valueRows = values.reshape([capacity, numKvHeads * valueDim]);
         this.#layers.push({ keys, values, valueRows });
       }

@@ -1,7 +1,9 @@
+import type { DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
 import { matmul, matmulKernel } from '../ops/matmul/matmul.js';
 import type { Compute, MatmulOptions } from '../ops/matmul/options.js';
 import type { PreparedActivations } from '../ops/matmul/prepared_activations.js';
+import { packWeightsAsync } from '../ops/quantize/pack_weights.js';
 import type { QuantizedTensor } from '../quantized_tensor.js';
 import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';
@@ -102,6 +104,17 @@ export class Linear {
     const { compute, bias } = this;
     const { isa, threads } = this.run;
     return { isa, threads, compute, bias, out, residual } as MatmulOptions<D>;
+  }
+
+  /** The layer with its weights on a device, packed for it. */
+  async to(device: DeviceName): Promise<Linear> {
+    const { bias, compute, run } = this;
+    const from = await this.weight.to('cpu');
+    const packed = device === 'cpu' ? from : await packWeightsAsync(from, { for: 'cuda' });
+    const weight = await packed.to(device);
+    if (packed !== this.weight && packed !== weight) packed.dispose();
+    const activations = compute === 'f32' ? 'f32' : 'i8';
+    return new Linear(weight, { ...run, activations, bias: await bias?.to(device) });
   }
 
   /** Lets go of the weights. */

@@ -1,3 +1,4 @@
+import type { DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
 import { swiglu } from '../ops/elementwise/swiglu.js';
 import type { PreparedActivations } from '../ops/matmul/prepared_activations.js';
@@ -59,6 +60,13 @@ export class MLP {
     if (product !== undefined) return this.down.forward(product, out, residual);
     swiglu(gate, up, { ...this.run, out: gate });
     return this.down.forward(gate, out, residual);
+  }
+
+  /** The MLP with its weights on a device. */
+  async to(device: DeviceName): Promise<MLP> {
+    const gate = await this.gate.to(device);
+    const up = await this.up.to(device);
+    return new MLP(gate, up, await this.down.to(device), this.run);
   }
 
   /** Lets go of the weights. */

@@ -1,3 +1,4 @@
+import type { DeviceName } from '../device.js';
 import { type RmsNormOptions as NormOptions, rmsNorm } from '../ops/norm/rms_norm.js';
 import type { RunOptions } from '../run.js';
 import type { FloatDType, Tensor } from '../tensor.js';
@@ -30,6 +31,11 @@ export class RMSNorm {
   forward<D extends FloatDType = 'f32'>(x: Tensor<FloatDType>, out?: Tensor<D>): Tensor<D> {
     const options = this.#options as NormOptions<D>;
     return rmsNorm<D>(x, this.weight, out === undefined ? options : { ...options, out });
+  }
+
+  /** The norm with its weights on a device. */
+  async to(device: DeviceName): Promise<RMSNorm> {
+    return new RMSNorm(await this.weight.to(device), this.#options);
   }
 
   /** Lets go of the weights. */

@@ -41,7 +41,9 @@ export class SharedInput {
     options: Pick<PrepareActivationsOptions, 'norm' | 'gate'> = {},
   ): PreparedActivations | undefined {
     const [rows = 0, columns = 0] = x.shape;
-    const tables = memory === undefined || x.rank !== 2 ? undefined : this.#needed(rows);
+    // A device's products round their own input.
+    const isHere = memory !== undefined && x.rank === 2 && x.device === 'cpu';
+    const tables = isHere ? this.#needed(rows) : undefined;
     if (tables === undefined) return undefined;
     const out = (memory as SharedInputMemory).take(rows, columns, tables);
     return prepareActivations(x, { ...options, ...(this.layers[0] as Linear).run, out });

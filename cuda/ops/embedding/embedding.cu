@@ -1,6 +1,6 @@
 // embedding: output[row, :] = decode(table[ids[row], :]). Blocks along x share a row, along y take rows. A row whose id
 // is outside the table becomes NaN: the host can't look at ids without waiting.
-#include "../../tile/decode.cuh"
+#include "../../tile/decode_weight.cuh"
 #include "../../tile/typed.cuh"
 #include "config.h"
 

@@ -11,9 +11,10 @@ import { type PackOptions, pack, packAsync } from './pack.js';
 export interface PackWeightsOptions extends RunOptions {
   /**
    * What the weights will be used for: products of a few rows (`'decode'`), of many (`'prefill'`), or both. One layout,
-   * lanes16, is best for all three, so that nothing depends on it today; say what is true. Default: `'both'`.
+   * lanes16, is best for all three, so that nothing depends on it today; say what is true. `'cuda'`: for devices, layout
+   * fragments; then `to('cuda:0')`. Default: `'both'`.
    */
-  for?: 'decode' | 'prefill' | 'both';
+  for?: 'decode' | 'prefill' | 'both' | 'cuda';
   /**
    * Rearranges the bytes of `weights` where the packed matrix has the same size, and takes new memory only where it has
    * not (rows that end within 32 weights, and tq1_0). `weights` must not be used after.
@@ -28,7 +29,7 @@ export interface PackWeightsOptions extends RunOptions {
  * matmul takes canonical weights too and packs them as it goes, sixteen rows at a time, at each call.
  *
  * @param weights [rows, cols] in any format
- * @returns a matrix [rows, cols] of the same format in layout lanes16: a view of `weights`' own bytes or new memory
+ * @returns a matrix [rows, cols] of the same format in layout lanes16 (`'cuda'`: fragments): a view of `weights`' own bytes or new memory
  * @throws `BL_INVALID_ARGUMENT`, `BL_OUT_OF_MEMORY`
  *
  * @example
@@ -70,18 +71,18 @@ function planPack<F extends Format>(
   options: PackWeightsOptions,
 ): PackOptions<F> | undefined {
   const { for: use = 'both', inPlace = false, isa, threads } = options;
-  if (use !== 'decode' && use !== 'prefill' && use !== 'both') {
+  if (!['decode', 'prefill', 'both', 'cuda'].includes(use)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `packWeights: for is ${JSON.stringify(use)}, expected decode, prefill or both`,
+      `packWeights: for is ${JSON.stringify(use)}, expected decode, prefill, both or cuda`,
     );
   }
-  if (weights.layout === 'lanes16') return undefined;
-  const layout = 'lanes16';
+  const layout = use === 'cuda' ? 'fragments' : 'lanes16';
+  if (weights.layout === layout) return undefined;
   const run: RunOptions = {};
   if (isa !== undefined) run.isa = isa;
   if (threads !== undefined) run.threads = threads;
-  if (!inPlace || !packsInPlace(weights)) return { ...run, layout };
+  if (!inPlace || layout !== 'lanes16' || !packsInPlace(weights)) return { ...run, layout };
   const { format, bytes, shape, codebook, tensorScale } = weights;
   const held: QuantizedTensorOptions = { layout, tensorScale };
   if (codebook !== undefined) held.codebook = codebook;

@@ -1,0 +1,105 @@
+// Runs operators on a device in place of the processor, so that the suites of the operators test the device's kernels and
+// the whole way to them: BITLOOM_TEST_DEVICE=cuda:0. Memory that tensors of a call share, they share on the device as
+// well. A call goes to the processor where it forces a level (`isa`), and where the device says that it does not do
+// it (BL_UNSUPPORTED); each test file ends with how many ran where.
+import { afterAll, expect } from 'vitest';
+import { type BitloomError, type DeviceName, whyNoDevice } from '../../lib/index.js';
+import { deviceNumber } from '../../lib/device.js';
+import { operators } from '../../lib/generated.js';
+import { type NativeMemory, type NativeValue, native } from '../../lib/native.js';
+
+type Operator = (...values: NativeValue[]) => void;
+
+const device = process.env.BITLOOM_TEST_DEVICE as DeviceName | undefined;
+const counts = { device: 0, processor: 0 };
+const reasons = new Map<string, number>();
+
+/** Memory of one buffer, from its first byte that a tensor of the call uses. */
+interface Copy {
+  buffer: ArrayBufferLike;
+  begin: number;
+  end: number;
+  memory?: NativeMemory;
+}
+
+const isTensor = (values: readonly NativeValue[], i: number): boolean =>
+  ArrayBuffer.isView(values[i]) && values[i + 1] instanceof Float64Array;
+
+function copiesOf(values: readonly NativeValue[]): Copy[] {
+  const copies = new Map<ArrayBufferLike, Copy>();
+  for (let i = 0; i + 1 < values.length; i++) {
+    if (!isTensor(values, i)) continue;
+    const { buffer, byteOffset, byteLength } = values[i] as Uint8Array;
+    const copy = copies.get(buffer) ?? { buffer, begin: byteOffset, end: byteOffset };
+    copy.begin = Math.min(copy.begin, byteOffset);
+    copy.end = Math.max(copy.end, byteOffset + byteLength);
+    copies.set(buffer, copy);
+    i++;
+  }
+  return [...copies.values()];
+}
+
+function runThere(op: Operator, values: readonly NativeValue[]): void {
+  const number = deviceNumber(device as string);
+  const copies = copiesOf(values);
+  try {
+    for (const copy of copies) {
+      // A tensor's offset from a multiple of 256 stays what it is.
+      const lead = copy.begin % 256;
+      const bytes = new Uint8Array(copy.buffer, copy.begin, copy.end - copy.begin);
+      const whole = native.deviceAllocate(number, lead + bytes.byteLength);
+      copy.memory = native.deviceSlice(whole, lead);
+      native.deviceUpload(copy.memory, bytes);
+    }
+    const moved = [...values];
+    for (let i = 0; i + 1 < values.length; i++) {
+      if (!isTensor(values, i)) continue;
+      const view = values[i] as Uint8Array;
+      const copy = copies.find(({ buffer }) => buffer === view.buffer) as Copy;
+      moved[i] = native.deviceSlice(copy.memory as NativeMemory, view.byteOffset - copy.begin);
+      i++;
+    }
+    op(...moved);
+    for (const { buffer, begin, end, memory } of copies) {
+      native.deviceDownload(new Uint8Array(buffer, begin, end - begin), memory as NativeMemory);
+    }
+  } finally {
+    for (const { memory } of copies) if (memory !== undefined) native.deviceFree(memory);
+  }
+}
+
+function runEither(name: string, op: Operator, values: readonly NativeValue[]): void {
+  if (values.at(-1) === undefined) {
+    try {
+      runThere(op, values);
+      counts.device++;
+      return;
+    } catch (error) {
+      const { code, message } = error as BitloomError;
+      if (code !== 'BL_UNSUPPORTED') throw error;
+      const reason = message.replaceAll(/[0-9]+/g, '#');
+      reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
+    }
+  }
+  counts.processor++;
+  op(...values);
+}
+
+if (device !== undefined) {
+  expect(whyNoDevice()).toBeUndefined();
+  const names = Object.keys(operators) as (keyof typeof operators)[];
+  const originals = names.map((name) => native[name] as Operator);
+  names.forEach((name, i) => {
+    native[name] = (...values) => runEither(name, originals[i] as Operator, values);
+  });
+  native.runAsync = async (calls) => {
+    for (const [op, ...values] of calls) {
+      const i = names.findIndex((name) => operators[name] === op);
+      runEither(names[i] as string, originals[i] as Operator, values);
+    }
+  };
+  afterAll(() => {
+    const list = [...reasons].map(([reason, times]) => `\n    ${times} x ${reason}`).join('');
+    console.log(`${counts.device} calls on ${device}, ${counts.processor} on the processor${list}`);
+  });
+}
