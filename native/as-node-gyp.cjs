@@ -14,7 +14,8 @@ const option = (name) =>
   process.argv.find((argument) => argument.startsWith(`--${name}=`))?.slice(name.length + 3);
 const arch = option('arch') ?? process.arch;
 const toolchain = process.env.BITLOOM_TOOLCHAIN;
-const out = toolchain === undefined ? 'build' : `build/cross-${arch}`;
+// A folder beside the checkout's own build, which has fewer CUDA images.
+const out = toolchain === undefined ? 'build/shipped' : `build/cross-${arch}`;
 
 const result = spawnSync(
   process.execPath,
@@ -22,6 +23,10 @@ const result = spawnSync(
     join(dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js'),
     ...['build', '--out', out, '--arch', arch, '--log-level', 'error'],
     ...['--parallel', String(availableParallelism())],
+    // Machine code of every GPU; another architecture than this one has no CUDA compiler here.
+    ...(toolchain === undefined
+      ? ['--CDBITLOOM_CUDA_ARCHS=80;86;89;90;100;120']
+      : ['--CDBITLOOM_CUDA=OFF']),
     ...(toolchain === undefined ? [] : [`--CDCMAKE_TOOLCHAIN_FILE=${resolve(toolchain)}`]),
   ],
   { cwd: root, stdio: ['ignore', 'ignore', 'inherit'] },

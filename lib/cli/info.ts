@@ -53,6 +53,13 @@ async function machineFacts(): Promise<Facts> {
     );
     return [format, ...names] as Cell[];
   });
+  const { devices, whyNoDevice } = await import('../device.js');
+  const cuda = devices().map((device) => {
+    const { name, arch, multiprocessors, memoryBytes, unusable } = device.info();
+    const capability = `${Math.floor(arch / 10)}.${arch % 10}`;
+    const cells = [device.device, name, capability, multiprocessors, formatBytes(memoryBytes)];
+    return [...cells, unusable ?? 'usable'] as Cell[];
+  });
   return {
     bitloom: version,
     processor: cpus()[0]?.model.trim() ?? 'unknown',
@@ -61,6 +68,10 @@ async function machineFacts(): Promise<Facts> {
     'in force': isa,
     threads,
     formats: Object.keys(formats).length,
+    cuda: whyNoDevice() ?? `${cuda.length} device${cuda.length === 1 ? '' : 's'}`,
+    ...(cuda.length === 0
+      ? {}
+      : { devices: [['device', 'name', 'capability', 'SMs', 'memory', ''], ...cuda] }),
     'matmul kernels': [['weights', 'activations i8', 'activations f32'], ...kernels],
   };
 }

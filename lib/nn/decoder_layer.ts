@@ -78,7 +78,12 @@ export class StepMemory {
   #tensors(rows: number): StepTensors {
     const { hiddenSize, numHeads, numKvHeads, headDim, valueDim, intermediateSize } = this.#config;
     const part = <D extends DType>(memory: Tensor<D>, shape: readonly number[]): Tensor<D> =>
-      memory.slice(0, shape.reduce((product, size) => product * size, 1)).reshape(shape);
+      memory
+        .slice(
+          0,
+          shape.reduce((product, size) => product * size, 1),
+        )
+        .reshape(shape);
     const matrix = (memory: Tensor<'f32'>, cols: number) => part(memory, [rows, cols]);
     const view = (memory: Tensor<'f32'>, heads: number, dim: number): HeadsView => ({
       rows: matrix(memory, heads * dim),

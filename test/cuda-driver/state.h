@@ -45,7 +45,7 @@ struct Work {
   size_t host_bytes = 0;
   bool is_kernel = false;
   std::function<void(CUresult)> callback = {};  // of the program, called after errors of the context as well
-  std::function<void(Device&)> finish = {};  // after `run`, with the mutex held
+  std::function<void(Device&)> finish = {};     // after `run`, with the mutex held
 };
 
 struct GraphNode {

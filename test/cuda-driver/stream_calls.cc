@@ -146,7 +146,8 @@ CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void* user_data) {
   });
 }
 
-CUresult cuStreamAddCallback(CUstream handle, CUstreamCallback function, void* user_data, unsigned int flags) {
+CUresult cuStreamAddCallback(CUstream handle, CUstreamCallback function, void* user_data,
+                             unsigned int flags) {
   return with_stream(handle, [&](Driver& driver, Context&, Stream& stream, Lock&) -> CUresult {
     if (!function || flags != 0) return CUDA_ERROR_INVALID_VALUE;
     if (stream.capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;

@@ -25,10 +25,28 @@ function nativeFault(file: string, target: string): string | undefined {
   if (!path.startsWith('native/')) return 'outside native/';
   const other = path.split('/')[1] as string;
   if (other === layer || path === 'native/include/bitloom.h') return undefined;
-  // Lists are data: the header and the glue make their enumerations and tables of them.
-  if (path.endsWith('.inc') && (layer === 'include' || layer === 'node')) return undefined;
+  // Lists are data: the header, the glue and the table of a backend make their enumerations and tables of them.
+  const makesTables = layer === 'include' || layer === 'node' || file === 'native/base/backend.h';
+  if (path.endsWith('.inc') && makesTables) return undefined;
   if (allowed[layer]?.includes(other)) return undefined;
   return `native/${layer} may not include native/${other}`;
+}
+
+/** What is wrong with an #include line of a file in cuda/. */
+function cudaFault(file: string, target: string): string | undefined {
+  if (target.startsWith('<')) {
+    const ours = /\.(cc|h|inc)$/.test(file) && /^<(cuda|nv)/.test(target);
+    return ours ? 'host code needs nothing of the CUDA toolkit' : undefined;
+  }
+  const path = resolveFrom(file, target.slice(1, -1));
+  const [top, layer] = path.split('/');
+  if (top === 'cuda') return undefined;
+  if (top !== 'native') return 'outside cuda/ and native/';
+  if (['include', 'base', 'formats'].includes(layer as string) || path.endsWith('.inc')) {
+    return undefined;
+  }
+  // Frequencies of rope are computed once, on the processor, for both.
+  return path === 'native/ops/rope/frequencies.h' ? undefined : `cuda may not include ${path}`;
 }
 
 const layers = ['core', 'ops', 'io', 'nn', 'cli'];
@@ -67,12 +85,19 @@ const faults = (
 const includes = /^\s*#\s*include\s+(<[^>]+>|"[^"]+")/gm;
 const imports = /(?:\bfrom\s+|\bimport\s*\(\s*|\bimport\s+|\brequire\(\s*)'([^']+)'/g;
 const native = files.filter((file) => /^native\/.*\.(cc|h|inc|inl)$/.test(file));
+const cuda = files.filter((file) => /^cuda\/.*\.(cc|h|inc|cu|cuh)$/.test(file));
 const lib = files.filter((file) => /^lib\/.*\.ts$/.test(file));
 
 describe('include direction', () => {
   it('native files include downwards only', () => {
     expect(native.length).toBeGreaterThan(20);
     expect(faults(native, includes, nativeFault)).toEqual([]);
+  });
+
+  it('cuda includes what is below the operators, and no header of the toolkit in host code', () => {
+    expect(cuda.length).toBeGreaterThan(20);
+    expect(faults(cuda, includes, cudaFault)).toEqual([]);
+    expect(cudaFault('cuda/ops/norm/norm.cc', '"../../../native/ops/rows.h"')).toMatch(/may not/);
   });
 
   it('every native file lies in a known layer', () => {

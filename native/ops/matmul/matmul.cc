@@ -221,12 +221,9 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   BL_READ_ARGS(bl_matmul_args, "matmul", call);
   PreparedHeader header;
   BL_RETURN_IF_ERROR(validate_matmul(&call, &header, error));
-<<<<<<< HEAD
   BL_RUN_ON_DEVICE(matmul, call);
-=======
   BL_CHECK(call.b.layout != BL_LAYOUT_fragments, invalid_layout,
            "matmul: b.layout is fragments, which CUDA devices read, expected canonical or lanes16");
->>>>>>> w6-matmul
   Operands it(call, header);
   BL_CHECK(it.kernel != nullptr, unsupported,
            "matmul: algorithm is %d, which cannot do compute %d of format %s", call.algorithm, call.compute,

@@ -101,8 +101,10 @@ bl_status check_input(const bl_matmul_args& args, bl_error* error) {
       check_optional_vector({"matmul", "column_scale"}, args.column_scale, kF32, k, "a's columns", error));
   BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "column_order"}, args.column_order, kI32, args.b.cols,
                                            "b.cols", error));
-  if (args.run.device != 0) return BL_STATUS_ok;  // its memory cannot be read here; indices are clamped there
-  if (args.column_order.data != nullptr) return check_indices("column_order", args.column_order, 0, k, error);
+  if (args.column_order.data != nullptr) {
+    if (args.run.device != 0) return BL_STATUS_ok;  // its memory cannot be read here; indices are clamped there
+    return check_indices("column_order", args.column_order, 0, k, error);
+  }
   BL_CHECK(args.b.cols == k, invalid_shape, "matmul: b.cols is %lld, expected %lld (= a.shape[%d])",
            static_cast<ll>(args.b.cols), static_cast<ll>(k), args.a.rank - 1);
   return BL_STATUS_ok;

@@ -1,0 +1,282 @@
+// Tensors, streams, graphs and failures on a device.
+import { spawnSync } from 'node:child_process';
+import { describe, expect, it } from 'vitest';
+import { native } from '../../lib/native.js';
+import {
+  add,
+  Device,
+  devices,
+  Graph,
+  packWeights,
+  quantize,
+  Stream,
+  sequence,
+  silu,
+  siluAsync,
+  Tensor,
+  whyNoDevice,
+} from '../../lib/index.js';
+import { root } from '../package/tree.js';
+
+const cuda = 'cuda:0';
+const emulated = (process.env.BITLOOM_CUDA_DRIVER ?? '').includes('emulated');
+const code = (value: string) => expect.objectContaining({ code: value });
+const numbers = (count: number) => Float32Array.from({ length: count }, (_, i) => (i % 37) - 18);
+
+/** What a script prints that has the package as `b`, on an emulated device with these settings. */
+function there(script: string, env: Record<string, string>): string[] {
+  const source = `const b = require(${JSON.stringify(root)});
+    const x = new b.Tensor('f32', [1, -2, 3, 0.5], [2, 2]);
+    const say = (error) => console.log(error.code + ' ' + error.message);
+    const attempt = (f) => { try { console.log(JSON.stringify(f())); } catch (error) { say(error); } };
+    (async () => { ${script} })().catch(say);`;
+  const result = spawnSync(process.execPath, ['-e', source], {
+    env: { ...process.env, ...env },
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  expect(result.signal).toBeNull();
+  expect(result.status).toBe(0);
+  return result.stdout.trim().split('\n');
+}
+
+describe('devices', () => {
+  it('are there, with what they are', () => {
+    expect(whyNoDevice()).toBeUndefined();
+    const [device] = devices();
+    expect(device?.device).toBe(cuda);
+    const info = (device as Device).info();
+    expect(info.arch).toBeGreaterThanOrEqual(80);
+    expect(info.memoryBytes).toBeGreaterThan(0);
+    expect(info.unusable).toBeUndefined();
+    expect(() => new Device('cuda:99').info()).toThrow(code('BL_NOT_FOUND'));
+  });
+});
+
+describe('tensors', () => {
+  it('go there and back, in any dtype, shape and size', async () => {
+    for (const [dtype, data, shape] of [
+      ['f32', numbers(6), [2, 3]],
+      ['f16', Uint16Array.of(1, 2, 3), [3]],
+      ['u8', Uint8Array.of(7), []],
+      ['i32', new Int32Array(0), [0, 4]],
+      ['f32', numbers(3_000_000), [3, 1_000_000]],
+    ] as const) {
+      const x = new Tensor(dtype, data, shape);
+      const moved = await x.to(cuda);
+      expect([moved.device, moved.dtype, moved.shape]).toEqual([cuda, dtype, shape]);
+      const back = await moved.to('cpu');
+      expect(Buffer.compare(back.bytes, x.bytes.subarray(0, back.bytes.byteLength))).toBe(0);
+      expect(Buffer.compare(moved.toSync('cpu').bytes, back.bytes)).toBe(0);
+      expect(await moved.to(cuda)).toBe(moved);
+      moved.dispose();
+    }
+  });
+
+  it('keep their strides, and can be cut and reshaped there', async () => {
+    const x = new Tensor('f32', numbers(24), [2, 3], { strides: [12, 2] });
+    const moved = await x.to(cuda);
+    expect(moved.toSync('cpu').toArray()).toEqual(x.toArray());
+    expect(moved.slice(1, 2).toSync('cpu').toArray()).toEqual(x.slice(1, 2).toArray());
+    const flat = await new Tensor('f32', numbers(24), [4, 6]).to(cuda);
+    expect(flat.reshape([24]).slice(20, 24).toSync('cpu').toArray()).toEqual(
+      [...numbers(24)].slice(20),
+    );
+    expect(flat.slice(4, 4).toSync('cpu').toArray()).toEqual([]);
+  });
+
+  it('do not show their data here, and nothing after dispose', async () => {
+    const moved = await new Tensor('f32', numbers(4), [4]).to(cuda);
+    expect(() => moved.data).toThrow(code('BL_UNSUPPORTED'));
+    expect(() => moved.toArray()).toThrow(/on cuda:0; copy it with to\('cpu'\)/);
+    const part = moved.slice(2, 4);
+    moved.dispose();
+    expect(() => silu(moved)).toThrow(code('BL_DETACHED'));
+    await expect(moved.to('cpu')).rejects.toThrow(code('BL_DETACHED'));
+    expect(part.toSync('cpu').toArray()).toEqual([-16, -15]); // its own hold on the memory
+  });
+
+  it('meet only their like in a call', async () => {
+    const x = new Tensor('f32', numbers(4), [4]);
+    const moved = await x.to(cuda);
+    expect(() => native.add(...raw(moved), ...raw(x), ...raw(moved), undefined)).toThrow(
+      'add: right is on cpu, expected cuda:0 (where left is)',
+    );
+    expect(() => native.silu(...raw(x), ...raw(moved), undefined)).toThrow(
+      'silu: output is on cuda:0, expected cpu (where x is)',
+    );
+  });
+
+  it('written anew are read anew', async () => {
+    const moved = await new Tensor('f32', numbers(4), [4]).to(cuda);
+    moved.write(Float32Array.of(9, 8));
+    expect(moved.toSync('cpu').toArray()).toEqual([9, 8, -16, -15]);
+    expect(() => moved.write(new Float32Array(5))).toThrow(code('BL_BUFFER_TOO_SMALL'));
+  });
+
+  it('weights go there and back', async () => {
+    const w = quantize(new Tensor('f32', numbers(64 * 96), [64, 96]), 'u4_g32');
+    for (const from of [w, packWeights(w, { for: 'cuda' })]) {
+      const moved = await from.to(cuda);
+      expect([moved.device, moved.layout, moved.bits]).toEqual([cuda, from.layout, from.bits]);
+      expect(() => moved.bytes).toThrow(code('BL_UNSUPPORTED'));
+      const back = await moved.to('cpu');
+      expect(Buffer.compare(back.bytes, from.bytes)).toBe(0);
+    }
+  });
+});
+
+const raw = (tensor: Tensor) => [tensor.nativeMemory, tensor.descriptor] as const;
+
+describe('work', () => {
+  it('async calls settle when it is done, sequences in order', async () => {
+    const x = await new Tensor('f32', numbers(8), [8]).to(cuda);
+    const once = silu(x).toSync('cpu').toArray();
+    expect((await siluAsync(x)).toSync('cpu').toArray()).toEqual(once);
+    const twice = await sequence(() => add(silu(x), silu(x)));
+    expect(twice.toSync('cpu').toArray()).toEqual(once.map((value) => Math.fround(2 * value)));
+  });
+
+  it('of several streams is ordered by wait', async () => {
+    const a = new Stream(cuda);
+    const b = new Stream(cuda);
+    const x = await new Tensor('f32', numbers(1000), [1000]).to(cuda);
+    const out = Tensor.empty('f32', [1000], cuda);
+    const last = Tensor.empty('f32', [1000], cuda);
+    silu(x, { out, stream: a });
+    b.wait(a);
+    silu(out, { out: last, stream: b });
+    await b.done();
+    const expected = silu(silu(x)).toSync('cpu').toArray();
+    expect(last.toSync('cpu').toArray()).toEqual(expected);
+    expect(() => silu(new Tensor('f32', [1], [1]), { stream: a })).toThrow(
+      /stream is not of the device/,
+    );
+    a.synchronize();
+  });
+
+  it('is recorded into a graph and run again on new values', async () => {
+    const x = await new Tensor('f32', numbers(8), [8]).to(cuda);
+    const out = Tensor.empty('f32', [8], cuda);
+    const graph = new Graph(cuda, () => {
+      const half = silu(x);
+      return add(half, half, { out });
+    });
+    for (const value of [1, -3]) {
+      x.write(new Float32Array(8).fill(value));
+      graph.launch();
+      const expected = Math.fround((2 * value) / (1 + Math.exp(-value)));
+      for (const actual of out.toSync('cpu').toArray()) expect(actual).toBeCloseTo(expected, 6);
+    }
+    // A copy from the host can not be kept; afterwards the stream works as before.
+    expect(() => new Graph(cuda, () => x.write(new Float32Array(8)))).toThrow(
+      code('BL_UNSUPPORTED'),
+    );
+    expect(silu(x).toSync('cpu').toArray()).toHaveLength(8);
+  });
+
+  it('takes time, which is measured there', async () => {
+    const x = await new Tensor('f32', numbers(1000), [1000]).to(cuda);
+    expect(await new Device(cuda).time(() => silu(x))).toBeGreaterThan(0);
+  });
+});
+
+describe('memory', () => {
+  it('is used again, counted and limited', async () => {
+    const device = new Device(cuda);
+    const bytes = 24 << 20;
+    const big = () => Tensor.empty('u8', [bytes], cuda);
+    big().dispose();
+    const before = device.info();
+    for (let i = 0; i < 10; i++) big().dispose();
+    const after = device.info();
+    expect(after.driverCalls).toBe(before.driverCalls);
+    expect(after.allocations).toBe(before.allocations + 10);
+    expect([after.usedBytes, after.reservedBytes]).toEqual([
+      before.usedBytes,
+      before.reservedBytes,
+    ]);
+    const held = big();
+    expect(device.info().usedBytes).toBe(before.usedBytes + bytes);
+    held.dispose();
+    device.setMemoryLimit(before.usedBytes + (8 << 20));
+    expect(device.info().reservedBytes).toBeLessThan(before.reservedBytes);
+    expect(big).toThrow(code('BL_OUT_OF_MEMORY'));
+    device.setMemoryLimit(0);
+    big().dispose();
+  });
+});
+
+describe.runIf(emulated)('failures', () => {
+  it('out of memory is an error of the call, and nothing else', () => {
+    const lines = there(
+      `attempt(() => x.toSync('cuda:0').device);
+       attempt(() => x.toSync('cuda:0').device);`,
+      { BITLOOM_CUDA_EMULATION_FAIL: 'cuMemAlloc_v2:1=2,cuMemAlloc_v2:2=2' },
+    );
+    expect(lines[0]).toMatch(/^BL_OUT_OF_MEMORY cuda:0: no memory for 16 bytes: 0 in use/);
+    expect(lines[1]).toBe('"cuda:0"');
+  });
+
+  it('a lost device says so until it is reset', () => {
+    const lines = there(
+      `const d = await x.to('cuda:0');
+       const y = b.silu(d); // fails when it is executed
+       await y.to('cpu').catch(say);
+       attempt(() => b.silu(d));
+       attempt(() => new b.Device('cuda:0').info().unusable);
+       new b.Device('cuda:0').reset();
+       attempt(() => b.silu(d));
+       attempt(() => b.silu(x.toSync('cuda:0')).toSync('cpu').shape);
+       y.dispose(); d.dispose();`,
+      { BITLOOM_CUDA_EMULATION_FAIL: 'kernel:1=700' },
+    );
+    expect(lines[0]).toMatch(/^BL_DEVICE_LOST /);
+    expect(lines[1]).toMatch(/^BL_DEVICE_LOST cuda:0.*reset/);
+    expect(lines[2]).toMatch(/CUDA_ERROR_ILLEGAL_ADDRESS/);
+    expect(lines[3]).toMatch(/^BL_DETACHED /);
+    expect(lines[4]).toBe('[2,2]');
+  });
+
+  it.each([
+    ['cuInit:1=100', /^BL_NOT_FOUND cuda:0: no device: cuInit .* CUDA_ERROR_NO_DEVICE/],
+    ['cuDeviceGetCount:1+=999', /^BL_NOT_FOUND /],
+    ['cuDevicePrimaryCtxRetain:1=2', /^BL_OUT_OF_MEMORY /],
+    ['cuStreamCreate:1=2', /^BL_OUT_OF_MEMORY /],
+    ['cuEventCreate:1=2', /^BL_OUT_OF_MEMORY /],
+    ['cuMemHostAlloc:1=2', /^BL_OUT_OF_MEMORY /],
+    ['cuMemcpyHtoDAsync_v2:1=1', /^BL_UNSUPPORTED .*cuMemcpyHtoDAsync/],
+    ['cuEventRecord:1=1', /^BL_UNSUPPORTED /],
+    ['cuModuleLoadData:1+=218', /^BL_UNSUPPORTED .*no image of module elementwise runs/],
+    ['cuModuleGetFunction:1=500', /^BL_UNSUPPORTED /],
+    ['cuLaunchKernel:1=701', /^BL_UNSUPPORTED /],
+    ['cuMemcpyDtoHAsync_v2:1=1', /^BL_UNSUPPORTED /],
+    ['cuLaunchHostFunc:1=1', /^BL_UNSUPPORTED /],
+    ['cuStreamAddCallback:1=719', /^BL_DEVICE_LOST /],
+  ])('%s is reported, and the process lives', (rule, expected) => {
+    const lines = there(
+      `const y = b.silu(await x.to('cuda:0'));
+       console.log(JSON.stringify((await y.to('cpu')).shape));`,
+      { BITLOOM_CUDA_EMULATION_FAIL: rule },
+    );
+    expect(lines[0]).toMatch(expected);
+  });
+
+  it('a device that is too old is named, and not used', () => {
+    const lines = there(`attempt(() => b.devices()); attempt(() => x.toSync('cuda:0').device);`, {
+      BITLOOM_CUDA_EMULATION_FAIL: 'cuDeviceGetAttribute:1+=1',
+    });
+    expect(lines[1]).toMatch(/^BL_UNSUPPORTED cuda:0/);
+  });
+
+  it.each(['arch=80', 'arch=90', 'arch=120,seed=7', 'arch=86,delivery=late,mma=8'])(
+    'runs on %s',
+    (setting) => {
+      const lines = there(`attempt(() => b.silu(x.toSync('cuda:0')).toSync('cpu').toArray());`, {
+        BITLOOM_CUDA_EMULATION: setting,
+      });
+      const [first] = JSON.parse(lines[0] as string) as number[];
+      expect(first).toBeCloseTo(1 / (1 + Math.exp(-1)), 6);
+    },
+  );
+});

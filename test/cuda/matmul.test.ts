@@ -1,0 +1,116 @@
+// matmul of weights in layout fragments on a device, against float64 on the dequantized weights.
+import { describe, expect, it } from 'vitest';
+import {
+  dequantize,
+  type Format,
+  formats,
+  matmul,
+  matmulAsync,
+  packWeights,
+  type QuantizedTensor,
+  quantize,
+  Tensor,
+} from '../../lib/index.js';
+
+const cuda = 'cuda:0';
+const code = (value: string) => expect.objectContaining({ code: value });
+
+/** Values that look random, in [-1, 1]. */
+function values(count: number, seed: number): Float32Array {
+  let state = seed * 2654435761 + 1;
+  return Float32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 31 - 1;
+  });
+}
+
+function product(a: readonly number[], w: readonly number[], k: number): number[] {
+  const [m, n] = [a.length / k, w.length / k];
+  return Array.from({ length: m * n }, (_, i) => {
+    const [row, column] = [Math.floor(i / n) * k, (i % n) * k];
+    let sum = 0;
+    for (let j = 0; j < k; j++) sum += (a[row + j] as number) * (w[column + j] as number);
+    return sum;
+  });
+}
+
+/** Root of the sum of squares of the difference, relative to the expected. */
+function error(actual: readonly number[], expected: readonly number[]): number {
+  let [difference, size] = [0, 0];
+  expected.forEach((value, i) => {
+    difference += (value - (actual[i] as number)) ** 2;
+    size += value * value;
+  });
+  return Math.sqrt(difference / size);
+}
+
+const weights = (format: Format, n: number, k: number): QuantizedTensor =>
+  quantize(new Tensor('f32', values(n * k, 3), [n, k]), format);
+
+// One format of each kind of code, and odd widths.
+const kinds = [
+  'q4_0',
+  'q8_0',
+  'q4_k',
+  'u1_g32',
+  't2_g64',
+  'u3_g32',
+  'u4z_g128',
+  'i5_g64',
+  'u6_g32',
+  'i7_g32',
+];
+const tables = ['nf4_g64', 'mxfp4', 'nvfp4_g16', 'bfp4_g32', 'f16', 'bf16'];
+
+describe('matmul on a device', () => {
+  it.each([...kinds, ...tables].filter((format) => format in formats) as Format[])(
+    '%s: few and many rows, odd sizes',
+    async (format) => {
+      const block = formats[format].blockElements;
+      for (const [m, n, blocks] of [
+        [1, 33, 5],
+        [3, 64, 4],
+        [18, 40, 3],
+      ] as const) {
+        const k = block > 1 && formats[format].kind === 'block' ? block * blocks : 32 * blocks * 2;
+        const w = weights(format, n, k);
+        const x = new Tensor('f32', values(m * k, 5), [m, k]);
+        const moved = await packWeights(w, { for: 'cuda' }).to(cuda);
+        const y = matmul(await x.to(cuda), moved);
+        expect([y.device, y.shape]).toEqual([cuda, [m, n]]);
+        const expected = product(x.toArray(), dequantize(w).toArray(), k);
+        // Activations and weights in f16 (2^-11 each), sums in f32.
+        expect(error((await y.to('cpu')).toArray(), expected)).toBeLessThan(1e-3);
+      }
+    },
+  );
+
+  it('applies the epilogue', async () => {
+    const [m, n, k] = [4, 48, 128];
+    const w = weights('u4_g32', n, k);
+    const x = new Tensor('f32', values(m * k, 5), [m, k]);
+    const bias = new Tensor('f32', values(n, 7), [n]);
+    const residual = new Tensor('f32', values(m * n, 9), [m, n]);
+    const there = await packWeights(w, { for: 'cuda' }).to(cuda);
+    const options = { activation: 'silu' as const, scale: 0.5 };
+    const y = await matmulAsync(await x.to(cuda), there, {
+      ...options,
+      bias: await bias.to(cuda),
+      residual: await residual.to(cuda),
+    });
+    const expected = matmul(x, w, { ...options, bias, residual }).toArray();
+    expect(error(y.toSync('cpu').toArray(), expected)).toBeLessThan(1e-3);
+  });
+
+  it('says what it wants', async () => {
+    const w = weights('u4_g32', 16, 64);
+    const x = await new Tensor('f32', values(64, 5), [1, 64]).to(cuda);
+    const canonical = await w.to(cuda);
+    expect(() => matmul(x, canonical)).toThrow(/layout/);
+    const there = await packWeights(w, { for: 'cuda' }).to(cuda);
+    expect(() => matmul(x, w)).toThrow(/b is on cpu, expected cuda:0/);
+    expect(() => matmul(x, there, { compute: 'i1' })).toThrow(code('BL_UNSUPPORTED'));
+    const wrong = await new Tensor('f32', values(32, 5), [1, 32]).to(cuda);
+    expect(() => matmul(wrong, there)).toThrow(code('BL_INVALID_SHAPE'));
+  });
+});
