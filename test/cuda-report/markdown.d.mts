@@ -1,0 +1,2 @@
+import type { Report } from './report.mjs';
+export function markdown(report: Report): string;
