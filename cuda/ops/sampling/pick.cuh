@@ -197,6 +197,7 @@ __device__ __forceinline__ void pick(const SampleParams& p, PickShared& shared) 
     mass = up_to(kept);
   } else {
     double part = 0;
+#pragma unroll 1
     for (int64_t i = threadIdx.x; i < p.mass_blocks; i += blockDim.x) part += p.masses[i];
     mass = block_reduce(part, 0.0, Sum{}, shared.reduce);
   }

@@ -8,6 +8,7 @@
 
 BL_CUDA_SAMPLE_KERNEL(sample_keys, bitloom::cuda::kSampleThreads) {
   using namespace bitloom::cuda;
+#pragma unroll 1
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < p.vocab; i += int64_t{gridDim.x} * blockDim.x) {
     const float logit = p.logits[i];
     if (isnan(logit)) atomicMax(&p.result->nan, 0x7fffffffu - static_cast<uint32_t>(i));
@@ -18,6 +19,7 @@ BL_CUDA_SAMPLE_KERNEL(sample_keys, bitloom::cuda::kSampleThreads) {
 // An id may come more than once: each time the same key is stored, atomically.
 BL_CUDA_SAMPLE_KERNEL(sample_penalize, bitloom::cuda::kSampleThreads) {
   using namespace bitloom::cuda;
+#pragma unroll 1
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < p.previous_count;
        i += int64_t{gridDim.x} * blockDim.x) {
     const int32_t id = p.previous[i * p.previous_stride];
@@ -36,6 +38,7 @@ BL_CUDA_SAMPLE_KERNEL(sample_largest, bitloom::cuda::kSampleThreads) {
   using namespace bitloom::cuda;
   uint64_t largest = 0;
   uint32_t candidates = 0;
+#pragma unroll 1
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < p.vocab; i += int64_t{gridDim.x} * blockDim.x) {
     const uint64_t key = p.keys[i];
     largest = max(largest, key);
@@ -54,6 +57,7 @@ BL_CUDA_SAMPLE_KERNEL(sample_mass, bitloom::cuda::kSampleThreads) {
   const float largest = logit_of(p.result->largest);
   const int64_t first = int64_t{blockIdx.x} * kMassTokens, end = min(first + kMassTokens, p.vocab);
   double sum = 0;
+#pragma unroll 1
   for (int64_t i = first + threadIdx.x; i < end; i += blockDim.x) {
     const uint64_t key = p.keys[i];
     if (key != 0) sum += weight_of(key, largest, p.temperature);
