@@ -92,9 +92,9 @@ __device__ __forceinline__ void store_element(int32_t dtype, void* data, int64_t
   }
 }
 
-// Where row `row` of an operand begins. Fewer than 2^31 rows (plan_rows): divisions of 64 bits cost a hundred
-// instructions.
-__device__ __forceinline__ char* row_at(const RowSpace& rows, const Operand& operand, int64_t row) {
+// The element at which row `row` of an operand begins. Fewer than 2^31 rows (plan_rows): divisions of 64 bits cost a
+// hundred instructions.
+__device__ __forceinline__ int64_t row_offset(const RowSpace& rows, const Operand& operand, int64_t row) {
   int64_t offset = 0;
   uint32_t rest = static_cast<uint32_t>(row);
 #pragma unroll 1
@@ -104,7 +104,10 @@ __device__ __forceinline__ char* row_at(const RowSpace& rows, const Operand& ope
     rest /= size;
   }
   if (rows.outer_rank > 0) offset += rest * operand.outer_strides[0];
-  return element_at(operand.data, operand.dtype, offset);
+  return offset;
+}
+__device__ __forceinline__ char* row_at(const RowSpace& rows, const Operand& operand, int64_t row) {
+  return element_at(operand.data, operand.dtype, row_offset(rows, operand, row));
 }
 
 }  // namespace bitloom::cuda

@@ -181,7 +181,9 @@ __device__ __forceinline__ void finish_rows(const AttentionParams& p, DecodeStat
     const int64_t channel = i - r * width, row = first_row + r;
     if (row >= p.rows) break;
     float largest = kMinusInfinity, weights = 0.0f, sum = 0.0f;
+#pragma unroll 1
     for (int w = 0; w < kDecodeWarps; ++w) largest = fmaxf(largest, states[(w * kRows + r) * 2]);
+#pragma unroll 1
     for (int w = 0; w < kDecodeWarps; ++w) {
       const float share = expf(states[(w * kRows + r) * 2] - finite_maximum(largest));
       weights = fmaf(share, states[(w * kRows + r) * 2 + 1], weights);

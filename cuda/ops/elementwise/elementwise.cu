@@ -9,10 +9,12 @@ namespace bitloom::cuda {
 template <bool kBinary, typename Op>
 __device__ __forceinline__ void run_wide(const ElementwiseParams& p, Op op) {
   const int64_t vectors = p.rows.length / kVector;
+#pragma unroll 1
   for (int64_t row = blockIdx.y; row < p.rows.count; row += gridDim.y) {
     const char* left = row_at(p.rows, p.left, row);
     const char* right = kBinary ? row_at(p.rows, p.right, row) : nullptr;
     char* output = row_at(p.rows, p.output, row);
+#pragma unroll 1
     for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < vectors;
          i += int64_t{gridDim.x} * blockDim.x) {
       const Raw a = load_raw(p.left.dtype, left, i * kVector);
@@ -31,10 +33,12 @@ __device__ __forceinline__ void run_wide(const ElementwiseParams& p, Op op) {
 // Any strides, one element of a thread at a time.
 template <bool kBinary, typename Op>
 __device__ __forceinline__ void run_plain(const ElementwiseParams& p, Op op) {
+#pragma unroll 1
   for (int64_t row = blockIdx.y; row < p.rows.count; row += gridDim.y) {
     const char* left = row_at(p.rows, p.left, row);
     const char* right = kBinary ? row_at(p.rows, p.right, row) : nullptr;
     char* output = row_at(p.rows, p.output, row);
+#pragma unroll 1
     for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < p.rows.length;
          i += int64_t{gridDim.x} * blockDim.x) {
       const float x = load_element(p.left.dtype, left, i * p.left.stride);

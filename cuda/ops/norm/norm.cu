@@ -15,12 +15,14 @@ namespace {
 template <bool kWide, typename Body>
 __device__ __forceinline__ void each(const NormParams& p, const char* x, Body body) {
   if (kWide) {
+#pragma unroll 1
     for (int64_t i = threadIdx.x; i < p.rows.length / kVector; i += blockDim.x) {
       float values[kVector];
       load_vector(p.x.dtype, x, i * kVector, values);
       body(i * kVector, values);
     }
   } else {
+#pragma unroll 1
     for (int64_t i = threadIdx.x; i < p.rows.length; i += blockDim.x) {
       float values[1] = {load_element(p.x.dtype, x, i * p.x.stride)};
       body(i, values);
@@ -148,6 +150,7 @@ __device__ __forceinline__ void layer_norm_row(const NormParams& p, const char* 
   extern "C" __global__ void __launch_bounds__(bitloom::cuda::kNormMaxThreads)           \
       op##_##wide(const __grid_constant__ bitloom::cuda::NormParams p) {                 \
     using namespace bitloom::cuda;                                                       \
+    _Pragma("unroll 1") \
     for (int64_t row = blockIdx.x; row < p.rows.count; row += gridDim.x)                 \
       op##_row<wide>(p, row_at(p.rows, p.x, row), row_at(p.rows, p.output, row));        \
   }

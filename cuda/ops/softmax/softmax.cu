@@ -12,6 +12,7 @@ namespace {
 template <bool kWide, typename Body>
 __device__ __forceinline__ void each(const SoftmaxParams& p, const char* x, float sign, Body body) {
   if (kWide) {
+#pragma unroll 1
     for (int64_t i = threadIdx.x; i < p.rows.length / kVector; i += blockDim.x) {
       float values[kVector];
       load_vector(p.x.dtype, x, i * kVector, values);
@@ -20,6 +21,7 @@ __device__ __forceinline__ void each(const SoftmaxParams& p, const char* x, floa
       body(i * kVector, values);
     }
   } else {
+#pragma unroll 1
     for (int64_t i = threadIdx.x; i < p.rows.length; i += blockDim.x) {
       float values[1] = {sign * load_element(p.x.dtype, x, i * p.x.stride)};
       body(i, values);
@@ -66,6 +68,7 @@ __device__ __forceinline__ void softmax_row(const SoftmaxParams& p, const char* 
   extern "C" __global__ void __launch_bounds__(bitloom::cuda::kSoftmaxMaxThreads)                     \
       name(const __grid_constant__ bitloom::cuda::SoftmaxParams p) {                                  \
     using namespace bitloom::cuda;                                                                    \
+    _Pragma("unroll 1") \
     for (int64_t row = blockIdx.x; row < p.rows.count; row += gridDim.x)                              \
       softmax_row<is_wide>(p, row_at(p.rows, p.x, row), row_at(p.rows, p.output, row));               \
   }

@@ -1,0 +1,133 @@
+// quantize and dequantize on the interpreter: the CPU's bytes and the CPU's bits.
+#include <cmath>
+#include <limits>
+
+#include "cuda/backend.h"
+#include "tensors.h"
+#include "weights.h"
+
+namespace {
+
+using namespace bitloom::cuda;
+using namespace bitloom::cuda::testing;
+
+bool encoded_on_device(int32_t format) {
+  const bl_format_info& info = *bl_get_format_info(format);
+  const bool integer = info.kind == BL_KIND_unsigned_int || info.kind == BL_KIND_signed_int || info.kind == BL_KIND_ternary;
+  return (integer && info.bits > 1) || format == BL_FORMAT_q8_0 || format == BL_FORMAT_q4_0;
+}
+
+struct Case {
+  int32_t format = BL_FORMAT_i8_g32;
+  int64_t rows = 2, cols = 64;
+  int32_t dtype = BL_DTYPE_f32;
+  std::vector<int64_t> strides = {};
+  float scale = 1, tensor_scale = 0;
+  std::string name = "";
+};
+
+void encode(TestQueue& queue, const Case& c, const std::function<float(int64_t)>& value = nullptr) {
+  Tensor input(queue, c.dtype, {c.rows, c.cols}, c.strides);
+  input.uniform(static_cast<uint64_t>(c.format) + 1, c.scale);
+  if (value) input.fill(value);
+  std::vector<uint8_t> expected(bl_weights_bytes(c.format, c.rows, c.cols)), actual(expected.size());
+  bl_quantize_args args{};
+  args.size = sizeof(args);
+  args.run.isa = BL_ISA_default;
+  args.input = input.device();
+  args.output.data = queue.allocate(expected.size());
+  args.output.bytes = expected.size();
+  args.output.format = c.format;
+  args.output.rows = c.rows;
+  args.output.cols = c.cols;
+  args.output.tensor_scale = c.tensor_scale;
+  bl_error error{};
+  const std::string what = "quantize" + c.name + " to " + bl_get_format_info(c.format)->name;
+  check_ok(quantize(queue, args, &error), error, what);
+  queue.read(actual.data(), args.output.data, actual.size());
+  args.input = input.host();
+  args.output.data = expected.data();
+  check_ok(bl_quantize(&args, &error), error, what + " on the CPU");
+  size_t at = 0;
+  while (at < actual.size() && actual[at] == expected[at]) ++at;
+  check(at == actual.size(), what + ": byte " + std::to_string(at) + " of " + std::to_string(actual.size()));
+  check(queue.scratch_in_use() == 0, what + ": scratch is left");
+}
+
+void decode(TestQueue& queue, int32_t format, int64_t cols, int32_t dtype, std::vector<int64_t> strides = {}) {
+  Weights input(queue, format, 3, cols, 0.7f);
+  Tensor output(queue, dtype, {3, cols}, strides);
+  bl_dequantize_args args{sizeof(args), {BL_ISA_default, 0, nullptr, nullptr}, input.device(), output.device()};
+  bl_error error{};
+  const std::string what = std::string("dequantize ") + bl_get_format_info(format)->name;
+  check_ok(dequantize(queue, args, &error), error, what);
+  args.input = input.host(), args.output = output.host();
+  check_ok(bl_dequantize(&args, &error), error, what + " on the CPU");
+  check_same(output, what);
+}
+
+void formats(TestQueue& queue) {
+  for (int32_t format = 0; format < BL_FORMAT_count; ++format) {
+    const int64_t elements = bl_get_format_info(format)->block_elements;
+    const int64_t cols = std::max<int64_t>(elements, 64);
+    decode(queue, format, cols, BL_DTYPE_f32);
+    if (encoded_on_device(format)) encode(queue, {.format = format, .cols = cols});
+  }
+}
+
+void views(TestQueue& queue) {
+  for (int32_t dtype : kFloatDtypes) {
+    decode(queue, BL_FORMAT_q6_k, 256, dtype);
+    decode(queue, BL_FORMAT_u3z_g32, 70, dtype, {200, 2});
+    for (int32_t format : {BL_FORMAT_q8_0, BL_FORMAT_q4_0, BL_FORMAT_u4z_g64, BL_FORMAT_i5_g32_bf16}) {
+      encode(queue, {.format = format, .dtype = dtype, .tensor_scale = 0.3f, .name = " types"});
+      encode(queue, {.format = format, .dtype = dtype, .strides = {3, 7}, .name = " strided"});
+    }
+  }
+  encode(queue, {.format = BL_FORMAT_u4z_g64, .cols = 99, .name = " part of a group"});
+  encode(queue, {.format = BL_FORMAT_i3_row, .cols = 37, .name = " rows"});
+  encode(queue, {.format = BL_FORMAT_u8z_row, .rows = 5, .cols = 200, .name = " rows"});
+}
+
+void extremes(TestQueue& queue) {
+  for (int32_t format = 0; format < BL_FORMAT_count; ++format) {
+    if (!encoded_on_device(format)) continue;
+    const int64_t group = bl_get_format_info(format)->group_size;
+    if (group != 32 && group != 0) continue;
+    for (float scale : {0.0f, 1e-42f, 1e-9f, 1e9f, 3e38f}) encode(queue, {.format = format, .rows = 1, .scale = scale, .name = " extreme"});
+    encode(queue, {.format = format, .rows = 1, .tensor_scale = 1e-30f, .name = " extreme"});
+    encode(queue, {.format = format, .rows = 1, .name = " ties"}, [](int64_t i) { return static_cast<float>(i % 17 - 8) * 0.5f; });
+    encode(queue, {.format = format, .rows = 1, .name = " positive"}, [](int64_t i) { return static_cast<float>(i % 5) + 1; });
+  }
+}
+
+void refused(TestQueue& queue) {
+  Tensor input(queue, BL_DTYPE_f32, {2, 32});
+  bl_quantize_args args{};
+  args.input = input.device();
+  args.output.data = queue.allocate(512);
+  args.output.rows = 2, args.output.cols = 32;
+  bl_error error{};
+  args.output.format = BL_FORMAT_nf4_g32;
+  check(quantize(queue, args, &error) == BL_STATUS_unsupported, "quantize to nf4 on device");
+  args.output.format = BL_FORMAT_i8_g32;
+  args.method = BL_QUANTIZE_mse;
+  check(quantize(queue, args, &error) == BL_STATUS_unsupported, "quantize by mse on device");
+  args.method = BL_QUANTIZE_minmax;
+  input.fill([](int64_t i) { return i == 37 ? -std::numeric_limits<float>::infinity() : i > 50 ? std::nanf("") : 1.0f; });
+  check(quantize(queue, args, &error) == BL_STATUS_non_finite, "quantize of -infinity");
+  check(std::string(error.message) == "quantize: input[1, 5] is -Infinity, expected a finite number", error.message);
+  check(!queue.is_written(args.output.data, 1), "quantize: nothing was written");
+}
+
+}  // namespace
+
+BITLOOM_CUDA_TEST(quantize) {
+  for (const Settings& settings : all_archs()) {
+    TestQueue queue(settings);
+    formats(queue);
+    views(queue);
+    extremes(queue);
+    refused(queue);
+  }
+}
