@@ -10,7 +10,8 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// 16 bytes, of which `bytes` (0 or 16) are read and the others zero. Both addresses at multiples of 16. Past L1.
+// 16 bytes, of which `bytes` (0 or 16) are read and the others zero: with 0 nothing is read, wherever `source` points.
+// Both addresses at multiples of 16. Past L1.
 __device__ __forceinline__ void copy_async_16(uint32_t target, const void* source, uint32_t bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");
 }

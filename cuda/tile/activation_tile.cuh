@@ -10,30 +10,40 @@ namespace bitloom::cuda {
 // meets a bank twice.
 __device__ __forceinline__ int swizzle(int row) { return (row & 1) << 2 | (row >> 1 & 3); }
 
-// Copies kRows rows of `source` (row stride in bytes), of which `rows` exist, 64 columns from column `k`; those from
-// `columns` on are zero. columns must be a multiple of 8.
+// What a thread copies of a tile of kRows rows: chunk thread % 8 of every kThreads / 8-th row.
 template <int kRows, int kThreads>
-__device__ __forceinline__ void copy_activations(uint32_t target, const char* source, int64_t row_bytes, int rows,
-                                                 int k, int columns, int thread) {
-  const int chunk = thread % 8;
-#pragma unroll
-  for (int i = 0; i < kRows * 8 / kThreads; ++i) {
-    const int row = thread / 8 + i * (kThreads / 8);
-    const bool there = row < rows && k + chunk * 8 < columns;
-    const char* from = there ? source + row * row_bytes + (k + chunk * 8) * 2 : source;
-    ptx::copy_async_16(target + row * 128 + ((chunk ^ swizzle(row)) << 4), from, there ? 16 : 0);
-  }
-}
+struct ActivationCopy {
+  static constexpr int kStep = kThreads / 8;  // rows; a multiple of 8, so that all have one swizzle
+  const char* source;                         // of the thread's first row, in column 0
+  int64_t step_bytes;
+  int rows, columns;  // that exist, from the thread's own on
+  uint32_t target;    // in the tile
 
-// Steps 2 half and 2 half + 1 of the 16 rows from `row` on: lane 4 g + t has k = 32 half + 8 t to + 7 of rows g and
-// g + 8 (fragments_place.h), so two 16-byte reads are the A fragments of two mma.
-__device__ __forceinline__ void load_activations(uint32_t (&a)[2][4], const char* tile, int row, int half, int lane) {
+  // The tile begins at `tile` and has `rows_` rows of `columns_` (a multiple of 8); the rest is zero.
+  __device__ __forceinline__ ActivationCopy(const void* tile, int64_t row_bytes, int rows_, int columns_, int thread) {
+    const int row = thread / 8, chunk = thread % 8;
+    source = static_cast<const char*>(tile) + row * row_bytes + chunk * 16;
+    step_bytes = kStep * row_bytes;
+    rows = rows_ - row;
+    columns = columns_ - chunk * 8;
+    target = row * 128 + ((chunk ^ swizzle(row)) << 4);
+  }
+  // Columns k to k + 63 to shared memory at `tile`.
+  __device__ __forceinline__ void copy(uint32_t tile, int k) const {
+    const char* from = source + 2 * static_cast<int64_t>(k);
+#pragma unroll
+    for (int i = 0; i < kRows / kStep; ++i, from += step_bytes) {
+      const bool there = i * kStep < rows && k < columns;
+      ptx::copy_async_16(tile + target + i * kStep * 128, from, there ? 16 : 0);
+    }
+  }
+};
+
+// Eight columns of 8 rows from `row` on: lane 4 g + t has k = 32 half + 8 t to + 7 of row g (fragments_place.h), which
+// are the second operands (x, y), (z, w) of mma steps 2 half and 2 half + 1.
+__device__ __forceinline__ uint4 load_activations(const char* tile, int row, int half, int lane) {
   const int g = lane / 4;
-  const char* at = tile + (row + g) * 128 + (((4 * half + lane % 4) ^ swizzle(g)) << 4);
-  const uint4 upper = *reinterpret_cast<const uint4*>(at);
-  const uint4 lower = *reinterpret_cast<const uint4*>(at + 8 * 128);
-  a[0][0] = upper.x, a[0][2] = upper.y, a[1][0] = upper.z, a[1][2] = upper.w;
-  a[0][1] = lower.x, a[0][3] = lower.y, a[1][1] = lower.z, a[1][3] = lower.w;
+  return *reinterpret_cast<const uint4*>(tile + (row + g) * 128 + (((4 * half + lane % 4) ^ swizzle(g)) << 4));
 }
 
 }  // namespace bitloom::cuda

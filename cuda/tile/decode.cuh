@@ -1,4 +1,4 @@
-// A lane's words of a unit in layout fragments to f16 pairs, the B operands of mma. One class per kind of code; the
+// A lane's words of a unit in layout fragments to f16 pairs, the first operand of mma: its 16 rows are rows of b. One class per kind of code; the
 // layout (native/formats/fragments_place.h) is such that a pair is in place after a mask, or a shift and a mask.
 #pragma once
 
@@ -80,12 +80,12 @@ __device__ __forceinline__ uint32_t gather_pair(const uint32_t (&words)[kBits], 
   return x;
 }
 
-// Codes are integers with a zero of the matrix (or an offset): value - zero is exact in f16 whatever the code.
-// 1024 + code is f16 0x6400 | code.
+// Codes are integers with one zero for the matrix: value - zero is exact in f16. 1024 + code is f16 0x6400 | code.
 template <int kBits>
 struct CentredCodes {
   static constexpr int kWords = kBits;
   static constexpr bool kTable = false;
+  static constexpr bool kPlainScale = true;  // scales are f16 or bf16 as they are stored, and there is nothing else
   uint32_t low, high;  // 1024 + zero; -(64 + zero)
 
   __device__ __forceinline__ CentredCodes(float zero, int) {
@@ -98,7 +98,7 @@ struct CentredCodes {
     const int target = target_bit<kBits>(step, i);
     const uint32_t x = gather_pair<kBits>(words, step, i, target, 0x64006400);
     const uint32_t value = target == 0 ? ptx::sub_f16x2(x, low) : ptx::fma_f16x2(x, half2_power(-4), high);
-    return ptx::fma_f16x2(value, g.scale, g.offset);
+    return ptx::mul_f16x2(value, g.scale);
   }
 };
 
@@ -107,6 +107,7 @@ template <int kBits>
 struct ZeroedCodes {
   static constexpr int kWords = kBits;
   static constexpr bool kTable = false;
+  static constexpr bool kPlainScale = false;
 
   __device__ __forceinline__ ZeroedCodes(float, int) {}
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i,
@@ -125,6 +126,7 @@ template <int kBits>
 struct Elements {
   static constexpr int kWords = kBits;
   static constexpr bool kTable = false;
+  static constexpr bool kPlainScale = false;
   int shift;  // of the magnitude: 7 or 8; 9 at 4 bits
 
   __device__ __forceinline__ Elements(float, int shift_) : shift(shift_) {}
@@ -152,6 +154,7 @@ template <int kBits>
 struct TableCodes {
   static constexpr int kWords = kBits;
   static constexpr bool kTable = true;
+  static constexpr bool kPlainScale = false;
   static constexpr int kTableBytes = pair_table_bytes(kBits);
   static constexpr int kEntryShift = 5;  // log2(4 * kTableCopies)
 
@@ -193,10 +196,19 @@ struct TableCodes {
   }
 };
 
+// The first operand of an mma step: rows g and g + 8 of a unit, with the scales of each.
+template <class Codes>
+__device__ __forceinline__ void decode_step(const Codes& codes, const uint32_t (&words)[Codes::kWords], int step,
+                                            const GroupScale (&g)[2], uint32_t (&weights)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) weights[i / 2 + i % 2 * 2] = codes.pair(words, step, i, g[i / 2]);
+}
+
 // f16 weights as they are, [step][lane][4 pairs].
 struct Halves {
   static constexpr int kWords = 16;
   static constexpr bool kTable = false;
+  static constexpr bool kPlainScale = false;
 
   __device__ __forceinline__ Halves(float, int) {}
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[16], int step, int i, const GroupScale&) const {

@@ -12,52 +12,93 @@ using gemm::Second;
 // bl_scale_dtype, as the ABI numbers them (checked by host code).
 constexpr int kScaleF16 = 1, kScaleBf16 = 2, kScaleE8m0 = 64;
 
-// A stored scale or zero point of 1 or 2 bytes.
-__device__ __forceinline__ float scale_value(int type, uint32_t bits) {
-  if (type == kScaleF16) return ptx::f32_of_f16(static_cast<uint16_t>(bits));
-  if (type == kScaleBf16) return __uint_as_float(bits << 16);
-  if (type == kScaleE8m0) {
-    return __uint_as_float(bits == 255 ? 0x7fc00000u : bits == 0 ? 0x00400000u : bits << 23);
+// Stored scales or zero points of 1 or 2 bytes. The type is the same for a whole launch: one branch for all of them.
+template <int kCount>
+__device__ __forceinline__ void scale_values(int type, const uint32_t (&bits)[kCount], float (&values)[kCount]) {
+  if (type == kScaleF16) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = ptx::f32_of_f16(static_cast<uint16_t>(bits[i]));
+  } else if (type == kScaleBf16) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = __uint_as_float(bits[i] << 16);
+  } else if (type == kScaleE8m0) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      values[i] = __uint_as_float(bits[i] == 255 ? 0x7fc00000u : bits[i] == 0 ? 0x00400000u : bits[i] << 23);
+    }
+  } else {  // e4m3 without its sign: f16 with another bias
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const uint32_t code = bits[i] & 0x7f;
+      const float value = 256 * ptx::f32_of_f16(static_cast<uint16_t>(code << 7));
+      values[i] = code == 0x7f ? __uint_as_float(0x7fc00000u) : value;
+    }
   }
-  const uint32_t code = bits & 0x7f;  // e4m3: f16 with another bias
-  return code == 0x7f ? __uint_as_float(0x7fc00000u) : 256 * ptx::f32_of_f16(static_cast<uint16_t>(code << 7));
+}
+__device__ __forceinline__ float scale_value(int type, uint32_t bits) {
+  const uint32_t one[1] = {bits};
+  float value[1];
+  scale_values(type, one, value);
+  return value[0];
 }
 
 __device__ __forceinline__ uint32_t twice(float x) { return ptx::f16x2_of(x, x); }
 
-// Bits of a column's part of a record, and of its super record.
+// Bits of some columns' parts of records, and of their super records.
+template <int kCount>
 struct GroupBits {
-  uint32_t scale, second, super_scale, super_min;
+  uint32_t scale[kCount], second[kCount], super_scale[kCount], super_min[kCount];
 };
 
 // The lane's copy of the pair tables, as GroupScale::offset has it.
 __device__ __forceinline__ uint32_t table_copy(int lane) { return (lane % kTableCopies) * 4; }
 
-template <class Codes>
-__device__ __forceinline__ GroupScale group_scale(const FragmentWeights& b, float unit, const GroupBits& bits) {
-  GroupScale g{0, 0, 0};
+template <class Codes, int kCount>
+__device__ __forceinline__ void group_scales(const FragmentWeights& b, float unit, const GroupBits<kCount>& bits,
+                                             GroupScale (&g)[kCount]) {
+  if constexpr (Codes::kPlainScale) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      g[i] = {b.scale_type == kScaleF16 ? bits.scale[i] * 0x00010001u
+                                        : twice(__uint_as_float(bits.scale[i] << 16) * unit),
+              0, 0};
+    }
+    return;
+  }
+  const uint32_t zero = twice(b.zero);
   const float factor = b.factor * unit;
+  float scale[kCount], second[kCount];
   if (b.super_bytes != 0) {
-    const float super = ptx::f32_of_f16(static_cast<uint16_t>(bits.super_scale));
-    g.scale = twice(super * (static_cast<float>(bits.scale) - b.sub_zero) * factor);
-    g.zero = twice(b.zero);
-    if (b.second == Second::sub_min) {
-      const float min = ptx::f32_of_f16(static_cast<uint16_t>(bits.super_min));
-      g.offset = twice(-min * static_cast<float>(bits.second) * unit);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float super = ptx::f32_of_f16(static_cast<uint16_t>(bits.super_scale[i])) * factor;
+      const float min = ptx::f32_of_f16(static_cast<uint16_t>(bits.super_min[i])) * -unit;
+      g[i] = {twice(super * (static_cast<float>(bits.scale[i]) - b.sub_zero)),
+              twice(min * static_cast<float>(bits.second[i])), zero};
     }
-    return g;
+    return;
   }
-  g.scale = twice(scale_value(b.scale_type, bits.scale) * factor);
-  g.zero = twice(b.zero);
-  if (b.second == Second::min) g.offset = twice(scale_value(b.scale_type, bits.second) * unit);
-  if (b.second == Second::zero_point) g.zero = twice(scale_value(b.scale_type, bits.second) + b.zero_shift);
+  scale_values(b.scale_type, bits.scale, scale);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) g[i] = {twice(scale[i] * factor), 0, zero};
   if constexpr (Codes::kTable) {
+    if (b.second == Second::none) return;
     const uint32_t last = static_cast<uint32_t>(b.tables) - 1;
-    if (b.second == Second::table_number) {
-      g.offset = (bits.second < last ? bits.second : last) * Codes::kTableBytes;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) g[i].offset = min(bits.second[i], last) * Codes::kTableBytes;
+  } else {
+    if (b.second == Second::none) return;
+    scale_values(b.scale_type, bits.second, second);
+    const bool is_min = b.second == Second::min;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (is_min) {
+        g[i].offset = twice(second[i] * unit);
+      } else {
+        g[i].zero = twice(second[i] + b.zero_shift);
+      }
     }
   }
-  return g;
 }
 
 // Bytes of a scale in a record.

@@ -1,4 +1,4 @@
-// Layout fragments: weights as the tensor cores' B fragments, for CUDA devices. A lane of a warp reads its codes of a
+// Layout fragments: weights as operands of the tensor cores, for CUDA devices. A lane of a warp reads its codes of a
 // unit, 16 rows by 64 weights, in whole words, and finds the halves of each fragment register side by side
 // (fragments_place.h). Any copy of units, scales or both is flat.
 //

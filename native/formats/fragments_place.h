@@ -3,8 +3,8 @@
 // A unit is 16 rows of b by 64 weights. Its element (row r, weight k) belongs to lane 4 * (r % 8) + t of the warp,
 // where k = 32 h + 8 t + 4 u + 2 v + e:
 //
-//   step j = 2 h + u (0 to 3)   the mma.m16n8k16 that takes it (its 16 weights are those 4 of each t)
-//   pair i = 2 (r / 8) + v      register v of the fragment of rows r / 8 * 8 to + 7
+//   step j = 2 h + u (0 to 3)   the mma.m16n8k16 that takes it: its 16 columns are those 4 of each t
+//   pair i = 2 (r / 8) + v      register r / 8 + 2 v of the mma's first operand, 16 rows of b
 //   e                           low or high half of that register
 //
 // So a lane has 32 codes: 4 steps of 4 pairs. The 8 weights of a lane in one half h of the unit are consecutive:

@@ -12,8 +12,10 @@ constexpr int kPromptColumns = 128;  // of c
 constexpr int kPromptThreads = 128;
 constexpr int kPromptStages = 4;
 constexpr int kPromptRowTiles = kPromptColumns / 16;
-constexpr int kStagedStride = kPromptColumns + 8;  // floats of a row of c in shared memory; no bank met twice
+constexpr int kStagedStride = kPromptColumns + 4;  // floats of a row of c in shared memory; no bank met twice
 constexpr int kStreamRows = 16;
+constexpr int kStreamStride = 20;  // floats of a row of c in shared memory
+constexpr int kStreamWarpBytes = kStreamRows * kStreamStride * 4;
 
 // What the second part of a record is.
 enum class Second : int32_t { none, zero_point, min, sub_min, table_number };
@@ -137,6 +139,11 @@ struct LowRankParams {
   int32_t scale_columns;
   float* low;                  // [M, R]
 };
+
+// Units that a lane of the stream kernel has under way: 64 bytes of codes, where 64 registers allow.
+BL_HOST_DEVICE constexpr int stream_depth(int words, bool plain_scale) {
+  return words >= 16 ? 1 : words > 4 || !plain_scale ? 2 : 4;
+}
 
 // Bytes of a stage of the prompt kernel, and of all its shared memory.
 BL_HOST_DEVICE constexpr int prompt_stage_bytes(int unit_bytes, int raw_bytes, int super_bytes) {

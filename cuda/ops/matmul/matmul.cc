@@ -24,9 +24,6 @@ struct Launch {
   char name[32];
 };
 
-// Units that a lane of the stream kernel has under way (stream.cuh).
-int64_t stream_depth(int32_t bits) { return bits >= 16 ? 1 : bits > 4 ? 2 : 4; }
-
 // The stream kernel: as many warps as give each about what it has under way at once, and splits of K where the row
 // tiles are fewer than two for a multiprocessor. Of M it depends not at all, so that a row's bits do not depend on the
 // rows beside it.
@@ -35,11 +32,11 @@ void plan_stream(const Limits& limits, const PlannedWeights& b, Launch* launch) 
   const int64_t wanted = std::min<int64_t>(32, 2 * limits.multiprocessors / tiles);
   launch->splits = std::max<int64_t>(1, std::min(wanted, units / 8));
   const int64_t per_split = ceil_div(units, launch->splits);
-  const int64_t depth = stream_depth(b.weights.unit_bytes / 128);
+  const int64_t depth = stream_depth(b.weights.unit_bytes / 128, b.product[0] == 'c');
   const uint32_t warps = static_cast<uint32_t>(std::clamp<int64_t>(ceil_div(per_split, depth), 1, 16));
   launch->shape.grid = {static_cast<uint32_t>(tiles), static_cast<uint32_t>(launch->splits), 1};
   launch->shape.block = {32, warps, 1};
-  launch->shape.shared_bytes = std::max<uint32_t>(warps * 1024, static_cast<uint32_t>(b.table_bytes));
+  launch->shape.shared_bytes = std::max<uint32_t>(warps * kStreamWarpBytes, static_cast<uint32_t>(b.table_bytes));
 }
 
 void plan_prompt(const Limits& limits, const PlannedWeights& b, const ProductParams& p, Launch* launch) {

@@ -12,8 +12,8 @@ namespace bitloom::cuda::gemm {
 template <class Codes>
 struct StreamTile {
   static constexpr int kUnitBytes = 128 * Codes::kWords;
-  // Units of a lane that are under way together: 64 bytes of codes, where registers allow.
-  static constexpr int kDepth = Codes::kWords >= 16 ? 1 : Codes::kWords > 4 ? 2 : 4;
+  // Units of a lane that are under way together.
+  static constexpr int kDepth = stream_depth(Codes::kWords, Codes::kPlainScale);
   static constexpr bool kScaled = Codes::kWords != 16;
 
   const ProductParams& p;
@@ -44,7 +44,7 @@ struct StreamTile {
   }
 
   __device__ __forceinline__ void load_records(Records& r, int unit) const {
-    const bool bytes = has_byte_scales(p.b);
+    const bool bytes = !Codes::kPlainScale && has_byte_scales(p.b);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (half == 1 && p.b.group_shift >= 6) {
@@ -55,23 +55,35 @@ struct StreamTile {
       const char* record =
           records + static_cast<int64_t>(p.b.group_shift >= 31 ? 0 : k >> p.b.group_shift) * p.b.record_bytes;
       r.scale[half] = load_two(record, bytes);
-      if (p.b.second != Second::none) {
+      if (!Codes::kPlainScale && p.b.second != Second::none) {
         r.second[half] = load_two(record + p.b.second_offset, bytes || p.b.second == Second::table_number);
       }
     }
-    if (p.b.super_bytes == 0) return;
+    if (Codes::kPlainScale || p.b.super_bytes == 0) return;
     const char* super = supers + static_cast<int64_t>(unit >> p.b.super_shift) * p.b.super_bytes;
     r.super_scale = load_two(super, false);
     if (p.b.second == Second::sub_min) r.super_min = load_two(super + 32, false);
   }
 
-  __device__ __forceinline__ GroupScale scale_of(const Records& r, int half, int column, float unit_factor) const {
-    if constexpr (!kScaled) return {0, 0, 0};
-    const auto part = [&](uint32_t two) { return column == 0 ? two & 0xffff : two >> 16; };
-    GroupScale g = group_scale<Codes>(
-        p.b, unit_factor, {part(r.scale[half]), part(r.second[half]), part(r.super_scale), part(r.super_min)});
-    if (Codes::kTable) g.offset += table_copy(lane);
-    return g;
+  // Of both halves of a unit, rows g and g + 8.
+  __device__ __forceinline__ void scales_of(const Records& r, float unit_factor, GroupScale (&g)[2][2]) const {
+    if constexpr (!kScaled) return;
+    GroupBits<4> bits;
+    GroupScale four[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const auto part = [&](uint32_t two) { return i % 2 == 0 ? two & 0xffff : two >> 16; };
+      bits.scale[i] = part(r.scale[i / 2]);
+      bits.second[i] = part(r.second[i / 2]);
+      bits.super_scale[i] = part(r.super_scale);
+      bits.super_min[i] = part(r.super_min);
+    }
+    group_scales<Codes>(p.b, unit_factor, bits, four);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      g[i / 2][i % 2] = four[i];
+      if (Codes::kTable) g[i / 2][i % 2].offset += table_copy(lane);
+    }
   }
 
   // Eight activations of a row from column k on; rows and columns that are not there are zero.
@@ -82,21 +94,22 @@ struct StreamTile {
 
   __device__ __forceinline__ void multiply(const Codes& decode, const uint32_t (&words)[Codes::kWords],
                                            const Records& r, int unit, float unit_factor, float (&acc)[2][4]) const {
+    GroupScale g[2][2] = {};
+    scales_of(r, unit_factor, g);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int k = unit * 64 + 32 * half + 8 * (lane % 4);
-      const uint4 upper = load_row(lane / 4, k), lower = load_row(lane / 4 + 8, k);
-      const uint32_t a[2][4] = {{upper.x, lower.x, upper.y, lower.y}, {upper.z, lower.z, upper.w, lower.w}};
+      const uint4 x = load_row(lane / 4, k);
+      uint32_t weights[2][4];
 #pragma unroll
-      for (int column = 0; column < 2; ++column) {
-        const GroupScale g = scale_of(r, half, column, unit_factor);
-#pragma unroll
-        for (int u = 0; u < 2; ++u) {
-          const int step = 2 * half + u;
-          ptx::mma_m16n8k16_f16(acc[column], a[u], decode.pair(words, step, 2 * column, g),
-                                decode.pair(words, step, 2 * column + 1, g));
-        }
+      for (int u = 0; u < 2; ++u) {
+        decode_step(decode, words, 2 * half + u, g[half], weights[u]);
+        ptx::mma_m16n8k16_f16(acc[0], weights[u], u == 0 ? x.x : x.z, u == 0 ? x.y : x.w);
       }
+      if (p.m <= 8) continue;
+      const uint4 y = load_row(lane / 4 + 8, k);
+      ptx::mma_m16n8k16_f16(acc[1], weights[0], y.x, y.y);
+      ptx::mma_m16n8k16_f16(acc[1], weights[1], y.z, y.w);
     }
   }
 
@@ -125,22 +138,27 @@ struct StreamTile {
     }
   }
 
-  // The warps' sums, [warps][16 rows][16 columns], added in order by a thread per output.
+  // The warps' sums, [warps][16 rows of a][16 rows of b], added in order by a thread per output.
   __device__ __forceinline__ void store(const float (&acc)[2][4]) const {
     float* sums = reinterpret_cast<float*>(shared_memory);
-    __syncthreads();  // tables lie there
-    float* own = sums + warp * 256 + lane / 4 * 16 + 2 * (lane % 4);
+    if (Codes::kTable) __syncthreads();  // tables lie there
+    float* own = sums + warp * (kStreamWarpBytes / 4) + 2 * (lane % 4) * kStreamStride + lane / 4;
 #pragma unroll
-    for (int column = 0; column < 2; ++column) {
-      *reinterpret_cast<float2*>(own + 8 * column) = make_float2(acc[column][0], acc[column][1]);
-      *reinterpret_cast<float2*>(own + 128 + 8 * column) = make_float2(acc[column][2], acc[column][3]);
+    for (int part = 0; part < 2; ++part) {
+      float* at = own + part * 8 * kStreamStride;
+      at[0] = acc[part][0];
+      at[kStreamStride] = acc[part][1];
+      at[8] = acc[part][2];
+      at[kStreamStride + 8] = acc[part][3];
     }
     __syncthreads();
     for (int i = warp * 32 + lane; i < 16 * p.m; i += 32 * warps) {
       const int m = i / 16, n = blockIdx.x * 16 + i % 16;
       if (n >= p.n) continue;
       float product = 0;
-      for (int w = 0; w < warps; ++w) product += sums[w * 256 + i];
+      for (int w = 0; w < warps; ++w) {
+        product += sums[w * (kStreamWarpBytes / 4) + m * kStreamStride + i % 16];
+      }
       if (p.partial != nullptr) {
         p.partial[(static_cast<int64_t>(blockIdx.y) * p.m + m) * p.n + n] = product;
       } else {

@@ -27,7 +27,7 @@ Second second_of(const PanelFormat& f) {
 
 const char* integer_kernel(const PanelFormat& f) {
   static constexpr const char* kNames[] = {"", "z1", "z2", "z3", "z4", "z5", "z6", "z7", "z8"};
-  const bool centred = f.offset_kind != OffsetKind::zero_point;
+  const bool centred = f.offset_kind == OffsetKind::none && f.sub_bits == 0 && f.scale_bytes == 2;
   if (centred && f.bits == 4) return "c4";
   if (centred && f.bits == 8) return "c8";
   return kNames[f.bits];
