@@ -14,8 +14,8 @@ const option = (name) =>
   process.argv.find((argument) => argument.startsWith(`--${name}=`))?.slice(name.length + 3);
 const arch = option('arch') ?? process.arch;
 const toolchain = process.env.BITLOOM_TOOLCHAIN;
-// A folder beside the checkout's own build, which has fewer CUDA images.
-const out = toolchain === undefined ? 'build/shipped' : `build/cross-${arch}`;
+const out = toolchain === undefined ? 'build' : `build/cross-${arch}`;
+const cudaArchs = process.env.BITLOOM_CUDA_ARCHS ?? '80;86;89;90;100;120';
 
 const result = spawnSync(
   process.execPath,
@@ -23,10 +23,8 @@ const result = spawnSync(
     join(dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js'),
     ...['build', '--out', out, '--arch', arch, '--log-level', 'error'],
     ...['--parallel', String(availableParallelism())],
-    // Machine code of every GPU; another architecture than this one has no CUDA compiler here.
-    ...(toolchain === undefined
-      ? ['--CDBITLOOM_CUDA_ARCHS=80;86;89;90;100;120']
-      : ['--CDBITLOOM_CUDA=OFF']),
+    // Machine code of every GPU, unless told otherwise; another processor than this one has no CUDA compiler here.
+    toolchain === undefined ? `--CDBITLOOM_CUDA_ARCHS=${cudaArchs}` : '--CDBITLOOM_CUDA=OFF',
     ...(toolchain === undefined ? [] : [`--CDCMAKE_TOOLCHAIN_FILE=${resolve(toolchain)}`]),
   ],
   { cwd: root, stdio: ['ignore', 'ignore', 'inherit'] },

@@ -53,6 +53,7 @@ if (cmakeJs === undefined) {
         'error',
         '--parallel',
         String(availableParallelism()),
+        '--CDBITLOOM_CUDA_ARCHS=', // as cuda/CMakeLists.txt has it: a prebuild in this folder had more
       ],
     ],
     {

@@ -15,6 +15,11 @@ __device__ __forceinline__ float times_sigmoid(float x, float y) {
 
 __device__ __forceinline__ float silu(float x) { return times_sigmoid(x, x); }
 
+// silu(x) y. A subnormal x loses bits by sigmoid's half before y brings it back, so y comes first there.
+__device__ __forceinline__ float swiglu(float x, float y) {
+  return fabsf(x) < 0x1p-126f ? x * y * 0.5f : silu(x) * y;
+}
+
 // x Phi(x), Phi(x) = erfc(z) / 2, z = -x / sqrt(2). In the tail erfc amplifies the rounding of z: what it lost comes
 // back by erfc's logarithmic derivative, which is close to -2 z there.
 __device__ __forceinline__ float gelu_erf(float x) {

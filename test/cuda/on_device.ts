@@ -1,7 +1,7 @@
 // Runs operators on a device in place of the processor, so that the suites of the operators test the device's kernels and
 // the whole way to them: BITLOOM_TEST_DEVICE=cuda:0. Memory that tensors of a call share, they share on the device as
-// well. A call goes to the processor where it forces a level (`isa`), and where the device says that it does not do
-// it (BL_UNSUPPORTED); each test file ends with how many ran where.
+// well. A call goes to the processor where it forces level scalar, and where the device says that it does
+// not do it (BL_UNSUPPORTED); each test file ends with how many ran where.
 import { afterAll, expect } from 'vitest';
 import { type BitloomError, type DeviceName, whyNoDevice } from '../../lib/index.js';
 import { deviceNumber } from '../../lib/device.js';
@@ -44,11 +44,8 @@ function runThere(op: Operator, values: readonly NativeValue[]): void {
   const copies = copiesOf(values);
   try {
     for (const copy of copies) {
-      // A tensor's offset from a multiple of 256 stays what it is.
-      const lead = copy.begin % 256;
       const bytes = new Uint8Array(copy.buffer, copy.begin, copy.end - copy.begin);
-      const whole = native.deviceAllocate(number, lead + bytes.byteLength);
-      copy.memory = native.deviceSlice(whole, lead);
+      copy.memory = native.deviceAllocate(number, bytes.byteLength);
       native.deviceUpload(copy.memory, bytes);
     }
     const moved = [...values];
@@ -68,10 +65,16 @@ function runThere(op: Operator, values: readonly NativeValue[]): void {
   }
 }
 
+/** Suites walk over the levels of the processor: those above scalar stand for the device. */
+function isForDevice(run: NativeValue): boolean {
+  if (!(run instanceof Int32Array)) return true;
+  return run[0] !== 0;
+}
+
 function runEither(op: Operator, values: readonly NativeValue[]): void {
-  if (values.at(-1) === undefined) {
+  if (isForDevice(values.at(-1))) {
     try {
-      runThere(op, values);
+      runThere(op, [...values.slice(0, -1), undefined]);
       counts.device++;
       return;
     } catch (error) {

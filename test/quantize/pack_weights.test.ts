@@ -78,7 +78,7 @@ describe('packWeights', () => {
     const wrong = { for: 'training' } as unknown as PackWeightsOptions;
     const error = expect.objectContaining({
       code: 'BL_INVALID_ARGUMENT',
-      message: 'packWeights: for is "training", expected decode, prefill or both',
+      message: 'packWeights: for is "training", expected decode, prefill, both or cuda',
     });
     expect(() => packWeights(w, wrong)).toThrow(error);
     await expect(packWeightsAsync(w, wrong)).rejects.toEqual(error);

@@ -9,6 +9,9 @@ export const isas: Isa[] = machine().isas.filter((isa) =>
   ['scalar', 'avx2', 'avx512', 'neon'].includes(isa),
 );
 
+/** Whether operators run on a device instead (test/cuda/on_device.ts). */
+export const onDevice = process.env.BITLOOM_TEST_DEVICE !== undefined;
+
 export const floatTypes: FloatDType[] = ['f32', 'f16', 'bf16'];
 
 /** Relative rounding step of a dtype. */

@@ -2,7 +2,7 @@
 // gguf_encode.cc), so with its bytes. Products and sums are written as single roundings: the compiler would fuse them.
 #pragma once
 
-#include "../../tile/decode.cuh"
+#include "../../tile/decode_weight.cuh"
 #include "../../tile/typed.cuh"
 #include "config.h"
 
