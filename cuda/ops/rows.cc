@@ -2,7 +2,8 @@
 
 namespace bitloom::cuda {
 
-bl_status check_element_alignment(const char* op, const char* name, const bl_tensor& tensor, bl_error* error) {
+bl_status check_element_alignment(const char* op, const char* name, const bl_tensor& tensor,
+                                  bl_error* error) {
   const uint64_t bytes = static_cast<uint64_t>(dtype_bytes(tensor.dtype));
   BL_CHECK(bytes == 0 || reinterpret_cast<uint64_t>(tensor.data) % bytes == 0, unsupported,
            "%s: %s begins at no multiple of %llu bytes (= a %s), expected one on device", op, name,
@@ -14,7 +15,8 @@ bool is_wide(const Operand& operand, int32_t outer_rank) {
   if (operand.data == nullptr) return true;
   const int64_t bytes = dtype_bytes(operand.dtype);
   bool wide = operand.stride == 1 && reinterpret_cast<uint64_t>(operand.data) % 16 == 0;
-  for (int32_t axis = 0; axis < outer_rank; ++axis) wide = wide && operand.outer_strides[axis] * bytes % 16 == 0;
+  for (int32_t axis = 0; axis < outer_rank; ++axis)
+    wide = wide && operand.outer_strides[axis] * bytes % 16 == 0;
   return wide;
 }
 
@@ -66,8 +68,8 @@ bl_status plan_rows(const char* op, const NamedView* views, int count, bool whol
     if (!is_wide(operand, rows.outer_rank)) rows.wide = 0;
     operands[v] = operand;
   }
-  BL_CHECK(rows.count <= INT32_MAX, unsupported, "%s: %s has %lld rows, expected fewer than 2^31 on device", op,
-           views[0].name, static_cast<long long>(rows.count));
+  BL_CHECK(rows.count <= INT32_MAX, unsupported, "%s: %s has %lld rows, expected fewer than 2^31 on device",
+           op, views[0].name, static_cast<long long>(rows.count));
   *planned = rows;
   return BL_STATUS_ok;
 }

@@ -25,12 +25,12 @@ struct NamedView {
   bl_tensor view;
 };
 
-// Joins neighbouring axes that lie behind one another in all views; with `whole` the last one too, so that contiguous
-// tensors become one row, else the last axis stays the row. A view without data becomes an empty operand. rank 0 is
-// one row of one element. Rows must be fewer than 2^31, and every view's elements at multiples of their size, else
-// BL_STATUS_unsupported.
-bl_status plan_rows(const char* op, const NamedView* views, int count, bool whole, RowSpace* rows, Operand* operands,
-                    bl_error* error);
+// Joins neighbouring axes that lie behind one another in all views; with `whole` the last one too, so that
+// contiguous tensors become one row, else the last axis stays the row. A view without data becomes an empty
+// operand. rank 0 is one row of one element. Rows must be fewer than 2^31, and every view's elements at
+// multiples of their size, else BL_STATUS_unsupported.
+bl_status plan_rows(const char* op, const NamedView* views, int count, bool whole, RowSpace* rows,
+                    Operand* operands, bl_error* error);
 
 // A vector [length], contiguous or data null, that every row uses.
 Operand vector_operand(const bl_tensor& vector);

@@ -24,14 +24,14 @@ const float* table_of(const bl_weights& weights, const bl_format_info& info, int
 
 }  // namespace
 
-bl_status weights_params(Queue& queue, const char* op, const char* name, const bl_weights& weights, Scratch& table,
-                         WeightsParams* params, bl_error* error) {
+bl_status weights_params(Queue& queue, const char* op, const char* name, const bl_weights& weights,
+                         Scratch& table, WeightsParams* params, bl_error* error) {
   BL_CHECK(weights.layout == BL_LAYOUT_canonical, unsupported,
            "%s: %s.layout is %d, expected 0 (canonical) on device", op, name, weights.layout);
   const bl_format_info& info = *bl_get_format_info(weights.format);
-  const uint64_t align = weights.format == BL_FORMAT_f32                                             ? 4
+  const uint64_t align = weights.format == BL_FORMAT_f32                                       ? 4
                          : weights.format == BL_FORMAT_f16 || weights.format == BL_FORMAT_bf16 ? 2
-                                                                                                     : 1;
+                                                                                               : 1;
   BL_CHECK(reinterpret_cast<uint64_t>(weights.data) % align == 0, unsupported,
            "%s: %s begins at no multiple of %llu bytes, expected one on device", op, name,
            static_cast<unsigned long long>(align));

@@ -1,5 +1,5 @@
-// Tensors as kernels get them: rows along the last axis, the axes before it counted together. Shared by host and
-// device; plain C++17.
+// Tensors as kernels get them: rows along the last axis, the axes before it counted together. Shared by host
+// and device; plain C++17.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// A canonical weight matrix as kernels that decode single weights get it. Shared by host and device; plain C++17.
+// A canonical weight matrix as kernels that decode single weights get it. Shared by host and device; plain
+// C++17.
 #pragma once
 
 #include <cstdint>

@@ -24,10 +24,11 @@ struct Case {
   std::string name = "";
 };
 
-bl_status call(TestQueue* queue, Op op, const bl_tensor& left, const bl_tensor& right, const bl_tensor& output,
-               bl_error* error) {
+bl_status call(TestQueue* queue, Op op, const bl_tensor& left, const bl_tensor& right,
+               const bl_tensor& output, bl_error* error) {
   bl_silu_args silu_args{sizeof(bl_silu_args), {BL_ISA_scalar, 0, nullptr, nullptr}, left, output};
-  bl_gelu_args gelu_args{sizeof(bl_gelu_args), silu_args.run, left, output, op == kGeluTanh ? BL_GELU_tanh : BL_GELU_erf};
+  bl_gelu_args gelu_args{sizeof(bl_gelu_args), silu_args.run, left, output,
+                         op == kGeluTanh ? BL_GELU_tanh : BL_GELU_erf};
   bl_binary_args args{sizeof(bl_binary_args), silu_args.run, left, right, output};
   switch (op) {
     case kSilu:
@@ -54,7 +55,8 @@ double units(Op op, double largest) {
 void run(TestQueue& queue, Op op, const Case& c, const std::function<float(int64_t)>& value = nullptr) {
   const std::string what = std::string(kOpNames[op]) + c.name + " of dtype " + std::to_string(c.left);
   Tensor left(queue, c.left, c.shape, c.left_strides, c.offset);
-  Tensor right(queue, c.right, c.right_shape.empty() || op == kSwiglu ? c.shape : c.right_shape, c.right_strides);
+  Tensor right(queue, c.right, c.right_shape.empty() || op == kSwiglu ? c.shape : c.right_shape,
+               c.right_strides);
   Tensor output(queue, c.output, c.shape, c.output_strides);
   left.uniform(1, c.scale);
   if (value) left.fill(value);
@@ -99,25 +101,57 @@ void strides(TestQueue& queue) {
     run(queue, op, {.shape = {3, 2, 5}, .right_shape = {2, 5}, .name = " suffix"});
     run(queue, op, {.shape = {3, 1}, .right_shape = {1}, .name = " one"});
   }
-  all_ops(queue, {.shape = {3, 2, 16}, .left_strides = {64, 32, 1}, .output_strides = {16, 48, 1}, .name = " gaps"});
+  all_ops(queue,
+          {.shape = {3, 2, 16}, .left_strides = {64, 32, 1}, .output_strides = {16, 48, 1}, .name = " gaps"});
   all_ops(queue, {.shape = {4, 6}, .left_strides = {1, 4}, .output_strides = {13, 2}, .name = " transposed"});
   all_ops(queue, {.shape = {2, 3, 2, 2}, .left_strides = {50, 3, 20, 1}, .name = " rank 4"});
 }
 
 void extremes(TestQueue& queue) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  const float values[] = {0.0f, -0.0f, 1e-40f, -1e-40f, 88.0f, -88.0f, -95.0f, -104.0f, -12.9f, -9.5f, 1e30f, -1e30f,
-                          kInfinity, -kInfinity, std::nanf(""), 3e38f};
+  const float values[] = {0.0f,   -0.0f, 1e-40f, -1e-40f, 88.0f,     -88.0f,     -95.0f,        -104.0f,
+                          -12.9f, -9.5f, 1e30f,  -1e30f,  kInfinity, -kInfinity, std::nanf(""), 3e38f};
   all_ops(queue, {.shape = {16}, .name = " extremes"}, [&](int64_t i) { return values[i]; });
   all_ops(queue, {.shape = {15}, .name = " extremes"}, [&](int64_t i) { return values[i]; });
   all_ops(queue, {.shape = {2048}, .scale = 9, .name = " range"});
 }
 
+// Every operator with every pair of types, on views that can't be joined, wide and not.
+void every_branch(TestQueue& queue) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float values[] = {0,  -0.0f, 0.3f, -0.3f,     2,          -2,           9, -9, 1e-6f,
+                          50, -50,   -100, kInfinity, -kInfinity, std::nanf("")};
+  for (int32_t left : kFloatDtypes) {
+    for (int32_t output : kFloatDtypes) {
+      const auto value = [&](int64_t i) { return values[i % 15]; };
+      const int32_t right = left == BL_DTYPE_f32 ? output : left;
+      all_ops(queue,
+              {.shape = {2, 2, 2, 8},
+               .left = left,
+               .right = right,
+               .output = output,
+               .left_strides = {240, 32, 112, 1},
+               .name = " branches"},
+              value);
+      all_ops(queue,
+              {.shape = {2, 2, 2, 7},
+               .left = left,
+               .right = right,
+               .output = output,
+               .left_strides = {210, 23, 77, 2},
+               .name = " branches"},
+              value);
+    }
+  }
+}
+
 void counters(TestQueue& queue) {
   queue.launches.clear();
-  run(queue, kSwiglu, {.shape = {4, 512}, .left = BL_DTYPE_f16, .right = BL_DTYPE_f16, .output = BL_DTYPE_f16});
+  run(queue, kSwiglu,
+      {.shape = {4, 512}, .left = BL_DTYPE_f16, .right = BL_DTYPE_f16, .output = BL_DTYPE_f16});
   const auto& report = queue.launches.back().report.counters;
-  check(report.total("ld.global").bytes == 2 * 4096 && report.total("st.global").bytes == 4096, "swiglu: bytes");
+  check(report.total("ld.global").bytes == 2 * 4096 && report.total("st.global").bytes == 4096,
+        "swiglu: bytes");
   check(report.total("").sectors * 32 == 3 * 4096, "swiglu: every byte moved is used");
 }
 
@@ -129,6 +163,7 @@ BITLOOM_CUDA_TEST(elementwise) {
     shapes(queue);
     strides(queue);
     extremes(queue);
+    every_branch(queue);
     counters(queue);
   }
   TestQueue few({80, {}, 1});  // fewer blocks than pieces: the kernels' strides over them

@@ -17,19 +17,22 @@ struct Case {
   std::vector<int64_t> ids_strides = {}, output_strides = {};
   int32_t output = BL_DTYPE_f32;
   float tensor_scale = 0;
+  bool random_bytes = false;
   std::string name = "";
 };
 
 void run(TestQueue& queue, const Case& c) {
-  Weights table(queue, c.format, c.vocab, c.cols, c.tensor_scale);
+  Weights table(queue, c.format, c.vocab, c.cols, c.tensor_scale, c.random_bytes);
   std::vector<int64_t> shape = c.ids_shape;
   shape.push_back(c.cols);
-  Tensor ids(queue, BL_DTYPE_i32, c.ids_shape, c.ids_strides), output(queue, c.output, shape, c.output_strides);
+  Tensor ids(queue, BL_DTYPE_i32, c.ids_shape, c.ids_strides),
+      output(queue, c.output, shape, c.output_strides);
   std::vector<int32_t> numbers;
   Random random(3);
   for (int64_t i = 0; i < ids.size(); ++i) numbers.push_back(static_cast<int32_t>(random.below(c.vocab)));
   ids.integers(numbers);
-  bl_embedding_args args{sizeof(args), {BL_ISA_scalar, 0, nullptr, nullptr}, table.device(), ids.device(), output.device()};
+  bl_embedding_args args{
+      sizeof(args), {BL_ISA_scalar, 0, nullptr, nullptr}, table.device(), ids.device(), output.device()};
   bl_error error{};
   const std::string what = "embedding" + c.name + " of " + bl_get_format_info(c.format)->name;
   check_ok(embedding(queue, args, &error), error, what);
@@ -47,7 +50,8 @@ void unknown_ids(TestQueue& queue) {
   bl_error error{};
   check_ok(embedding(queue, args, &error), error, "embedding of unknown ids");
   const std::vector<float> values = output.device_values();
-  check(std::isnan(values[0]) && !std::isnan(values[3]) && std::isnan(values[8]), "embedding: unknown ids give NaN");
+  check(std::isnan(values[0]) && !std::isnan(values[3]) && std::isnan(values[8]),
+        "embedding: unknown ids give NaN");
 }
 
 void refused(TestQueue& queue) {
@@ -72,14 +76,23 @@ BITLOOM_CUDA_TEST(embedding) {
     for (int32_t format = 0; format < BL_FORMAT_count; ++format) {
       const int64_t elements = bl_get_format_info(format)->block_elements;
       run(queue, {.format = format, .cols = elements > 64 ? elements : 64});
+      run(queue, {.format = format,
+                  .cols = elements > 64 ? elements : 64,
+                  .ids_shape = {8},
+                  .random_bytes = true,
+                  .name = " bytes"});
     }
     for (int32_t output : kFloatDtypes) run(queue, {.format = BL_FORMAT_q8_0, .output = output});
     run(queue, {.format = BL_FORMAT_u4_row, .cols = 37, .name = " odd row"});
     run(queue, {.format = BL_FORMAT_i3z_g32, .cols = 45, .tensor_scale = 0.37f, .name = " part of a group"});
     run(queue, {.format = BL_FORMAT_f32, .ids_shape = {}, .name = " one id"});
     run(queue, {.format = BL_FORMAT_f32, .ids_shape = {0}, .name = " no ids"});
-    run(queue, {.format = BL_FORMAT_bf16, .cols = 300, .ids_shape = {2, 3}, .ids_strides = {1, 4},
-                .output_strides = {2000, 601, 2}, .name = " strided"});
+    run(queue, {.format = BL_FORMAT_bf16,
+                .cols = 300,
+                .ids_shape = {2, 3},
+                .ids_strides = {1, 4},
+                .output_strides = {2000, 601, 2},
+                .name = " strided"});
     unknown_ids(queue);
     refused(queue);
   }

@@ -38,7 +38,8 @@ void run(TestQueue& queue, const Case& c, const std::string& op, Device device, 
   args.size = sizeof(args);
   args.run.isa = BL_ISA_scalar;
   args.epsilon = 1e-5f;
-  const auto fill_in = [&](const bl_tensor& from, const bl_tensor& w, const bl_tensor& b, const bl_tensor& to) {
+  const auto fill_in = [&](const bl_tensor& from, const bl_tensor& w, const bl_tensor& b,
+                           const bl_tensor& to) {
     args.x = from;
     args.weight = c.has_weight ? w : bl_tensor{};
     set_bias(args, c.has_bias ? b : bl_tensor{});
@@ -65,7 +66,16 @@ void both(TestQueue& queue, Case c, const std::function<float(int64_t)>& value =
 
 void dtypes_and_lengths(TestQueue& queue) {
   for (int32_t x : kFloatDtypes) {
-    for (int32_t output : kFloatDtypes) both(queue, {.x = x, .weight = output, .output = output, .name = " types"});
+    for (int32_t output : kFloatDtypes)
+      both(queue, {.x = x, .weight = output, .output = output, .name = " types"});
+    for (int32_t weight : kFloatDtypes) {
+      both(queue, {.x = x, .weight = weight, .shape = {1, 21}, .name = " types"});
+      both(queue, {.x = x,
+                   .weight = weight,
+                   .shape = {2, 3, 2, 24},
+                   .x_strides = {500, 100, 48, 1},
+                   .name = " types"});
+    }
     for (int64_t length : {1, 7, 8, 31, 256, 264, 520, 1001}) both(queue, {.x = x, .shape = {3, length}});
   }
   both(queue, {.shape = {1, 8192}, .name = " long"});
@@ -79,8 +89,12 @@ void dtypes_and_lengths(TestQueue& queue) {
 }
 
 void strides(TestQueue& queue) {
-  both(queue, {.shape = {2, 3, 16}, .x_strides = {64, 16, 1}, .output_strides = {16, 32, 1}, .name = " gaps"});
-  both(queue, {.shape = {2, 3, 2, 16}, .x_strides = {16, 64, 32, 1}, .output_strides = {200, 17, 70, 1}, .name = " gaps"});
+  both(queue,
+       {.shape = {2, 3, 16}, .x_strides = {64, 16, 1}, .output_strides = {16, 32, 1}, .name = " gaps"});
+  both(queue, {.shape = {2, 3, 2, 16},
+               .x_strides = {16, 64, 32, 1},
+               .output_strides = {200, 17, 70, 1},
+               .name = " gaps"});
   both(queue, {.shape = {2, 12}, .x_strides = {1, 2}, .output_strides = {40, 3}, .name = " transposed"});
 }
 
@@ -88,7 +102,20 @@ void extremes(TestQueue& queue) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   both(queue, {.mean = 1000, .scale = 0.01f, .name = " mean beside deviations"});
   for (int32_t x : kFloatDtypes) {
-    for (int64_t length : {11, 64}) {
+    for (int64_t length : {11, 64, 600, 299}) {
+      both(queue, {.x = x,
+                   .weight = x,
+                   .output = x,
+                   .shape = {2, length},
+                   .has_weight = length % 8 == 0,
+                   .scale = x == BL_DTYPE_f16 ? 1e-7f : 1e-25f,
+                   .name = " small"});
+      both(queue, {.x = x,
+                   .weight = BL_DTYPE_f32,
+                   .output = x,
+                   .shape = {2, length},
+                   .scale = x == BL_DTYPE_f16 ? 5e4f : 1e25f,
+                   .name = " large"});
       const Case zeros{.x = x, .weight = x, .output = x, .shape = {2, length}, .scale = 0, .name = " zero"};
       both(queue, zeros);
     }

@@ -13,7 +13,8 @@ using namespace bitloom::cuda::testing;
 
 bool encoded_on_device(int32_t format) {
   const bl_format_info& info = *bl_get_format_info(format);
-  const bool integer = info.kind == BL_KIND_unsigned_int || info.kind == BL_KIND_signed_int || info.kind == BL_KIND_ternary;
+  const bool integer =
+      info.kind == BL_KIND_unsigned_int || info.kind == BL_KIND_signed_int || info.kind == BL_KIND_ternary;
   return (integer && info.bits > 1) || format == BL_FORMAT_q8_0 || format == BL_FORMAT_q4_0;
 }
 
@@ -54,10 +55,13 @@ void encode(TestQueue& queue, const Case& c, const std::function<float(int64_t)>
   check(queue.scratch_in_use() == 0, what + ": scratch is left");
 }
 
-void decode(TestQueue& queue, int32_t format, int64_t cols, int32_t dtype, std::vector<int64_t> strides = {}) {
-  Weights input(queue, format, 3, cols, 0.7f);
-  Tensor output(queue, dtype, {3, cols}, strides);
-  bl_dequantize_args args{sizeof(args), {BL_ISA_default, 0, nullptr, nullptr}, input.device(), output.device()};
+void decode(TestQueue& queue, int32_t format, int64_t cols, int32_t dtype, std::vector<int64_t> strides = {},
+            bool random_bytes = false) {
+  const int64_t rows = random_bytes ? 5 : 3;
+  Weights input(queue, format, rows, cols, 0.7f, random_bytes);
+  Tensor output(queue, dtype, {rows, cols}, strides);
+  bl_dequantize_args args{
+      sizeof(args), {BL_ISA_default, 0, nullptr, nullptr}, input.device(), output.device()};
   bl_error error{};
   const std::string what = std::string("dequantize ") + bl_get_format_info(format)->name;
   check_ok(dequantize(queue, args, &error), error, what);
@@ -71,6 +75,7 @@ void formats(TestQueue& queue) {
     const int64_t elements = bl_get_format_info(format)->block_elements;
     const int64_t cols = std::max<int64_t>(elements, 64);
     decode(queue, format, cols, BL_DTYPE_f32);
+    decode(queue, format, cols, BL_DTYPE_f32, {}, true);
     if (encoded_on_device(format)) encode(queue, {.format = format, .cols = cols});
   }
 }
@@ -94,10 +99,13 @@ void extremes(TestQueue& queue) {
     if (!encoded_on_device(format)) continue;
     const int64_t group = bl_get_format_info(format)->group_size;
     if (group != 32 && group != 0) continue;
-    for (float scale : {0.0f, 1e-42f, 1e-9f, 1e9f, 3e38f}) encode(queue, {.format = format, .rows = 1, .scale = scale, .name = " extreme"});
+    for (float scale : {0.0f, 1e-42f, 1e-9f, 1e9f, 3e38f})
+      encode(queue, {.format = format, .rows = 1, .scale = scale, .name = " extreme"});
     encode(queue, {.format = format, .rows = 1, .tensor_scale = 1e-30f, .name = " extreme"});
-    encode(queue, {.format = format, .rows = 1, .name = " ties"}, [](int64_t i) { return static_cast<float>(i % 17 - 8) * 0.5f; });
-    encode(queue, {.format = format, .rows = 1, .name = " positive"}, [](int64_t i) { return static_cast<float>(i % 5) + 1; });
+    encode(queue, {.format = format, .rows = 1, .name = " ties"},
+           [](int64_t i) { return static_cast<float>(i % 17 - 8) * 0.5f; });
+    encode(queue, {.format = format, .rows = 1, .name = " positive"},
+           [](int64_t i) { return static_cast<float>(i % 5) + 1; });
   }
 }
 
@@ -114,9 +122,12 @@ void refused(TestQueue& queue) {
   args.method = BL_QUANTIZE_mse;
   check(quantize(queue, args, &error) == BL_STATUS_unsupported, "quantize by mse on device");
   args.method = BL_QUANTIZE_minmax;
-  input.fill([](int64_t i) { return i == 37 ? -std::numeric_limits<float>::infinity() : i > 50 ? std::nanf("") : 1.0f; });
+  input.fill([](int64_t i) {
+    return i == 37 ? -std::numeric_limits<float>::infinity() : i > 50 ? std::nanf("") : 1.0f;
+  });
   check(quantize(queue, args, &error) == BL_STATUS_non_finite, "quantize of -infinity");
-  check(std::string(error.message) == "quantize: input[1, 5] is -Infinity, expected a finite number", error.message);
+  check(std::string(error.message) == "quantize: input[1, 5] is -Infinity, expected a finite number",
+        error.message);
   check(!queue.is_written(args.output.data, 1), "quantize: nothing was written");
 }
 

@@ -26,7 +26,8 @@ void run(TestQueue& queue, const Case& c) {
   x.uniform(7, 2);
   factors.fill([](int64_t i) { return 1.0f + 0.25f * static_cast<float>(i % 7); });
   std::vector<int32_t> at;
-  for (int32_t t = 0; t < tokens; ++t) at.push_back(c.first_position + (c.position_stride == 0 ? 0 : t * c.step));
+  for (int32_t t = 0; t < tokens; ++t)
+    at.push_back(c.first_position + (c.position_stride == 0 ? 0 : t * c.step));
   positions.integers(at);
   bl_rope_args args{};
   args.size = sizeof(args);
@@ -56,27 +57,39 @@ void run(TestQueue& queue, const Case& c) {
 void shapes(TestQueue& queue) {
   for (int32_t mode : {BL_ROPE_interleaved, BL_ROPE_half}) {
     for (int32_t x : kFloatDtypes) {
-      for (int32_t output : kFloatDtypes) run(queue, {.x = x, .output = output, .mode = mode, .name = " types"});
-      run(queue, {.x = x, .output = x, .mode = mode, .rotary_dim = 10, .in_place = true, .name = " in place"});
+      for (int32_t output : kFloatDtypes)
+        run(queue, {.x = x, .output = output, .mode = mode, .name = " types"});
+      run(queue,
+          {.x = x, .output = x, .mode = mode, .rotary_dim = 10, .in_place = true, .name = " in place"});
     }
     for (int64_t head_dim : {2, 6, 64, 128, 130}) run(queue, {.shape = {2, 5, head_dim}, .mode = mode});
     run(queue, {.shape = {2, 3, 20}, .mode = mode, .rotary_dim = 12, .name = " part"});
     run(queue, {.shape = {1, 2, 576}, .mode = mode, .name = " two tables"});
     run(queue, {.shape = {3, 2, 4, 2, 3, 8}, .mode = mode, .name = " batches"});
     run(queue, {.shape = {130, 3, 4}, .mode = mode, .name = " many tokens"});
-    run(queue, {.shape = {2, 3, 8}, .x_strides = {64, 8, 2}, .output_strides = {3, 11, 40}, .mode = mode, .name = " strided"});
+    run(queue, {.shape = {2, 3, 8},
+                .x_strides = {64, 8, 2},
+                .output_strides = {3, 11, 40},
+                .mode = mode,
+                .name = " strided"});
   }
   run(queue, {.shape = {0, 2, 4}, .name = " empty"});
   run(queue, {.shape = {3, 2, 7}, .rotary_dim = 6, .name = " odd head_dim"});
 }
 
 void scalings(TestQueue& queue) {
-  for (int32_t scaling : {BL_ROPE_SCALING_none, BL_ROPE_SCALING_linear, BL_ROPE_SCALING_llama3, BL_ROPE_SCALING_yarn}) {
+  for (int32_t scaling :
+       {BL_ROPE_SCALING_none, BL_ROPE_SCALING_linear, BL_ROPE_SCALING_llama3, BL_ROPE_SCALING_yarn}) {
     for (bool factors : {false, true}) {
-      run(queue, {.shape = {4, 2, 64}, .scaling = scaling, .factors = factors, .first_position = 100, .step = 1000,
+      run(queue, {.shape = {4, 2, 64},
+                  .scaling = scaling,
+                  .factors = factors,
+                  .first_position = 100,
+                  .step = 1000,
                   .name = " scaling"});
     }
   }
+  run(queue, {.shape = {1, 2, 576}, .factors = true, .name = " two tables"});
   run(queue, {.position_stride = 0, .first_position = 77, .name = " one position"});
   run(queue, {.position_stride = 3, .first_position = 5, .step = 2, .name = " strided positions"});
   run(queue, {.first_position = 2147483000, .step = 100, .name = " far"});

@@ -50,15 +50,18 @@ void run(TestQueue& queue, const Case& c, const std::function<float(int64_t)>& v
     const bl_status status = sample(queue, args, &error);
     views(logits.host(), previous.host(), &expected, &expected_probability);
     const bl_status cpu_status = bl_sample(&args, &cpu_error);
-    const std::string what = "sample" + c.name + " of " + std::to_string(c.vocab) + " draw " + std::to_string(position);
+    const std::string what =
+        "sample" + c.name + " of " + std::to_string(c.vocab) + " draw " + std::to_string(position);
     check(status == cpu_status, what + ": status " + std::to_string(status) + ": " + error.message);
     if (cpu_status != BL_STATUS_ok) {
       const std::string ours = error.message, cpus = cpu_error.message;
       check(ours.substr(0, 18) == cpus.substr(0, 18), what + ": '" + ours + "' instead of '" + cpus + "'");
     } else {
-      check(token == expected, what + ": token " + std::to_string(token) + ", expected " + std::to_string(expected));
+      check(token == expected,
+            what + ": token " + std::to_string(token) + ", expected " + std::to_string(expected));
       check(std::fabs(probability - expected_probability) <= 0x1p-22 * expected_probability,
-            what + ": probability " + std::to_string(probability) + ", expected " + std::to_string(expected_probability));
+            what + ": probability " + std::to_string(probability) + ", expected " +
+                std::to_string(expected_probability));
     }
     check(queue.scratch_in_use() == 0, what + ": scratch is left");
   }
@@ -66,7 +69,8 @@ void run(TestQueue& queue, const Case& c, const std::function<float(int64_t)>& v
 
 void options(TestQueue& queue) {
   run(queue, {.temperature = 0, .name = " greedy"});
-  run(queue, {.temperature = 0, .name = " greedy, equal"}, [](int64_t i) { return i % 7 == 3 ? 2.0f : 1.0f; });
+  run(queue, {.temperature = 0, .name = " greedy, equal"},
+      [](int64_t i) { return i % 7 == 3 ? 2.0f : 1.0f; });
   run(queue, {.temperature = 0, .name = " greedy, zeros"}, [](int64_t i) { return i == 0 ? -0.0f : 0.0f; });
   run(queue, {.name = " plain"});
   run(queue, {.temperature = 0.1f, .name = " cold"});
@@ -77,7 +81,11 @@ void options(TestQueue& queue) {
   run(queue, {.temperature = 0.8f, .top_p = 0.9f, .min_p = 0.01f, .top_k = 20, .name = " all"});
   for (float penalty : {1.0f, 1.3f, 0.5f}) {
     run(queue, {.temperature = 0.5f, .penalty = penalty, .previous = {3, 7, 3, 49, 0}, .name = " penalty"});
-    run(queue, {.temperature = 0, .penalty = penalty, .previous = {9, 9, 11}, .previous_stride = 3, .name = " penalty"});
+    run(queue, {.temperature = 0,
+                .penalty = penalty,
+                .previous = {9, 9, 11},
+                .previous_stride = 3,
+                .name = " penalty"});
   }
   run(queue, {.vocab = 1, .name = " one token"});
 }
@@ -89,8 +97,10 @@ void large(TestQueue& queue) {
   run(queue, {.vocab = 2500, .scale = 0.1f, .top_k = 1500, .draws = 2, .name = " flat top_k"});
   run(queue, {.vocab = 5000, .name = " steep"});
   run(queue, {.vocab = 2600, .draws = 2, .name = " equal"}, [](int64_t) { return 1.0f; });
-  run(queue, {.vocab = 2600, .draws = 2, .name = " two levels"}, [](int64_t i) { return i % 2 == 0 ? 1.0f : -2.0f; });
-  run(queue, {.vocab = 1300, .temperature = 1e-3f, .draws = 2, .name = " vanishing"}, [](int64_t i) { return -static_cast<float>(i); });
+  run(queue, {.vocab = 2600, .draws = 2, .name = " two levels"},
+      [](int64_t i) { return i % 2 == 0 ? 1.0f : -2.0f; });
+  run(queue, {.vocab = 1300, .temperature = 1e-3f, .draws = 2, .name = " vanishing"},
+      [](int64_t i) { return -static_cast<float>(i); });
 }
 
 void specials(TestQueue& queue) {
@@ -98,9 +108,11 @@ void specials(TestQueue& queue) {
   run(queue, {.name = " infinity"}, [&](int64_t i) { return i % 10 == 4 ? kInfinity : 1.0f; });
   run(queue, {.name = " -infinity"}, [&](int64_t i) { return i % 10 == 4 ? 1.5f : -kInfinity; });
   run(queue, {.name = " all -infinity"}, [&](int64_t) { return -kInfinity; });
-  run(queue, {.previous = {4}, .name = " NaN"}, [](int64_t i) { return i == 4 || i == 30 ? std::nanf("") : 0.5f; });
-  run(queue, {.penalty = 2, .previous = {0, 1, 2}, .name = " penalized extremes"},
-      [&](int64_t i) { return i == 0 ? kInfinity : i == 1 ? -3e38f : i == 2 ? -kInfinity : 0.5f; });
+  run(queue, {.previous = {4}, .name = " NaN"},
+      [](int64_t i) { return i == 4 || i == 30 ? std::nanf("") : 0.5f; });
+  run(queue, {.penalty = 2, .previous = {0, 1, 2}, .name = " penalized extremes"}, [&](int64_t i) {
+    return i == 0 ? kInfinity : i == 1 ? -3e38f : i == 2 ? -kInfinity : 0.5f;
+  });
   run(queue, {.previous = {4, 50, -1}, .name = " bad previous"});
 }
 
@@ -116,7 +128,8 @@ BITLOOM_CUDA_TEST(sampling) {
   TestQueue few({80, {}, 1});
   run(few, {.vocab = 5000, .name = " on a small device"});
   for (const Settings& settings : all_schedules()) {
-    if (settings.options.copy_delivery != bitloom::ptx::CopyDelivery::poisoned) continue;  // there are no such copies
+    if (settings.options.copy_delivery != bitloom::ptx::CopyDelivery::poisoned)
+      continue;  // there are no such copies
     TestQueue queue(settings);
     run(queue, {.vocab = 1500, .top_p = 0.9f, .draws = 1, .name = " scheduled"});
   }

@@ -24,17 +24,19 @@ void run(TestQueue& queue, const Case& c, const std::function<float(int64_t)>& v
   x.uniform(1, 4);
   if (value) x.fill(value);
   Tensor& result = c.in_place ? x : output;
-  bl_softmax_args args{sizeof(args), {BL_ISA_scalar, 0, nullptr, nullptr}, x.device(), result.device(), c.scale};
+  bl_softmax_args args{
+      sizeof(args), {BL_ISA_scalar, 0, nullptr, nullptr}, x.device(), result.device(), c.scale};
   bl_error error{};
-  const std::string what = "softmax" + c.name + " of " + std::to_string(c.shape.back()) + " dtype " + std::to_string(c.x);
+  const std::string what =
+      "softmax" + c.name + " of " + std::to_string(c.shape.back()) + " dtype " + std::to_string(c.x);
   check_ok(softmax(queue, args, &error), error, what);
   args.x = x.host(), args.output = result.host();
   check_ok(bl_softmax(&args, &error), error, what + " on the CPU");
   std::vector<float> expected;
   for (int64_t i = 0; i < result.size(); ++i) expected.push_back(result.host_value(i));
   const double t = 8 * std::fabs(c.scale);
-  check_close(result, expected, (2 * t + 28) * 0x1p-24 + epsilon_of(c.output), c.output == BL_DTYPE_f16 ? 0x1p-24 : 1e-38,
-              what);
+  check_close(result, expected, (2 * t + 28) * 0x1p-24 + epsilon_of(c.output),
+              c.output == BL_DTYPE_f16 ? 0x1p-24 : 1e-38, what);
 }
 
 }  // namespace
@@ -45,17 +47,32 @@ BITLOOM_CUDA_TEST(softmax) {
     TestQueue queue(settings);
     for (int32_t x : kFloatDtypes) {
       for (int32_t output : kFloatDtypes) run(queue, {.x = x, .output = output});
+      run(queue, {.shape = {2, 3, 2, 16},
+                  .x = x,
+                  .output = x,
+                  .x_strides = {500, 100, 32, 1},
+                  .output_strides = {16, 96, 32, 1}});
+      run(queue, {.shape = {2, 3, 2, 5},
+                  .x = x,
+                  .output = x,
+                  .x_strides = {500, 100, 32, 1},
+                  .output_strides = {5, 30, 10, 1}});
       for (int64_t length : {1, 5, 8, 33, 520, 1001}) run(queue, {.shape = {2, length}, .x = x, .output = x});
     }
     run(queue, {.shape = {1, 5000}, .name = " long"});
     run(queue, {.shape = {0, 4}, .name = " empty"});
     run(queue, {.shape = {3, 16}, .in_place = true, .name = " in place"});
     run(queue, {.shape = {3, 17}, .in_place = true, .scale = -0.5f, .name = " in place"});
-    run(queue, {.shape = {2, 3, 8}, .x_strides = {64, 16, 1}, .output_strides = {30, 9, 1}, .scale = -2, .name = " strided"});
+    run(queue, {.shape = {2, 3, 8},
+                .x_strides = {64, 16, 1},
+                .output_strides = {30, 9, 1},
+                .scale = -2,
+                .name = " strided"});
     run(queue, {.shape = {3, 6}, .x_strides = {1, 4}, .name = " transposed"});
     for (int64_t length : {9, 16}) {
       for (float special : {kInfinity, -kInfinity, std::nanf(""), 3e38f, -3e38f}) {
-        run(queue, {.shape = {2, length}, .name = " special"}, [&](int64_t i) { return i == 3 ? special : 0.5f; });
+        run(queue, {.shape = {2, length}, .name = " special"},
+            [&](int64_t i) { return i == 3 ? special : 0.5f; });
       }
       run(queue, {.shape = {2, length}, .name = " all -infinity"}, [&](int64_t) { return -kInfinity; });
     }

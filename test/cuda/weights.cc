@@ -14,7 +14,8 @@ std::vector<float> codebook_for(int32_t format) {
   return levels;
 }
 
-Weights::Weights(TestQueue& queue, int32_t format, int64_t rows, int64_t cols, float tensor_scale)
+Weights::Weights(TestQueue& queue, int32_t format, int64_t rows, int64_t cols, float tensor_scale,
+                 bool random_bytes)
     : memory_(bl_weights_bytes(format, rows, cols)), codebook_(codebook_for(format)) {
   std::vector<float> values(static_cast<size_t>(rows * cols));
   Random random(11);
@@ -39,7 +40,16 @@ Weights::Weights(TestQueue& queue, int32_t format, int64_t rows, int64_t cols, f
   args.input.strides[0] = cols, args.input.strides[1] = 1;
   args.output = host_;
   bl_error error{};
-  check_ok(bl_quantize(&args, &error), error, std::string("weights of ") + bl_get_format_info(format)->name);
+  if (random_bytes) {
+    for (uint8_t& byte : memory_) byte = static_cast<uint8_t>(random.next() >> 20);
+    // Of formats whose blocks begin with a scale of a byte: every kind of it.
+    const uint8_t scales[] = {0, 255, 127, 1, 128};
+    const int64_t row = static_cast<int64_t>(bl_row_bytes(format, cols));
+    for (int64_t r = 0; r < rows; ++r) memory_[static_cast<size_t>(r * row)] = scales[r % 5];
+  } else {
+    check_ok(bl_quantize(&args, &error), error,
+             std::string("weights of ") + bl_get_format_info(format)->name);
+  }
   device_ = host_;
   device_.data = queue.allocate(memory_.size());
   queue.write(device_.data, memory_.data(), memory_.size());

@@ -10,7 +10,9 @@ namespace bitloom::cuda::testing {
 
 class Weights {
  public:
-  Weights(TestQueue& queue, int32_t format, int64_t rows, int64_t cols, float tensor_scale = 0);
+  // random_bytes: any bytes instead, with scales that are NaN, infinite and denormal among them.
+  Weights(TestQueue& queue, int32_t format, int64_t rows, int64_t cols, float tensor_scale = 0,
+          bool random_bytes = false);
 
   const bl_weights& host() const { return host_; }
   const bl_weights& device() const { return device_; }

@@ -1,4 +1,5 @@
-// Host side of attention: rows of kv heads, the kernel for their number and shapes, splits over keys when decoding.
+// Host side of attention: rows of kv heads, the kernel for their number and shapes, splits over keys when
+// decoding.
 #include <algorithm>
 #include <cmath>
 
@@ -12,8 +13,8 @@ extern const ModuleImages attention_module;
 
 namespace {
 
-// Rows of a kv head up to which the decoding kernels take them. They read keys at full width and use no tile, but each
-// 8 rows read the keys again.
+// Rows of a kv head up to which the decoding kernels take them. They read keys at full width and use no tile,
+// but each 8 rows read the keys again.
 constexpr int64_t kDecodeRows = 16;
 // Keys of a split at least: below, merging costs more than more blocks gain.
 constexpr int64_t kLeastSplit = 2 * kDecodeWarps * kDecodeKeys;
@@ -44,7 +45,8 @@ AttentionView view_of(const bl_tensor& tensor) {
   view.width = tensor.shape[2];
   view.dtype = tensor.dtype;
   const int64_t bytes = dtype_bytes(tensor.dtype);
-  bool wide = reinterpret_cast<uint64_t>(tensor.data) % 16 == 0 && tensor.strides[2] == 1 && tensor.shape[2] % 8 == 0;
+  bool wide =
+      reinterpret_cast<uint64_t>(tensor.data) % 16 == 0 && tensor.strides[2] == 1 && tensor.shape[2] % 8 == 0;
   for (int axis = 0; axis < 3; ++axis) {
     view.strides[axis] = tensor.strides[axis];
     if (axis < 2) wide = wide && (tensor.shape[axis] == 1 || tensor.strides[axis] * bytes % 16 == 0);
@@ -92,7 +94,8 @@ bl_status launch_decode(Queue& queue, const DecodeKernel& kernel, AttentionParam
   shape.grid = {static_cast<uint32_t>(params.splits), static_cast<uint32_t>(params.kv_heads),
                 static_cast<uint32_t>(row_blocks)};
   shape.block.x = kDecodeWarps * 32;
-  shape.shared_bytes = static_cast<uint32_t>(decode_shared_bytes(kernel.rows, params.q.width, params.v.width));
+  shape.shared_bytes =
+      static_cast<uint32_t>(decode_shared_bytes(kernel.rows, params.q.width, params.v.width));
   BL_RETURN_IF_ERROR(queue.launch(attention_module, kernel.name, shape, params, error));
   if (params.splits == 1) return BL_STATUS_ok;
   LaunchShape merge;
@@ -106,7 +109,8 @@ bl_status launch_prompt(Queue& queue, const AttentionParams& params, bl_error* e
   for (const PromptKernel& kernel : kPromptKernels) {
     const uint64_t bytes = prompt_shared_bytes(kernel.rows, params.q.width);
     // The first has twice the rows; with long heads its tile of q would leave room for one block only.
-    if (params.v.width > kPromptColumns * kernel.columns || params.q.width > kPromptColumns * kernel.columns) continue;
+    if (params.v.width > kPromptColumns * kernel.columns || params.q.width > kPromptColumns * kernel.columns)
+      continue;
     if (bytes > available) continue;
     LaunchShape shape;
     shape.grid = {static_cast<uint32_t>(ceil_div(params.rows, 16 * kernel.rows)),
@@ -140,12 +144,14 @@ bl_status attention(Queue& queue, const bl_attention_args& args, bl_error* error
   params.rows = params.queries * params.group;
   params.causal = args.causal;
   params.window = args.window;
-  params.scale = args.scale != 0 ? args.scale
-                                 : static_cast<float>(1 / std::sqrt(static_cast<double>(params.q.width)));
-  BL_CHECK(params.kv_heads <= kMaxGridY, unsupported, "attention: k.shape[1] is %lld, expected at most %lld on device",
+  params.scale =
+      args.scale != 0 ? args.scale : static_cast<float>(1 / std::sqrt(static_cast<double>(params.q.width)));
+  BL_CHECK(params.kv_heads <= kMaxGridY, unsupported,
+           "attention: k.shape[1] is %lld, expected at most %lld on device",
            static_cast<long long>(params.kv_heads), static_cast<long long>(kMaxGridY));
-  BL_CHECK(params.rows <= int64_t{1} << 32, unsupported,
-           "attention: q.shape[0] is %lld, with %lld query heads per kv head expected at most 2^32 rows on device",
+  BL_CHECK(params.rows <= INT32_MAX, unsupported,
+           "attention: q.shape[0] is %lld, with %lld query heads per kv head expected fewer than 2^31 rows "
+           "on device",
            static_cast<long long>(params.queries), static_cast<long long>(params.group));
   if (params.rows <= kDecodeRows) {
     if (const DecodeKernel* kernel = choose_decode(params); kernel != nullptr) {

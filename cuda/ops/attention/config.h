@@ -1,7 +1,7 @@
 // Parameters of the attention kernels, shared by host and device.
 //
-// Rows: of the query heads that share a kv head, row r is query r / group, head r % group of the group. All rows of a kv
-// head read the same keys and values.
+// Rows: of the query heads that share a kv head, row r is query r / group, head r % group of the group. All
+// rows of a kv head read the same keys and values.
 #pragma once
 
 #include <cstdint>

@@ -176,8 +176,8 @@ __device__ __forceinline__ void finish_rows(const AttentionParams& p, DecodeStat
   }
   __syncthreads();
 #pragma unroll 1
-  for (int64_t i = threadIdx.x; i < kRows * width; i += blockDim.x) {
-    const int r = static_cast<int>(i / width);
+  for (uint32_t i = threadIdx.x; i < kRows * width; i += blockDim.x) {
+    const uint32_t r = i / static_cast<uint32_t>(width);
     const int64_t channel = i - r * width, row = first_row + r;
     if (row >= p.rows) break;
     float largest = kMinusInfinity, weights = 0.0f, sum = 0.0f;
@@ -206,8 +206,9 @@ template <int kRows, int kVectors>
 __device__ __forceinline__ void load_queries(const AttentionParams& p, int64_t kv_head, int64_t first_row, float* shared,
                                              float (&query)[kRows][kVectors][kVector]) {
 #pragma unroll 1
-  for (int64_t i = threadIdx.x; i < kRows * p.q.width; i += blockDim.x) {
-    const int64_t row = first_row + i / p.q.width, channel = i % p.q.width;
+  for (uint32_t i = threadIdx.x; i < kRows * p.q.width; i += blockDim.x) {
+    const uint32_t width = static_cast<uint32_t>(p.q.width), channel = i % width;
+    const int64_t row = first_row + i / width;
     shared[i] = row < p.rows ? load_element(p.q.dtype, p.q.data,
                                             row_offset(p, p.q, kv_head, row) + channel * p.q.strides[2])
                              : 0.0f;
@@ -291,7 +292,8 @@ __device__ __forceinline__ void merge_splits(const AttentionParams& p) {
     const float* state = p.state + (s * all_rows + at) * 2;
     weights = fmaf(expf(state[0] - finite_maximum(largest)), state[1], weights);
   }
-  const int64_t output = row_offset(p, p.output, at / p.rows, at % p.rows);
+  const uint32_t kv_head = blockIdx.x / static_cast<uint32_t>(p.rows);
+  const int64_t output = row_offset(p, p.output, kv_head, at - kv_head * p.rows);
 #pragma unroll 1
   for (int64_t channel = threadIdx.x; channel < p.v.width; channel += blockDim.x) {
     float sum = 0.0f;

@@ -9,20 +9,26 @@ namespace bitloom::cuda {
 
 constexpr float kMinusInfinity = -__builtin_huge_valf();
 
+// Rows are fewer than 2^31: a division of 64 bits costs a hundred instructions.
+__device__ __forceinline__ uint32_t query_of(const AttentionParams& p, int64_t row) {
+  return static_cast<uint32_t>(row) / static_cast<uint32_t>(p.group);
+}
+
 // Keys [first, last) that a row sees.
 struct KeyRange {
   int64_t first, last;
 };
 __device__ __forceinline__ KeyRange keys_of_row(const AttentionParams& p, int64_t row) {
   if (p.causal == 0) return {0, p.keys};
-  const int64_t last = row / p.group + (p.keys - p.queries) + 1;
+  const int64_t last = query_of(p, row) + (p.keys - p.queries) + 1;
   return {p.window == 0 ? 0 : max(last - p.window, int64_t{0}), last};
 }
 
 // Element of channel 0 of a row's query or output.
 __device__ __forceinline__ int64_t row_offset(const AttentionParams& p, const AttentionView& view, int64_t kv_head,
                                               int64_t row) {
-  return row / p.group * view.strides[0] + (kv_head * p.group + row % p.group) * view.strides[1];
+  const uint32_t query = query_of(p, row);
+  return query * view.strides[0] + (kv_head * p.group + (row - query * p.group)) * view.strides[1];
 }
 
 // Channels [channel, channel + 8) of a head that begins at `element`; 0 past its end.

@@ -60,7 +60,8 @@ bl_status copy(Queue& queue, const CopyArgs& args, bl_error* error) {
     name = make_wide(params.element_bytes, params) ? "copy_wide" : "copy_plain";
   }
   LaunchShape shape;
-  shape.block.x = static_cast<uint32_t>(std::min<int64_t>(kCopyThreads, ceil_div(params.rows.length, 32) * 32));
+  shape.block.x =
+      static_cast<uint32_t>(std::min<int64_t>(kCopyThreads, ceil_div(params.rows.length, 32) * 32));
   const int64_t most = int64_t{queue.limits().multiprocessors} * 16;
   shape.grid.x = static_cast<uint32_t>(std::min(ceil_div(params.rows.length, shape.block.x), most));
   shape.grid.y = static_cast<uint32_t>(std::min(params.rows.count, kMaxGridY));

@@ -17,7 +17,8 @@ struct Names {
   const char *wide, *plain;
 };
 constexpr Names kNames[] = {
-#define BL_CUDA_ELEMENTWISE(name, is_binary, value) {"elementwise_" #name "_wide", "elementwise_" #name "_plain"},
+#define BL_CUDA_ELEMENTWISE(name, is_binary, value) \
+  {"elementwise_" #name "_wide", "elementwise_" #name "_plain"},
 #include "kernels.inc"
 #undef BL_CUDA_ELEMENTWISE
 };
@@ -40,8 +41,9 @@ bl_status run_elementwise(Queue& queue, Elementwise op, const char* name, const 
                           const bl_tensor& right, const bl_tensor& output, bl_error* error) {
   if (element_count(output) == 0) return BL_STATUS_ok;
   const bool is_binary = right.data != nullptr;
-  const NamedView views[] = {
-      {"output", output}, {is_binary ? "left" : "x", left}, {"right", is_binary ? repeated(right, left) : right}};
+  const NamedView views[] = {{"output", output},
+                             {is_binary ? "left" : "x", left},
+                             {"right", is_binary ? repeated(right, left) : right}};
   Operand operands[3];
   ElementwiseParams params{};
   BL_RETURN_IF_ERROR(plan_rows(name, views, 3, true, &params.rows, operands, error));

@@ -27,7 +27,8 @@ bl_status embedding(Queue& queue, const bl_embedding_args& args, bl_error* error
   params.output = operands[0];
   params.ids = operands[1];
   LaunchShape shape;
-  shape.block.x = static_cast<uint32_t>(std::min<int64_t>(kEmbeddingThreads, ceil_div(params.rows.length, 32) * 32));
+  shape.block.x =
+      static_cast<uint32_t>(std::min<int64_t>(kEmbeddingThreads, ceil_div(params.rows.length, 32) * 32));
   shape.grid.x = static_cast<uint32_t>(std::min<int64_t>(ceil_div(params.rows.length, shape.block.x), 1024));
   shape.grid.y = static_cast<uint32_t>(std::min(params.rows.count, kMaxGridY));
   return queue.launch(embedding_module, "embedding", shape, params, error);

@@ -43,15 +43,15 @@ bl_status run_norm(Queue& queue, const Call& call, bl_error* error) {
 
 bl_status rms_norm(Queue& queue, const bl_rms_norm_args& args, bl_error* error) {
   return run_norm(queue,
-                  {"rms_norm", "rms_norm_wide", "rms_norm_plain", args.x, args.weight, bl_tensor{}, args.output,
-                   args.epsilon},
+                  {"rms_norm", "rms_norm_wide", "rms_norm_plain", args.x, args.weight, bl_tensor{},
+                   args.output, args.epsilon},
                   error);
 }
 
 bl_status layer_norm(Queue& queue, const bl_layer_norm_args& args, bl_error* error) {
   return run_norm(queue,
-                  {"layer_norm", "layer_norm_wide", "layer_norm_plain", args.x, args.weight, args.bias, args.output,
-                   args.epsilon},
+                  {"layer_norm", "layer_norm_wide", "layer_norm_plain", args.x, args.weight, args.bias,
+                   args.output, args.epsilon},
                   error);
 }
 

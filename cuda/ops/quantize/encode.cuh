@@ -127,7 +127,9 @@ __device__ __forceinline__ void encode_grouped(const WeightsParams& w, const Gro
     const double min = fminf(0.0f, extent.min), max = fmaxf(0.0f, extent.max);
     scale = stored_scale(w.scale_dtype, static_cast<float>(levels.high - levels.low), (max - min) / (levels.high - levels.low));
     if (scale != 0.0f) {
-      levels.zero_point = static_cast<float>(rint(clamped(__dsub_rn(levels.low, min / scale), levels.low, levels.high)));
+      // Plus 0: never -0, which the CPU's way of rounding does not give.
+      const double exact = clamped(__dsub_rn(levels.low, min / scale), levels.low, levels.high);
+      levels.zero_point = static_cast<float>(rint(exact) + 0.0);
     }
     store_scalar(bytes + 2, w.scale_dtype, levels.zero_point);
   } else if (ternary) {

@@ -1,5 +1,5 @@
-// Host side of quantize and dequantize. quantize waits for the device once, before it writes: an input that is not finite
-// is an error.
+// Host side of quantize and dequantize. quantize waits for the device once, before it writes: an input that
+// is not finite is an error.
 #include <algorithm>
 #include <cmath>
 
@@ -23,25 +23,28 @@ LaunchShape over(const RowSpace& rows, int64_t pieces) {
 }
 
 // The two axes of a matrix as they are: row i of the tensor is row i of the weights.
-bl_status plan_matrix(const char* op, const char* name, const bl_tensor& matrix, RowSpace* rows, Operand* operand,
-                      bl_error* error) {
+bl_status plan_matrix(const char* op, const char* name, const bl_tensor& matrix, RowSpace* rows,
+                      Operand* operand, bl_error* error) {
   const NamedView views[] = {{name, matrix}};
   return plan_rows(op, views, 1, false, rows, operand, error);
 }
 
 bl_status check_format(const bl_quantize_args& args, bl_error* error) {
   const bl_format_info& info = *bl_get_format_info(args.output.format);
-  const bool integers = info.bits > 1 && (info.kind == BL_KIND_unsigned_int || info.kind == BL_KIND_signed_int ||
-                                          info.kind == BL_KIND_ternary);
-  BL_CHECK(integers || args.output.format == BL_FORMAT_q8_0 || args.output.format == BL_FORMAT_q4_0, unsupported,
-           "quantize: output.format is %s, expected an integer format of 2 bits and more, t2, q8_0 or q4_0 on device",
+  const bool integers = info.bits > 1 && (info.kind == BL_KIND_unsigned_int ||
+                                          info.kind == BL_KIND_signed_int || info.kind == BL_KIND_ternary);
+  BL_CHECK(integers || args.output.format == BL_FORMAT_q8_0 || args.output.format == BL_FORMAT_q4_0,
+           unsupported,
+           "quantize: output.format is %s, expected an integer format of 2 bits and more, t2, q8_0 or q4_0 "
+           "on device",
            info.name);
-  BL_CHECK(args.method == BL_QUANTIZE_minmax, unsupported, "quantize: method is %d, expected 0 (minmax) on device",
-           args.method);
+  BL_CHECK(args.method == BL_QUANTIZE_minmax, unsupported,
+           "quantize: method is %d, expected 0 (minmax) on device", args.method);
   return BL_STATUS_ok;
 }
 
-bl_status check_finite(Queue& queue, const bl_quantize_args& args, const QuantizeParams& params, bl_error* error) {
+bl_status check_finite(Queue& queue, const bl_quantize_args& args, const QuantizeParams& params,
+                       bl_error* error) {
   BL_RETURN_IF_ERROR(queue.fill_zero(params.non_finite, sizeof(uint64_t), error));
   BL_RETURN_IF_ERROR(
       queue.launch(quantize_module, "quantize_check", over(params.rows, params.rows.length), params, error));

@@ -17,11 +17,11 @@ struct RopeParams {
   void* output;
   int32_t x_dtype, output_dtype;
   int64_t batch, tokens, heads, head_dim;
-  int32_t batch_rank, is_half;      // is_half: pairs (i, i + pairs), else (2i, 2i + 1)
+  int32_t batch_rank, is_half;  // is_half: pairs (i, i + pairs), else (2i, 2i + 1)
   int64_t batch_shape[3];
   int64_t x_batch_strides[3], output_batch_strides[3];
   int64_t x_strides[3], output_strides[3];  // of token, head, channel
-  const int32_t* positions;  // [tokens]
+  const int32_t* positions;                 // [tokens]
   int64_t position_stride;
   const float* freq_factors;  // [pairs] or null
   const double* frequencies;  // [pairs], or null: inline_frequencies

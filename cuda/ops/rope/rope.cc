@@ -13,8 +13,8 @@ extern const ModuleImages rope_module;
 
 namespace {
 
-// The options that zero stands for, as the CPU's entry fills them in, and no factors: those are device memory, by which
-// the kernel divides.
+// The options that zero stands for, as the CPU's entry fills them in, and no factors: those are device
+// memory, by which the kernel divides.
 bl_rope_args completed(const bl_rope_args& args) {
   bl_rope_args full = args;
   if (full.rotary_dim == 0) full.rotary_dim = static_cast<int32_t>(args.x.shape[args.x.rank - 1]);

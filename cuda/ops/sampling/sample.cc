@@ -16,9 +16,12 @@ int64_t index_of(uint32_t mark) { return int64_t{0x7fffffff} - mark; }
 
 // What only the device could check.
 bl_status check_result(const bl_sample_args& args, const SampleResult& result, bl_error* error) {
-  BL_CHECK(result.nan == 0, non_finite, "sample: logits[%lld] is NaN", static_cast<long long>(index_of(result.nan)));
-  BL_CHECK(result.bad_previous == 0, out_of_range, "sample: previous[%lld] is outside the vocabulary, expected 0 to %lld",
-           static_cast<long long>(index_of(result.bad_previous)), static_cast<long long>(args.logits.shape[0] - 1));
+  BL_CHECK(result.nan == 0, non_finite, "sample: logits[%lld] is NaN",
+           static_cast<long long>(index_of(result.nan)));
+  BL_CHECK(result.bad_previous == 0, out_of_range,
+           "sample: previous[%lld] is outside the vocabulary, expected 0 to %lld",
+           static_cast<long long>(index_of(result.bad_previous)),
+           static_cast<long long>(args.logits.shape[0] - 1));
   BL_CHECK(result.largest != 0, non_finite,
            "sample: every logit is -infinity, expected at least one token that can be picked");
   return BL_STATUS_ok;
@@ -59,7 +62,8 @@ bl_status launch(Queue& queue, const SampleParams& params, bl_error* error) {
     BL_RETURN_IF_ERROR(
         queue.launch(sampling_module, "sample_penalize", over(queue, params.previous_count), params, error));
   }
-  BL_RETURN_IF_ERROR(queue.launch(sampling_module, "sample_largest", over(queue, params.vocab), params, error));
+  BL_RETURN_IF_ERROR(
+      queue.launch(sampling_module, "sample_largest", over(queue, params.vocab), params, error));
   if (params.temperature == 0) return BL_STATUS_ok;
   LaunchShape mass;
   mass.grid.x = static_cast<uint32_t>(params.mass_blocks);
@@ -90,7 +94,8 @@ bl_status sample(Queue& queue, const bl_sample_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(queue.download(&result, params.result, sizeof(result), error));
   BL_RETURN_IF_ERROR(check_result(args, result, error));
   const bool greedy = args.temperature == 0;
-  *args.token = greedy ? static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(result.largest)) : result.token;
+  *args.token =
+      greedy ? static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(result.largest)) : result.token;
   if (args.probability != nullptr) *args.probability = greedy ? 1.0f : result.probability;
   return BL_STATUS_ok;
 }
