@@ -172,8 +172,12 @@ class Handles {
     return found == objects_.end() ? nullptr : found->second;
   }
   bool remove(Handle handle) { return objects_.erase(handle) != 0; }
+  template <typename Predicate>
+  void remove_if(const Predicate& predicate) {
+    std::erase_if(objects_, [&](const auto& entry) { return predicate(*entry.second); });
+  }
   void remove_of(const Context* context) {
-    std::erase_if(objects_, [&](const auto& entry) { return entry.second->context == context; });
+    remove_if([&](const T& object) { return object.context == context; });
   }
   size_t size() const { return objects_.size(); }
   const std::map<Handle, std::shared_ptr<T>>& all() const { return objects_; }
@@ -241,11 +245,17 @@ void wait_for(Driver& driver, const TicketPtr& ticket, Lock& lock);
 // Waits for all work of the context that has been submitted.
 void wait_for_context(Driver& driver, Context& context, Lock& lock);
 bool is_idle(const Driver& driver, const Context& context);
+void start_executor(Driver& driver);  // once
+uint64_t hash_bytes(const void* data, size_t bytes);
 // Lets what is submitted to the stream from now wait for the ticket.
 void submit_wait(Driver& driver, Stream& stream, const TicketPtr& ticket);
 TicketPtr submit_graph(Driver& driver, Stream& stream, GraphExec& exec);
 // Whether this thread runs a host function of a stream just now.
 bool is_in_host_function();
+
+// "9.0" after a directive of a PTX text -> 90; 0 if there is no such directive. `skip`: characters before the
+// number.
+int number_after(const std::string& text, const char* directive, const char* skip);
 
 // While a capture that concerns this thread is on, calls that would synchronize are refused and end it.
 CUresult refuse_in_capture(Driver& driver);

@@ -139,6 +139,35 @@ void test_host_functions() {
   streams.close();
 }
 
+struct Told {
+  std::atomic<int> count{0};
+  std::atomic<CUresult> error{-1};
+};
+
+void tell(CUstream, CUresult error, void* user_data) {
+  Told& told = *static_cast<Told*>(user_data);
+  told.error = error;
+  ++told.count;
+}
+
+// Unlike host functions, callbacks hear of errors; even those of work that was dropped.
+void test_callbacks() {
+  Session session("delay=1000000", true);
+  Streams streams(CU_STREAM_NON_BLOCKING);
+  Told told;
+  ok(cuStreamAddCallback(streams.a, tell, &told, 0), "callback");
+  check(told.count == 0, "not called yet");
+  ok(cuStreamSynchronize(streams.a), "synchronize");
+  check(told.count == 1 && told.error == CUDA_SUCCESS, "called");
+  check_result(cuStreamAddCallback(streams.a, nullptr, nullptr, 0), CUDA_ERROR_INVALID_VALUE, "no function");
+  check_result(cuStreamAddCallback(streams.a, tell, &told, 1), CUDA_ERROR_INVALID_VALUE, "flags");
+  ok(launch(session.function("trap_always"), 1, streams.a, {}), "a kernel that traps");
+  ok(cuStreamAddCallback(streams.a, tell, &told, 0), "callback behind it");
+  ok(cuStreamAddCallback(streams.b, tell, &told, 0), "callback elsewhere");
+  check_result(cuCtxSynchronize(), CUDA_ERROR_LAUNCH_FAILED, "the trap");
+  check(told.count == 3 && told.error == CUDA_ERROR_LAUNCH_FAILED, "both are told");
+}
+
 void test_threads() {
   Session session("seed=3,delay=20");
   const CUfunction add = session.function("add");
@@ -172,6 +201,7 @@ void test_streams() {
   test_legacy_stream();
   test_events();
   test_host_functions();
+  test_callbacks();
   test_threads();
 }
 
