@@ -132,6 +132,32 @@ void every_type(TestQueue& queue) {
                   .causal = 1,
                   .window = 280,
                   .name = " types"});
+      for (int64_t heads : {1, 4, 8}) {
+        for (int64_t head_dim : {8, 64, 128, 256}) {
+          run(queue, {.keys = 37,
+                      .heads = heads,
+                      .kv_heads = 1,
+                      .head_dim = head_dim,
+                      .value_dim = 16,
+                      .q = q,
+                      .kv = kv,
+                      .output = q,
+                      .name = " lanes"});
+        }
+      }
+      for (int64_t head_dim : {264, 263}) {
+        for (int64_t value_dim : {264, 263}) {
+          run(queue, {.keys = 37,
+                      .heads = 3,
+                      .kv_heads = 1,
+                      .head_dim = head_dim,
+                      .value_dim = value_dim,
+                      .q = q,
+                      .kv = kv,
+                      .output = q,
+                      .name = " long"});
+        }
+      }
       for (int64_t width : {40, 136, 264}) {
         for (int64_t odd : {0, 1}) {
           run(queue, {.queries = 2,

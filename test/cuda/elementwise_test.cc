@@ -125,6 +125,11 @@ void every_branch(TestQueue& queue) {
     for (int32_t output : kFloatDtypes) {
       const auto value = [&](int64_t i) { return values[i % 15]; };
       const int32_t right = left == BL_DTYPE_f32 ? output : left;
+      const Case types{.shape = {15}, .left = left, .right = right, .output = output, .name = " branches"};
+      all_ops(queue, types, value);
+      Case rows = types;
+      rows.shape = {3, 5}, rows.left_strides = {11, 2};
+      all_ops(queue, rows, value);
       all_ops(queue,
               {.shape = {2, 2, 2, 8},
                .left = left,

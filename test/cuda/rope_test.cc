@@ -13,6 +13,7 @@ struct Case {
   std::vector<int64_t> x_strides = {}, output_strides = {};
   int32_t mode = BL_ROPE_half, rotary_dim = 0, scaling = BL_ROPE_SCALING_none;
   bool factors = false, in_place = false;
+  float factor = 1;
   int64_t position_stride = 1;
   int32_t first_position = 0, step = 1;
   std::string name = "";
@@ -24,7 +25,7 @@ void run(TestQueue& queue, const Case& c) {
   Tensor x(queue, c.x, c.shape, c.x_strides), output(queue, c.output, c.shape, c.output_strides);
   Tensor positions(queue, BL_DTYPE_i32, {tokens}, {c.position_stride}), factors(queue, BL_DTYPE_f32, {pairs});
   x.uniform(7, 2);
-  factors.fill([](int64_t i) { return 1.0f + 0.25f * static_cast<float>(i % 7); });
+  factors.fill([&](int64_t i) { return c.factor + 0.25f * static_cast<float>(i % 7); });
   std::vector<int32_t> at;
   for (int32_t t = 0; t < tokens; ++t)
     at.push_back(c.first_position + (c.position_stride == 0 ? 0 : t * c.step));
@@ -90,6 +91,8 @@ void scalings(TestQueue& queue) {
     }
   }
   run(queue, {.shape = {1, 2, 576}, .factors = true, .name = " two tables"});
+  run(queue,
+      {.factors = true, .factor = 1e-4f, .first_position = 2147483000, .name = " beyond 2^31 radians"});
   run(queue, {.position_stride = 0, .first_position = 77, .name = " one position"});
   run(queue, {.position_stride = 3, .first_position = 5, .step = 2, .name = " strided positions"});
   run(queue, {.first_position = 2147483000, .step = 100, .name = " far"});

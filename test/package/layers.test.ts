@@ -45,8 +45,9 @@ function cudaFault(file: string, target: string): string | undefined {
   if (['include', 'base', 'formats'].includes(layer as string) || path.endsWith('.inc')) {
     return undefined;
   }
-  // Frequencies of rope are computed once, on the processor, for both.
-  return path === 'native/ops/rope/frequencies.h' ? undefined : `cuda may not include ${path}`;
+  // Frequencies of rope are computed on the processor for both; a draw is the same on both.
+  const shared = ['native/ops/rope/frequencies.h', 'native/ops/sampling/draw.h'];
+  return shared.includes(path) ? undefined : `cuda may not include ${path}`;
 }
 
 const layers = ['core', 'ops', 'io', 'nn', 'cli'];

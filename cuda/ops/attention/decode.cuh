@@ -57,15 +57,15 @@ struct Channels {
   }
 };
 
-// How many keys a lane has under way at once.
-template <bool kWide, int kVectors>
-constexpr int kAhead = kWide && kVectors == 1 ? 4 : 1;
+// How many keys a lane has under way at once. 8 rows do enough with each to need fewer.
+template <bool kWide, int kRows, int kVectors>
+constexpr int kAhead = !kWide || kVectors > 1 ? 1 : kRows > 4 ? 2 : 4;
 
 // scores[r] = of key `first` + lane, for all rows; the caller masks them.
 template <bool kWide, int kRows, int kVectors>
 __device__ __forceinline__ void score_keys(const AttentionParams& p, const float (&query)[kRows][kVectors][kVector],
                                            int64_t head, int64_t first, int64_t end, float (&scores)[kRows]) {
-  constexpr int kSteps = kAhead<kWide, kVectors>;
+  constexpr int kSteps = kAhead<kWide, kRows, kVectors>;
   const int lane = threadIdx.x % 32, at_once = 32 / p.lanes;
   const int64_t channel = lane % p.lanes * kVector;
 #pragma unroll 1
@@ -102,7 +102,7 @@ __device__ __forceinline__ void score_keys(const AttentionParams& p, const float
 template <bool kWide, int kRows, int kVectors>
 __device__ __forceinline__ void add_values(const AttentionParams& p, const float (&weights)[kRows], int64_t head,
                                            int64_t first, int64_t end, DecodeState<kRows, kVectors>& state) {
-  constexpr int kSteps = kAhead<kWide, kVectors>;
+  constexpr int kSteps = kAhead<kWide, kRows, kVectors>;
   const int lane = threadIdx.x % 32, at_once = 32 / p.lanes;
   const int64_t channel = lane % p.lanes * kVector;
 #pragma unroll 1

@@ -76,7 +76,7 @@ class Walk {
   __device__ const double* sums() const { return shared_.sums[kScanSteps % 2]; }
 
   // The batch of keys below `bound`, of which there is at least one.
-  __device__ void load(uint64_t bound) {
+  __device__ __noinline__ void load(uint64_t bound) {
     if (bound == bound_) return;
     bound_ = bound;
     const uint64_t least = threshold(bound);
