@@ -16,7 +16,6 @@ struct GroupScale {
   uint32_t scale, offset, zero;
 };
 
-<<<<<<< HEAD
 // Words of a lane in all planes, the widest plane first.
 template <int kBits>
 __device__ __forceinline__ void load_words(uint32_t (&words)[kBits], const char* unit, int lane) {
@@ -40,64 +39,6 @@ __device__ __forceinline__ void load_words(uint32_t (&words)[kBits], const char*
       words[at + 1] = two.y;
     } else {
       words[at] = *reinterpret_cast<const uint32_t*>(bytes + 4 * lane);
-=======
-// A zero point or an entry of a row's table: f16 or bf16.
-__device__ __forceinline__ float read_half(int32_t type, const uint8_t* at) {
-  return type == BL_SCALE_f16 ? read_f16(at) : __uint_as_float(static_cast<uint32_t>(read_u16(at)) << 16);
-}
-
-// A scale: bl_scale_dtype.
-__device__ __forceinline__ float read_scale(int32_t type, const uint8_t* at) {
-  if (type == BL_SCALE_f16 || type == BL_SCALE_bf16) return read_half(type, at);
-  const uint32_t byte = *at;
-  if (type == BL_SCALE_e8m0) {
-    return __uint_as_float(byte == 255 ? 0x7fc00000u : byte == 0 ? 0x00400000u : byte << 23);
-  }
-  const uint32_t exponent = byte >> 3 & 15, mantissa = byte & 7;  // e4m3 without its sign
-  if (exponent == 15 && mantissa == 7) return __uint_as_float(0x7fc00000u);
-  if (exponent == 0) return static_cast<float>(mantissa) * 0x1p-9f;
-  return __uint_as_float((exponent + 120) << 23 | mantissa << 20);
-}
-
-// Code `index` of a bit stream of 1 to 8 bits each, least significant bit first.
-__device__ __forceinline__ uint32_t read_code(const uint8_t* codes, int64_t index, int bits) {
-  const int64_t position = index * bits;
-  const int shift = static_cast<int>(position & 7);
-  uint32_t word = codes[position >> 3];
-  if (shift + bits > 8) word |= static_cast<uint32_t>(codes[(position >> 3) + 1]) << 8;
-  return word >> shift & ((1u << bits) - 1);
-}
-
-__device__ __forceinline__ int sign_extended(uint32_t code, int bits) {
-  const int sign = 1 << (bits - 1);
-  return (static_cast<int>(code) ^ sign) - sign;
-}
-
-// Weight i of the group at `bytes`.
-__device__ __forceinline__ float decode_grouped(const WeightsParams& w, const uint8_t* bytes, int64_t i) {
-  const int bits = w.bits;
-  const uint32_t code = read_code(bytes + w.header_bytes, i, bits);
-  if (w.kind == BL_KIND_row_codebook) return read_half(w.scale_dtype, bytes + 2 * code);
-  const float scale = read_scale(w.scale_dtype, bytes);
-  const float zero_point = w.has_zero_point != 0 ? read_half(w.scale_dtype, bytes + 2) : 0.0f;
-  switch (w.kind) {
-    case BL_KIND_unsigned_int:
-      if (w.has_zero_point != 0) return scale * (static_cast<float>(code) - zero_point);
-      if (bits == 1) return scale * (code != 0 ? 1.0f : -1.0f);
-      return scale * static_cast<float>(static_cast<int>(code) - (1 << (bits - 1)));
-    case BL_KIND_signed_int:
-      if (bits == 1 && w.has_zero_point == 0) return scale * (code != 0 ? -1.0f : 1.0f);
-      return scale * (static_cast<float>(sign_extended(code, bits)) - zero_point);
-    case BL_KIND_ternary:
-      return scale * static_cast<float>(static_cast<int>(code) - 1);
-    case BL_KIND_bfp:
-      return scale * static_cast<float>(sign_extended(code, bits));
-    case BL_KIND_mxint8:
-      return scale * (static_cast<float>(sign_extended(code, bits)) * 0x1p-6f);
-    case BL_KIND_codebooks: {
-      const int number = min(static_cast<int>(bytes[2]), w.table_count - 1);
-      return scale * w.table[(number << bits) + code];
->>>>>>> w6-decoder
     }
     at += plane;
   }
@@ -209,13 +150,14 @@ struct Elements {
 extern __shared__ __align__(128) char shared_memory[];
 
 // Codes index a table: that of their pairs is at the beginning of the shared memory.
-template <int kBits>
+template <int kBits, int kCopies_>
 struct TableCodes {
+  static constexpr int kCopies = kCopies_;
   static constexpr int kWords = kBits;
   static constexpr bool kTable = true;
   static constexpr bool kPlainScale = false;
-  static constexpr int kTableBytes = pair_table_bytes(kBits);
-  static constexpr int kEntryShift = 5;  // log2(4 * kTableCopies)
+  static constexpr int kTableBytes = pair_table_bytes(kBits, kCopies);
+  static constexpr int kEntryShift = kCopies == 32 ? 7 : kCopies == 16 ? 6 : 5;  // log2(4 * kCopies)
 
   __device__ __forceinline__ TableCodes(float, int) {}
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i,
@@ -250,7 +192,8 @@ struct TableCodes {
       const uint16_t* table = tables + (i >> 2 * kBits << kBits);
       const uint32_t entry = table[low] | static_cast<uint32_t>(table[high]) << 16;
       uint4* copies = reinterpret_cast<uint4*>(shared_memory + (i << kEntryShift));
-      copies[0] = copies[1] = make_uint4(entry, entry, entry, entry);
+#pragma unroll
+      for (int copy = 0; copy < kCopies / 4; ++copy) copies[copy] = make_uint4(entry, entry, entry, entry);
     }
   }
 };

@@ -17,10 +17,14 @@ __device__ __forceinline__ float read_f16(const void* at) {
   return ptx::cvt_f32_f16(read_u16(static_cast<const uint8_t*>(at)));
 }
 
-// A scale, zero point or entry of a row's table: bl_scale_dtype.
+// A zero point or an entry of a row's table: f16 or bf16.
+__device__ __forceinline__ float read_half(int32_t type, const uint8_t* at) {
+  return type == BL_SCALE_f16 ? read_f16(at) : __uint_as_float(static_cast<uint32_t>(read_u16(at)) << 16);
+}
+
+// A scale: bl_scale_dtype.
 __device__ __forceinline__ float read_scale(int32_t type, const uint8_t* at) {
-  if (type == BL_SCALE_f16) return read_f16(at);
-  if (type == BL_SCALE_bf16) return __uint_as_float(static_cast<uint32_t>(read_u16(at)) << 16);
+  if (type == BL_SCALE_f16 || type == BL_SCALE_bf16) return read_half(type, at);
   const uint32_t byte = *at;
   if (type == BL_SCALE_e8m0) {
     return __uint_as_float(byte == 255 ? 0x7fc00000u : byte == 0 ? 0x00400000u : byte << 23);
@@ -49,9 +53,9 @@ __device__ __forceinline__ int sign_extended(uint32_t code, int bits) {
 __device__ __forceinline__ float decode_grouped(const WeightsParams& w, const uint8_t* bytes, int64_t i) {
   const int bits = w.bits;
   const uint32_t code = read_code(bytes + w.header_bytes, i, bits);
-  if (w.kind == BL_KIND_row_codebook) return read_scale(w.scale_dtype, bytes + 2 * code);
+  if (w.kind == BL_KIND_row_codebook) return read_half(w.scale_dtype, bytes + 2 * code);
   const float scale = read_scale(w.scale_dtype, bytes);
-  const float zero_point = w.has_zero_point != 0 ? read_scale(w.scale_dtype, bytes + 2) : 0.0f;
+  const float zero_point = w.has_zero_point != 0 ? read_half(w.scale_dtype, bytes + 2) : 0.0f;
   switch (w.kind) {
     case BL_KIND_unsigned_int:
       if (w.has_zero_point != 0) return scale * (static_cast<float>(code) - zero_point);
