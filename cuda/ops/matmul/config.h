@@ -52,10 +52,8 @@ struct UnpackParams {
   const float* entries;    // f32 tables, or null
   int32_t bits;
   int32_t kind;            // UnpackKind
-  int32_t pairs;           // codes lie as table_pair_place has them
-  int32_t signed_elements;
 };
-enum class UnpackKind : int32_t { integer, table, row_table, f16, bf16, f32 };
+enum class UnpackKind : int32_t { table, row_table, bf16, f32 };
 
 // What happens to products: y of bl_matmul_args, then c.
 struct Epilogue {

@@ -162,8 +162,11 @@ bl_status run(Queue& queue, const bl_matmul_args& args, const Plan& plan, int64_
   if (args.low_rank_down.data != nullptr) {
     BL_RETURN_IF_ERROR(project(queue, args, batch, a, low, &p.epilogue, error));
   }
-  if (p.k == 0) {  // no products, and no header to read
-    p.epilogue.header = nullptr;
+  if (p.k == 0) {  // no products: their sum, over no splits, is zero
+    const float header[2] = {1, 1};
+    BL_RETURN_IF_ERROR(rows.allocate(sizeof(header), error));
+    BL_RETURN_IF_ERROR(queue.upload(rows.as<void>(), header, sizeof(header), error));
+    p.epilogue.header = rows.as<float>();
     return launch_finish(queue, p, error);
   }
   if (is_direct(args, a)) {
@@ -209,7 +212,6 @@ bl_status unpack(Queue& queue, Scratch& to, Scratch& tables, PlannedWeights* b, 
   p.to = to.as<void>();
   p.bits = b->bits;
   p.kind = static_cast<int32_t>(b->unpack);
-  p.pairs = b->pairs ? 1 : 0;
   LaunchShape shape;
   shape.grid.x = static_cast<uint32_t>(std::min<int64_t>(units, 1 << 20));
   shape.block.x = 256;

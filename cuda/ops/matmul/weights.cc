@@ -77,9 +77,7 @@ void plan_codes(const PanelFormat& f, PlannedWeights* plan) {
   b.sub_zero = static_cast<float>(f.sub_zero);
   b.tables = 1;
   if (f.value_kind == ValueKind::floats) {
-    plan->unpack = f.format == BL_FORMAT_f32    ? UnpackKind::f32
-                   : f.format == BL_FORMAT_bf16 ? UnpackKind::bf16
-                                                : UnpackKind::f16;
+    plan->unpack = f.format == BL_FORMAT_f32 ? UnpackKind::f32 : UnpackKind::bf16;
     if (f.format == BL_FORMAT_f16) plan->product = "f16";
     return;
   }
@@ -104,7 +102,6 @@ PlannedWeights plan_weights(const bl_weights& given) {
   const FragmentsShape shape(f, given.rows);
   PlannedWeights plan{};
   plan.bits = f.bits;
-  plan.pairs = indexes_pairs(f);
   FragmentWeights& b = plan.weights;
   const char* data = static_cast<const char*>(given.data);
   b.header = reinterpret_cast<const float*>(data);

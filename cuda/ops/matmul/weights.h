@@ -16,7 +16,6 @@ struct PlannedWeights {
   UnpackKind unpack;
   int32_t table_bytes;  // shared memory of the pair tables, for all
   int32_t bits;
-  bool pairs;
   const float* entries;  // of the tables, on the host
   int32_t entry_count;
 };
