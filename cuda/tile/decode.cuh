@@ -150,13 +150,14 @@ struct Elements {
 extern __shared__ __align__(128) char shared_memory[];
 
 // Codes index a table: that of their pairs is at the beginning of the shared memory.
-template <int kBits>
+template <int kBits, int kCopies_>
 struct TableCodes {
+  static constexpr int kCopies = kCopies_;
   static constexpr int kWords = kBits;
   static constexpr bool kTable = true;
   static constexpr bool kPlainScale = false;
-  static constexpr int kTableBytes = pair_table_bytes(kBits);
-  static constexpr int kEntryShift = 5;  // log2(4 * kTableCopies)
+  static constexpr int kTableBytes = pair_table_bytes(kBits, kCopies);
+  static constexpr int kEntryShift = kCopies == 32 ? 7 : kCopies == 16 ? 6 : 5;  // log2(4 * kCopies)
 
   __device__ __forceinline__ TableCodes(float, int) {}
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i,
@@ -191,7 +192,8 @@ struct TableCodes {
       const uint16_t* table = tables + (i >> 2 * kBits << kBits);
       const uint32_t entry = table[low] | static_cast<uint32_t>(table[high]) << 16;
       uint4* copies = reinterpret_cast<uint4*>(shared_memory + (i << kEntryShift));
-      copies[0] = copies[1] = make_uint4(entry, entry, entry, entry);
+#pragma unroll
+      for (int copy = 0; copy < kCopies / 4; ++copy) copies[copy] = make_uint4(entry, entry, entry, entry);
     }
   }
 };

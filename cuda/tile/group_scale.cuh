@@ -44,7 +44,11 @@ struct GroupBits {
 };
 
 // The lane's copy of the pair tables, as GroupScale::offset has it.
-__device__ __forceinline__ uint32_t table_copy(int lane) { return (lane % kTableCopies) * 4; }
+template <class Codes>
+__device__ __forceinline__ uint32_t table_copy(int lane) {
+  if constexpr (Codes::kTable) return lane % Codes::kCopies * 4;
+  return 0;
+}
 
 template <class Codes, int kCount>
 __device__ __forceinline__ void group_scales(const FragmentWeights& b, float unit, const GroupBits<kCount>& bits,

@@ -143,13 +143,17 @@ BL_HOST_DEVICE constexpr int stream_depth(int words, bool plain_scale) {
   return words >= 16 ? 1 : words > 4 || !plain_scale ? 2 : 4;
 }
 
+// How many of scale, offset and zero a kind of codes has.
+BL_HOST_DEVICE constexpr int scale_parts(bool plain_scale, bool table) { return plain_scale ? 1 : table ? 2 : 3; }
+
 // Bytes of a stage of the prompt kernel, and of all its shared memory.
 BL_HOST_DEVICE constexpr int prompt_stage_bytes(int unit_bytes, int raw_bytes, int super_bytes) {
   return kPromptRows * 128 + kPromptRowTiles * (unit_bytes + raw_bytes + super_bytes);
 }
-constexpr int prompt_shared_bytes(int unit_bytes, int raw_bytes, int super_bytes, int ready_groups, int table_bytes) {
+constexpr int prompt_shared_bytes(int unit_bytes, int raw_bytes, int super_bytes, int ready_groups, int scale_parts,
+                                  int table_bytes) {
   const int loop = kPromptStages * prompt_stage_bytes(unit_bytes, raw_bytes, super_bytes) +
-                   2 * ready_groups * kPromptColumns * 16 + table_bytes;
+                   2 * scale_parts * ready_groups * kPromptColumns * 4 + table_bytes;
   const int staged = kPromptRows * kStagedStride * 4;
   return loop > staged ? loop : staged;
 }

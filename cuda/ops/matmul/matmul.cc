@@ -47,7 +47,8 @@ void plan_prompt(const Limits& limits, const PlannedWeights& b, const ProductPar
                         static_cast<uint32_t>(launch->splits)};
   launch->shape.block = {kPromptThreads, 1, 1};
   launch->shape.shared_bytes = static_cast<uint32_t>(prompt_shared_bytes(
-      b.weights.unit_bytes, p.raw_bytes, b.weights.super_bytes, p.ready_groups, b.table_bytes));
+      b.weights.unit_bytes, p.raw_bytes, b.weights.super_bytes, p.ready_groups,
+      scale_parts(b.product[0] == 'c', b.table_bytes != 0), b.table_bytes));
 }
 
 // Whether kernels can read a as it lies: rows of f16 at multiples of 16 bytes.

@@ -63,6 +63,7 @@ template <class Codes>
 struct PromptTile {
   static constexpr int kUnitBytes = 128 * Codes::kWords;
   static constexpr int kActivationBytes = kPromptRows * 128;
+  static constexpr int kParts = scale_parts(Codes::kPlainScale, Codes::kTable);
 
   const ProductParams& p;
   int thread, lane, warp;
@@ -70,7 +71,7 @@ struct PromptTile {
   int begin, end;     // units
   int stage_bytes;
   char* stages;       // [kPromptStages]: activations, units, records, supers of 8 row tiles
-  uint4* ready;       // [2][groups][128 columns] of GroupScale
+  uint32_t* ready;    // [2][kParts][groups][128 columns]: scales, then offsets, then zeros
   int groups[2];      // of the lane's weights in either half of a unit, times 128
   ActivationCopy<kPromptRows, kPromptThreads> activations;
   UnitCopy<kUnitBytes> units;
@@ -94,7 +95,7 @@ struct PromptTile {
         supers(params.b.supers, params.b.tile_supers, params.b.super_bytes, params.b.row_tiles, row_tile,
                kActivationBytes + kPromptRowTiles * (kUnitBytes + params.raw_bytes), thread) {
     stages = shared_memory + table_bytes();
-    ready = reinterpret_cast<uint4*>(stages + kPromptStages * stage_bytes);
+    ready = reinterpret_cast<uint32_t*>(stages + kPromptStages * stage_bytes);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int k = 32 * half + 8 * (lane % 4);
@@ -123,7 +124,7 @@ struct PromptTile {
   }
 
   // Scales of a unit that has arrived: a column per thread.
-  __device__ __forceinline__ void convert_scales(const char* stage, uint4* to, float unit_factor) const {
+  __device__ __forceinline__ void convert_scales(const char* stage, uint32_t* to, float unit_factor) const {
     const char* records = stage + kActivationBytes + kPromptRowTiles * kUnitBytes;
     const char* supers = records + kPromptRowTiles * p.raw_bytes + thread / 16 * p.b.super_bytes;
     const int place = 2 * (thread % 8) + thread / 8 % 2;
@@ -146,15 +147,19 @@ struct PromptTile {
       }
       GroupScale g[1];
       group_scales<Codes>(p.b, unit_factor, bits, g);
-      *to = make_uint4(g[0].scale, g[0].offset, g[0].zero, 0);
+      const int part = p.ready_groups * kPromptColumns;
+      to[0] = g[0].scale;
+      if (kParts > 1) to[part] = g[0].offset;
+      if (kParts > 2) to[2 * part] = g[0].zero;
     }
   }
 
   // acc[tile][i] += products of row tile 2 warp + tile and rows 8 i to + 7 of a.
-  __device__ __forceinline__ void multiply(const char* stage, const uint4* now, const Codes& decode,
+  __device__ __forceinline__ void multiply(const char* stage, const uint32_t* now, const Codes& decode,
                                            float (&acc)[2][8][4]) const {
     const char* units = stage + kActivationBytes + 2 * warp * kUnitBytes;
-    const uint4* scales = now + 32 * warp + lane / 4;
+    const uint32_t* scales = now + 32 * warp + lane / 4;
+    const int part = p.ready_groups * kPromptColumns;
     uint32_t words[2][Codes::kWords];
     constexpr bool kByHalves = Codes::kWords >= 8;  // a half's words are read when it is their turn
 #pragma unroll
@@ -173,8 +178,10 @@ struct PromptTile {
         if (Codes::kWords != 16) {
 #pragma unroll
           for (int side = 0; side < 2; ++side) {
-            const uint4 four = scales[groups[half] + 16 * tile + 8 * side];
-            g[side] = {four.x, four.y + (Codes::kTable ? table_copy(lane) : 0), four.z};
+            const uint32_t* at = scales + groups[half] + 16 * tile + 8 * side;
+            g[side].scale = at[0];
+            if (kParts > 1) g[side].offset = at[part] + table_copy<Codes>(lane);
+            if (kParts > 2) g[side].zero = at[2 * part];
           }
         }
 #pragma unroll
@@ -234,7 +241,7 @@ struct PromptTile {
     float acc[2][8][4] = {};
     ptx::copy_async_wait<kPromptStages - 2>();
     __syncthreads();
-    uint4 *now = ready, *then = ready + p.ready_groups * kPromptColumns;
+    uint32_t *now = ready, *then = ready + kParts * p.ready_groups * kPromptColumns;
     if (Codes::kWords != 16 && begin < end) convert_scales(read, now, unit_factor);
 #pragma unroll 1
     for (int unit = begin; unit < end; ++unit) {
@@ -247,7 +254,7 @@ struct PromptTile {
       if (Codes::kWords != 16 && unit + 1 < end) convert_scales(next, then, unit_factor);
       multiply(read, now, decode, acc);
       read = next;
-      uint4* used = now;
+      uint32_t* used = now;
       now = then;
       then = used;
     }

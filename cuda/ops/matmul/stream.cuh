@@ -82,7 +82,7 @@ struct StreamTile {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       g[i / 2][i % 2] = four[i];
-      if (Codes::kTable) g[i / 2][i % 2].offset += table_copy(lane);
+      g[i / 2][i % 2].offset += table_copy<Codes>(lane);
     }
   }
 

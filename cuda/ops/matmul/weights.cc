@@ -55,18 +55,20 @@ void plan_tables(const PanelFormat& f, PlannedWeights* plan) {
   plan->unpack = UnpackKind::table;
   plan->entries = tables;
   plan->entry_count = b.tables << f.bits;
-  if (f.bits < 2 || f.bits > 4 || plan->entry_count > 64) return;
+  static constexpr int kMostTables[] = {0, 0, 16, 4, 4};  // in 32 KB of shared memory
+  if (f.bits < 2 || f.bits > 4 || b.tables > kMostTables[f.bits]) return;
   if (f.value_kind == ValueKind::table) {  // integers
     for (int i = 0; i < 1 << f.bits; ++i) values[i] = static_cast<float>(f.table[i] - f.zero);
     tables = values;
   }
-  plan->product = f.bits == 4 ? "t4" : f.bits == 3 ? "t3" : "t2";
+  const bool several = f.bits == 4 && b.tables > 1;
+  plan->product = several ? "s4" : f.bits == 4 ? "t4" : f.bits == 3 ? "t3" : "t2";
   float largest = 0;
   for (int i = 0; i < plan->entry_count; ++i) largest = std::max(largest, std::fabs(tables[i]));
   const int exponent = largest > 0 ? std::clamp(std::ilogb(largest), -100, 100) : 0;
   for (int i = 0; i < plan->entry_count; ++i) b.table[i] = f32_to_f16(std::ldexp(tables[i], -exponent));
   b.factor = std::ldexp(1.0f, exponent);
-  plan->table_bytes = b.tables * pair_table_bytes(f.bits);
+  plan->table_bytes = b.tables * pair_table_bytes(f.bits, several ? 8 : f.bits == 4 ? 16 : 32);
 }
 
 void plan_codes(const PanelFormat& f, PlannedWeights* plan) {
