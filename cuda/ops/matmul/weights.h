@@ -9,7 +9,8 @@
 
 namespace bitloom::cuda::gemm {
 
-// What kernels need of b. `product` is null where no kernel has such codes: then `unpack` says how weights become f16.
+// What kernels need of b. `product` is null where no kernel has such codes: then `unpack` says how weights
+// become f16.
 struct PlannedWeights {
   FragmentWeights weights;
   const char* product;  // "c4": a row of kernels.inc
