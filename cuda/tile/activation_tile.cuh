@@ -10,32 +10,38 @@ namespace bitloom::cuda {
 // meets a bank twice.
 __device__ __forceinline__ int swizzle(int row) { return (row & 1) << 2 | (row >> 1 & 3); }
 
-// What a thread copies of a tile of kRows rows: chunk thread % 8 of every kThreads / 8-th row.
+// What a thread copies of a tile of kRows rows, unit after unit of 64 columns: chunk thread % 8 of every kThreads / 8-th
+// row. Rows past the last one are copies of it: what comes of them is not kept.
 template <int kRows, int kThreads>
 struct ActivationCopy {
   static constexpr int kStep = kThreads / 8;  // rows; a multiple of 8, so that all have one swizzle
-  const char* source;                         // of the thread's first row, in column 0
-  int64_t step_bytes;
-  int rows, columns;  // that exist, from the thread's own on
-  uint32_t target;    // in the tile
+  static constexpr int kCount = kRows / kStep;
+  const char* source;        // of the thread's chunk in row 0 and the next unit
+  uint32_t offsets[kCount];  // of rows; 64 rows are less than 4 GB
+  int columns;               // that are left from the chunk on
+  uint32_t target;           // in the tile
 
-  // The tile begins at `tile` and has `rows_` rows of `columns_` (a multiple of 8); the rest is zero.
-  __device__ __forceinline__ ActivationCopy(const void* tile, int64_t row_bytes, int rows_, int columns_, int thread) {
+  // The tile begins at `tile` and has `rows` rows of `columns_` (a multiple of 8), from `k` on; further columns are zero.
+  __device__ __forceinline__ ActivationCopy(const void* tile, int64_t row_bytes, int rows, int k, int columns_,
+                                            int thread) {
     const int row = thread / 8, chunk = thread % 8;
-    source = static_cast<const char*>(tile) + row * row_bytes + chunk * 16;
-    step_bytes = kStep * row_bytes;
-    rows = rows_ - row;
-    columns = columns_ - chunk * 8;
+    source = static_cast<const char*>(tile) + 2 * static_cast<int64_t>(k) + chunk * 16;
+    columns = columns_ - k - chunk * 8;
     target = row * 128 + ((chunk ^ swizzle(row)) << 4);
-  }
-  // Columns k to k + 63 to shared memory at `tile`.
-  __device__ __forceinline__ void copy(uint32_t tile, int k) const {
-    const char* from = source + 2 * static_cast<int64_t>(k);
 #pragma unroll
-    for (int i = 0; i < kRows / kStep; ++i, from += step_bytes) {
-      const bool there = i * kStep < rows && k < columns;
-      ptx::copy_async_16(tile + target + i * kStep * 128, from, there ? 16 : 0);
+    for (int i = 0; i < kCount; ++i) {
+      offsets[i] = static_cast<uint32_t>(min(row + i * kStep, rows - 1)) * static_cast<uint32_t>(row_bytes);
     }
+  }
+  // The next 64 columns to shared memory at `tile`.
+  __device__ __forceinline__ void copy(uint32_t tile) {
+    const uint32_t bytes = columns > 0 ? 16 : 0;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      ptx::copy_async_16(tile + target + i * kStep * 128, source + offsets[i], bytes);
+    }
+    source += 128;
+    columns -= 64;
   }
 };
 

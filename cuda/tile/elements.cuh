@@ -8,12 +8,17 @@
 
 namespace bitloom::cuda {
 
-// Element `index` of f32, f16, bf16 or i8 data.
-__device__ __forceinline__ float load_as_f32(int32_t dtype, const void* data, int64_t index) {
+// Element `index` of f32, f16 or bf16 data.
+__device__ __forceinline__ float load_float(int32_t dtype, const void* data, int64_t index) {
   if (dtype == BL_DTYPE_f32) return static_cast<const float*>(data)[index];
-  if (dtype == BL_DTYPE_i8) return static_cast<float>(static_cast<const int8_t*>(data)[index]);
   const uint16_t bits = static_cast<const uint16_t*>(data)[index];
   return dtype == BL_DTYPE_f16 ? ptx::f32_of_f16(bits) : __uint_as_float(static_cast<uint32_t>(bits) << 16);
+}
+
+// i8 too.
+__device__ __forceinline__ float load_as_f32(int32_t dtype, const void* data, int64_t index) {
+  if (dtype == BL_DTYPE_i8) return static_cast<float>(static_cast<const int8_t*>(data)[index]);
+  return load_float(dtype, data, index);
 }
 
 // Rounded once, to nearest even. f32, f16, bf16.

@@ -35,13 +35,6 @@ __device__ __forceinline__ void scale_values(int type, const uint32_t (&bits)[kC
     }
   }
 }
-__device__ __forceinline__ float scale_value(int type, uint32_t bits) {
-  const uint32_t one[1] = {bits};
-  float value[1];
-  scale_values(type, one, value);
-  return value[0];
-}
-
 __device__ __forceinline__ uint32_t twice(float x) { return ptx::f16x2_of(x, x); }
 
 // Bits of some columns' parts of records, and of their super records.
@@ -51,7 +44,11 @@ struct GroupBits {
 };
 
 // The lane's copy of the pair tables, as GroupScale::offset has it.
-__device__ __forceinline__ uint32_t table_copy(int lane) { return (lane % kTableCopies) * 4; }
+template <class Codes>
+__device__ __forceinline__ uint32_t table_copy(int lane) {
+  if constexpr (Codes::kTable) return lane % Codes::kCopies * 4;
+  return 0;
+}
 
 template <class Codes, int kCount>
 __device__ __forceinline__ void group_scales(const FragmentWeights& b, float unit, const GroupBits<kCount>& bits,

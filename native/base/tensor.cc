@@ -177,7 +177,8 @@ bl_status check_weights(Argument argument, const bl_weights& weights, bl_error* 
   BL_CHECK(info != nullptr, invalid_format, "%s: %s.format is %d, expected a known format", op, name,
            weights.format);
   BL_CHECK(weights.layout >= BL_LAYOUT_canonical && weights.layout <= BL_LAYOUT_fragments, invalid_layout,
-           "%s: %s.layout is %d, expected 0 (canonical), 1 (lanes16) or 2 (fragments)", op, name, weights.layout);
+           "%s: %s.layout is %d, expected 0 (canonical), 1 (lanes16) or 2 (fragments)", op, name,
+           weights.layout);
   BL_CHECK(weights.rows >= 0 && weights.cols >= 0, invalid_shape,
            "%s: %s is %lld x %lld, expected dimensions of at least 0", op, name,
            static_cast<long long>(weights.rows), static_cast<long long>(weights.cols));

@@ -15,7 +15,8 @@ namespace bitloom {
 int64_t grouped_block_bytes(const bl_format_info& info, int64_t elements);
 
 // Where the weights of a matrix lie. Canonical rows: block j of row r at data + r * row_bytes + j *
-// block_bytes. Layout lanes16 (panel.h): full panels first, then canonical rows. Layout fragments: fragments.h.
+// block_bytes. Layout lanes16 (panel.h): full panels first, then canonical rows. Layout fragments:
+// fragments.h.
 struct WeightsView {
   const bl_format_info* info;
   const uint8_t* data;

@@ -23,8 +23,8 @@ CodePlace place_code(const PanelFormat& f, int32_t p, int64_t row, int64_t k) {
   const int step = static_cast<int>(2 * (k / 32) + k % 8 / 4);
   const int pair = static_cast<int>(2 * (row / 8) + k % 4 / 2), element = static_cast<int>(k % 2);
   const bool pairs = indexes_pairs(f);
-  const PairPlace at = pairs ? table_pair_place(plane, step, pair)
-                             : pair_place(plane, f.planes[0].bits, step, pair);
+  const PairPlace at =
+      pairs ? table_pair_place(plane, step, pair) : pair_place(plane, f.planes[0].bits, step, pair);
   const int bit = at.bit + element * (pairs ? plane : 16);
   return {2 * f.planes[p].chunk_offset + 4 * plane_word(plane, lane, at.word), bit};
 }
@@ -138,7 +138,8 @@ FragmentsShape::FragmentsShape(const PanelFormat& f, int64_t rows) {
   supers = f.sub_bits != 0 ? f.cols / f.canonical_elements : 0;
   super_bytes = f.offset_kind == OffsetKind::sub_min ? 64 : 32;
   const auto codes = static_cast<unsigned __int128>(row_tiles) * static_cast<uint64_t>(units * unit_bytes);
-  const auto records = static_cast<unsigned __int128>(row_tiles) * static_cast<uint64_t>(groups * record_bytes);
+  const auto records =
+      static_cast<unsigned __int128>(row_tiles) * static_cast<uint64_t>(groups * record_bytes);
   const auto rest = static_cast<unsigned __int128>(row_tiles) * static_cast<uint64_t>(supers * super_bytes);
   const unsigned __int128 total = kFragmentsHeaderBytes + codes + records + rest;
   bytes = total > kMaxBytes ? 0 : static_cast<uint64_t>(total);
@@ -192,13 +193,14 @@ void pack_fragments(const PanelFormat& f, const FragmentsShape& shape, const uin
     });
     for (int64_t s = 0; s < shape.supers; ++s) {
       for (int64_t u = 0; u < f.sub_count; ++u) {
-        *sub_at(f, shape, tile, row, s, u) = static_cast<uint8_t>(
-            read_canonical_sub(f, canonical + s * f.canonical_bytes, u) ^ sub_flip(f));
+        *sub_at(f, shape, tile, row, s, u) =
+            static_cast<uint8_t>(read_canonical_sub(f, canonical + s * f.canonical_bytes, u) ^ sub_flip(f));
       }
     }
     for (int64_t k = 0; k < f.cols; ++k) {
       const uint8_t* block = canonical + k / f.canonical_elements * f.canonical_bytes;
-      const uint32_t code = read_canonical(f, block, k % f.canonical_elements) ^ static_cast<uint32_t>(f.flip);
+      const uint32_t code =
+          read_canonical(f, block, k % f.canonical_elements) ^ static_cast<uint32_t>(f.flip);
       write_code_at(f, unit(k), row, k % kUnitDepth, code);
     }
   }

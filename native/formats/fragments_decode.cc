@@ -118,9 +118,9 @@ void write_fragments_header(const PanelFormat& f, const FragmentsShape& shape, i
                             uint8_t* fragments) {
   FragmentsHeader header{};
   header.unit = header.inverse_unit = 1;
-  const bool halves = f.format == BL_FORMAT_f16 ||
-                      (f.value_kind != ValueKind::floats && f.scale_type == BL_SCALE_f16 && f.sub_bits == 0 &&
-                       !has_elements(f));
+  const bool halves =
+      f.format == BL_FORMAT_f16 || (f.value_kind != ValueKind::floats && f.scale_type == BL_SCALE_f16 &&
+                                    f.sub_bits == 0 && !has_elements(f));
   if (!halves) {
     const float largest = largest_weight(f, shape, fragments, rows);
     if (largest > 0) {

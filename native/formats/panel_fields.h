@@ -21,7 +21,8 @@ void sub_fields(const PanelFormat& f, int64_t u, Field* low, Field* high);
 // Code i and sub-scale u as a canonical block has them: without the flips of PanelFormat. Not for floats.
 uint32_t read_canonical(const PanelFormat& f, const uint8_t* block, int64_t i);
 uint32_t read_canonical_sub(const PanelFormat& f, const uint8_t* block, int64_t u);
-// All codes [f.canonical_elements], at most 256, into a block whose bits there are zero; a sub-scale likewise.
+// All codes [f.canonical_elements], at most 256, into a block whose bits there are zero; a sub-scale
+// likewise.
 void write_canonical(const PanelFormat& f, const uint8_t* codes, uint8_t* block);
 void write_canonical_sub(const PanelFormat& f, int64_t u, uint32_t value, uint8_t* block);
 // One code of a format other than tq1_0.

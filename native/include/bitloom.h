@@ -245,8 +245,8 @@ BL_API int32_t bl_find_format(const char* name);                 /* -1 if unknow
 BL_API uint64_t bl_row_bytes(int32_t format, int64_t cols);
 BL_API uint64_t bl_weights_bytes(int32_t format, int64_t rows, int64_t cols);
 /* The same in a layout: lanes16 has the canonical size but for `_row` formats whose cols are no multiple of
- * 32, groups of 8 and 16 that do not fill 32 weights, and tq1_0. fragments: rows are filled up to 16, columns to
- * 64, sub-scales of K types take a byte each, and there are 256 bytes before all. */
+ * 32, groups of 8 and 16 that do not fill 32 weights, and tq1_0. fragments: rows are filled up to 16, columns
+ * to 64, sub-scales of K types take a byte each, and there are 256 bytes before all. */
 BL_API uint64_t bl_layout_bytes(int32_t format, int32_t layout, int64_t rows, int64_t cols);
 
 /* ---- quantize, dequantize, pack --------------------------------------------------------------- */
@@ -278,8 +278,8 @@ typedef struct bl_dequantize_args {
 } bl_dequantize_args;
 BL_API bl_status bl_dequantize(const bl_dequantize_args* args, bl_error* error);
 
-/* Changes the layout, from any to any, the same weights to the last bit. In place where both have the same size and
- * neither is fragments. */
+/* Changes the layout, from any to any, the same weights to the last bit. In place where both have the same
+ * size and neither is fragments. */
 typedef struct bl_pack_args {
   size_t size;
   bl_run run;

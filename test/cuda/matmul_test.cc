@@ -1,7 +1,8 @@
-// matmul on the interpreter: identity activations, shapes around the edges of tiles, epilogues, schedules, counters;
-// against the CPU's operator and float64.
+// matmul on the interpreter: identity activations, shapes around the edges of tiles, epilogues, schedules,
+// counters; against the CPU's operator and float64.
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -47,7 +48,8 @@ class Weights {
     device_.data = queue.allocate(fragments.size());
     queue.write(device_.data, fragments.data(), fragments.size());
     // There and back: canonical bytes, from the fragments and from lanes16; the same values.
-    std::vector<uint8_t> back(canonical_.size()), lanes(bl_layout_bytes(format_, BL_LAYOUT_lanes16, rows, cols));
+    std::vector<uint8_t> back(canonical_.size()),
+        lanes(bl_layout_bytes(format_, BL_LAYOUT_lanes16, rows, cols));
     std::vector<uint8_t> again(fragments.size());
     repack(fragments, BL_LAYOUT_fragments, back, BL_LAYOUT_canonical);
     check(back == canonical_, format + ": canonical bytes come back");
@@ -61,7 +63,8 @@ class Weights {
     const std::vector<float> packed = decode(weights(fragments, BL_LAYOUT_fragments));
     for (size_t i = 0; i < values_.size(); ++i) {
       if (std::memcmp(&values_[i], &packed[i], 4) != 0) {
-        check(false, format + ": dequantize of fragments: weight " + std::to_string(i) + " is " + std::to_string(packed[i]) + ", expected " + std::to_string(values_[i]));
+        check(false, format + ": dequantize of fragments: weight " + std::to_string(i) + " is " +
+                         std::to_string(packed[i]) + ", expected " + std::to_string(values_[i]));
         break;
       }
     }
@@ -158,7 +161,8 @@ void check_product(const Settings& settings, const std::string& format, int64_t 
           sum += product;
           magnitude += std::fabs(product);
         }
-        const double off = std::fabs(got[static_cast<size_t>(i * n + j)] - sum) - epsilon_of(c_type) * std::fabs(sum);
+        const double off =
+            std::fabs(got[static_cast<size_t>(i * n + j)] - sum) - epsilon_of(c_type) * std::fabs(sum);
         // Weights and activations rounded to f16, sums to f32.
         worst = std::max(worst, magnitude == 0 ? off * 1e30 : off / magnitude);
       }
@@ -171,7 +175,8 @@ void check_product(const Settings& settings, const std::string& format, int64_t 
 }
 
 // Every weight by itself: a is a row of the identity.
-void check_identity(const Settings& settings, const std::string& format, int64_t rows_of_a, int64_t n, int64_t k) {
+void check_identity(const Settings& settings, const std::string& format, int64_t rows_of_a, int64_t n,
+                    int64_t k) {
   TestQueue queue(settings);
   const std::string what = shape_name(format, rows_of_a, n, k) + " identity";
   try {
@@ -189,8 +194,8 @@ void check_identity(const Settings& settings, const std::string& format, int64_t
       for (int64_t i = 0; i < rows_of_a && first + i < k; ++i) {
         for (int64_t j = 0; j < n; ++j) {
           const float want = b.value(j, first + i), is = got[static_cast<size_t>(i * n + j)];
-          // Rounded to f16 (11 bits), its scale before (K types) or an entry too. Types with mins: scale, min and sum
-          // are rounded, each at most twice the largest weight.
+          // Rounded to f16 (11 bits), its scale before (K types) or an entry too. Types with mins: scale, min
+          // and sum are rounded, each at most twice the largest weight.
           const bool mins = format == "q2_k" || format == "q4_k" || format == "q5_k";
           const double bound = (mins ? 2.0 : std::fabs(want)) * 0x1p-10 + 0x1p-24;
           if (std::fabs(want - is) <= bound) continue;
@@ -218,14 +223,18 @@ BITLOOM_CUDA_TEST(matmul_first) {
 
 BITLOOM_CUDA_TEST(matmul_formats) {
   for (const char* format :
-       {"u1_g128", "u2_g64", "u3_g32", "u4_g32", "u5_g64", "u6_g128", "u7_g256", "u8_g32", "i1_g32", "i2_row", "i3_g64",
-        "i4_row", "i5_g32", "i6_g32", "i7_g64", "i8_row", "u1z_g32", "u2z_g32", "u3z_g64", "u4z_g32", "u5z_row",
-        "u6z_g128", "u7z_g32", "u8z_g64", "i4z_g64", "i8z_g32", "u4_g128_bf16", "u4z_g64_bf16", "u8_row_bf16", "t2_g256",
-        "nf4_g64", "fp4_g32", "cb1_g32", "cb2_g64", "cb3_row", "cb4_g128", "cb5_g32", "cb6_g64", "cb8_row", "bfp2_g8",
-        "bfp3_g16", "bfp4_g32", "bfp5_g16", "bfp6_g64", "bfp7_g8", "bfp8_g128", "e2m1_g16", "e2m1_g8", "e2m3_g32",
-        "e3m2_g32", "e4m3_g32", "e5m2_g64", "mxint8_g32", "nvfp4_g16", "mxfp4", "nvfp4", "q8_0", "q4_0", "q4_1", "q5_0",
-        "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "tq1_0", "tq2_0", "iq4_nl", "f16", "bf16", "f32", "cbs2_g32",
-        "cbs3_g64", "cbs4_g128", "lut2_row", "lut3_row_bf16", "lut4_row"}) {
+       {"u1_g128",     "u2_g64",   "u3_g32",   "u4_g32",     "u5_g64",    "u6_g128",      "u7_g256",
+        "u8_g32",      "i1_g32",   "i2_row",   "i3_g64",     "i4_row",    "i5_g32",       "i6_g32",
+        "i7_g64",      "i8_row",   "u1z_g32",  "u2z_g32",    "u3z_g64",   "u4z_g32",      "u5z_row",
+        "u6z_g128",    "u7z_g32",  "u8z_g64",  "i4z_g64",    "i8z_g32",   "u4_g128_bf16", "u4z_g64_bf16",
+        "u8_row_bf16", "t2_g256",  "nf4_g64",  "fp4_g32",    "cb1_g32",   "cb2_g64",      "cb3_row",
+        "cb4_g128",    "cb5_g32",  "cb6_g64",  "cb8_row",    "bfp2_g8",   "bfp3_g16",     "bfp4_g32",
+        "bfp5_g16",    "bfp6_g64", "bfp7_g8",  "bfp8_g128",  "e2m1_g16",  "e2m1_g8",      "e2m3_g32",
+        "e3m2_g32",    "e4m3_g32", "e5m2_g64", "mxint8_g32", "nvfp4_g16", "mxfp4",        "nvfp4",
+        "q8_0",        "q4_0",     "q4_1",     "q5_0",       "q5_1",      "q2_k",         "q3_k",
+        "q4_k",        "q5_k",     "q6_k",     "tq1_0",      "tq2_0",     "iq4_nl",       "f16",
+        "bf16",        "f32",      "cbs2_g32", "cbs3_g64",   "cbs4_g128", "lut2_row",     "lut3_row_bf16",
+        "lut4_row"}) {
     check_identity({}, format, 16, 24, 256);
     check_identity({}, format, 64, 24, 256);
   }
@@ -326,8 +335,9 @@ BITLOOM_CUDA_TEST(matmul_epilogue) {
         call.device.b = call.b.device(parts & 1 ? 1.5f : 0);
         call.host.b = call.b.host(parts & 1 ? 1.5f : 0);
         // Sums of 128 products of up to 1, a and b rounded at 2^-11: about 0.03; a gate multiplies two.
-        call.compare(c, 0.04 + 2 * epsilon_of(type), "epilogue " + std::to_string(m) + " activation " +
-                                                         std::to_string(activation) + " parts " + std::to_string(parts));
+        call.compare(c, 0.04 + 2 * epsilon_of(type),
+                     "epilogue " + std::to_string(m) + " activation " + std::to_string(activation) +
+                         " parts " + std::to_string(parts));
       }
     }
   }
@@ -355,7 +365,8 @@ BITLOOM_CUDA_TEST(matmul_codes) {
     for (bool per_row : {false, true}) {
       Call call({}, "i8_g32", n, k);
       Tensor a(call.queue, BL_DTYPE_i8, {m, k}), c(call.queue, BL_DTYPE_f32, {m, n});
-      Tensor scales(call.queue, BL_DTYPE_f32, per_row ? std::vector<int64_t>{m} : std::vector<int64_t>{m, k / 32});
+      Tensor scales(call.queue, BL_DTYPE_f32,
+                    per_row ? std::vector<int64_t>{m} : std::vector<int64_t>{m, k / 32});
       a.fill([](int64_t i) { return static_cast<float>(i * 37 % 255 - 127); });
       scales.fill([](int64_t i) { return 0.01f + 0.001f * static_cast<float>(i % 7); });
       call.set(&bl_matmul_args::a, a);
@@ -464,7 +475,8 @@ BITLOOM_CUDA_TEST(matmul_errors) {
     bl_error error{};
     queue.launches.clear();
     check(matmul(queue, args, &error) == BL_STATUS_unsupported, std::string("unsupported: ") + part);
-    check(std::string(error.message).find(part) != std::string::npos, std::string(part) + " in: " + error.message);
+    check(std::string(error.message).find(part) != std::string::npos,
+          std::string(part) + " in: " + error.message);
     check(queue.launches.empty(), std::string(part) + ": nothing launched");
   };
   refuse([](bl_matmul_args* args) { args->b.layout = BL_LAYOUT_lanes16; }, "b.layout is 1");
@@ -505,7 +517,8 @@ BITLOOM_CUDA_TEST(matmul_schedules) {
     for (int64_t m : {5, 20}) {
       std::vector<uint8_t> first;
       for (const Settings& settings : all_schedules()) {
-        const std::string what = shape_name(format, m, 24, 512) + " seed " + std::to_string(settings.options.seed);
+        const std::string what =
+            shape_name(format, m, 24, 512) + " seed " + std::to_string(settings.options.seed);
         try {
           TestQueue queue(settings);
           const Weights b(queue, format, 24, 512, 3);
@@ -542,6 +555,113 @@ BITLOOM_CUDA_TEST(matmul_splits) {
     check_product(settings, "u4_g128", 4, 40, 2048 + 64);
     check_product(settings, "u4_g128", 17, 40, 2048 + 64);
     check_product(settings, "q6_k", 17, 40, 1792);
+  }
+}
+
+namespace {
+
+// What the launch of a product did; MATMUL_COUNTS=1 prints it, for the README's table.
+void count(const char* format, int64_t m, int64_t n, int64_t k, double most_per_mma, double most_excess) {
+  Settings settings;
+  settings.multiprocessors = 1;
+  TestQueue queue(settings);
+  const Weights b(queue, format, n, k, 3);
+  Tensor a(queue, BL_DTYPE_f16, {m, k}), c(queue, BL_DTYPE_f16, {m, n});
+  a.uniform(1);
+  bl_matmul_args args = arguments();
+  args.a = a.device();
+  args.b = b.device();
+  args.c = c.device();
+  bl_error error{};
+  queue.launches.clear();
+  check_ok(matmul(queue, args, &error), error, format);
+  const std::string what = shape_name(format, m, n, k) + " counters";
+  const ptx::Counters& counters = queue.launches[0].report.counters;
+  uint64_t wavefronts = 0, ideal = 0;
+  for (size_t pc = 0; pc < counters.counts.size(); ++pc) {
+    const ptx::InstrCount& i = counters.counts[pc];
+    wavefronts += i.wavefronts;
+    ideal += i.ideal_wavefronts;
+  }
+  const ptx::InstrCount copies = counters.total("cp.async.cg"), loads = counters.total("ld.global");
+  // Bytes of copies are counted on both sides.
+  const double used = static_cast<double>(copies.bytes / 2 + loads.bytes) /
+                      (32.0 * static_cast<double>(copies.sectors + loads.sectors));
+  const int64_t row_tiles = m <= gemm::kStreamRows ? (m + 7) / 8 : (m + 63) / 64 * 8;
+  const int64_t column_tiles = m <= gemm::kStreamRows ? (n + 15) / 16 : (n + 127) / 128 * 8;
+  const uint64_t least = static_cast<uint64_t>(row_tiles * column_tiles * ((k + 63) / 64 * 4));
+  check(counters.mma() == least,
+        what + ": mma " + std::to_string(counters.mma()) + ", least " + std::to_string(least));
+  const double per_mma = static_cast<double>(counters.warp_instructions()) / static_cast<double>(least);
+  const double excess = static_cast<double>(wavefronts - ideal) / static_cast<double>(ideal);
+  check(per_mma <= most_per_mma, what + ": instructions per mma " + std::to_string(per_mma));
+  check(excess <= most_excess, what + ": excess wavefronts " + std::to_string(excess));
+  if (m > gemm::kStreamRows) check(copies.bytes == 64 * copies.sectors, what + ": bytes of copies used");
+  if (std::getenv("MATMUL_COUNTS") != nullptr) {
+    std::printf("%-40s instructions/mma %.2f, wavefronts %llu of %llu, global bytes used %.3f\n",
+                what.c_str(), per_mma, static_cast<unsigned long long>(wavefronts),
+                static_cast<unsigned long long>(ideal), used);
+  }
+}
+
+}  // namespace
+
+// PTX instructions of a launch, with prologue and epilogue; wavefronts of shared memory; mma.
+BITLOOM_CUDA_TEST(matmul_counters) {
+  count("u4_g128", 64, 128, 2048, 6.0, 0);
+  count("q4_0", 64, 128, 2048, 6.5, 0);
+  count("q8_0", 64, 128, 2048, 6.5, 0);
+  count("u3_g64", 64, 128, 2048, 9.0, 0.04);
+  count("q4_k", 64, 128, 2048, 9.5, 0.02);
+  count("mxfp4", 64, 128, 2048, 9.5, 0.02);
+  count("nf4_g64", 64, 128, 2048, 9.0, 0.35);
+  count("cb3_g64", 64, 128, 2048, 9.5, 0.08);
+  count("u4_g128", 1, 256, 4096, 43.0, 0.4);
+  count("q4_0", 1, 256, 4096, 45.0, 0.4);
+  count("q4_k", 1, 256, 4096, 83.0, 0.4);
+  count("q8_0", 8, 256, 4096, 49.0, 0.4);
+}
+
+// Every kernel with everything its epilogue can do, so that every instruction runs.
+BITLOOM_CUDA_TEST(matmul_coverage) {
+  constexpr int64_t n = 30, k = 256;
+  for (const char* format :
+       {"u4_g32",  "u4_g64_bf16", "i8_row",   "u8_g32_bf16", "u1_g32",   "u2z_g32",      "q2_k",
+        "u3_g64",  "q3_k",        "q4_k",     "q4_1",        "bfp4_g8",  "u5z_g32_bf16", "q5_k",
+        "u6_g64",  "q6_k",        "u7_g32",   "u8z_g64",     "bfp8_g16", "e2m1_g32",     "nvfp4_g16",
+        "fp4_g64", "e3m2_g32",    "e4m3_g64", "cb2_g32",     "cbs2_g64", "cb3_g64",      "cbs3_g32",
+        "nf4_g32", "cbs4_g32",    "iq4_nl",   "f16"}) {
+    for (int64_t m : {9, 17}) {
+      for (int32_t i = 0; i < 6; ++i) {
+        for (int32_t arch : {80, 120}) {
+          Settings settings;
+          settings.arch = arch;
+          settings.multiprocessors = 1;
+          Call call(settings, format, n, k);
+          TestQueue& queue = call.queue;
+          const int32_t type = kFloatDtypes[i % 3];
+          Tensor a(queue, i < 3 ? BL_DTYPE_f16 : BL_DTYPE_f32, {m, k}), c(queue, type, {m, n});
+          Tensor bias(queue, BL_DTYPE_f32, {n}), row_scale(queue, BL_DTYPE_f32, {n});
+          Tensor addend(queue, kFloatDtypes[(i + 1) % 3], {m, n}),
+              residual(queue, kFloatDtypes[(i + 2) % 3], {m, n});
+          a.uniform(1, 0.2f);
+          bias.uniform(2);
+          row_scale.uniform(3);
+          addend.uniform(4);
+          residual.uniform(5);
+          call.set(&bl_matmul_args::a, a);
+          if (i > 0) {
+            call.set(&bl_matmul_args::bias, bias);
+            call.set(&bl_matmul_args::row_scale, row_scale);
+            call.set(&bl_matmul_args::addend, addend);
+            call.set(&bl_matmul_args::residual, residual);
+          }
+          call.device.activation = call.host.activation = i % 5;
+          call.compare(c, 0.02 + 2 * epsilon_of(type),
+                       shape_name(format, m, n, k) + " epilogue " + std::to_string(i));
+        }
+      }
+    }
   }
 }
 

@@ -26,7 +26,7 @@ struct FragmentWeights {
   const void* codes;
   const void* records;
   const void* supers;
-  const float* header;               // unit, 1 / unit
+  const float* header;                            // unit, 1 / unit
   int64_t tile_codes, tile_records, tile_supers;  // bytes of a row tile
   int32_t row_tiles, units;
   int32_t unit_bytes;
@@ -48,14 +48,12 @@ struct FragmentWeights {
 // Weights of any format, as f16 fragments, for formats without a kernel of their own.
 struct UnpackParams {
   FragmentWeights from;
-  void* to;                // [row tiles][units][2048 bytes]
-  const float* entries;    // f32 tables, or null
+  void* to;              // [row tiles][units][2048 bytes]
+  const float* entries;  // f32 tables, or null
   int32_t bits;
-  int32_t kind;            // UnpackKind
-  int32_t pairs;           // codes lie as table_pair_place has them
-  int32_t signed_elements;
+  int32_t kind;  // UnpackKind
 };
-enum class UnpackKind : int32_t { integer, table, row_table, f16, bf16, f32 };
+enum class UnpackKind : int32_t { table, row_table, bf16, f32 };
 
 // What happens to products: y of bl_matmul_args, then c.
 struct Epilogue {
@@ -71,27 +69,27 @@ struct Epilogue {
   int64_t addend_row, addend_column;
   const void* residual;
   int64_t residual_row, residual_column;
-  const float* low;          // [M, rank]: down x, or null
-  const void* up;            // [columns of y, rank]
+  const float* low;  // [M, rank]: down x, or null
+  const void* up;    // [columns of y, rank]
   int64_t up_row, up_column;
   const int32_t* row_offsets;  // CSR, or null
   const int32_t* columns;
   const void* values;
-  const void* a;               // as it was given, for outliers
+  const void* a;  // as it was given, for outliers
   int64_t a_row, a_column;
   int32_t c_dtype, addend_dtype, residual_dtype, up_dtype, values_dtype, a_dtype;
   int32_t activation;
   int32_t rank;
-  float scale;               // times tensor scale
+  float scale;  // times tensor scale
   float low_scale;
-  float code_scale;          // c is i8: 1 / c_scale
-  int32_t gated_columns;     // H of swiglu and geglu, else 0
+  float code_scale;       // c is i8: 1 / c_scale
+  int32_t gated_columns;  // H of swiglu and geglu, else 0
 };
 
 // The products of a (f16) and b.
 struct ProductParams {
   FragmentWeights b;
-  const void* a;         // [M, K] f16, rows at multiples of 16 bytes
+  const void* a;  // [M, K] f16, rows at multiples of 16 bytes
   int64_t a_row_bytes;
   int32_t m, n, k;       // n: rows of b
   int32_t splits;        // of the units; split s takes [units s / splits, units (s + 1) / splits)
@@ -105,39 +103,39 @@ struct ProductParams {
 struct FinishParams {
   const float* partial;  // [splits, M, n]
   int32_t splits, m, n;
-  int32_t columns;       // of c
+  int32_t columns;  // of c
   Epilogue epilogue;
 };
 
 // a to f16: rows times a power of two, columns picked and scaled.
 struct PrepareParams {
   const void* a;
-  int64_t a_row, a_column;     // strides in elements
+  int64_t a_row, a_column;  // strides in elements
   int32_t a_dtype;
-  int32_t m, k;                // columns of b
-  int32_t padded_k;            // a multiple of 64
-  const float* a_scales;       // a is i8
+  int32_t m, k;           // columns of b
+  int32_t padded_k;       // a multiple of 64
+  const float* a_scales;  // a is i8
   int64_t scales_row, scales_column;
-  int32_t scale_columns;       // codes that share one; 0: the row
-  const float* column_scale;   // [K of a]
+  int32_t scale_columns;      // codes that share one; 0: the row
+  const float* column_scale;  // [K of a]
   const int32_t* column_order;
-  int32_t a_columns;           // K of a, to keep what column_order says within it
-  void* out;                   // [M, padded_k] f16
-  float* row_factors;          // [M]
+  int32_t a_columns;   // K of a, to keep what column_order says within it
+  void* out;           // [M, padded_k] f16
+  float* row_factors;  // [M]
 };
 
 // low = a down^T
 struct LowRankParams {
   const void* a;
   int64_t a_row, a_column;
-  const void* down;            // [R, K]
+  const void* down;  // [R, K]
   int64_t down_row, down_column;
   int32_t a_dtype, down_dtype;
   int32_t m, k, rank;
   const float* a_scales;
   int64_t scales_row, scales_column;
   int32_t scale_columns;
-  float* low;                  // [M, R]
+  float* low;  // [M, R]
 };
 
 // Units that a lane of the stream kernel has under way: 64 bytes of codes, where 64 registers allow.
@@ -145,13 +143,19 @@ BL_HOST_DEVICE constexpr int stream_depth(int words, bool plain_scale) {
   return words >= 16 ? 1 : words > 4 || !plain_scale ? 2 : 4;
 }
 
+// How many of scale, offset and zero a kind of codes has.
+BL_HOST_DEVICE constexpr int scale_parts(bool plain_scale, bool table) {
+  return plain_scale ? 1 : table ? 2 : 3;
+}
+
 // Bytes of a stage of the prompt kernel, and of all its shared memory.
 BL_HOST_DEVICE constexpr int prompt_stage_bytes(int unit_bytes, int raw_bytes, int super_bytes) {
   return kPromptRows * 128 + kPromptRowTiles * (unit_bytes + raw_bytes + super_bytes);
 }
-constexpr int prompt_shared_bytes(int unit_bytes, int raw_bytes, int super_bytes, int ready_groups, int table_bytes) {
+constexpr int prompt_shared_bytes(int unit_bytes, int raw_bytes, int super_bytes, int ready_groups,
+                                  int scale_parts, int table_bytes) {
   const int loop = kPromptStages * prompt_stage_bytes(unit_bytes, raw_bytes, super_bytes) +
-                   2 * ready_groups * kPromptColumns * 16 + table_bytes;
+                   2 * scale_parts * ready_groups * kPromptColumns * 4 + table_bytes;
   const int staged = kPromptRows * kStagedStride * 4;
   return loop > staged ? loop : staged;
 }

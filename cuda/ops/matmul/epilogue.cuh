@@ -11,19 +11,19 @@ namespace bitloom::cuda::gemm {
 __device__ __forceinline__ float outlier_sum(const Epilogue& e, int m, int n) {
   float sum = 0;
   for (int i = e.row_offsets[n]; i < e.row_offsets[n + 1]; ++i) {
-    sum = fmaf(load_as_f32(e.values_dtype, e.values, i),
-               load_as_f32(e.a_dtype, e.a, m * e.a_row + e.columns[i] * e.a_column), sum);
+    sum = fmaf(load_float(e.values_dtype, e.values, i),
+               load_float(e.a_dtype, e.a, m * e.a_row + e.columns[i] * e.a_column), sum);
   }
   return sum;
 }
 
 // y[m, n] from the product of a's row as it was prepared and b's row n.
 __device__ __forceinline__ float finish_sum(const Epilogue& e, float product, int m, int n) {
-  float y = e.header != nullptr ? product * e.header[1] : product;
+  float y = product * e.header[1];
   if (e.row_factors != nullptr) y *= e.row_factors[m];
   if (e.row_scale != nullptr) y *= e.row_scale[n];
   y *= e.scale;
-  if (e.addend != nullptr) y += load_as_f32(e.addend_dtype, e.addend, m * e.addend_row + n * e.addend_column);
+  if (e.addend != nullptr) y += load_float(e.addend_dtype, e.addend, m * e.addend_row + n * e.addend_column);
   if (e.bias != nullptr) y += e.bias[n];
   return y;
 }
@@ -38,7 +38,7 @@ __device__ __forceinline__ float activate(int activation, float y) {
 
 __device__ __forceinline__ float add_residual(const Epilogue& e, float value, int m, int n) {
   if (e.residual == nullptr) return value;
-  return value + load_as_f32(e.residual_dtype, e.residual, m * e.residual_row + n * e.residual_column);
+  return value + load_float(e.residual_dtype, e.residual, m * e.residual_row + n * e.residual_column);
 }
 
 // c[m, n] of a float type, where the products are all there is: no gate, low-rank or sparse terms.
@@ -58,7 +58,7 @@ __device__ __forceinline__ float gather_sum(const FinishParams& p, int m, int n)
   if (e.low != nullptr) {
     float sum = 0;
     for (int r = 0; r < e.rank; ++r) {
-      sum = fmaf(load_as_f32(e.up_dtype, e.up, n * e.up_row + r * e.up_column),
+      sum = fmaf(load_float(e.up_dtype, e.up, n * e.up_row + r * e.up_column),
                  e.low[static_cast<int64_t>(m) * e.rank + r], sum);
     }
     y = fmaf(e.low_scale, sum, y);

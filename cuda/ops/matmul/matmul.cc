@@ -9,8 +9,6 @@ namespace bitloom::cuda {
 
 extern const ModuleImages matmul_module;
 
-
-
 namespace gemm {
 namespace {
 
@@ -24,9 +22,9 @@ struct Launch {
   char name[32];
 };
 
-// The stream kernel: as many warps as give each about what it has under way at once, and splits of K where the row
-// tiles are fewer than two for a multiprocessor. Of M it depends not at all, so that a row's bits do not depend on the
-// rows beside it.
+// The stream kernel: as many warps as give each about what it has under way at once, and splits of K where
+// the row tiles are fewer than two for a multiprocessor. Of M it depends not at all, so that a row's bits do
+// not depend on the rows beside it.
 void plan_stream(const Limits& limits, const PlannedWeights& b, Launch* launch) {
   const int64_t units = b.weights.units, tiles = b.weights.row_tiles;
   const int64_t wanted = std::min<int64_t>(32, 2 * limits.multiprocessors / tiles);
@@ -36,7 +34,8 @@ void plan_stream(const Limits& limits, const PlannedWeights& b, Launch* launch) 
   const uint32_t warps = static_cast<uint32_t>(std::clamp<int64_t>(ceil_div(per_split, depth), 1, 16));
   launch->shape.grid = {static_cast<uint32_t>(tiles), static_cast<uint32_t>(launch->splits), 1};
   launch->shape.block = {32, warps, 1};
-  launch->shape.shared_bytes = std::max<uint32_t>(warps * kStreamWarpBytes, static_cast<uint32_t>(b.table_bytes));
+  launch->shape.shared_bytes =
+      std::max<uint32_t>(warps * kStreamWarpBytes, static_cast<uint32_t>(b.table_bytes));
 }
 
 void plan_prompt(const Limits& limits, const PlannedWeights& b, const ProductParams& p, Launch* launch) {
@@ -46,14 +45,16 @@ void plan_prompt(const Limits& limits, const PlannedWeights& b, const ProductPar
   launch->shape.grid = {static_cast<uint32_t>(columns), static_cast<uint32_t>(rows),
                         static_cast<uint32_t>(launch->splits)};
   launch->shape.block = {kPromptThreads, 1, 1};
-  launch->shape.shared_bytes = static_cast<uint32_t>(prompt_shared_bytes(
-      b.weights.unit_bytes, p.raw_bytes, b.weights.super_bytes, p.ready_groups, b.table_bytes));
+  launch->shape.shared_bytes = static_cast<uint32_t>(
+      prompt_shared_bytes(b.weights.unit_bytes, p.raw_bytes, b.weights.super_bytes, p.ready_groups,
+                          scale_parts(b.product[0] == 'c', b.table_bytes != 0), b.table_bytes));
 }
 
 // Whether kernels can read a as it lies: rows of f16 at multiples of 16 bytes.
 bool is_direct(const bl_matmul_args& args, const Matrix& a) {
   return a.dtype == BL_DTYPE_f16 && args.column_scale.data == nullptr && args.column_order.data == nullptr &&
-         a.column == 1 && a.row % 8 == 0 && a.columns % 8 == 0 && reinterpret_cast<uintptr_t>(a.data) % 16 == 0;
+         a.column == 1 && a.row % 8 == 0 && a.columns % 8 == 0 &&
+         reinterpret_cast<uintptr_t>(a.data) % 16 == 0;
 }
 
 bl_status prepare(Queue& queue, const bl_matmul_args& args, int64_t batch, const Matrix& a, Scratch& rows,
@@ -75,7 +76,8 @@ bl_status prepare(Queue& queue, const bl_matmul_args& args, int64_t batch, const
   prepare.scale_columns = args.a_scales.rank == args.a.rank ? 32 : 0;
   prepare.column_scale = static_cast<const float*>(args.column_scale.data);
   prepare.column_order = static_cast<const int32_t*>(args.column_order.data);
-  BL_RETURN_IF_ERROR(rows.allocate(static_cast<uint64_t>(p->m) * static_cast<uint64_t>(prepare.padded_k) * 2, error));
+  BL_RETURN_IF_ERROR(
+      rows.allocate(static_cast<uint64_t>(p->m) * static_cast<uint64_t>(prepare.padded_k) * 2, error));
   BL_RETURN_IF_ERROR(factors.allocate(static_cast<uint64_t>(p->m) * sizeof(float), error));
   prepare.out = rows.as<void>();
   prepare.row_factors = factors.as<float>();
@@ -89,8 +91,8 @@ bl_status prepare(Queue& queue, const bl_matmul_args& args, int64_t batch, const
   return queue.launch(matmul_module, "matmul_prepare", shape, prepare, error);
 }
 
-bl_status project(Queue& queue, const bl_matmul_args& args, int64_t batch, const Matrix& a, Scratch& low, Epilogue* e,
-                  bl_error* error) {
+bl_status project(Queue& queue, const bl_matmul_args& args, int64_t batch, const Matrix& a, Scratch& low,
+                  Epilogue* e, bl_error* error) {
   LowRankParams p{};
   Matrix down, scales;
   BL_RETURN_IF_ERROR(read_scales("a_scales", args.a_scales, args.a.rank, args.batch, batch, &scales, error));
@@ -162,8 +164,11 @@ bl_status run(Queue& queue, const bl_matmul_args& args, const Plan& plan, int64_
   if (args.low_rank_down.data != nullptr) {
     BL_RETURN_IF_ERROR(project(queue, args, batch, a, low, &p.epilogue, error));
   }
-  if (p.k == 0) {  // no products, and no header to read
-    p.epilogue.header = nullptr;
+  if (p.k == 0) {  // no products: their sum, over no splits, is zero
+    const float header[2] = {1, 1};
+    BL_RETURN_IF_ERROR(rows.allocate(sizeof(header), error));
+    BL_RETURN_IF_ERROR(queue.upload(rows.as<void>(), header, sizeof(header), error));
+    p.epilogue.header = rows.as<float>();
     return launch_finish(queue, p, error);
   }
   if (is_direct(args, a)) {
@@ -185,11 +190,13 @@ bl_status run(Queue& queue, const bl_matmul_args& args, const Plan& plan, int64_
   p.splits = static_cast<int32_t>(launch.splits);
   const bool finishes = launch.splits > 1 || needs_finish(args);
   if (finishes) {
-    const uint64_t count = static_cast<uint64_t>(launch.splits) * static_cast<uint64_t>(p.m) * static_cast<uint64_t>(p.n);
+    const uint64_t count =
+        static_cast<uint64_t>(launch.splits) * static_cast<uint64_t>(p.m) * static_cast<uint64_t>(p.n);
     BL_RETURN_IF_ERROR(partial.allocate(count * sizeof(float), error));
     p.partial = partial.as<float>();
   }
-  std::snprintf(launch.name, sizeof(launch.name), "matmul_%s_%s", launch.stream ? "stream" : "prompt", b.product);
+  std::snprintf(launch.name, sizeof(launch.name), "matmul_%s_%s", launch.stream ? "stream" : "prompt",
+                b.product);
   BL_RETURN_IF_ERROR(queue.launch(matmul_module, launch.name, launch.shape, p, error));
   return finishes ? launch_finish(queue, p, error) : BL_STATUS_ok;
 }
@@ -209,7 +216,6 @@ bl_status unpack(Queue& queue, Scratch& to, Scratch& tables, PlannedWeights* b, 
   p.to = to.as<void>();
   p.bits = b->bits;
   p.kind = static_cast<int32_t>(b->unpack);
-  p.pairs = b->pairs ? 1 : 0;
   LaunchShape shape;
   shape.grid.x = static_cast<uint32_t>(std::min<int64_t>(units, 1 << 20));
   shape.block.x = 256;
@@ -235,10 +241,11 @@ bl_status matmul(Queue& queue, const bl_matmul_args& args, bl_error* error) {
     Matrix a, scales, down;
     BL_RETURN_IF_ERROR(plan_epilogue(args, batch, plan.n, &epilogue, error));
     BL_RETURN_IF_ERROR(read_matrix("a", args.a, args.batch, batch, &a, error));
-    BL_RETURN_IF_ERROR(read_scales("a_scales", args.a_scales, args.a.rank, args.batch, batch, &scales, error));
+    BL_RETURN_IF_ERROR(
+        read_scales("a_scales", args.a_scales, args.a.rank, args.batch, batch, &scales, error));
     BL_RETURN_IF_ERROR(read_matrix("low_rank_down", args.low_rank_down, args.batch, batch, &down, error));
-    BL_CHECK(a.rows <= 65535 * kPromptRows, unsupported, "matmul: a has %lld rows, too many for a call on device",
-             static_cast<long long>(a.rows));
+    BL_CHECK(a.rows <= 65535 * kPromptRows, unsupported,
+             "matmul: a has %lld rows, too many for a call on device", static_cast<long long>(a.rows));
   }
   Scratch unpacked(queue), tables(queue);
   if (args.b.cols > 0) {

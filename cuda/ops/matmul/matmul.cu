@@ -6,14 +6,14 @@
 using namespace bitloom::cuda;
 using namespace bitloom::cuda::gemm;
 
-#define BL_MATMUL_KERNEL(name, codes)                                                             \
+#define BL_MATMUL_KERNEL(name, ...)                                                               \
   extern "C" __global__ void __launch_bounds__(kPromptThreads)                                    \
       matmul_prompt_##name(const __grid_constant__ ProductParams p) {                             \
-    PromptTile<codes>(p).run();                                                                   \
+    PromptTile<__VA_ARGS__>(p).run();                                                                   \
   }                                                                                               \
   extern "C" __global__ void __launch_bounds__(512, 2)                                            \
       matmul_stream_##name(const __grid_constant__ ProductParams p) {                             \
-    StreamTile<codes>(p).run();                                                                   \
+    StreamTile<__VA_ARGS__>(p).run();                                                                   \
   }
 #include "kernels.inc"
 

@@ -34,8 +34,8 @@ bl_status read_matrix(const char* name, const bl_tensor& tensor, int64_t batches
     const int64_t size = tensor.shape[axis], stride = tensor.strides[axis];
     if (size == 1) continue;
     BL_CHECK(out->rows == 1 || stride == out->rows * out->row, unsupported,
-             "matmul: %s.strides[%d] is %lld on device, expected %lld: leading axes behind one another", name, axis,
-             static_cast<ll>(stride), static_cast<ll>(out->rows * out->row));
+             "matmul: %s.strides[%d] is %lld on device, expected %lld: leading axes behind one another", name,
+             axis, static_cast<ll>(stride), static_cast<ll>(out->rows * out->row));
     if (out->rows == 1) out->row = stride;
     out->rows *= size;
   }
@@ -44,8 +44,8 @@ bl_status read_matrix(const char* name, const bl_tensor& tensor, int64_t batches
   return BL_STATUS_ok;
 }
 
-bl_status read_scales(const char* name, const bl_tensor& tensor, int32_t rank_of_rows, int64_t batches, int64_t batch,
-                      Matrix* out, bl_error* error) {
+bl_status read_scales(const char* name, const bl_tensor& tensor, int32_t rank_of_rows, int64_t batches,
+                      int64_t batch, Matrix* out, bl_error* error) {
   bl_tensor scales = tensor;
   if (tensor.data != nullptr && tensor.rank + 1 == rank_of_rows) {
     scales.shape[scales.rank] = 1;
@@ -57,8 +57,10 @@ bl_status read_scales(const char* name, const bl_tensor& tensor, int32_t rank_of
 bl_status check_supported(const bl_matmul_args& args, bl_error* error) {
   BL_CHECK(args.b.layout == BL_LAYOUT_fragments, unsupported,
            "matmul: b.layout is %d on device, expected 2 (fragments)", args.b.layout);
-  BL_CHECK(args.prepared == nullptr, unsupported, "matmul: prepared is given on device, expected the activations");
-  BL_CHECK(args.compute != BL_COMPUTE_i1, unsupported, "matmul: compute is 3 (i1), which is not there on device");
+  BL_CHECK(args.prepared == nullptr, unsupported,
+           "matmul: prepared is given on device, expected the activations");
+  BL_CHECK(args.compute != BL_COMPUTE_i1, unsupported,
+           "matmul: compute is 3 (i1), which is not there on device");
   BL_CHECK(args.activation_bits != 4 && args.activation_group == 0, unsupported,
            "matmul: activation_bits and activation_group are given, which are not there on device");
   BL_CHECK(args.algorithm == BL_ALGORITHM_auto || args.algorithm == BL_ALGORITHM_dequant, unsupported,
@@ -68,9 +70,9 @@ bl_status check_supported(const bl_matmul_args& args, bl_error* error) {
   BL_CHECK(args.outlier_row_offsets.data == nullptr || args.a.dtype != BL_DTYPE_i8, unsupported,
            "matmul: outliers are given with a of i8, which is not there on device");
   const int64_t limit = int64_t{1} << 30;
-  BL_CHECK(args.b.rows < limit && args.b.cols < limit && element_count(args.c) < (int64_t{1} << 40), unsupported,
-           "matmul: b is %lld x %lld, too large for a call on device", static_cast<ll>(args.b.rows),
-           static_cast<ll>(args.b.cols));
+  BL_CHECK(args.b.rows < limit && args.b.cols < limit && element_count(args.c) < (int64_t{1} << 40),
+           unsupported, "matmul: b is %lld x %lld, too large for a call on device",
+           static_cast<ll>(args.b.rows), static_cast<ll>(args.b.cols));
   BL_CHECK(reinterpret_cast<uintptr_t>(args.b.data) % 16 == 0, unsupported,
            "matmul: b.data is not at a multiple of 16 bytes, which it must be on device");
   return BL_STATUS_ok;
@@ -90,7 +92,8 @@ void set(const Matrix& from, const void** data, int64_t* row, int64_t* column, i
   *dtype = from.dtype;
 }
 
-bl_status plan_additions(const bl_matmul_args& args, int64_t batch, int64_t n, Epilogue* out, bl_error* error) {
+bl_status plan_additions(const bl_matmul_args& args, int64_t batch, int64_t n, Epilogue* out,
+                         bl_error* error) {
   if (args.low_rank_down.data != nullptr) {
     bl_tensor up = args.low_rank_up;
     Matrix rows;
@@ -101,7 +104,8 @@ bl_status plan_additions(const bl_matmul_args& args, int64_t batch, int64_t n, E
     out->low_scale = args.low_rank_scale;
   }
   if (args.outlier_row_offsets.data != nullptr) {
-    BL_RETURN_IF_ERROR(check_alignment("outlier_row_offsets", args.outlier_row_offsets.data, BL_DTYPE_i32, error));
+    BL_RETURN_IF_ERROR(
+        check_alignment("outlier_row_offsets", args.outlier_row_offsets.data, BL_DTYPE_i32, error));
     BL_RETURN_IF_ERROR(check_alignment("outlier_columns", args.outlier_columns.data, BL_DTYPE_i32, error));
     BL_RETURN_IF_ERROR(
         check_alignment("outlier_values", args.outlier_values.data, args.outlier_values.dtype, error));
@@ -118,7 +122,8 @@ bl_status plan_additions(const bl_matmul_args& args, int64_t batch, int64_t n, E
 
 }  // namespace
 
-bl_status plan_epilogue(const bl_matmul_args& args, int64_t batch, int64_t n, Epilogue* out, bl_error* error) {
+bl_status plan_epilogue(const bl_matmul_args& args, int64_t batch, int64_t n, Epilogue* out,
+                        bl_error* error) {
   Matrix c, c_scales, addend, residual;
   BL_RETURN_IF_ERROR(read_matrix("c", args.c, args.batch, batch, &c, error));
   BL_RETURN_IF_ERROR(read_matrix("c_scales", args.c_scales, args.batch, batch, &c_scales, error));

@@ -21,8 +21,8 @@ bl_status read_matrix(const char* name, const bl_tensor& tensor, int64_t batches
                       bl_error* error);
 
 // Columns of a tensor of scales that has one per row ([..., M]) or several.
-bl_status read_scales(const char* name, const bl_tensor& tensor, int32_t rank_of_rows, int64_t batches, int64_t batch,
-                      Matrix* out, bl_error* error);
+bl_status read_scales(const char* name, const bl_tensor& tensor, int32_t rank_of_rows, int64_t batches,
+                      int64_t batch, Matrix* out, bl_error* error);
 
 inline bool is_gated(const bl_matmul_args& args) {
   return args.activation == BL_ACTIVATION_swiglu || args.activation == BL_ACTIVATION_geglu;

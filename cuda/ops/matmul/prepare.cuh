@@ -56,28 +56,31 @@ __device__ __forceinline__ void prepare_row(const PrepareParams& p) {
   }
 }
 
+__device__ __forceinline__ float half_value(int type, uint32_t bits) {
+  return type == kScaleBf16 ? __uint_as_float(bits << 16) : ptx::f32_of_f16(static_cast<uint16_t>(bits));
+}
+
 // Weight (row, k) of a unit in a format of any kind, times unit.
 __device__ __forceinline__ float any_weight(const UnpackParams& p, const char* unit, int64_t tile, int row,
                                             int64_t unit_index, int k) {
   const FragmentWeights& b = p.from;
   const int lane = 4 * (row % 8) + k % 32 / 8, step = 2 * (k / 32) + k % 8 / 4;
   const float unit_factor = b.header[0];
-  if (p.kind >= static_cast<int>(UnpackKind::f16)) {
+  if (p.kind >= static_cast<int>(UnpackKind::bf16)) {
     const int index = ((step * 32 + lane) * 2 + row / 8) * 4 + k % 4;
-    const int dtype = p.kind == static_cast<int>(UnpackKind::f32)    ? BL_DTYPE_f32
-                      : p.kind == static_cast<int>(UnpackKind::bf16) ? BL_DTYPE_bf16
-                                                                     : BL_DTYPE_f16;
-    return load_as_f32(dtype, unit, index) * unit_factor;
+    if (p.kind == static_cast<int>(UnpackKind::f32)) return reinterpret_cast<const float*>(unit)[index] * unit_factor;
+    return __uint_as_float(static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(unit)[index]) << 16) * unit_factor;
   }
-  const int pair = 2 * (row / 8) + k % 4 / 2, half = k % 2, first = widest_plane(p.bits);
+  // Tables of floats: pairs side by side, scales of 2 bytes.
+  const int pair = 2 * (row / 8) + k % 4 / 2, half = k % 2;
   uint32_t code = 0;
   int at = 0;
   for (int plane = 8, shift = 0; plane > 0; plane /= 2) {
     if ((p.bits & plane) == 0) continue;
-    const PairPlace place = p.pairs != 0 ? table_pair_place(plane, step, pair) : pair_place(plane, first, step, pair);
+    const PairPlace place = table_pair_place(plane, step, pair);
     const uint32_t word =
         reinterpret_cast<const uint32_t*>(unit)[32 * at + plane_word(plane, lane, place.word)];
-    const int bit = place.bit + half * (p.pairs != 0 ? plane : 16);
+    const int bit = place.bit + half * plane;
     code |= (word >> bit & ((1u << plane) - 1)) << shift;
     shift += plane;
     at += plane;
@@ -86,15 +89,12 @@ __device__ __forceinline__ float any_weight(const UnpackParams& p, const char* u
   const char* record = static_cast<const char*>(b.records) + tile * b.tile_records + group * b.record_bytes;
   const int place = 2 * (row % 8) + row / 8;
   if (p.kind == static_cast<int>(UnpackKind::row_table)) {
-    return scale_value(b.scale_type, reinterpret_cast<const uint16_t*>(record)[16 * code + place]) * unit_factor;
+    return half_value(b.scale_type, reinterpret_cast<const uint16_t*>(record)[16 * code + place]) * unit_factor;
   }
-  const auto stored = [&](const char* from, bool byte) -> uint32_t {
-    return byte ? reinterpret_cast<const uint8_t*>(from)[place] : reinterpret_cast<const uint16_t*>(from)[place];
-  };
-  const float scale = scale_value(b.scale_type, stored(record, has_byte_scales(b))) * b.factor;
+  const float scale = half_value(b.scale_type, reinterpret_cast<const uint16_t*>(record)[place]);
   uint32_t number = 0;
   if (b.second == Second::table_number) {
-    number = min(stored(record + b.second_offset, true), static_cast<uint32_t>(b.tables) - 1);
+    number = min(reinterpret_cast<const uint8_t*>(record)[b.second_offset + place], static_cast<uint32_t>(b.tables) - 1);
   }
   return scale * p.entries[(number << p.bits) + code] * unit_factor;
 }
@@ -126,7 +126,7 @@ __device__ __forceinline__ void low_rank(const LowRankParams& p) {
       if (p.a_scales != nullptr) {
         x *= p.a_scales[m * p.scales_row + (p.scale_columns == 0 ? 0 : k / p.scale_columns) * p.scales_column];
       }
-      sum = fmaf(x, load_as_f32(p.down_dtype, p.down, r * p.down_row + k * p.down_column), sum);
+      sum = fmaf(x, load_float(p.down_dtype, p.down, r * p.down_row + k * p.down_column), sum);
     }
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);

@@ -82,7 +82,7 @@ struct StreamTile {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       g[i / 2][i % 2] = four[i];
-      if (Codes::kTable) g[i / 2][i % 2].offset += table_copy(lane);
+      g[i / 2][i % 2].offset += table_copy<Codes>(lane);
     }
   }
 
@@ -114,8 +114,8 @@ struct StreamTile {
   }
 
   __device__ __forceinline__ void accumulate(float (&acc)[2][4]) const {
-    const int begin = static_cast<int>(static_cast<int64_t>(p.b.units) * blockIdx.y / p.splits);
-    const int end = static_cast<int>(static_cast<int64_t>(p.b.units) * (blockIdx.y + 1) / p.splits);
+    const int begin = static_cast<int>(p.b.units * blockIdx.y / p.splits);
+    const int end = static_cast<int>(p.b.units * (blockIdx.y + 1) / p.splits);
     const float unit_factor = p.b.header[0];
     const Codes decode(p.b.zero, p.b.exponent_shift);
 #pragma unroll 1

@@ -55,18 +55,20 @@ void plan_tables(const PanelFormat& f, PlannedWeights* plan) {
   plan->unpack = UnpackKind::table;
   plan->entries = tables;
   plan->entry_count = b.tables << f.bits;
-  if (f.bits < 2 || f.bits > 4 || plan->entry_count > 64) return;
+  static constexpr int kMostTables[] = {0, 0, 16, 4, 4};  // in 32 KB of shared memory
+  if (f.bits < 2 || f.bits > 4 || b.tables > kMostTables[f.bits]) return;
   if (f.value_kind == ValueKind::table) {  // integers
     for (int i = 0; i < 1 << f.bits; ++i) values[i] = static_cast<float>(f.table[i] - f.zero);
     tables = values;
   }
-  plan->product = f.bits == 4 ? "t4" : f.bits == 3 ? "t3" : "t2";
+  const bool several = f.bits == 4 && b.tables > 1;
+  plan->product = several ? "s4" : f.bits == 4 ? "t4" : f.bits == 3 ? "t3" : "t2";
   float largest = 0;
   for (int i = 0; i < plan->entry_count; ++i) largest = std::max(largest, std::fabs(tables[i]));
   const int exponent = largest > 0 ? std::clamp(std::ilogb(largest), -100, 100) : 0;
   for (int i = 0; i < plan->entry_count; ++i) b.table[i] = f32_to_f16(std::ldexp(tables[i], -exponent));
   b.factor = std::ldexp(1.0f, exponent);
-  plan->table_bytes = b.tables * pair_table_bytes(f.bits);
+  plan->table_bytes = b.tables * pair_table_bytes(f.bits, several ? 8 : f.bits == 4 ? 16 : 32);
 }
 
 void plan_codes(const PanelFormat& f, PlannedWeights* plan) {
@@ -77,9 +79,7 @@ void plan_codes(const PanelFormat& f, PlannedWeights* plan) {
   b.sub_zero = static_cast<float>(f.sub_zero);
   b.tables = 1;
   if (f.value_kind == ValueKind::floats) {
-    plan->unpack = f.format == BL_FORMAT_f32    ? UnpackKind::f32
-                   : f.format == BL_FORMAT_bf16 ? UnpackKind::bf16
-                                                : UnpackKind::f16;
+    plan->unpack = f.format == BL_FORMAT_f32 ? UnpackKind::f32 : UnpackKind::bf16;
     if (f.format == BL_FORMAT_f16) plan->product = "f16";
     return;
   }
@@ -104,7 +104,6 @@ PlannedWeights plan_weights(const bl_weights& given) {
   const FragmentsShape shape(f, given.rows);
   PlannedWeights plan{};
   plan.bits = f.bits;
-  plan.pairs = indexes_pairs(f);
   FragmentWeights& b = plan.weights;
   const char* data = static_cast<const char*>(given.data);
   b.header = reinterpret_cast<const float*>(data);

@@ -9,14 +9,14 @@
 
 namespace bitloom::cuda::gemm {
 
-// What kernels need of b. `product` is null where no kernel has such codes: then `unpack` says how weights become f16.
+// What kernels need of b. `product` is null where no kernel has such codes: then `unpack` says how weights
+// become f16.
 struct PlannedWeights {
   FragmentWeights weights;
   const char* product;  // "c4": a row of kernels.inc
   UnpackKind unpack;
   int32_t table_bytes;  // shared memory of the pair tables, for all
   int32_t bits;
-  bool pairs;
   const float* entries;  // of the tables, on the host
   int32_t entry_count;
 };

@@ -38,9 +38,9 @@ bl_status validate(const bl_embedding_args& args, bl_error* error) {
              axis);
   }
   BL_RETURN_IF_ERROR(check_dim(output, args.output, args.ids.rank, args.table.cols, "table.cols", error));
-  BL_RETURN_IF_ERROR(check_apart(output, args.output, "table", args.table.data,
-                                 bl_layout_bytes(args.table.format, args.table.layout, args.table.rows, args.table.cols),
-                                 error));
+  BL_RETURN_IF_ERROR(check_apart(
+      output, args.output, "table", args.table.data,
+      bl_layout_bytes(args.table.format, args.table.layout, args.table.rows, args.table.cols), error));
   BL_RETURN_IF_ERROR(check_apart(output, args.output, "ids", args.ids.data, args.ids.bytes, error));
   if (args.run.device != 0) return BL_STATUS_ok;  // values are checked on the device
   const Rows ids(args.ids);

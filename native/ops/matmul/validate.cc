@@ -177,7 +177,8 @@ bl_status check_stack(const bl_matmul_args& args, int64_t* columns, bl_error* er
       "matmul: b has layout lanes16 and parts of %lld rows, expected a multiple of 16, or layout canonical",
       static_cast<ll>(*columns));
   BL_CHECK(batches == 1 || args.b.layout != BL_LAYOUT_fragments || args.b.rows / batches % kPanelRows == 0,
-           invalid_layout, "matmul: b has layout fragments and matrices of %lld rows, expected a multiple of 16",
+           invalid_layout,
+           "matmul: b has layout fragments and matrices of %lld rows, expected a multiple of 16",
            static_cast<ll>(args.b.rows / batches));
   return BL_STATUS_ok;
 }

@@ -126,13 +126,13 @@ extern "C" bl_status bl_pack(const bl_pack_args* args, bl_error* error) {
   const WeightsView from(checked.input);
   const WeightsView to(checked.output);
   uint8_t* output = static_cast<uint8_t*>(checked.output.data);
-  if (from.layout != to.layout &&
-      (from.layout == BL_LAYOUT_fragments || to.layout == BL_LAYOUT_fragments)) {
+  if (from.layout != to.layout && (from.layout == BL_LAYOUT_fragments || to.layout == BL_LAYOUT_fragments)) {
     return pack_fragments_of(checked, from, to, error);
   }
   if (from.layout == BL_LAYOUT_fragments) {  // the same layout
-    std::memmove(output, from.data,
-                 static_cast<size_t>(bl_layout_bytes(checked.input.format, from.layout, from.rows, from.cols)));
+    std::memmove(
+        output, from.data,
+        static_cast<size_t>(bl_layout_bytes(checked.input.format, from.layout, from.rows, from.cols)));
     return BL_STATUS_ok;
   }
   const PackPanel pack = choose_pack_panel(isa_of(checked.run), from.panel);
