@@ -87,24 +87,24 @@ void read_scales(const PanelFormat& f, const TileRecipe& r, const Place& at, Mem
     Vec{_mm256_blendv_ps(Vec::set(__builtin_nanf("")).v, step.v, finite.v)}.store(memory->steps[at.index] +
                                                                                   8 * half);
     const Vec multiplier{_mm256_and_ps(good.v, (Vec::set(r.unit) / step).v)};
-    const Vec shift{_mm256_and_ps(good.v, (Vec::set(256) / step).v)};
-    const auto twice = [](Vec value,
-                          int32_t* to) {  // what is no number becomes 0x80000000, of which the low word is 0
-      const __m256i v = _mm256_cvtps_epi32(value.v);
+    const Vec shift{_mm256_and_ps(good.v, (Vec::set(128) / step).v)};
+    // What is no number becomes 0x80000000, of which the low word is 0.
+    const auto twice = [](Vec value, int32_t bits, int32_t* to) {
+      const __m256i v = _mm256_or_si256(_mm256_cvtps_epi32(value.v), _mm256_set1_epi32(bits));
       _mm256_store_si256(reinterpret_cast<__m256i*>(to),
                          _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa));
     };
     for (int64_t g = 0; g < count; ++g) {
-      twice(scales[g] * multiplier, memory->m[g] + 8 * half);
-      twice(offsets[g] * shift, memory->h[g] + 8 * half);
+      twice(scales[g] * multiplier, 1, memory->m[g] + 8 * half);
+      twice(offsets[g] * shift, 0, memory->h[g] + 8 * half);
     }
   }
 }
 
-// Words (x * m + 2^14 >> 15) + h + 128 >> 8.
+// Words (x * m >> 16) + h + 64 >> 7.
 inline __m256i rescale(__m256i x, __m256i m, __m256i h) {
-  const __m256i y = _mm256_add_epi16(_mm256_mulhrs_epi16(x, m), _mm256_add_epi16(h, _mm256_set1_epi16(128)));
-  return _mm256_srai_epi16(y, 8);
+  const __m256i y = _mm256_add_epi16(_mm256_mulhi_epi16(x, m), _mm256_add_epi16(h, _mm256_set1_epi16(64)));
+  return _mm256_srai_epi16(y, 7);
 }
 
 // A block of a panel to memory->weights. x of integers is code * (x[1] - x[0]) + x[0], in words; of tables
