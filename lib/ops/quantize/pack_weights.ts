@@ -1,3 +1,4 @@
+import { checkWeights } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
 import {
@@ -69,6 +70,7 @@ function planPack<F extends Format>(
   weights: QuantizedTensor<F>,
   options: PackWeightsOptions,
 ): PackOptions<F> | undefined {
+  checkWeights('packWeights', 'weights', weights);
   const { for: use = 'both', inPlace = false, isa, threads } = options;
   if (use !== 'decode' && use !== 'prefill' && use !== 'both') {
     throw argumentError(
