@@ -30,7 +30,12 @@ export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swigl
 export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
 export type { SumOptions } from './ops/matmul/accumulate.js';
 export { BitStack, type BitStackBlock } from './ops/matmul/bit_stack.js';
-export { matmul, matmulAsync, matmulKernel } from './ops/matmul/matmul.js';
+export {
+  matmul,
+  matmulAsync,
+  matmulKernel,
+  matmulWorkspaceBytes,
+} from './ops/matmul/matmul.js';
 export {
   type MixedSegment,
   MixedTensor,

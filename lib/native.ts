@@ -111,6 +111,7 @@ export interface Native extends NativeDevices {
   /** Bytes of prepared activations; 0 if they are too many. */
   preparedBytes(m: number, k: number, tables: number): number;
   matmulKernel(...values: NativeValue[]): string | undefined;
+  matmulWorkspaceBytes(...values: NativeValue[]): number | undefined;
   describe(): NativeDescription;
   machine(): {
     version: string;

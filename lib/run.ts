@@ -1,4 +1,5 @@
 // How a prepared operator call runs: now, on a worker thread, or as part of a recorded sequence.
+import { checkTensor, checkWeights } from './arguments.js';
 import type { Stream } from './device.js';
 import { argumentError, type BitloomError } from './errors.js';
 import { type Isa, isas, type OperatorName, operators } from './generated.js';
@@ -36,8 +37,33 @@ export function tensorValues(tensor: Tensor): [NativeValue, NativeValue] {
   return [tensor.nativeMemory, tensor.descriptor];
 }
 
-export function optionalTensorValues(tensor: Tensor | undefined): [NativeValue, NativeValue] {
-  return tensor === undefined ? [undefined, undefined] : [tensor.nativeMemory, tensor.descriptor];
+/** {@link tensorValues} of what may be anything; names the operator and the argument if it is no Tensor. */
+export function checkedTensorValues(
+  op: string,
+  name: string,
+  tensor: Tensor,
+): [NativeValue, NativeValue] {
+  checkTensor(op, name, tensor);
+  return [tensor.nativeMemory, tensor.descriptor];
+}
+
+/** {@link checkedTensorValues} of an argument that may be left out. */
+export function optionalTensorValues(
+  op: string,
+  name: string,
+  tensor: Tensor | undefined,
+): [NativeValue, NativeValue] {
+  return tensor === undefined ? [undefined, undefined] : checkedTensorValues(op, name, tensor);
+}
+
+/** {@link weightValues} of what may be anything. */
+export function checkedWeightValues(
+  op: string,
+  name: string,
+  weights: QuantizedTensor,
+): [NativeValue, NativeValue, NativeValue] {
+  checkWeights(op, name, weights);
+  return weightValues(weights);
 }
 
 export function weightValues(weights: QuantizedTensor): [NativeValue, NativeValue, NativeValue] {

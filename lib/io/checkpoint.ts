@@ -157,9 +157,11 @@ function weightOptions(group: Readonly<Record<string, unknown>>): GroupOptions {
     group_size: groupSize,
   } = record(group.weights, at);
   if (type !== 'int') refuse(`${at}.type`, type, '"int"');
-  if (strategy === 'channel') return { bits, groupSize: -1 } as GroupOptions;
+  // One scale for the matrix: importCompressedTensors takes it for every row.
+  if (strategy === 'channel' || strategy === 'tensor')
+    return { bits, groupSize: -1 } as GroupOptions;
   if (strategy === 'group') return { bits, groupSize } as GroupOptions;
-  return refuse(`${at}.strategy`, strategy, '"group" or "channel"');
+  return refuse(`${at}.strategy`, strategy, '"group", "channel" or "tensor"');
 }
 
 function record(value: unknown, what: string): Readonly<Record<string, unknown>> {

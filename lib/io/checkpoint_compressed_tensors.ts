@@ -19,11 +19,11 @@ import { CheckedTensor, type CheckpointTensor } from './checkpoint_tensor.js';
 export interface CompressedTensors {
   /** i32 [N, ceil(K / codes of a word)]. */
   readonly weightPacked: CheckpointTensor;
-  /** f16, bf16 or f32 [N, G]. */
+  /** f16, bf16 or f32 [N, G]; [1] for the strategy "tensor". */
   readonly weightScale: CheckpointTensor;
   /** i32 or i64 [2]: N, K. */
   readonly weightShape: CheckpointTensor;
-  /** i32 [ceil(N / codes of a word), G], packed down the columns, or i8 [N, G]; default: symmetric, all 0. */
+  /** i32 [ceil(N / codes of a word), G], packed down the columns, or i8 [N, G] ([1]: "tensor"); default: symmetric, all 0. */
   readonly weightZeroPoint?: CheckpointTensor | undefined;
   /** i32 [K], the group of each column; absent or all -1: columns in order. */
   readonly weightGIdx?: CheckpointTensor | undefined;
@@ -36,7 +36,8 @@ const OPERATOR = 'importCompressedTensors';
  * Columns in the order of activations (`actorder: "group"`) are sorted by group, see
  * {@link ImportedWeight.columnOrder}.
  *
- * @param options `bits` (`num_bits`) is 2, 3, 4 or 8; `groupSize` is -1 for the strategy "channel"
+ * @param options `bits` (`num_bits`) is 2, 3, 4 or 8; `groupSize` is -1 for the strategies "channel" and "tensor", of
+ *   which the second has one scale, which every row then has
  * @returns [N, K] in `u<bits>_g<groupSize>`, or `u<bits>z` if zero points differ from 0; `_bf16` for bf16 scales
  * @throws as `importGptq`
  *
@@ -59,11 +60,18 @@ export function importCompressedTensors(
   const weightPacked = new CheckedTensor(OPERATOR, 'weightPacked', tensors.weightPacked)
     .expectType('i32')
     .expectShape([rows, words], `[N, K / ${wordCodes}], weight_shape is [${rows}, ${cols}]`);
-  const weightScale = new CheckedTensor(OPERATOR, 'weightScale', tensors.weightScale).expectShape(
+  const weightScale = new CheckedTensor(
+    OPERATOR,
+    'weightScale',
+    forEachRow(tensors.weightScale, rows, groups),
+  ).expectShape(
     [rows, groups.count],
     `[N, groups of ${groups.size} in K = ${cols}]`,
   );
 
+  const { weightZeroPoint } = tensors;
+  const zeroPoint =
+    weightZeroPoint?.type === 'i8' ? forEachRow(weightZeroPoint, rows, groups) : weightZeroPoint;
   const packed = weightPacked.int32();
   return assemble({
     rows,
@@ -71,7 +79,7 @@ export function importCompressedTensors(
     bits,
     groups,
     scales: readScales(weightScale),
-    zeros: readZeros(tensors.weightZeroPoint, rows, groups, bits),
+    zeros: readZeros(zeroPoint, rows, groups, bits),
     zeroOffset: 0,
     rowStride: groups.count,
     groupStride: 1,
@@ -83,6 +91,21 @@ export function importCompressedTensors(
       }
     },
   });
+}
+
+/** What the matrix has one of (strategy "tensor"), as [N, 1]; other tensors as they are. */
+function forEachRow(tensor: CheckpointTensor, rows: number, groups: Groups): CheckpointTensor {
+  const shape: unknown = tensor?.shape;
+  if (groups.count !== 1 || !Array.isArray(shape) || shape.length > 2) return tensor;
+  if (!shape.every((length) => length === 1)) return tensor;
+  const { name, type } = tensor;
+  const data = (): Uint8Array => {
+    const one = tensor.data();
+    const all = new Uint8Array(rows * one.byteLength);
+    for (let row = 0; row < rows; row++) all.set(one, row * one.byteLength);
+    return all;
+  };
+  return { name, type, shape: [rows, 1], data };
 }
 
 /** [N, K] from the tensor weight_shape. */

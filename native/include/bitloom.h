@@ -295,7 +295,7 @@ BL_API bl_status bl_pack(const bl_pack_args* args, bl_error* error);
  * scale are computed in f32 (bf16 by tiles). */
 typedef enum bl_compute {
   BL_COMPUTE_f32 = 0,  /* activations and weights in f32 */
-  BL_COMPUTE_i8 = 1,   /* activations in int8: a scale per 32 (lut, dequant), or per row (tile) */
+  BL_COMPUTE_i8 = 1,   /* activations in int8: a scale per 32 (lut, dequant), or per 512 (tile) */
   BL_COMPUTE_bf16 = 2, /* tile: activations and weights rounded to bf16, sums in f32; else as f32 */
   BL_COMPUTE_i1 = 3    /* activations as sign(x) * mean |x| of the row, sign(0) = 1; weights u1 and i1 only */
 } bl_compute;
@@ -303,7 +303,7 @@ typedef enum bl_compute {
 /* How products are formed. What auto takes depends on the machine's level, the format and M. */
 typedef enum bl_algorithm {
   BL_ALGORITHM_auto = 0,
-  BL_ALGORITHM_lut = 1, /* i8: tables of partial sums of activations, looked up by the codes of 1 to 4 bits */
+  BL_ALGORITHM_lut = 1, /* i8: tables of partial sums of activations, looked up by the codes (integers only) */
   BL_ALGORITHM_dequant = 2, /* codes unpacked in registers and multiplied */
   BL_ALGORITHM_tile = 3 /* weights unpacked once per cache block for many rows of a; AMX where there is one */
 } bl_algorithm;
@@ -329,8 +329,9 @@ typedef enum bl_activation {
 
 /* Which activations share a scale when compute i8 rounds them. */
 typedef enum bl_activation_group {
-  BL_ACTIVATION_GROUP_32 = 0, /* 32 columns (512 by tiles) */
-  BL_ACTIVATION_GROUP_row = 1
+  BL_ACTIVATION_GROUP_auto = 0, /* 32 columns, 512 by tiles */
+  BL_ACTIVATION_GROUP_row = 1,
+  BL_ACTIVATION_GROUP_32 = 2 /* algorithm auto takes no tiles then; nor does it with activation_bits of 4 */
 } bl_activation_group;
 
 /* y[m, n]  = sum_k a[m, k] * b[n, k] * row_scale[n] * scale + addend[m, n] + bias[n]
@@ -372,7 +373,7 @@ typedef struct bl_matmul_args {
   int32_t activation_group; /* bl_activation_group */
   /* A stack of matrices in b: rows [i N, (i + 1) N) belong to a[i]. 0: one matrix. Else a is [batch, ..., K],
    * c [batch, ..., N], b.rows = batch * N; bias, row_scale and outlier rows are b's rows, low_rank_down is
-   * [batch, R, K]. Layout lanes16: N must be a multiple of 16. */
+   * [batch, R, K]. Layout lanes16 is read fastest where N is a multiple of 16. */
   int64_t batch;
   /* Low-rank terms, f32, f16 or bf16: EoRA (Liu et al. 2024), LoRA (Hu et al. 2021). */
   bl_tensor low_rank_down; /* [R, K], or [A, R, K]: A adapters */

@@ -133,16 +133,30 @@ Napi::Value weights_bytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(bytes));
 }
 
-// matmulKernel(...as matmul): the name of the kernel that would run, undefined if matmul would refuse.
-napi_value matmul_kernel(napi_env env, napi_callback_info info) {
+// The arguments of matmul; false if they can not be read.
+bool read_matmul_call(napi_env env, napi_callback_info info, bl_matmul_args* args) {
   napi_value values[kMaxValues];
   size_t count = kMaxValues;
   napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
-  bl_matmul_args args{};
-  args.size = sizeof(args);
+  *args = {};
+  args->size = sizeof(*args);
   Arguments arguments(env, "matmul", values, count < kMaxValues ? count : kMaxValues, nullptr);
-  const char* name = nullptr;
-  if (read_matmul(arguments, &args) && arguments.run(&args.run)) name = bl_matmul_kernel(&args);
+  return read_matmul(arguments, args) && arguments.run(&args->run);
+}
+
+// matmulWorkspaceBytes(...as matmul): undefined if matmul would refuse.
+napi_value matmul_workspace_bytes(napi_env env, napi_callback_info info) {
+  bl_matmul_args args;
+  const uint64_t bytes = read_matmul_call(env, info, &args) ? bl_matmul_workspace_bytes(&args) : 0;
+  napi_value result = nullptr;
+  if (bytes != 0) napi_create_double(env, static_cast<double>(bytes), &result);
+  return result;
+}
+
+// matmulKernel(...as matmul): the name of the kernel that would run, undefined if matmul would refuse.
+napi_value matmul_kernel(napi_env env, napi_callback_info info) {
+  bl_matmul_args args;
+  const char* name = read_matmul_call(env, info, &args) ? bl_matmul_kernel(&args) : nullptr;
   napi_value result = nullptr;
   if (name != nullptr) napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &result);
   return result;
@@ -234,6 +248,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["runAsync"] = Napi::Value(env, function);
   napi_create_function(env, "matmulKernel", NAPI_AUTO_LENGTH, matmul_kernel, nullptr, &function);
   exports["matmulKernel"] = Napi::Value(env, function);
+  napi_create_function(env, "matmulWorkspaceBytes", NAPI_AUTO_LENGTH, matmul_workspace_bytes, nullptr,
+                       &function);
+  exports["matmulWorkspaceBytes"] = Napi::Value(env, function);
   napi_create_function(env, "matmulTables", NAPI_AUTO_LENGTH, matmul_tables, nullptr, &function);
   exports["matmulTables"] = Napi::Value(env, function);
   exports["preparedBytes"] = Napi::Function::New<prepared_bytes>(env, "preparedBytes");

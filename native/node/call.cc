@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "../base/error.h"
+#include "argument_names.h"
 
 namespace bitloom::node {
 
@@ -29,15 +30,20 @@ bool read_call(napi_env env, int32_t op, const napi_value* values, size_t count,
   }
   call->op = &kOperators[op];
   Arguments arguments(env, call->op->name, values, count, error);
-  return call->op->read(arguments, &call->args);
+  if (call->op->read(arguments, &call->args)) return true;
+  name_arguments(*call, error);
+  return false;
 }
 
 bl_status run_call(const Call& call, bl_error* error) {
   const uint64_t faults = bl_mapped_file_faults();
   const bl_status status = call.op->run(call.args, error);
-  if (bl_mapped_file_faults() == faults) return status;
+  if (bl_mapped_file_faults() == faults) {
+    if (status != BL_STATUS_ok) name_arguments(call, error);
+    return status;
+  }
   return fail(error, BL_STATUS_file_changed,
-              "%s: a mapped file shrank while it was read; the result is not valid", call.op->name);
+              "%s: a mapped file shrank while it was read; the result is not valid", call.op->js_name);
 }
 
 namespace {

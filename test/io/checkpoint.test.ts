@@ -227,6 +227,27 @@ describe('compressed-tensors', () => {
     }
   });
 
+  it('takes one scale for the matrix (strategy "tensor") as that of every row', () => {
+    for (const stored of ['none', 'i8'] as const) {
+      const zeros = stored === 'none' ? { zeros: [8, 8] as [number, number] } : {};
+      const options: LayerOptions = { rows: 5, cols: 77, bits: 4, groupSize: -1, ...zeros };
+      const random = randomLayer(options, 3);
+      const same = (rows: readonly number[][]): number[][] =>
+        rows.map(() => [...(rows[0] as number[])]);
+      const layer = { ...random, scales: same(random.scales), zeros: same(random.zeros) };
+      const tensors = compressedTensors(layer, prefix, { zeros: stored }).map((tensor) => {
+        if (!/weight_(scale|zero_point)$/.test(tensor.name)) return tensor;
+        const bytes = tensor.data as Uint8Array;
+        return { ...tensor, shape: [1], data: bytes.subarray(0, bytes.byteLength / 5) };
+      });
+      const config = compressedConfig(options);
+      config.config_groups.group_0.weights.strategy = 'tensor';
+      const imported = importQuantized(opened(tensors), prefix, config);
+      expect(imported.weight.format).toMatch(stored === 'none' ? /^u4_row/ : /^u4z_row/);
+      expect(firstWrong(layer, imported)).toBe(-1);
+    }
+  });
+
   it('takes rows that are no whole words, and zero points stored though all 0', () => {
     for (const bits of [2, 3, 4, 8]) {
       const middle = 2 ** (bits - 1);

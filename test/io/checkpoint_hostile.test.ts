@@ -70,8 +70,8 @@ describe('importQuantized refuses', () => {
       `${Q}config.config_groups[...].weights.type is "float", expected "int"`,
     ],
     [
-      compressed({ a: { weights: { ...weights, strategy: 'tensor' } } }),
-      `${Q}config.config_groups[...].weights.strategy is "tensor", expected "group" or "channel"`,
+      compressed({ a: { weights: { ...weights, strategy: 'block' } } }),
+      `${Q}config.config_groups[...].weights.strategy is "block", expected "group", "channel" or "tensor"`,
     ],
     [
       compressed({ a: { weights }, b: { weights: { ...weights, num_bits: 8 } } }),

@@ -215,52 +215,52 @@ describe('matmul: low-rank and sparse terms', () => {
   it.each<[string, string, MatmulOptions]>([
     [
       'BL_INVALID_SHAPE',
-      "matmul: low_rank_down.shape[1] is 95, expected 96 (= a's columns)",
+      "matmul: lowRank.down.shape[1] is 95, expected 96 (= a's columns)",
       { lowRank: { ...one, down: Tensor.zeros('f32', [3, 95]) } },
     ],
     [
       'BL_INVALID_SHAPE',
-      'matmul: low_rank_up.shape[0] is 47, expected 48 (= b.rows)',
+      'matmul: lowRank.up.shape[0] is 47, expected 48 (= b.rows)',
       { lowRank: { ...one, up: Tensor.zeros('f32', [47, 3]) } },
     ],
     [
       'BL_INVALID_SHAPE',
-      'matmul: low_rank_up.shape[1] is 4, expected 3 (= the rank of low_rank_down)',
+      'matmul: lowRank.up.shape[1] is 4, expected 3 (= the rank of lowRank.down)',
       { lowRank: { ...one, up: Tensor.zeros('f32', [48, 4]) } },
     ],
     [
       'BL_INVALID_SHAPE',
-      'matmul: low_rank_up.rank is 2, expected 3',
+      'matmul: adapters.up.rank is 2, expected 3',
       { adapters: { down, up: one.up, ids: i32(ids) } },
     ],
     [
       'BL_INVALID_SHAPE',
-      'matmul: low_rank_down.shape[0] is 2, expected 1 (one adapter), or low_rank_ids',
+      'matmul: lowRank.down.shape[0] is 2, expected 1 (one adapter), or adapters.ids',
       { lowRank: { down, up } },
     ],
     [
       'BL_INVALID_SHAPE',
-      "matmul: low_rank_ids.shape[0] is 2, expected 37 (= a's rows)",
+      "matmul: adapters.ids.shape[0] is 2, expected 37 (= a's rows)",
       { adapters: { down, up, ids: i32([0, 1]) } },
     ],
     [
       'BL_OUT_OF_RANGE',
-      'matmul: low_rank_ids[0] is 2, expected -1 to 1',
+      'matmul: adapters.ids[0] is 2, expected -1 to 1',
       { adapters: { down, up, ids: i32(ids.with(0, 2)) } },
     ],
     [
       'BL_OUT_OF_RANGE',
-      'matmul: low_rank_ids[36] is -2, expected -1 to 1',
+      'matmul: adapters.ids[36] is -2, expected -1 to 1',
       { adapters: { down, up, ids: i32(ids.with(36, -2)) } },
     ],
     [
       'BL_NON_FINITE',
-      'matmul: low_rank_scale is nan, expected a finite number',
+      'matmul: lowRank.scale is nan, expected a finite number',
       { lowRank: { ...one, scale: Number.NaN } },
     ],
     [
       'BL_INVALID_DTYPE',
-      'matmul: low_rank_down.dtype is i8, expected f32 or f16 or bf16',
+      'matmul: lowRank.down.dtype is i8, expected f32 or f16 or bf16',
       { lowRank: { ...one, down: Tensor.zeros('i8', [3, k]) as never } },
     ],
     [
@@ -270,37 +270,37 @@ describe('matmul: low-rank and sparse terms', () => {
     ],
     [
       'BL_INVALID_SHAPE',
-      'matmul: outlier_row_offsets.shape[0] is 48, expected 49 (= b.rows + 1)',
+      'matmul: outliers.rowOffsets.shape[0] is 48, expected 49 (= b.rows + 1)',
       { outliers: { ...outliers, rowOffsets: i32(rowOffsets.slice(1)) } },
     ],
     [
       'BL_OUT_OF_RANGE',
-      'matmul: outlier_row_offsets[0] is 1, expected 0',
+      'matmul: outliers.rowOffsets[0] is 1, expected 0',
       { outliers: { ...outliers, rowOffsets: offsets((v) => v.splice(0, 1, 1)) } },
     ],
     [
       'BL_OUT_OF_RANGE',
-      `matmul: outlier_row_offsets[3] is 0, expected at least ${rowOffsets[2]}`,
+      `matmul: outliers.rowOffsets[3] is 0, expected at least ${rowOffsets[2]}`,
       { outliers: { ...outliers, rowOffsets: offsets((v) => v.splice(3, 1, 0)) } },
     ],
     [
       'BL_OUT_OF_RANGE',
-      `matmul: outlier_row_offsets[48] is ${nnz + 1}, expected ${nnz} (= outlier_values.shape[0])`,
+      `matmul: outliers.rowOffsets[48] is ${nnz + 1}, expected ${nnz} (= outliers.values.shape[0])`,
       { outliers: { ...outliers, rowOffsets: offsets((v) => v.splice(48, 1, nnz + 1)) } },
     ],
     [
       'BL_OUT_OF_RANGE',
-      'matmul: outlier_columns[2] is 96, expected 0 to 95',
+      'matmul: outliers.columns[2] is 96, expected 0 to 95',
       { outliers: { ...outliers, columns: i32(columns.with(2, 96)) } },
     ],
     [
       'BL_OUT_OF_RANGE',
-      'matmul: outlier_columns[0] is -5, expected 0 to 95',
+      'matmul: outliers.columns[0] is -5, expected 0 to 95',
       { outliers: { ...outliers, columns: i32(columns.with(0, -5)) } },
     ],
     [
       'BL_INVALID_SHAPE',
-      `matmul: outlier_columns.shape[0] is ${nnz - 1}, expected ${nnz} (= outlier_values.shape[0])`,
+      `matmul: outliers.columns.shape[0] is ${nnz - 1}, expected ${nnz} (= outliers.values.shape[0])`,
       { outliers: { ...outliers, columns: i32(columns.slice(1)) } },
     ],
   ])('refuses with %s: %s', (code, message, options) => {

@@ -43,6 +43,19 @@ describe('oneBit', () => {
     expectOutputs(oneBit(f32(x, [m, k]), weights, options), referenceOutputs(x, x, dense, m, n, o));
   });
 
+  it('refuses weights without their vectors', () => {
+    const x = Tensor.zeros('f32', [1, 2]);
+    const signs = quantize(new Tensor('f32', [1, -1, -1, -1], [2, 2]), 'u1_row');
+    expect(thrown(() => oneBit(x, { signs } as never))).toMatchObject({
+      code: 'BL_INVALID_ARGUMENT',
+      message: 'oneBit: weights.rowScale is undefined, expected a Tensor',
+    });
+    expect(thrown(() => mixed(x, signs as never))).toMatchObject({
+      code: 'BL_INVALID_ARGUMENT',
+      message: 'mixed: weights is a QuantizedTensor, expected a MixedTensor',
+    });
+  });
+
   it('computes its example, and the same async', async () => {
     const weights = {
       signs: quantize(new Tensor('f32', [1, -1, -1, -1], [2, 2]), 'u1_row'),
@@ -187,6 +200,22 @@ describe('signDelta', () => {
 });
 
 describe('mixed', () => {
+  it('looks up the tables that are asked for in every product', () => {
+    const [m, n, k] = [2, 20, 256];
+    const w = quantizeMixed(f32(gaussian(n * k, 1), [n, k]), Uint8Array.of(1, 2), 128);
+    const x = f32(gaussian(m * k, 2), [m, k]);
+    const options = { compute: 'i8', algorithm: 'lut', tables: 'fast' } as const;
+    const [first, second] = w.segments.map(({ weights, columns }) => ({
+      weights,
+      columnOrder: columns,
+    }));
+    if (first === undefined || second === undefined) throw new Error('expected two segments');
+    const { columnOrder } = second;
+    const addend = matmul(x, first.weights, { ...options, columnOrder: first.columnOrder });
+    const expected = matmul(x, second.weights, { ...options, columnOrder, addend });
+    expect(bytesEqual(mixed(x, w, options), expected)).toBe(true);
+  });
+
   it.each(isasHere)('equals the reference for any widths at level %s', (isa) => {
     fc.assert(
       fc.property(

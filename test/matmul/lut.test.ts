@@ -4,6 +4,7 @@ import {
   type Format,
   formats,
   type Isa,
+  type MatmulOptions,
   matmul,
   matmulKernel,
   pack,
@@ -183,12 +184,66 @@ describe('matmul lut', () => {
     }
   });
 
-  it('refuses formats that have no tables', () => {
-    const b = quantize(new Tensor('f32', gaussian(16 * 256, 2), [16, 256]), 'q2_k');
-    const error = thrown(() =>
-      matmul(new Tensor('f32', gaussian(256), [1, 256]), b, { compute: 'i8', algorithm: 'lut' }),
-    );
+  it('has the bits of dequant in every other integer format, by tables that only a call takes', () => {
+    let wide = 0;
+    for (const [i, format] of names.entries()) {
+      if (taken.includes(format) || /^(nf4|fp4|cb|lut|e3m2|e4m3|e5m2|f32|f16|bf16)/.test(format)) {
+        continue;
+      }
+      const k = formats[format].kind === 'block' ? 512 : 173;
+      const b = quantize(new Tensor('f32', gaussian(19 * k, i), [19, k]), format);
+      const values = gaussian(5 * k, 777 + i);
+      values.fill(0, 0, 40);
+      values[k + 3] = Number.NaN;
+      const a = new Tensor('f32', values, [5, k]);
+      const want = expected(a, b);
+      for (const isa of isasHere) {
+        const kernel = matmulKernel(a, b, { algorithm: 'lut', isa });
+        expect(kernel, format).toMatch(/_lut_/);
+        if (kernel?.includes('_lut_wide_') === true) {
+          expect(matmulKernel(a, b, { compute: 'i8', isa })).not.toMatch(/lut/);
+          wide++;
+        }
+        expect(lut(a, b, isa), format).toEqual(want);
+        expect(lut(a, pack(b), isa, 3), format).toEqual(want);
+      }
+    }
+    expect(wide).toBeGreaterThan(190 * isasHere.length);
+  });
+
+  it('takes int8 where no compute mode is named', () => {
+    const b = quantize(new Tensor('f32', gaussian(16 * 64, 2), [16, 64]), 'u2_g32');
+    const a = new Tensor('f32', gaussian(64), [1, 64]);
+    const named = matmul(a, b, { compute: 'i8', algorithm: 'lut' });
+    expect(matmul(a, b, { algorithm: 'lut' }).data).toEqual(named.data);
+    expect(matmulKernel(a, b, { algorithm: 'tile' })).toMatch(/_tile_bf16_/);
+  });
+
+  it.each<[Format, MatmulOptions, string]>([
+    [
+      'nf4_g32',
+      { algorithm: 'lut' },
+      'matmul: algorithm is lut, which cannot do compute i8 of format nf4_g32, expected algorithm dequant or tile',
+    ],
+    [
+      'u4_g32',
+      { algorithm: 'lut', compute: 'f32' },
+      'matmul: algorithm is lut, which cannot do compute f32 of format u4_g32, expected algorithm dequant, or compute i8',
+    ],
+    [
+      'u4_g32',
+      { algorithm: 'tile', compute: 'f32' },
+      'matmul: algorithm is tile, which cannot do compute f32 of format u4_g32, expected algorithm dequant, or compute i8 or bf16',
+    ],
+    [
+      'u4_g32',
+      { algorithm: 'lut', tables: 'fast' },
+      'matmul: algorithm is lut, which cannot do compute i8 with fast tables of format u4_g32, expected algorithm dequant or tile, or lossless tables',
+    ],
+  ])('says what can be asked for instead: %s %j', (format, options, message) => {
+    const b = quantize(new Tensor('f32', gaussian(16 * 64, 2), [16, 64]), format);
+    const error = thrown(() => matmul(new Tensor('f32', gaussian(64), [1, 64]), b, options));
+    expect(error.message).toBe(message);
     expect(error.code).toBe('BL_UNSUPPORTED');
-    expect(error.message).toBe('matmul: algorithm is 1, which cannot do compute 1 of format q2_k');
   });
 });

@@ -180,7 +180,7 @@ describe('prepareActivations', () => {
         'other rows',
         () => matmul(prepareActivations(x), b, { out: Tensor.zeros('f32', [3, 16]) }),
         'BL_INVALID_SHAPE',
-        'matmul: c has 3 rows, expected 2 (= rows of prepared)',
+        'matmul: out has 3 rows, expected 2 (= rows of prepared)',
       ],
       [
         'compute f32',
@@ -199,7 +199,7 @@ describe('prepareActivations', () => {
         () =>
           matmul(prepareActivations(x), b, { columnScale: new Tensor('f32', gaussian(k), [k]) }),
         'BL_UNSUPPORTED',
-        'matmul: column_scale is given with prepared, expected the activations themselves',
+        'matmul: columnScale is given with prepared, expected the activations themselves',
       ],
       [
         'batches',
@@ -211,7 +211,7 @@ describe('prepareActivations', () => {
         'another rounding',
         () => matmul(prepareActivations(x), b, { activationBits: 4 }),
         'BL_UNSUPPORTED',
-        'matmul: activation_bits and activation_group are given with prepared, which is rounded already',
+        'matmul: activationBits and activationGroup are given with prepared, which is rounded already',
       ],
       [
         'missing tables',
@@ -223,25 +223,25 @@ describe('prepareActivations', () => {
         'formats without integers',
         () => matmul(prepareActivations(x), weights('nf4_g32', 16, k)),
         'BL_UNSUPPORTED',
-        'matmul: algorithm is 0, which cannot do compute 1 of format nf4_g32',
+        'matmul: algorithm is auto, which cannot do compute i8 of format nf4_g32, expected a format of integers, or activations that are not prepared',
       ],
       [
         'a gate of another shape',
         () => prepareActivations(x, { gate: activations(3, k) }),
         'BL_INVALID_SHAPE',
-        'prepare_activations: gate.shape[0] is 3, expected 2 (= x.shape[0])',
+        'prepareActivations: gate.shape[0] is 3, expected 2 (= x.shape[0])',
       ],
       [
         'a weight of another size',
         () => prepareActivations(x, { norm: { weight: new Tensor('f32', gaussian(63), [63]) } }),
         'BL_INVALID_SHAPE',
-        'prepare_activations: norm_weight.shape[0] is 63, expected 64 (= columns of x)',
+        'prepareActivations: norm.weight.shape[0] is 63, expected 64 (= columns of x)',
       ],
       [
         'a negative epsilon',
         () => prepareActivations(x, { norm: { epsilon: -1 } }),
         'BL_INVALID_ARGUMENT',
-        'prepare_activations: epsilon is -1, expected a finite number of at least 0',
+        'prepareActivations: epsilon is -1, expected a finite number of at least 0',
       ],
       [
         'memory of another shape',

@@ -132,6 +132,55 @@ describe('matmul, algorithm tile', () => {
     }
   });
 
+  // A format of each kind and width; groups of 32 where there are several sizes, else the smallest.
+  const kinds = formatNames.filter((format) =>
+    /^(?!.*(_bf16|_row|_g64|_g128|_g256|_g8)$)/.test(format),
+  );
+
+  it.each(isasHere)('rounds weights without bias in every format at level %s', (isa) => {
+    const [n, k] = [16, 512];
+    const few = isa === 'scalar';
+    const unit = new Int8Array(k * k);
+    for (let i = 0; i < k; i++) unit[i * k + i] = 127;
+    const a = new Tensor('i8', unit, [k, k]);
+    const aScales = f32(new Float32Array(k).fill(1 / 127), [k]);
+    let checked = 0;
+    for (const format of few ? (['mxfp4', 'bfp3_g16', 'u4_g32'] as const) : kinds) {
+      const b = quantized(format, gaussian(n * k, 11), [n, k]);
+      const options = { ...tile('i8', isa), aScales };
+      // Tables without symmetry have errors without symmetry.
+      if (format.startsWith('cb') || !matmulKernel(a, b, options)?.includes('_i8_')) continue;
+      const weights = decoded(b);
+      const seen = matmul(a, b, options).data; // the weights themselves, as tiles round them
+      let bias = 0;
+      for (let row = 0; row < n; row++) {
+        const largest = weights
+          .subarray(row * k, (row + 1) * k)
+          .reduce((most, w) => Math.max(most, Math.abs(w)), 0);
+        for (let i = 0; i < k; i++) {
+          const error = (seen[i * n + row] as number) - (weights[row * k + i] as number);
+          bias += error / (largest / 127) / (n * k);
+        }
+      }
+      // Steps of rounding; even errors in [-1/2, 1/2] have a mean of 0 +- 0.003.
+      expect(Math.abs(bias), format).toBeLessThan(0.016);
+      checked++;
+    }
+    expect(checked).toBeGreaterThan(few ? 2 : 30);
+  });
+
+  it('stays within the errors that are stated for activations of one sign in every format', () => {
+    const [m, n, k] = [8, 8, 2048];
+    const isa = isasHere.at(-1) as Isa;
+    const a = gaussian(m * k, 5).map(Math.abs);
+    for (const format of kinds) {
+      const b = quantized(format, gaussian(n * k, 3), [n, k]);
+      const { values } = referenceMatmul(a, decoded(b), m, n, k);
+      const c = matmul(f32(a, [m, k]), b, tile('i8', isa));
+      expect(relativeError(c.data, values), format).toBeLessThan(2.5e-2);
+    }
+  });
+
   // Rounding to a grid of step s has the variance s^2 / 12. In each block of 512 that is max|a| / 127 for a row of a,
   // and for a row of these weights max|scale| * 2^(bits - 1) / 127 (tile.h).
   it('loses in int8 what rounding to its grids loses, neither more nor less', () => {

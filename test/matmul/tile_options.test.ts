@@ -1,10 +1,20 @@
 // The options of matmul with algorithm tile, which computes rows that int8 does not suit apart from the others.
 import { describe, expect, it } from 'vitest';
-import { add, matmul, pack, QuantizedTensor, swiglu, Tensor } from '../../lib/index.js';
+import {
+  add,
+  type Isa,
+  type MatmulOptions,
+  matmul,
+  matmulKernel,
+  pack,
+  QuantizedTensor,
+  swiglu,
+  Tensor,
+} from '../../lib/index.js';
 import { quantized } from '../quantize/cases.js';
 import { referenceOutputs, roundGroups } from '../reference/matmul.js';
 import { gaussian } from '../reference/random.js';
-import { isasHere } from '../reference/views.js';
+import { isasHere, thrown } from '../reference/views.js';
 import { bytesEqual, decoded, expectOutputs } from './cases.js';
 
 const f32 = (values: Float32Array, shape: number[]): Tensor<'f32'> =>
@@ -49,6 +59,37 @@ describe('matmul: options with algorithm tile', () => {
     expect(bytesEqual(both, add(plain, term, { isa }))).toBe(true);
   });
 
+  it('auto takes no tiles where a scale per 32 or 4 bits are asked for', () => {
+    const many = f32(values, [m, k]);
+    const kernel = (options: MatmulOptions): string | undefined =>
+      matmulKernel(many, b, { compute: 'i8', isa: isasHere.at(-1) as Isa, ...options });
+    if (isasHere.includes('avx512')) expect(kernel({})).toMatch(/_tile_i8_/);
+    expect(kernel({ activationGroup: 32 })).toMatch(/_dequant_i8_/);
+    expect(kernel({ activationBits: 4 })).toMatch(/_dequant_i8_/);
+    if (isasHere.includes('avx512')) {
+      expect(kernel({ activationBits: 4, activationGroup: 'row' })).toMatch(/_tile_i8_/);
+    }
+    const out = f32(new Float32Array(m * n), [m, n]);
+    const call = { ...tile, activationGroup: 32, out } as const;
+    expect(thrown(() => matmul(many, b, call))).toMatchObject({
+      code: 'BL_UNSUPPORTED',
+      message:
+        'matmul: activationGroup is 32, expected row or none with algorithm tile, whose scales are of 512',
+    });
+    // One channel 80 times the rest: by 7 steps of the largest of 512 the others would be lost (error 0.18).
+    const large = gaussian(m * k, 8);
+    for (let row = 0; row < m; row++) large[row * k + 3] = 80 * (large[row * k + 3] as number);
+    const expected = referenceOutputs(large, large, decoded(b), m, n).values;
+    const c = matmul(f32(large, [m, k]), b, { compute: 'i8', activationBits: 4 }).data;
+    let error = 0;
+    let energy = 0;
+    for (const [i, value] of expected.entries()) {
+      error += ((c[i] as number) - value) ** 2;
+      energy += value ** 2;
+    }
+    expect(Math.sqrt(error / energy)).toBeLessThan(0.09);
+  });
+
   it.each(isasHere)('takes stacks of matrices at level %s', (isa) => {
     const x = f32(values.slice(0, 34 * k), [2, 17, k]);
     const stacked = matmul(x, b, { isa, ...tile, batch: 2 });
@@ -82,16 +123,13 @@ describe('matmul: options with algorithm tile', () => {
     });
     expectOutputs(c, referenceOutputs(seen, seen, decoded(exact), m, n), 'codes');
     for (const activationBits of [8, 4] as const) {
-      for (const activationGroup of [32, 'row'] as const) {
-        const y = matmul(a, exact, { isa, ...tile, activationBits, activationGroup });
-        if (activationBits === 8 && activationGroup === 32) continue; // its own rounding, tested elsewhere
-        const group = activationGroup === 'row' ? k : 512;
-        const rounded = roundGroups(values, k, group, activationBits === 4 ? 7 : 127);
-        expectOutputs(
-          y,
-          referenceOutputs(rounded, values, decoded(exact), m, n),
-          `${activationBits} ${activationGroup}`,
-        );
+      for (const options of [{}, { activationGroup: 'row' }] as const) {
+        const perRow = 'activationGroup' in options;
+        const y = matmul(a, exact, { isa, ...tile, activationBits, ...options });
+        if (activationBits === 8 && !perRow) continue; // its own rounding, tested elsewhere
+        const rounded = roundGroups(values, k, perRow ? k : 512, activationBits === 4 ? 7 : 127);
+        const expected = referenceOutputs(rounded, values, decoded(exact), m, n);
+        expectOutputs(y, expected, `${activationBits} ${perRow}`);
       }
     }
   });

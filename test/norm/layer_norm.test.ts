@@ -40,7 +40,7 @@ describe('layerNorm', () => {
     expect(y.toArray()).toEqual([9, 21]);
     expect(thrown(() => layerNorm(x, undefined, Tensor.zeros('f32', [3])))).toMatchObject({
       code: 'BL_INVALID_SHAPE',
-      message: 'layer_norm: bias.shape[0] is 3, expected 2 (= x.shape[0])',
+      message: 'layerNorm: bias.shape[0] is 3, expected 2 (= x.shape[0])',
     });
   });
 });

@@ -32,11 +32,18 @@ export function sumOfProducts<D extends OutputDType>(
   const last = terms.at(-1);
   if (last === undefined)
     throw argumentError('BL_INVALID_ARGUMENT', 'matmul: a sum of no products');
-  const { isa, threads, compute, algorithm, activationBits, activationGroup, addend } = options;
+  const { isa, threads, compute, algorithm, tables, activationBits, activationGroup, addend } =
+    options;
   const same = Object.fromEntries(
-    Object.entries({ isa, threads, compute, algorithm, activationBits, activationGroup }).filter(
-      ([, value]) => value !== undefined,
-    ),
+    Object.entries({
+      isa,
+      threads,
+      compute,
+      algorithm,
+      tables,
+      activationBits,
+      activationGroup,
+    }).filter(([, value]) => value !== undefined),
   ) as MatmulOptions;
   let sum: Tensor<FloatDType> | undefined = addend;
   let own: Tensor<'f32'> | undefined;

@@ -1,19 +1,20 @@
+import { checkOptions, checkTensor } from '../../arguments.js';
 import { native } from '../../native.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
 import {
   type AsyncOptions,
   type Call,
+  checkedTensorValues,
+  checkedWeightValues,
   optionalTensorValues,
   run,
   runAsync,
   runValue,
-  tensorValues,
-  weightValues,
 } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
-import type { MatmulOptions, OutputDType } from './options.js';
+import type { Algorithm, Compute, MatmulOptions, OutputDType } from './options.js';
 import { PreparedActivations } from './prepared_activations.js';
-import { algorithmId, computeId, isGated, optionValues } from './values.js';
+import { algorithmId, computeId, isGated, optionNames, optionValues } from './values.js';
 
 /**
  * Matrix product with quantized weights: `c[m, n] = sum_k a[m, k] * b[n, k] + bias[n]`, and what
@@ -31,9 +32,9 @@ import { algorithmId, computeId, isGated, optionValues } from './values.js';
  *   `outliers` and `batch`. Compute is i8 by default with codes and prepared activations, and must be with the latter
  * @param b weights [N, K] in any format
  * @returns c [..., M, N] (or [N]): `options.out`, or a new f32 tensor
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_LAYOUT`, `BL_INVALID_ARGUMENT` (options that do not
- *   go together; c overlaps an input), `BL_OUT_OF_RANGE` (an index, a code of -128), `BL_NON_FINITE` (a scale),
- *   `BL_UNSUPPORTED`, before anything is written
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_LAYOUT`, `BL_INVALID_ARGUMENT` (an option that is not
+ *   known or of another type; options that do not go together; c overlaps an input), `BL_OUT_OF_RANGE` (an index, a
+ *   code of -128), `BL_NON_FINITE` (`scale`, `lowRank.scale`), `BL_UNSUPPORTED`, before anything is written
  *
  * @example
  * ```ts
@@ -75,18 +76,21 @@ function prepare<D extends OutputDType>(
 ): Call<Tensor<D>> {
   const prepared = a instanceof PreparedActivations ? a : undefined;
   const given = a instanceof PreparedActivations ? undefined : a;
+  if (prepared === undefined) checkTensor('matmul', 'a', given);
+  const weights = checkedWeightValues('matmul', 'b', b);
+  checkOptions('matmul', options, optionNames);
   const codes = prepared !== undefined || given?.dtype === 'i8';
-  const compute = computeId(options.compute ?? (codes ? 'i8' : 'f32'));
   const algorithm = algorithmId(options.algorithm ?? 'auto');
+  const compute = computeId(options.compute ?? (codes ? 'i8' : defaultCompute(options.algorithm)));
   const rest = optionValues(options, prepared);
   const c = options.out ?? (newOutput(a, b, options) as Tensor as Tensor<D>);
   return {
     op: 'matmul',
     values: [
-      ...optionalTensorValues(given),
-      ...weightValues(b),
-      ...optionalTensorValues(options.bias),
-      ...tensorValues(c),
+      ...optionalTensorValues('matmul', 'a', given),
+      ...weights,
+      ...optionalTensorValues('matmul', 'bias', options.bias),
+      ...checkedTensorValues('matmul', 'out', c),
       compute,
       algorithm,
       ...rest,
@@ -94,6 +98,27 @@ function prepare<D extends OutputDType>(
     ],
     result: c,
   };
+}
+
+/**
+ * Bytes of memory that {@link matmul} takes for the time of the call, beside its result: packed activations and, for
+ * each thread, columns of the result that are not finished. Whatever N, but for canonical (not packed) weights and
+ * low-rank terms, which take some for a unit of it.
+ *
+ * @returns `undefined` if matmul would refuse the call
+ */
+export function matmulWorkspaceBytes(
+  a: Tensor<FloatDType | 'i8'> | PreparedActivations,
+  b: QuantizedTensor,
+  options: MatmulOptions<OutputDType> = {},
+): number | undefined {
+  return native.matmulWorkspaceBytes(...prepare(a, b, options).values);
+}
+
+// Of activations in floats: what the algorithm can do with them.
+function defaultCompute(algorithm: Algorithm | undefined): Compute {
+  if (algorithm === 'lut') return 'i8';
+  return algorithm === 'tile' ? 'bf16' : 'f32';
 }
 
 function newOutput(

@@ -1,3 +1,4 @@
+import { checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
 import { formatInfo, type QuantizedTensor } from '../../quantized_tensor.js';
@@ -152,6 +153,13 @@ export function mixed<D extends OutputDType = 'f32'>(
   weights: MixedTensor,
   options: SumOptions<D> = {},
 ): Tensor<D> {
+  checkTensor('mixed', 'x', x);
+  if (!(weights instanceof MixedTensor)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `mixed: weights is ${described(weights)}, expected a MixedTensor`,
+    );
+  }
   if (x.shape.at(-1) !== weights.cols) {
     throw argumentError(
       'BL_INVALID_SHAPE',

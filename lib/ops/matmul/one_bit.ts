@@ -1,3 +1,4 @@
+import { checkObject, checkTensor, checkWeights } from '../../arguments.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
 import { type AsyncOptions, sequence } from '../../run.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
@@ -19,7 +20,7 @@ export interface OneBitWeights {
  *
  * @param x [..., M, K], f32, f16 or bf16
  * @returns [..., M, N]: `options.out`, or a new f32 tensor
- * @throws as `matmul`
+ * @throws `BL_INVALID_ARGUMENT` if signs or a vector is missing; else as `matmul`
  *
  * @example
  * ```ts
@@ -34,7 +35,11 @@ export function oneBit<D extends OutputDType = 'f32'>(
   weights: OneBitWeights,
   options: SumOptions<D> = {},
 ): Tensor<D> {
+  checkObject('oneBit', 'weights', weights);
   const { signs, rowScale, columnScale } = weights;
+  checkWeights('oneBit', 'weights.signs', signs);
+  checkTensor('oneBit', 'weights.rowScale', rowScale);
+  checkTensor('oneBit', 'weights.columnScale', columnScale);
   return sumOfProducts(x, [{ weights: signs, rowScale, columnScale }], options);
 }
 

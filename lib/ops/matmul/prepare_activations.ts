@@ -1,3 +1,4 @@
+import { checkObject, checkOptions, checkTensor, checkWeights } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { native } from '../../native.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
@@ -37,6 +38,22 @@ export interface PrepareActivationsOptions extends RunOptions {
   out?: PreparedActivations;
 }
 
+const op = 'prepareActivations';
+// Every option, and those of prepareActivationsAsync.
+const everyOption: Record<keyof (PrepareActivationsOptions & AsyncOptions), true> = {
+  isa: true,
+  threads: true,
+  signal: true,
+  compute: true,
+  for: true,
+  algorithm: true,
+  tables: true,
+  gate: true,
+  norm: true,
+  out: true,
+};
+const optionNames: ReadonlySet<string> = new Set(Object.keys(everyOption));
+
 /**
  * Brings activations into the form of `matmul` with `compute: 'i8'` once, for several matmuls that share them: q, k
  * and v; gate and up. The result stands in for `a`: products are the same bits as with `a` itself and `algorithm`
@@ -44,7 +61,7 @@ export interface PrepareActivationsOptions extends RunOptions {
  * Norm and gate are computed row by row on the way, so that their results never go through memory.
  *
  * @param x activations [..., M, K] (or [K]), f32, f16 or bf16
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT`, before anything is written
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT` (also an option that is not known), before anything is written
  *
  * @example
  * ```ts
@@ -71,6 +88,9 @@ function prepare(
   x: Tensor<FloatDType>,
   options: PrepareActivationsOptions,
 ): Call<PreparedActivations> {
+  checkTensor(op, 'x', x);
+  checkOptions(op, options, optionNames);
+  if (options.norm !== undefined) checkObject(op, 'norm', options.norm);
   if (options.compute !== undefined && options.compute !== 'i8') {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
@@ -95,8 +115,8 @@ function prepare(
     op: 'prepareActivations',
     values: [
       ...tensorValues(x),
-      ...optionalTensorValues(options.gate),
-      ...optionalTensorValues(options.norm?.weight),
+      ...optionalTensorValues(op, 'gate', options.gate),
+      ...optionalTensorValues(op, 'norm.weight', options.norm?.weight),
       options.norm === undefined ? 0 : 1,
       options.norm?.epsilon ?? 1e-5,
       output.tables,
@@ -114,6 +134,7 @@ function neededTables(x: Tensor<FloatDType>, options: PrepareActivationsOptions)
   const rows = x.shape.slice(0, -1).reduce((product, size) => product * size, 1);
   let tables = 0;
   for (const b of list as QuantizedTensor[]) {
+    checkWeights(op, 'for', b);
     if (b.cols !== x.shape.at(-1)) {
       throw argumentError(
         'BL_INVALID_SHAPE',

@@ -1,3 +1,4 @@
+import { checkWeights } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
 import { type AsyncOptions, sequence } from '../../run.js';
@@ -36,7 +37,9 @@ export function signDelta(
   deltas: readonly SignDelta[],
   options: Omit<SumOptions, 'out' | 'cScales' | 'cScale' | 'addend'> = {},
 ): Tensor<'f32'>[] {
+  checkWeights('signDelta', 'base', base);
   deltas.forEach(({ signs }, i) => {
+    checkWeights('signDelta', `deltas[${i}].signs`, signs);
     if (signs.rows !== base.rows || signs.cols !== base.cols) {
       throw argumentError(
         'BL_INVALID_SHAPE',

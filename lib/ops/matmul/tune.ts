@@ -46,6 +46,8 @@ const formatOfWidth = [
 ] as const;
 const rowCounts = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96];
 const never = 2 ** 30;
+// Wider codes are looked up only where a call asks for it.
+const widestLut = 3;
 
 /**
  * Measures when which algorithm of `matmul` is fastest on this machine. Gives the table; {@link setMatmulTuning} puts
@@ -92,7 +94,10 @@ function tuneWidth(width: number, isa: Isa, options: TuneOptions): { lut: number
       return bestTime(() => matmul(a, b, { ...run, algorithm, out }), options.budget ?? 30);
     };
     const dequant = time('dequant');
-    const table = lut === previousRows(m) && width > 0 ? time('lut') : Number.POSITIVE_INFINITY;
+    const table =
+      lut === previousRows(m) && width > 0 && width <= widestLut
+        ? time('lut')
+        : Number.POSITIVE_INFINITY;
     const tiles = time('tile');
     if (table < Math.min(dequant, tiles)) lut = m;
     if (tiles < Math.min(dequant, table)) {

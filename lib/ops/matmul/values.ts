@@ -1,7 +1,9 @@
 // matmul's options as native/node/ops/matmul/matmul.cc reads them.
+import { checkNumber, checkObject } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { NativeValue } from '../../native.js';
-import { optionalTensorValues, tensorValues } from '../../run.js';
+import { type AsyncOptions, checkedTensorValues } from '../../run.js';
+import type { Tensor } from '../../tensor.js';
 import type {
   Activation,
   Algorithm,
@@ -24,8 +26,38 @@ const activations: Record<Activation, number> = {
   swiglu: 5,
   geglu: 6,
 };
+// Every option, and those of matmulAsync: the compiler sees to it that none is missing.
+const everyOption: Record<keyof (MatmulOptions<OutputDType> & AsyncOptions), true> = {
+  isa: true,
+  threads: true,
+  signal: true,
+  bias: true,
+  out: true,
+  compute: true,
+  algorithm: true,
+  tables: true,
+  scale: true,
+  rowScale: true,
+  addend: true,
+  lowRank: true,
+  adapters: true,
+  outliers: true,
+  activation: true,
+  residual: true,
+  cScales: true,
+  cScale: true,
+  aScales: true,
+  columnScale: true,
+  columnOrder: true,
+  activationBits: true,
+  activationGroup: true,
+  batch: true,
+};
+/** The names of {@link MatmulOptions}. */
+export const optionNames: ReadonlySet<string> = new Set(Object.keys(everyOption));
+
 const activationBits: Record<number, number> = { 8: 8, 4: 4 };
-const activationGroups: Record<string, number> = { 32: 0, row: 1 };
+const activationGroups: Record<string, number> = { 32: 2, row: 1 };
 
 /** The number that `word` stands for; throws `BL_INVALID_ARGUMENT` for one that is not in the list. */
 function idOf(
@@ -52,8 +84,24 @@ export const tablesId = (word: Tables, op = 'matmul'): number =>
 export const isGated = (activation: Activation | undefined): boolean =>
   activation === 'swiglu' || activation === 'geglu';
 
-function positive(name: string, value: number): number {
-  if (value === 0) throw argumentError('BL_INVALID_ARGUMENT', `matmul: ${name} is 0`);
+function tensor(name: string, value: Tensor): [NativeValue, NativeValue] {
+  return checkedTensorValues('matmul', name, value);
+}
+
+// Whether they are finite is checked natively.
+function factor(name: string, value: number): number {
+  checkNumber('matmul', name, value, 'a finite number other than 0', (x) => x !== 0);
+  return value;
+}
+
+function outputScale(value: number): number {
+  checkNumber('matmul', 'cScale', value, 'a number above 0', (x) => x !== 0);
+  return value;
+}
+
+function batches(value: number): number {
+  const isCount = (x: number): boolean => Number.isSafeInteger(x) && x >= 1;
+  checkNumber('matmul', 'batch', value, 'a whole number of at least 1', isCount);
   return value;
 }
 
@@ -65,12 +113,16 @@ function lowRankValues(options: MatmulOptions<OutputDType>): NativeValue[] {
       'matmul: lowRank and adapters are given, expected one of them',
     );
   }
+  const name = lowRank === undefined ? 'adapters' : 'lowRank';
   const term = lowRank ?? (adapters as NonNullable<typeof adapters>);
+  checkObject('matmul', name, term);
+  const scale = term.scale ?? 1;
+  checkNumber('matmul', `${name}.scale`, scale, 'a number', () => true);
   return [
-    ...tensorValues(term.down),
-    ...tensorValues(term.up),
-    ...optionalTensorValues(adapters?.ids),
-    term.scale ?? 1,
+    ...tensor(`${name}.down`, term.down),
+    ...tensor(`${name}.up`, term.up),
+    ...(adapters === undefined ? [undefined, undefined] : tensor('adapters.ids', adapters.ids)),
+    scale,
   ];
 }
 
@@ -87,24 +139,30 @@ export function optionValues(
   };
   const o = options;
   if (o.activation !== undefined) add(0, idOf('activation', activations, o.activation));
-  if (o.scale !== undefined) add(1, positive('scale', o.scale));
-  if (o.rowScale !== undefined) add(2, ...tensorValues(o.rowScale));
-  if (o.addend !== undefined) add(3, ...tensorValues(o.addend));
-  if (o.residual !== undefined) add(4, ...tensorValues(o.residual));
-  if (o.cScales !== undefined) add(5, ...tensorValues(o.cScales));
-  if (o.cScale !== undefined) add(6, positive('cScale', o.cScale));
-  if (o.aScales !== undefined) add(7, ...tensorValues(o.aScales));
-  if (o.columnScale !== undefined) add(8, ...tensorValues(o.columnScale));
-  if (o.columnOrder !== undefined) add(9, ...tensorValues(o.columnOrder));
+  if (o.scale !== undefined) add(1, factor('scale', o.scale));
+  if (o.rowScale !== undefined) add(2, ...tensor('rowScale', o.rowScale));
+  if (o.addend !== undefined) add(3, ...tensor('addend', o.addend));
+  if (o.residual !== undefined) add(4, ...tensor('residual', o.residual));
+  if (o.cScales !== undefined) add(5, ...tensor('cScales', o.cScales));
+  if (o.cScale !== undefined) add(6, outputScale(o.cScale));
+  if (o.aScales !== undefined) add(7, ...tensor('aScales', o.aScales));
+  if (o.columnScale !== undefined) add(8, ...tensor('columnScale', o.columnScale));
+  if (o.columnOrder !== undefined) add(9, ...tensor('columnOrder', o.columnOrder));
   if (o.activationBits !== undefined)
     add(10, idOf('activationBits', activationBits, o.activationBits));
   if (o.activationGroup !== undefined)
     add(11, idOf('activationGroup', activationGroups, o.activationGroup));
-  if (o.batch !== undefined) add(12, positive('batch', o.batch));
+  if (o.batch !== undefined) add(12, batches(o.batch));
   if (o.lowRank !== undefined || o.adapters !== undefined) add(13, ...lowRankValues(o));
   if (o.outliers !== undefined) {
+    checkObject('matmul', 'outliers', o.outliers);
     const { rowOffsets, columns, values: weights } = o.outliers;
-    add(14, ...tensorValues(rowOffsets), ...tensorValues(columns), ...tensorValues(weights));
+    add(
+      14,
+      ...tensor('outliers.rowOffsets', rowOffsets),
+      ...tensor('outliers.columns', columns),
+      ...tensor('outliers.values', weights),
+    );
   }
   if (prepared !== undefined) add(15, prepared.bytes);
   if (o.tables !== undefined) add(16, tablesId(o.tables));

@@ -65,8 +65,8 @@ function prepare<D extends FloatDType>(
     op: 'layerNorm',
     values: [
       ...tensorValues(x),
-      ...optionalTensorValues(weight),
-      ...optionalTensorValues(bias),
+      ...optionalTensorValues('layerNorm', 'weight', weight),
+      ...optionalTensorValues('layerNorm', 'bias', bias),
       ...tensorValues(output),
       options.epsilon ?? 1e-5,
       runValue(options),

@@ -61,7 +61,7 @@ function prepare<D extends FloatDType>(
     op: 'rmsNorm',
     values: [
       ...tensorValues(x),
-      ...optionalTensorValues(weight),
+      ...optionalTensorValues('rmsNorm', 'weight', weight),
       ...tensorValues(output),
       options.epsilon ?? 1e-5,
       runValue(options),

@@ -1,3 +1,4 @@
+import { checkWeights } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
 import { type Layout, QuantizedTensor } from '../../quantized_tensor.js';
@@ -50,6 +51,7 @@ function prepare<F extends Format>(
   input: QuantizedTensor<F>,
   options: PackOptions<F>,
 ): Call<QuantizedTensor<F>> {
+  checkWeights('pack', 'input', input);
   const { out } = options;
   const layout = options.layout ?? out?.layout ?? 'lanes16';
   const { codebook, tensorScale } = input;

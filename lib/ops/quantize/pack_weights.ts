@@ -1,3 +1,4 @@
+import { checkWeights } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
 import {
@@ -70,6 +71,7 @@ function planPack<F extends Format>(
   weights: QuantizedTensor<F>,
   options: PackWeightsOptions,
 ): PackOptions<F> | undefined {
+  checkWeights('packWeights', 'weights', weights);
   const { for: use = 'both', inPlace = false, isa, threads } = options;
   if (!['decode', 'prefill', 'both', 'cuda'].includes(use)) {
     throw argumentError(

@@ -135,7 +135,7 @@ function prepare<F extends Format>(
       descriptor,
       byRow && codebook !== undefined ? finiteCodebook('quantize', codebook) : tables,
       methodIds[method],
-      ...optionalTensorValues(importance),
+      ...optionalTensorValues('quantize', 'importance', importance),
       runValue(options),
     ],
     result,

@@ -149,7 +149,7 @@ function prepare<D extends FloatDType>(
     values: [
       ...tensorValues(x),
       ...tensorValues(positions),
-      ...optionalTensorValues(options.freqFactors),
+      ...optionalTensorValues('rope', 'freqFactors', options.freqFactors),
       ...tensorValues(output),
       modeIds[mode],
       options.rotaryDim ?? 0,

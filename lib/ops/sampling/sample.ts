@@ -78,7 +78,7 @@ function prepare(logits: Tensor<'f32'>, options: SampleOptions): Call<Sampled> {
     op: 'sample',
     values: [
       ...tensorValues(logits),
-      ...optionalTensorValues(options.previous),
+      ...optionalTensorValues('sample', 'previous', options.previous),
       options.temperature ?? 1,
       options.topK ?? 0,
       options.topP ?? 1,

@@ -99,7 +99,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
   using Unpacker = ChunkUnpacker<kBits, kMap, kParts>;
   Unpacker unpacker(memory.table);
   ChunkCursor cursor(f, r, tile);
-  const ScalesReader scales(f, r, 128);
+  const ScalesReader scales(f, r, 64);
   const int64_t blocks = tile_blocks(a.stride), end = tile.m_end;
   Sums sums;
   sums.blocks = blocks;

@@ -21,6 +21,7 @@
 #include "../../isa/avx2_begin.h"
 #include "../../isa/simd_avx2.inl"
 #include "avx2_decode.inl"
+#include "avx2_group_scales.inl"
 
 namespace {
 
@@ -46,25 +47,16 @@ struct Place {
 void read_scales(const PanelFormat& f, const TileRecipe& r, const Place& at, Memory* memory) {
   const Vec centre = Vec::set(r.centre), zero = Vec::set(0);
   const uint8_t* first = at.panel + at.begin / f.elements * f.block_bytes;
-  const auto group_scales = [&](const uint8_t* block, int64_t g, int half, Vec* offset) {
-    Vec scale = load_stored(f, header_of(f, block, g, half)) * Vec::set(f.scale_factor);
-    if (f.sub_bits != 0) scale = scale * load_sub_scale(f, block, g, f.sub_zero, half);
-    *offset = zero;
-    if (f.offset_kind == OffsetKind::none) return scale;
-    Vec stored = load_stored(f, header_of(f, block + f.offset_offset, g, half));
-    const Vec sign = Vec::set(-0.0f);
-    if (f.offset_kind == OffsetKind::zero_point) {
-      stored = Vec{_mm256_xor_ps(scale.v, sign.v)} * (stored + Vec::set(f.zero_shift));
-    } else if (f.offset_kind == OffsetKind::sub_min) {
-      stored = Vec{_mm256_xor_ps(stored.v, sign.v)} * load_sub_scale(f, block, f.sub_count / 2 + g, 0, half);
-    }
-    *offset = fma(scale, centre, stored);
-    return scale;
+  // The offset is that of value - zero = centre.
+  const auto scales_of = [&](const uint8_t* block, int64_t g, int half, Vec* offset) {
+    const Scales s = group_scales(f, block, g, half);
+    *offset = r.has_offsets ? fma(s.scale, centre, s.offset) : zero;
+    return s.scale;
   };
   for (int half = 0; half < 2; ++half) {
     Vec offset;
     if (r.exact) {
-      group_scales(first, 0, half, &offset).store(memory->steps[at.index] + 8 * half);
+      scales_of(first, 0, half, &offset).store(memory->steps[at.index] + 8 * half);
       offset.store(memory->offsets[at.index] + 8 * half);
       continue;
     }
@@ -73,7 +65,7 @@ void read_scales(const PanelFormat& f, const TileRecipe& r, const Place& at, Mem
     int64_t count = 0, in_block = at.begin % f.elements / f.group;
     const uint8_t* block = first;
     for (int64_t k = at.begin; k < at.end; k += f.group, ++count) {
-      scales[count] = group_scales(block, in_block, half, &offsets[count]);
+      scales[count] = scales_of(block, in_block, half, &offsets[count]);
       const Vec bound = fma(abs(scales[count]), Vec::set(r.spread), abs(offsets[count]));
       finite.v = _mm256_and_ps(finite.v, _mm256_cmp_ps(bound.v, Vec::set(__builtin_inff()).v, _CMP_LT_OQ));
       largest = max(largest, bound);
@@ -87,24 +79,24 @@ void read_scales(const PanelFormat& f, const TileRecipe& r, const Place& at, Mem
     Vec{_mm256_blendv_ps(Vec::set(__builtin_nanf("")).v, step.v, finite.v)}.store(memory->steps[at.index] +
                                                                                   8 * half);
     const Vec multiplier{_mm256_and_ps(good.v, (Vec::set(r.unit) / step).v)};
-    const Vec shift{_mm256_and_ps(good.v, (Vec::set(256) / step).v)};
-    const auto twice = [](Vec value,
-                          int32_t* to) {  // what is no number becomes 0x80000000, of which the low word is 0
-      const __m256i v = _mm256_cvtps_epi32(value.v);
+    const Vec shift{_mm256_and_ps(good.v, (Vec::set(128) / step).v)};
+    // What is no number becomes 0x80000000, of which the low word is 0.
+    const auto twice = [](Vec value, int32_t bits, int32_t* to) {
+      const __m256i v = _mm256_or_si256(_mm256_cvtps_epi32(value.v), _mm256_set1_epi32(bits));
       _mm256_store_si256(reinterpret_cast<__m256i*>(to),
                          _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa));
     };
     for (int64_t g = 0; g < count; ++g) {
-      twice(scales[g] * multiplier, memory->m[g] + 8 * half);
-      twice(offsets[g] * shift, memory->h[g] + 8 * half);
+      twice(scales[g] * multiplier, 1, memory->m[g] + 8 * half);
+      twice(offsets[g] * shift, 0, memory->h[g] + 8 * half);
     }
   }
 }
 
-// Words (x * m + 2^14 >> 15) + h + 128 >> 8.
+// Words (x * m >> 16) + h + 64 >> 7.
 inline __m256i rescale(__m256i x, __m256i m, __m256i h) {
-  const __m256i y = _mm256_add_epi16(_mm256_mulhrs_epi16(x, m), _mm256_add_epi16(h, _mm256_set1_epi16(128)));
-  return _mm256_srai_epi16(y, 8);
+  const __m256i y = _mm256_add_epi16(_mm256_mulhi_epi16(x, m), _mm256_add_epi16(h, _mm256_set1_epi16(64)));
+  return _mm256_srai_epi16(y, 7);
 }
 
 // A block of a panel to memory->weights. x of integers is code * (x[1] - x[0]) + x[0], in words; of tables

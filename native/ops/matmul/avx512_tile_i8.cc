@@ -66,7 +66,7 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
   write_table(f, r, true, memory.table);
   using Unpacker = ChunkUnpacker<kBits, kMap, kParts>;
   ChunkCursor cursor(f, r, tile);
-  const ScalesReader scales(f, r, 128 + 32768);
+  const ScalesReader scales(f, r, 64 + 16384);
   const int64_t blocks = tile_blocks(a.stride);
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t begin = block * kTileDepth, steps = std::min(kTileDepth, a.stride - begin) / kStep;

@@ -1,15 +1,15 @@
 // Weights to int8 for algorithm tile (tile.h): the scales of a block, then chunk by chunk. Included in regions of levels
 // avx512 and amx, after avx512_tile_scales.inl and avx512_tile_codes.inl.
 //
-// Budget of a vector of 64 weights in 4 bits: 1.5 shifts, 2 vpermw, 2 vpmulhrsw, 2 additions, a shift, a
-// vpternlogd = 9.5 instructions on two ports, 76 cycles per 1024 weights; scales add 1.1 at groups of 32. 1 to 3
+// Budget of a vector of 64 weights in 4 bits: 1.5 shifts, 2 vpermw, 2 vpmulhw, 3 additions, a
+// vpmultishiftqb = 9.5 instructions on two ports, 76 cycles per 1024 weights; scales add 1.1 at groups of 32. 1 to 3
 // bits: the int8 of all codes of sixteen rows are a table of at most 128 bytes, so that a vector costs a shift, a
 // vpternlogd and a vpermb, and each group some 12 for the table.
 
 // What the re-scaling of a panel's block of kTileDepth weights reads.
 struct PanelScales {
   alignas(64) uint32_t m[kTileDepth / 8][16];  // of a group, twice: a word for either byte of a word
-  // h + 128, and + 2^15 where w8 is wanted as w8 + 128; formats without offsets: the first four only
+  // h + 64, and + 2^14 where w8 is wanted as w8 + 128; formats without offsets: the first four only
   alignas(64) uint32_t h[kTileDepth / 8][16];
 };
 struct PanelSteps {
@@ -53,9 +53,10 @@ class ScalesReader {
       const __m512 step = _mm512_maskz_div_ps(good, largest, _mm512_set1_ps(r.levels));
       _mm512_store_ps(steps[p].step, _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, step));
       multiplier[p] = _mm512_maskz_div_ps(good, _mm512_set1_ps(r.unit), step);
-      if (r.has_offsets) shift[p] = _mm512_maskz_div_ps(good, _mm512_set1_ps(256.0f), step);
+      if (r.has_offsets) shift[p] = _mm512_maskz_div_ps(good, _mm512_set1_ps(128.0f), step);
     }
     // What is no number becomes 0x80000000, of which the low word is 0.
+    const __m512i odd = _mm512_set1_epi32(1);
     const __m512i bias_words = _mm512_set1_epi16(static_cast<short>(bias));
     for (int g = 0; g < 4 && !r.has_offsets; ++g) {  // those of a chunk; the cursor stays there
       for (int p = 0; p < 2; ++p) _mm512_store_si512(scales[p].h[g], bias_words);
@@ -63,7 +64,7 @@ class ScalesReader {
     for (int64_t g = 0; g < count; ++g) {
       for (int p = 0; p < 2; ++p) {
         const __m512 m = _mm512_mul_ps(_mm512_load_ps(scales[p].m[g]), multiplier[p]);
-        _mm512_store_si512(scales[p].m[g], twice(_mm512_cvtps_epi32(m)));
+        _mm512_store_si512(scales[p].m[g], twice(_mm512_or_si512(_mm512_cvtps_epi32(m), odd)));
         if (!r.has_offsets) continue;
         const __m512i own = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(scales[p].h[g]), shift[p]));
         _mm512_store_si512(scales[p].h[g], _mm512_add_epi16(twice(own), bias_words));
@@ -144,10 +145,12 @@ inline __m512i next_bytes(__m512i v) { return _mm512_bsrli_epi128(v, 1); }
 
 // Even and odd bytes' words of x to int8 (or + 128).
 inline __m512i rescale(__m512i even, __m512i odd, __m512i m, __m512i h) {
-  even = _mm512_add_epi16(_mm512_mulhrs_epi16(even, m), h);
-  odd = _mm512_add_epi16(_mm512_mulhrs_epi16(odd, m), h);
-  const __m512i high = _mm512_set1_epi16(static_cast<short>(0xff00));
-  return _mm512_ternarylogic_epi32(high, odd, next_bytes(even), 0xca);  // high ? odd : even
+  even = _mm512_add_epi16(_mm512_mulhi_epi16(even, m), h);
+  odd = _mm512_add_epi16(_mm512_mulhi_epi16(odd, m), h);
+  // Bits 7 to 14 of either: shifted left by one they are the upper bytes of `odd`, and eight bits of `even` from 7, 23,
+  // 39 and 55 on go to the lower ones.
+  const __m512i from = _mm512_set1_epi64(0x0037002700170007);
+  return _mm512_mask_multishift_epi64_epi8(_mm512_add_epi16(odd, odd), 0x5555555555555555, from, even);
 }
 
 // x of codes of 4 to 8 bits, one in the low byte of every word; bits above them are ignored.

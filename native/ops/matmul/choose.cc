@@ -1,7 +1,9 @@
 #include "choose.h"
 
 #include <cstdio>
+#include <string>
 
+#include "../../base/error.h"
 #include "../../isa/isa.h"
 #include "prepared.h"
 #include "tuning.h"
@@ -13,6 +15,7 @@ namespace {
 #define BL_PACK_dequant(isa) isa::pack_activations_i8, nullptr, nullptr
 #define BL_PACK_lut(isa) isa::pack_activations_i8, nullptr, nullptr
 #define BL_PACK_lut_fast(isa) isa::pack_activations_i8, nullptr, nullptr
+#define BL_PACK_lut_wide(isa) isa::pack_activations_i8, nullptr, nullptr
 #define BL_PACK_tile(isa) nullptr, isa::pack_tile_codes, isa::pack_tile_halves
 
 const MatmulKernelRow kKernels[] = {
@@ -33,6 +36,7 @@ const MatmulKernelRow kKernels[] = {
 #undef BL_PACK_dequant
 #undef BL_PACK_lut
 #undef BL_PACK_lut_fast
+#undef BL_PACK_lut_wide
 #undef BL_PACK_tile
 
 const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, const PanelFormat& f) {
@@ -51,7 +55,57 @@ const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, con
   return nullptr;
 }
 
+// Tiles share an activation scale among 512. A call that asks for one per 32, or for 4 bits, of which 7 steps must
+// do for the largest of those that share a scale, would lose what it asked for.
+bool suits_tile(const bl_matmul_args& args, const PanelFormat& f) {
+  if (args.compute != BL_COMPUTE_i8 || !takes_tile_i8(f)) return true;
+  if (args.activation_group == BL_ACTIVATION_GROUP_row) return true;
+  return args.activation_group != BL_ACTIVATION_GROUP_32 && args.activation_bits != 4;
+}
+
+constexpr const char* kAlgorithmNames[] = {"auto", "lut", "dequant", "tile"};
+constexpr const char* kComputeNames[] = {"f32", "i8", "bf16", "i1"};
+
 }  // namespace
+
+bl_status fail_without_kernel(const bl_matmul_args& args, const PanelFormat& f, int64_t m, int32_t tables,
+                              bl_error* error) {
+  std::string algorithms, computes;
+  const auto add = [](std::string* list, const char* name) {
+    *list += (list->empty() ? "" : " or ") + std::string(name);
+  };
+  bl_matmul_args other = args;
+  for (int32_t i = BL_ALGORITHM_lut; i <= BL_ALGORITHM_tile; ++i) {
+    other.algorithm = i;
+    if (choose_matmul(other, f, m, tables) != nullptr) add(&algorithms, kAlgorithmNames[i]);
+  }
+  other.algorithm = args.algorithm;
+  for (int32_t i = BL_COMPUTE_f32; i <= BL_COMPUTE_i1; ++i) {
+    other.compute = i;
+    // Other options may need compute i8, and prepared activations do.
+    const bool others = args.prepared == nullptr && args.activation_bits != 4 && args.activation_group == 0 &&
+                        args.tables == BL_TABLES_lossless && args.a.dtype != BL_DTYPE_i8;
+    if ((others || i == BL_COMPUTE_i8) && choose_matmul(other, f, m, tables) != nullptr) {
+      add(&computes, kComputeNames[i]);
+    }
+  }
+  std::string expected;
+  if (!algorithms.empty()) expected = "algorithm " + algorithms;
+  if (!computes.empty()) expected += (expected.empty() ? "compute " : ", or compute ") + computes;
+  if (args.algorithm == BL_ALGORITHM_lut && args.tables == BL_TABLES_fast) {
+    bl_matmul_args lossless = args;
+    lossless.tables = BL_TABLES_lossless;
+    if (choose_matmul(lossless, f, m, tables) != nullptr) expected += ", or lossless tables";
+  }
+  if (expected.empty()) {
+    expected = args.prepared == nullptr ? "weights of another format"
+                                        : "a format of integers, or activations that are not prepared";
+  }
+  return fail(error, BL_STATUS_unsupported,
+              "matmul: algorithm is %s, which cannot do compute %s%s of format %s, expected %s",
+              kAlgorithmNames[args.algorithm], kComputeNames[args.compute],
+              args.tables == BL_TABLES_fast ? " with fast tables" : "", f.info->name, expected.c_str());
+}
 
 const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelFormat& f, int64_t m,
                                      int32_t tables) {
@@ -72,6 +126,7 @@ const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelForm
     if (algorithm == BL_ALGORITHM_lut) algorithm = lut;
     const bool lacks_tables = (table_kinds_of(f, algorithm) & ~tables) != 0;
     if (prepared && (lacks_tables || algorithm == BL_ALGORITHM_tile)) algorithm = BL_ALGORITHM_dequant;
+    if (algorithm == BL_ALGORITHM_tile && !suits_tile(args, f)) algorithm = BL_ALGORITHM_dequant;
   }
   for (;;) {
     if (args.compute == BL_COMPUTE_i1) {
@@ -82,6 +137,9 @@ const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelForm
       compute = integers ? BL_COMPUTE_i8 : BL_COMPUTE_f32;
     }
     const MatmulKernelRow* row = find(isa, algorithm, compute, f);
+    if (row == nullptr && !automatic && algorithm == BL_ALGORITHM_lut) {
+      row = find(isa, BL_ALGORITHM_lut_wide, compute, f);
+    }
     if (row != nullptr || !automatic || algorithm == BL_ALGORITHM_dequant) return row;
     algorithm = BL_ALGORITHM_dequant;  // the format is one that the tuned algorithm does not take
   }

@@ -13,4 +13,8 @@ const MatmulKernelRow* choose_matmul(const bl_matmul_args& args, const PanelForm
 const MatmulKernelRow* choose_spare(const bl_matmul_args& args, const MatmulKernelRow& kernel,
                                     const PanelFormat& f);
 
+// The error of a call for which there is none, with what it may ask for instead.
+bl_status fail_without_kernel(const bl_matmul_args& args, const PanelFormat& f, int64_t m, int32_t tables,
+                              bl_error* error);
+
 }  // namespace bitloom

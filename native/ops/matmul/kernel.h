@@ -114,6 +114,10 @@ using SumCodes = void (*)(const int8_t* codes, int64_t stride, int32_t* sums, in
 // Algorithm lut with tables of bytes (bl_tables): a row of kernels.inc of its own, no number that callers
 // know.
 constexpr int32_t BL_ALGORITHM_lut_fast = 64;
+// Algorithm lut for the formats that takes_lut() leaves out: tables are made in the kernel, which reads what
+// dequant reads.
+constexpr int32_t BL_ALGORITHM_lut_wide = 65;
+// Those whose tables are among the activations.
 constexpr bool is_lut(int32_t algorithm) {
   return algorithm == BL_ALGORITHM_lut || algorithm == BL_ALGORITHM_lut_fast;
 }
@@ -121,7 +125,7 @@ constexpr bool is_lut(int32_t algorithm) {
 struct MatmulKernelRow {
   const char* name;
   int32_t isa;
-  int32_t algorithm;  // bl_algorithm, or BL_ALGORITHM_lut_fast
+  int32_t algorithm;  // bl_algorithm, or BL_ALGORITHM_lut_fast or _wide
   int32_t compute;    // bl_compute
   bool (*takes)(const PanelFormat& f);
   int32_t panels;                                                // at most so many a call
@@ -153,6 +157,10 @@ inline bool takes_dequant_i8(const PanelFormat& f) {
 inline bool takes_lut(const PanelFormat& f) {
   return f.value_kind == ValueKind::integer && f.bits <= 3 && f.group >= kGroup && f.groups == 1 &&
          f.sub_bits == 0 && (f.offset_kind == OffsetKind::none || f.offset_kind == OffsetKind::zero_point);
+}
+// Values that lookups of four bits give (avx2_lut_wide_i8.cc).
+inline bool takes_nibbles(const PanelFormat& f) {
+  return f.value_kind == ValueKind::integer || (f.value_kind == ValueKind::table && f.bits == 4);
 }
 inline bool takes_any(const PanelFormat&) { return true; }
 inline int64_t no_scratch(const PanelFormat&, int64_t) { return 0; }

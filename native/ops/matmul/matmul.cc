@@ -45,23 +45,33 @@ struct Panels {
   int64_t stride, count;
 };
 
-// The panels of `rows` rows of b from `row` on: those in memory, then canonical rows brought into place in
-// `packed`. Gives how many of the two kinds there are.
-int find_panels(const Call& call, int64_t row, int64_t rows, uint8_t* packed, Panels found[2]) {
+// The panels with `rows` rows of b.
+struct Part {
+  Panels panels[2];  // those in memory, then canonical rows brought into place
+  int kinds = 0;     // how many of the two there are
+  int64_t before;    // rows of the first panel that stand before the first of them
+};
+
+// Those from `row` on; canonical rows are brought into place in `packed`.
+Part find_panels(const Call& call, int64_t row, int64_t rows, uint8_t* packed) {
   const WeightsView& b = call.b;
-  int kinds = 0;
-  const int64_t in_memory = std::clamp<int64_t>(b.panels() - row / kPanelRows, 0, rows / kPanelRows);
+  Part part;
+  part.before = b.in_panel(row) ? row % kPanelRows : 0;
+  row -= part.before;
+  rows += part.before;
+  const int64_t wanted = (rows + kPanelRows - 1) / kPanelRows;
+  const int64_t in_memory = std::clamp<int64_t>(b.panels() - row / kPanelRows, 0, wanted);
   if (in_memory > 0) {
-    found[kinds++] = {b.panel_of(row), b.panel.panel_bytes, in_memory};
+    part.panels[part.kinds++] = {b.panel_of(row), b.panel.panel_bytes, in_memory};
     row += in_memory * kPanelRows;
     rows -= in_memory * kPanelRows;
   }
-  if (rows == 0) return kinds;
-  found[kinds++] = {packed, call.plan.packed_stride, (rows + kPanelRows - 1) / kPanelRows};
+  if (rows <= 0) return part;
+  part.panels[part.kinds++] = {packed, call.plan.packed_stride, (rows + kPanelRows - 1) / kPanelRows};
   for (int64_t done = 0; done < rows; done += kPanelRows, packed += call.plan.packed_stride) {
     call.pack(b.panel, b.canonical_row(row + done), b.row_bytes, std::min(rows - done, kPanelRows), packed);
   }
-  return kinds;
+  return part;
 }
 
 // Products of packed rows [m, m_end) with panels of b, to columns of `values` from the first on.
@@ -92,25 +102,24 @@ void run_units(const Call& call, const Pass& pass, int64_t batch, int64_t m_begi
   float* values = reinterpret_cast<float*>(memory);
   uint8_t* scratch = memory + plan.values_bytes;
   uint8_t* packed = scratch + plan.kernel_bytes;
-  Panels panels[2][2];
-  int kinds[2] = {};
+  Part found[2];
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t row = (batch * parts + part) * plan.columns + n;
-    kinds[part] = find_panels(call, row, count,
-                              packed + part * plan.width() / kPanelRows * plan.packed_stride, panels[part]);
+    found[part] = find_panels(call, row, count, packed + part * plan.packed_panels * plan.packed_stride);
   }
+  const int64_t stride = parts * plan.part_width();
   for (int64_t m = m_begin; m < m_end; m += pass.kernel.rows) {
     const int64_t last = std::min<int64_t>(m + pass.kernel.rows, m_end);
     for (int64_t part = 0; part < parts; ++part) {
-      float* out = values + part * plan.width();
-      for (int kind = 0; kind < kinds[part]; ++kind) {
-        multiply(call, pass, panels[part][kind], m, last, out, parts * plan.width(), scratch);
-        out += panels[part][kind].count * kPanelRows;
+      float* out = values + part * plan.part_width() + plan.margin - found[part].before;
+      for (int kind = 0; kind < found[part].kinds; ++kind) {
+        multiply(call, pass, found[part].panels[kind], m, last, out, stride, scratch);
+        out += found[part].panels[kind].count * kPanelRows;
       }
     }
-    call.epilogue.store({values,
-                         parts * plan.width(),
-                         plan.width(),
+    call.epilogue.store({values + plan.margin,
+                         stride,
+                         plan.part_width(),
                          {m, last, pass.rows},
                          batch,
                          n,
@@ -193,9 +202,13 @@ struct Operands {
   Operands(const bl_matmul_args& args, const PreparedHeader& header)
       : b(args.b),
         input(args, header),
-        kernel(choose_matmul(args, b.panel, input.rows() / std::max<int64_t>(args.batch, 1), header.tables)),
+        kernel(choose_matmul(args, b.panel, matrix_rows(args), header.tables)),
         additions(args, input, std::max<int64_t>(args.batch, 1)),
         epilogue(args, additions, std::max<int64_t>(args.batch, 1)) {}
+  // Rows of a that meet one matrix.
+  int64_t matrix_rows(const bl_matmul_args& args) const {
+    return input.rows() / std::max<int64_t>(args.batch, 1);
+  }
   Plan plan(const bl_matmul_args& args) const { return Plan(args, *kernel, b, input, additions, epilogue); }
 };
 
@@ -225,9 +238,9 @@ bl_status bl_matmul(const bl_matmul_args* args_in, bl_error* error) {
   BL_CHECK(call.b.layout != BL_LAYOUT_fragments, invalid_layout,
            "matmul: b.layout is fragments, which CUDA devices read, expected canonical or lanes16");
   Operands it(call, header);
-  BL_CHECK(it.kernel != nullptr, unsupported,
-           "matmul: algorithm is %d, which cannot do compute %d of format %s", call.algorithm, call.compute,
-           it.b.info->name);
+  if (it.kernel == nullptr) {
+    return fail_without_kernel(call, it.b.panel, it.matrix_rows(call), header.tables, error);
+  }
   BL_RETURN_IF_ERROR(check_codes(it.input, error));
   if (it.input.rows() == 0 || it.b.rows == 0) return BL_STATUS_ok;
   const Plan plan = it.plan(call);

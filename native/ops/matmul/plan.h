@@ -33,7 +33,11 @@ struct Plan {
   int64_t unit_panels, units, most_units;
   int64_t slots;  // pieces worked on at a time, each with memory of its own:
   uint64_t values_bytes, kernel_bytes, packed_bytes, epilogue_bytes;
-  int64_t packed_stride;  // bytes between panels brought into place
+  // Panels that a part (gate or up) of a unit may have brought into place, and the bytes between them.
+  int64_t packed_panels, packed_stride;
+  // Columns to either side of a part in the memory of a slot: a part that does not begin or end with a panel of b
+  // has the rest of that panel there.
+  int64_t margin;
 
   Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel_, const WeightsView& b, const Input& input,
        const Additions& additions, const Epilogue& epilogue)
@@ -65,18 +69,19 @@ struct Plan {
       kernel_bytes =
           std::max(kernel_bytes, align_up(static_cast<uint64_t>(spare->scratch_bytes(b.panel, rows))));
     }
-    values_bytes = align_up(static_cast<uint64_t>(rows * epilogue.parts() * width()) * sizeof(float));
+    margin = b.panels() > 0 && batches * epilogue.parts() > 1 && columns % kPanelRows != 0 ? kPanelRows : 0;
+    values_bytes = align_up(static_cast<uint64_t>(rows * epilogue.parts() * part_width()) * sizeof(float));
     packed_stride = static_cast<int64_t>(align_up(static_cast<uint64_t>(b.panel.panel_bytes)));
     // All panels of a unit of canonical weights; of weights in panels the last one, which may be canonical.
-    const int64_t packed = b.panels() == 0            ? epilogue.parts() * width() / kPanelRows
-                           : b.rows % kPanelRows == 0 ? 0
-                                                      : 1;
-    packed_bytes = static_cast<uint64_t>(packed * packed_stride);
-    epilogue_bytes = epilogue.slot_bytes(width());
+    packed_panels = b.panels() == 0 ? width() / kPanelRows : b.rows % kPanelRows == 0 ? 0 : 1;
+    packed_bytes = static_cast<uint64_t>(epilogue.parts() * packed_panels * packed_stride);
+    epilogue_bytes = epilogue.slot_bytes(part_width());
   }
   bool tile() const { return kernel.algorithm == BL_ALGORITHM_tile; }
   // Columns of c in the memory of a slot.
   int64_t width() const { return most_units * unit_panels * kPanelRows; }
+  // The same with the margins of a part.
+  int64_t part_width() const { return width() + 2 * margin; }
   // Rows of a that every unit of N passes over before the next ones: all, or in algorithm tile what fits L2.
   int64_t block_rows(const MatmulKernelRow& of) const {
     if (!tile()) return std::max<int64_t>(batch_rows, 1);

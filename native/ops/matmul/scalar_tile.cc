@@ -13,7 +13,7 @@ struct BlockScale {
   float step;
   float offset;      // exact formats: o
   float multiplier;  // unit / step
-  float shift;       // 256 / step
+  float shift;       // 128 / step
 };
 
 // Of row `lane` in the block that begins at column `begin`.
@@ -35,7 +35,7 @@ BlockScale block_scale(const PanelFormat& f, const TileRecipe& r, const uint8_t*
   if (!finite) return {NAN, 0, 0, 0};
   if (largest < kTileLeast) return {0, 0, 0, 0};
   const float step = largest / r.levels;
-  return {step, 0, r.unit / step, 256.0f / step};
+  return {step, 0, r.unit / step, 128.0f / step};
 }
 
 int32_t code_to_i8(const PanelFormat& f, const TileRecipe& r, const BlockScale& block, const uint8_t* panel,
@@ -44,14 +44,14 @@ int32_t code_to_i8(const PanelFormat& f, const TileRecipe& r, const BlockScale& 
   if (r.exact) return panel_value(f, code) - f.zero - static_cast<int32_t>(r.centre);
   if (block.multiplier == 0) return 0;
   const float scale = panel_scale(f, panel, lane, k);
-  const int32_t m = static_cast<int32_t>(std::nearbyint(scale * block.multiplier));
+  const int32_t m = static_cast<int32_t>(std::nearbyint(scale * block.multiplier)) | 1;
   int32_t h = 0;
   if (r.has_offsets) {
     const float offset = std::fma(scale, r.centre, panel_offset(f, panel, lane, k));
     h = static_cast<int32_t>(std::nearbyint(offset * block.shift));
   }
-  const int32_t y = (r.x[code] * m + (1 << 14)) >> 15;
-  return (y + h + 128) >> 8;
+  const int32_t y = (r.x[code] * m) >> 16;
+  return (y + h + 64) >> 7;
 }
 
 }  // namespace

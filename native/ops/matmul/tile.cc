@@ -55,7 +55,13 @@ TileRecipe tile_recipe(const PanelFormat& f) {
   }
   r.centre = 0.5f * static_cast<float>(centre);
   r.spread = shifted ? static_cast<float>(count / 2) : 0.5f * static_cast<float>(spread);
-  r.levels = spread <= 8 && !r.has_offsets ? static_cast<float>(127 * 2 / spread * spread / 2) : 127.0f;
+  r.levels = 127.0f;
+  if (!r.has_offsets && f.scale_type == BL_SCALE_e8m0 && r.spread <= 63.0f) {
+    r.levels = r.spread;
+    while (2 * r.levels <= 127.0f) r.levels *= 2;
+  } else if (!r.has_offsets && spread <= 8) {
+    r.levels = static_cast<float>(127 * 2 / spread * spread / 2);
+  }
   r.unit = 8388608.0f / static_cast<float>(2 * half_c);
   r.exact_multiplier = static_cast<int32_t>(std::nearbyint(r.unit));
   return r;

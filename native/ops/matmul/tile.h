@@ -11,22 +11,30 @@
 //   o_g  = fma(scale_g, centre, offset_g)            formats with offsets; the weight of value - zero =
 //   centre R    = max over the groups g of fma(|scale_g|, spread, |o_g|)     no weight of the block is larger
 //   step = R / levels; both factors below are zero unless kTileLeast <= R < infinity
-//   m_g  = rint(scale_g * (unit / step))             int16
-//   h_g  = rint(o_g * (256 / step))                  int16, 0 for formats without offsets
-//   y    = (x[code] * m_g + 2^14) >> 15              what vpmulhrsw does; w8 in steps of 1/256
-//   w8   = (y + h_g + 128) >> 8
+//   m_g  = rint(scale_g * (unit / step)) | 1         int16, odd
+//   h_g  = rint(o_g * (128 / step))                  int16, 0 for formats without offsets
+//   y    = (x[code] * m_g) >> 16                     what vpmulhw does; w8 in steps of 1/128
+//   w8   = (y + h_g + 64) >> 7
 //
-// levels is 127, or its largest multiple of `spread` where that is at most 4 and there are no offsets:
-// ternary and other narrow codes then stay exact where the groups of a block share one scale. x[code] =
-// (value - zero - centre) * C, an int16 table of the format, and unit = 256 * 2^15 / C.
+// Rounding has no bias: both shifts together are floor(x m / 2^16 + h + 64, in steps of 128), which is odd in
+// x unless x m = 2^22 (2 i + 1). An odd m cannot give that, as |x| <= 2^15. (Half up, as vpmulhrsw and a
+// shift by 8 round, moves all ties one way: with scales that are powers of two, up to a fifth of a step on
+// average, which activations of one sign add up.)
 //
-// Error: m is off by at most 0.5, of 2^15, and |x| <= 2^15: 0.5 units of y; the shift by 15 rounds: 0.5; h:
-// 0.5; x itself: exact for integers and tables of integers, 0.5 for float tables. So y + h is within 2 units
-// (1.5 for integers) of 256 * weight / step, a 127th of a step, besides f32 roundings below 2^-20 of it, and
+// levels is 127, or where there are no offsets a multiple of `spread`: the largest of all where `spread` is
+// at most 4, so that ternary and other narrow codes stay exact where the groups of a block share one scale;
+// and for scales that are powers of two the largest `spread` * 2^i of at least 2 * `spread`, so that groups
+// whose scale is 2^i below the largest of the block stay exact (mxfp4: 96, three octaves). x[code] = (value -
+// zero - centre) * C, an int16 table of the format, and unit = 128 * 2^16 / C.
 //
-//   |w8 * step - weight| <= 0.508 step = 0.0041 * R      (levels >= 124)
+// Error: m is off by at most 1, of 2^15, and |x| <= 2^15: 0.5 units of y; h: 0.5; x itself: exact for
+// integers and tables of integers, 0.25 for float tables. So what is rounded is within 1.25 units (0.5 for
+// integers without offsets) of 128 * weight / step, a 102nd of a step, besides f32 roundings below 2^-20 of
+// it, and
 //
-// Overflow: |x| * |m| is at most 32767 * 32640, and |y + h| <= 127 * 256 + 2, so w8 stays within +-127.
+//   |w8 * step - weight| <= 0.51 step = 0.0041 * R      (levels >= 124; 0.008 * R for powers of two)
+//
+// Overflow: |x| * |m| is at most 32767 * 32641, and |y + h| <= 127 * 128 + 2, so w8 stays within +-127.
 //
 // `_row` formats of integers and of tables of integers have one scale per row; there w8 = value - zero -
 // centre itself (centre an integer), step = scale, and an offset is added as fma(o, a_scale * sum of a's

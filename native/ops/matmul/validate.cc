@@ -57,8 +57,11 @@ bl_status check_modes(const bl_matmul_args& args, bl_error* error) {
   BL_CHECK(args.activation_bits == 0 || args.activation_bits == 4 || args.activation_bits == 8,
            invalid_argument, "matmul: activation_bits is %d, expected 8 or 4", args.activation_bits);
   BL_CHECK(
-      args.activation_group == BL_ACTIVATION_GROUP_32 || args.activation_group == BL_ACTIVATION_GROUP_row,
-      invalid_argument, "matmul: activation_group is %d, expected 0 (32) or 1 (row)", args.activation_group);
+      args.activation_group >= BL_ACTIVATION_GROUP_auto && args.activation_group <= BL_ACTIVATION_GROUP_32,
+      invalid_argument, "matmul: activation_group is %d, expected 0 (auto), 1 (row) or 2 (32)",
+      args.activation_group);
+  BL_CHECK(args.activation_group != BL_ACTIVATION_GROUP_32 || args.algorithm != BL_ALGORITHM_tile, unsupported,
+           "matmul: activation_group is 32, expected row or none with algorithm tile, whose scales are of 512");
   BL_CHECK(args.compute == BL_COMPUTE_i8 || (args.activation_bits != 4 && args.activation_group == 0),
            invalid_argument, "matmul: activation_bits and activation_group need compute i8");
   BL_CHECK(args.tables == BL_TABLES_lossless || args.tables == BL_TABLES_fast, invalid_argument,
@@ -137,7 +140,7 @@ bl_status check_prepared(const bl_matmul_args& args, PreparedHeader* header, bl_
            static_cast<ll>(header->rows));
   const PanelFormat f = WeightsView(args.b).panel;
   const int32_t needed =
-      args.algorithm != BL_ALGORITHM_lut
+      args.algorithm != BL_ALGORITHM_lut || !takes_lut(f)
           ? 0
           : table_kinds_of(f, args.tables == BL_TABLES_fast ? BL_ALGORITHM_lut_fast : BL_ALGORITHM_lut);
   BL_CHECK((needed & ~header->tables) == 0, unsupported,
@@ -171,11 +174,6 @@ bl_status check_stack(const bl_matmul_args& args, int64_t* columns, bl_error* er
            : args.batch == 0 ? "gate and up"
                              : "batch * gate and up");
   *columns = args.b.rows / (batches * parts);
-  BL_CHECK(
-      batches * parts == 1 || args.b.layout != BL_LAYOUT_lanes16 || *columns % kPanelRows == 0,
-      invalid_layout,
-      "matmul: b has layout lanes16 and parts of %lld rows, expected a multiple of 16, or layout canonical",
-      static_cast<ll>(*columns));
   BL_CHECK(batches == 1 || args.b.layout != BL_LAYOUT_fragments || args.b.rows / batches % kPanelRows == 0,
            invalid_layout,
            "matmul: b has layout fragments and matrices of %lld rows, expected a multiple of 16",

@@ -1,0 +1,76 @@
+// Checks of what JavaScript callers pass, before anything reads it.
+import { argumentError } from './errors.js';
+import type { QuantizedTensor } from './quantized_tensor.js';
+import type { Tensor } from './tensor.js';
+
+/** What `value` is, for messages: `undefined`, `"x"`, `3`, `a Float32Array`. */
+export function described(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (typeof value === 'string') return JSON.stringify(value);
+  if (typeof value !== 'object' && typeof value !== 'function') return String(value);
+  const name = typeof value === 'function' ? 'function' : (value.constructor?.name ?? 'object');
+  return `${/^[AEIOU]/.test(name) ? 'an' : 'a'} ${name}`;
+}
+
+function refuse(op: string, name: string, value: unknown, expected: string): never {
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${op}: ${name} is ${described(value)}, expected ${expected}`,
+  );
+}
+
+// By properties, not by class: a process may hold the ESM and the CommonJS build of this package.
+const isTensor = (value: unknown): value is Tensor =>
+  typeof value === 'object' &&
+  value !== null &&
+  (value as Tensor).dtype !== undefined &&
+  (value as Tensor).descriptor !== undefined;
+
+const isWeights = (value: unknown): value is QuantizedTensor =>
+  typeof value === 'object' &&
+  value !== null &&
+  (value as QuantizedTensor).format !== undefined &&
+  (value as QuantizedTensor).descriptor !== undefined;
+
+/** @throws `BL_INVALID_ARGUMENT` unless `value` is a Tensor */
+export function checkTensor(op: string, name: string, value: unknown): asserts value is Tensor {
+  if (!isTensor(value)) refuse(op, name, value, 'a Tensor');
+}
+
+/** @throws `BL_INVALID_ARGUMENT` unless `value` is a QuantizedTensor */
+export function checkWeights(
+  op: string,
+  name: string,
+  value: unknown,
+): asserts value is QuantizedTensor {
+  if (!isWeights(value)) refuse(op, name, value, 'a QuantizedTensor');
+}
+
+/** @throws `BL_INVALID_ARGUMENT` unless `value` is an object, e.g. of options */
+export function checkObject(op: string, name: string, value: unknown): asserts value is object {
+  if (typeof value !== 'object' || value === null) refuse(op, name, value, 'an object');
+}
+
+/** @throws `BL_INVALID_ARGUMENT` if `options` is no object or has a property that is not in `known` */
+export function checkOptions(op: string, options: unknown, known: ReadonlySet<string>): void {
+  checkObject(op, 'options', options);
+  for (const name in options) {
+    if (!known.has(name)) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `${op}: option ${JSON.stringify(name)} is not known, expected one of ${[...known].join(', ')}`,
+      );
+    }
+  }
+}
+
+/** @throws `BL_INVALID_ARGUMENT` unless `value` is a number that `accepts` takes */
+export function checkNumber(
+  op: string,
+  name: string,
+  value: unknown,
+  expected: string,
+  accepts: (value: number) => boolean,
+): asserts value is number {
+  if (typeof value !== 'number' || !accepts(value)) refuse(op, name, value, expected);
+}
