@@ -43,6 +43,12 @@ it('the example of README.md runs and prints what it says', () => {
   });
 });
 
+it("the guide's example of devices runs, with a device or without", () => {
+  const result = runExample('docs/guide.md', '## Devices', '');
+  expect(result.stderr).toBe('');
+  expect(result.stdout).toMatch(/\[ 2, 32 \]\s*$/);
+});
+
 it("the guide's example of products runs", () => {
   const shapes =
     'for (const c of [query, key, value, h, y]) console.log(c.shape.join(), c.toArray().every(Number.isFinite));';

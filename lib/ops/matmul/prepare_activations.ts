@@ -43,6 +43,7 @@ const op = 'prepareActivations';
 const everyOption: Record<keyof (PrepareActivationsOptions & AsyncOptions), true> = {
   isa: true,
   threads: true,
+  stream: true,
   signal: true,
   compute: true,
   for: true,

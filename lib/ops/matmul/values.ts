@@ -30,6 +30,7 @@ const activations: Record<Activation, number> = {
 const everyOption: Record<keyof (MatmulOptions<OutputDType> & AsyncOptions), true> = {
   isa: true,
   threads: true,
+  stream: true,
   signal: true,
   bias: true,
   out: true,
