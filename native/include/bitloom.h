@@ -303,7 +303,8 @@ typedef enum bl_compute {
 /* How products are formed. What auto takes depends on the machine's level, the format and M. */
 typedef enum bl_algorithm {
   BL_ALGORITHM_auto = 0,
-  BL_ALGORITHM_lut = 1, /* i8: tables of partial sums of activations, looked up by the codes (integers only) */
+  BL_ALGORITHM_lut =
+      1, /* i8: tables of partial sums of activations, looked up by the codes (integers only) */
   BL_ALGORITHM_dequant = 2, /* codes unpacked in registers and multiplied */
   BL_ALGORITHM_tile = 3 /* weights unpacked once per cache block for many rows of a; AMX where there is one */
 } bl_algorithm;

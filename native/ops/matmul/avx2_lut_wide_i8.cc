@@ -1,5 +1,6 @@
-// scalar_lut_wide_i8.cc at level avx2: products of 4 activations and 8 rows looked up by vpshufb, low bytes and
-// high ones, each activation's table where its bytes are. Plain: nothing takes it but a call that asks for it.
+// scalar_lut_wide_i8.cc at level avx2: products of 4 activations and 8 rows looked up by vpshufb, low bytes
+// and high ones, each activation's table where its bytes are. Plain: nothing takes it but a call that asks
+// for it.
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -27,8 +28,7 @@ void build(const PanelFormat& f, const int8_t* codes, Tables* tables) {
   const __m256i byte = _mm256_set1_epi16(255);
   for (int64_t k = 0; k < kChunk; ++k) {
     const __m256i product = _mm256_mullo_epi16(value, _mm256_set1_epi16(codes[k]));
-    const __m256i bytes =
-        _mm256_packus_epi16(_mm256_and_si256(product, byte), _mm256_srli_epi16(product, 8));
+    const __m256i bytes = _mm256_packus_epi16(_mm256_and_si256(product, byte), _mm256_srli_epi16(product, 8));
     const __m256i sorted = _mm256_permute4x64_epi64(bytes, 0xd8);
     _mm_store_si128(reinterpret_cast<__m128i*>(tables->low[k]), _mm256_castsi256_si128(sorted));
     _mm_store_si128(reinterpret_cast<__m128i*>(tables->high[k]), _mm256_extracti128_si256(sorted, 1));

@@ -55,8 +55,8 @@ const MatmulKernelRow* find(int32_t isa, int32_t algorithm, int32_t compute, con
   return nullptr;
 }
 
-// Tiles share an activation scale among 512. A call that asks for one per 32, or for 4 bits, of which 7 steps must
-// do for the largest of those that share a scale, would lose what it asked for.
+// Tiles share an activation scale among 512. A call that asks for one per 32, or for 4 bits, of which 7 steps
+// must do for the largest of those that share a scale, would lose what it asked for.
 bool suits_tile(const bl_matmul_args& args, const PanelFormat& f) {
   if (args.compute != BL_COMPUTE_i8 || !takes_tile_i8(f)) return true;
   if (args.activation_group == BL_ACTIVATION_GROUP_row) return true;

@@ -35,8 +35,8 @@ struct Plan {
   uint64_t values_bytes, kernel_bytes, packed_bytes, epilogue_bytes;
   // Panels that a part (gate or up) of a unit may have brought into place, and the bytes between them.
   int64_t packed_panels, packed_stride;
-  // Columns to either side of a part in the memory of a slot: a part that does not begin or end with a panel of b
-  // has the rest of that panel there.
+  // Columns to either side of a part in the memory of a slot: a part that does not begin or end with a panel
+  // of b has the rest of that panel there.
   int64_t margin;
 
   Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel_, const WeightsView& b, const Input& input,

@@ -1,10 +1,11 @@
 // The specification of algorithm lut for what takes_lut() leaves out: wider codes, small groups, offsets and
-// sub-scales of all kinds. A table for each activation holds its products with the values of the low four bits of
-// a code; the upper bits of integers are looked up in the same table, times 16; other values, of up to six bits,
-// have a table of their own. The sums of a group are the integers of algorithm dequant, so results have its bits.
+// sub-scales of all kinds. A table for each activation holds its products with the values of the low four
+// bits of a code; the upper bits of integers are looked up in the same table, times 16; other values, of up
+// to six bits, have a table of their own. The sums of a group are the integers of algorithm dequant, so
+// results have its bits.
 //
-// It is there to be compared with: a multiplication does as much as a lookup of one product (README.md, Tables), so
-// that `auto` never takes it.
+// It is there to be compared with: a multiplication does as much as a lookup of one product (README.md,
+// Tables), so that `auto` never takes it.
 #include <cmath>
 
 #include "kernel.h"

@@ -60,8 +60,9 @@ bl_status check_modes(const bl_matmul_args& args, bl_error* error) {
       args.activation_group >= BL_ACTIVATION_GROUP_auto && args.activation_group <= BL_ACTIVATION_GROUP_32,
       invalid_argument, "matmul: activation_group is %d, expected 0 (auto), 1 (row) or 2 (32)",
       args.activation_group);
-  BL_CHECK(args.activation_group != BL_ACTIVATION_GROUP_32 || args.algorithm != BL_ALGORITHM_tile, unsupported,
-           "matmul: activation_group is 32, expected row or none with algorithm tile, whose scales are of 512");
+  BL_CHECK(
+      args.activation_group != BL_ACTIVATION_GROUP_32 || args.algorithm != BL_ALGORITHM_tile, unsupported,
+      "matmul: activation_group is 32, expected row or none with algorithm tile, whose scales are of 512");
   BL_CHECK(args.compute == BL_COMPUTE_i8 || (args.activation_bits != 4 && args.activation_group == 0),
            invalid_argument, "matmul: activation_bits and activation_group need compute i8");
   BL_CHECK(args.tables == BL_TABLES_lossless || args.tables == BL_TABLES_fast, invalid_argument,
