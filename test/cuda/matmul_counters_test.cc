@@ -1,0 +1,116 @@
+// matmul: what launches did, against limits; and every kernel with all its epilogue.
+#include <cstdio>
+#include <cstdlib>
+
+#include "cuda/ops/matmul/config.h"
+#include "matmul_calls.h"
+
+namespace bitloom::cuda::testing {
+namespace {
+
+// What the launch of a product did; MATMUL_COUNTS=1 prints it, for the README's table.
+void count(const char* format, int64_t m, int64_t n, int64_t k, double most_per_mma, double most_excess) {
+  Settings settings;
+  settings.multiprocessors = 1;
+  TestQueue queue(settings);
+  const Weights b(queue, format, n, k, 3);
+  Tensor a(queue, BL_DTYPE_f16, {m, k}), c(queue, BL_DTYPE_f16, {m, n});
+  a.uniform(1);
+  bl_matmul_args args = arguments();
+  args.a = a.device();
+  args.b = b.device();
+  args.c = c.device();
+  bl_error error{};
+  queue.launches.clear();
+  check_ok(matmul(queue, args, &error), error, format);
+  const std::string what = shape_name(format, m, n, k) + " counters";
+  const ptx::Counters& counters = queue.launches[0].report.counters;
+  uint64_t wavefronts = 0, ideal = 0;
+  for (size_t pc = 0; pc < counters.counts.size(); ++pc) {
+    const ptx::InstrCount& i = counters.counts[pc];
+    wavefronts += i.wavefronts;
+    ideal += i.ideal_wavefronts;
+  }
+  const ptx::InstrCount copies = counters.total("cp.async.cg"), loads = counters.total("ld.global");
+  // Bytes of copies are counted on both sides.
+  const double used = static_cast<double>(copies.bytes / 2 + loads.bytes) /
+                      (32.0 * static_cast<double>(copies.sectors + loads.sectors));
+  const int64_t row_tiles = m <= gemm::kStreamRows ? (m + 7) / 8 : (m + 63) / 64 * 8;
+  const int64_t column_tiles = m <= gemm::kStreamRows ? (n + 15) / 16 : (n + 127) / 128 * 8;
+  const uint64_t least = static_cast<uint64_t>(row_tiles * column_tiles * ((k + 63) / 64 * 4));
+  check(counters.mma() == least,
+        what + ": mma " + std::to_string(counters.mma()) + ", least " + std::to_string(least));
+  const double per_mma = static_cast<double>(counters.warp_instructions()) / static_cast<double>(least);
+  const double excess = static_cast<double>(wavefronts - ideal) / static_cast<double>(ideal);
+  check(per_mma <= most_per_mma, what + ": instructions per mma " + std::to_string(per_mma));
+  check(excess <= most_excess, what + ": excess wavefronts " + std::to_string(excess));
+  if (m > gemm::kStreamRows) check(copies.bytes == 64 * copies.sectors, what + ": bytes of copies used");
+  if (std::getenv("MATMUL_COUNTS") != nullptr) {
+    std::printf("%-40s instructions/mma %.2f, wavefronts %llu of %llu, global bytes used %.3f\n",
+                what.c_str(), per_mma, static_cast<unsigned long long>(wavefronts),
+                static_cast<unsigned long long>(ideal), used);
+  }
+}
+
+}  // namespace
+
+// PTX instructions of a launch, with prologue and epilogue; wavefronts of shared memory; mma.
+BITLOOM_CUDA_TEST(matmul_counters) {
+  count("u4_g128", 64, 128, 2048, 6.0, 0);
+  count("q4_0", 64, 128, 2048, 6.5, 0);
+  count("q8_0", 64, 128, 2048, 6.5, 0);
+  count("u3_g64", 64, 128, 2048, 9.0, 0.04);
+  count("q4_k", 64, 128, 2048, 9.5, 0.02);
+  count("mxfp4", 64, 128, 2048, 9.5, 0.02);
+  count("nf4_g64", 64, 128, 2048, 9.0, 0.35);
+  count("cb3_g64", 64, 128, 2048, 9.5, 0.08);
+  count("u4_g128", 1, 256, 4096, 43.0, 0.4);
+  count("q4_0", 1, 256, 4096, 45.0, 0.4);
+  count("q4_k", 1, 256, 4096, 83.0, 0.4);
+  count("q8_0", 8, 256, 4096, 49.0, 0.4);
+}
+
+// Every kernel with everything its epilogue can do, so that every instruction runs.
+BITLOOM_CUDA_TEST(matmul_coverage) {
+  constexpr int64_t n = 30, k = 256;
+  for (const char* format :
+       {"u4_g32",  "u4_g64_bf16", "i8_row",   "u8_g32_bf16", "u1_g32",   "u2z_g32",      "q2_k",
+        "u3_g64",  "q3_k",        "q4_k",     "q4_1",        "bfp4_g8",  "u5z_g32_bf16", "q5_k",
+        "u6_g64",  "q6_k",        "u7_g32",   "u8z_g64",     "bfp8_g16", "e2m1_g32",     "nvfp4_g16",
+        "fp4_g64", "e3m2_g32",    "e4m3_g64", "cb2_g32",     "cbs2_g64", "cb3_g64",      "cbs3_g32",
+        "nf4_g32", "cbs4_g32",    "iq4_nl",   "f16"}) {
+    for (int64_t m : {9, 17}) {
+      for (int32_t i = 0; i < 6; ++i) {
+        for (int32_t arch : {80, 120}) {
+          Settings settings;
+          settings.arch = arch;
+          settings.multiprocessors = 1;
+          Call call(settings, format, n, k);
+          TestQueue& queue = call.queue;
+          const int32_t type = kFloatDtypes[i % 3];
+          Tensor a(queue, i < 3 ? BL_DTYPE_f16 : BL_DTYPE_f32, {m, k}), c(queue, type, {m, n});
+          Tensor bias(queue, BL_DTYPE_f32, {n}), row_scale(queue, BL_DTYPE_f32, {n});
+          Tensor addend(queue, kFloatDtypes[(i + 1) % 3], {m, n}),
+              residual(queue, kFloatDtypes[(i + 2) % 3], {m, n});
+          a.uniform(1, 0.2f);
+          bias.uniform(2);
+          row_scale.uniform(3);
+          addend.uniform(4);
+          residual.uniform(5);
+          call.set(&bl_matmul_args::a, a);
+          if (i > 0) {
+            call.set(&bl_matmul_args::bias, bias);
+            call.set(&bl_matmul_args::row_scale, row_scale);
+            call.set(&bl_matmul_args::addend, addend);
+            call.set(&bl_matmul_args::residual, residual);
+          }
+          call.device.activation = call.host.activation = i % 5;
+          call.compare(c, 0.02 + 2 * epsilon_of(type),
+                       shape_name(format, m, n, k) + " epilogue " + std::to_string(i));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace bitloom::cuda::testing
