@@ -64,10 +64,7 @@ export function importCompressedTensors(
     OPERATOR,
     'weightScale',
     forEachRow(tensors.weightScale, rows, groups),
-  ).expectShape(
-    [rows, groups.count],
-    `[N, groups of ${groups.size} in K = ${cols}]`,
-  );
+  ).expectShape([rows, groups.count], `[N, groups of ${groups.size} in K = ${cols}]`);
 
   const { weightZeroPoint } = tensors;
   const zeroPoint =

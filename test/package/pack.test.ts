@@ -161,7 +161,11 @@ describe('the prebuilt binaries', () => {
   it('are an addon and the library, for this machine type, stripped', () => {
     // The CUDA kernels where this machine has their compiler.
     const cuda = existsSync(join(root, 'build/Release/libbitloom_cuda.so'));
-    const expected = ['bitloom.glibc.node', 'libbitloom.so', ...(cuda ? ['libbitloom_cuda.so'] : [])];
+    const expected = [
+      'bitloom.glibc.node',
+      'libbitloom.so',
+      ...(cuda ? ['libbitloom_cuda.so'] : []),
+    ];
     expect(binaries().sort()).toEqual(expected);
     for (const file of binaries()) {
       const bytes = readFileSync(join(prebuilds, file));

@@ -106,7 +106,8 @@ bl_status check_input(const bl_matmul_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_optional_vector({"matmul", "column_order"}, args.column_order, kI32, args.b.cols,
                                            "b.cols", error));
   if (args.column_order.data != nullptr) {
-    if (args.run.device != 0) return BL_STATUS_ok;  // its memory cannot be read here; indices are clamped there
+    if (args.run.device != 0)
+      return BL_STATUS_ok;  // its memory cannot be read here; indices are clamped there
     return check_indices("column_order", args.column_order, 0, k, error);
   }
   BL_CHECK(args.b.cols == k, invalid_shape, "matmul: b.cols is %lld, expected %lld (= a.shape[%d])",
