@@ -11,10 +11,10 @@
 namespace bitloom::cuda::testing {
 
 // A quantized matrix on the host, canonical, and its fragments on the device.
-class Weights {
+class PackedWeights {
  public:
-  Weights(TestQueue& queue, const std::string& format, int64_t rows, int64_t cols, uint64_t seed,
-          float magnitude = 1)
+  PackedWeights(TestQueue& queue, const std::string& format, int64_t rows, int64_t cols, uint64_t seed,
+                float magnitude = 1)
       : rows_(rows), cols_(cols), format_(bl_find_format(format.c_str())) {
     const bl_format_info& info = *bl_get_format_info(format_);
     Random random(seed);
@@ -137,7 +137,7 @@ inline void check_product(const Settings& settings, const std::string& format, i
   TestQueue queue(settings);
   const std::string what = shape_name(format, m, n, k);
   try {
-    const Weights b(queue, format, n, k, static_cast<uint64_t>(n * k + 7));
+    const PackedWeights b(queue, format, n, k, static_cast<uint64_t>(n * k + 7));
     Tensor a(queue, a_type, {m, k}), c(queue, c_type, {m, n});
     a.uniform(3);
     bl_error error{};
@@ -159,7 +159,7 @@ inline void check_product(const Settings& settings, const std::string& format, i
         }
         const double off =
             std::fabs(got[static_cast<size_t>(i * n + j)] - sum) - epsilon_of(c_type) * std::fabs(sum);
-        // Weights and activations rounded to f16, sums to f32.
+        // PackedWeights and activations rounded to f16, sums to f32.
         worst = std::max(worst, magnitude == 0 ? off * 1e30 : off / magnitude);
       }
     }
@@ -176,7 +176,7 @@ inline void check_identity(const Settings& settings, const std::string& format, 
   TestQueue queue(settings);
   const std::string what = shape_name(format, rows_of_a, n, k) + " identity";
   try {
-    const Weights b(queue, format, n, k, 5);
+    const PackedWeights b(queue, format, n, k, 5);
     for (int64_t first = 0; first < k; first += rows_of_a) {
       Tensor a(queue, BL_DTYPE_f16, {rows_of_a, k}), c(queue, BL_DTYPE_f32, {rows_of_a, n});
       a.fill([&](int64_t i) { return i % k == first + i / k ? 1.0f : 0.0f; });
@@ -209,7 +209,7 @@ inline void check_identity(const Settings& settings, const std::string& format, 
 // The same call on both sides: the CPU's in f32 from the same tensors, but weights canonical.
 struct Call {
   TestQueue queue;
-  Weights b;
+  PackedWeights b;
   bl_matmul_args device = arguments(), host = arguments();
 
   Call(const Settings& settings, const char* format, int64_t n, int64_t k)

@@ -13,7 +13,7 @@ void count(const char* format, int64_t m, int64_t n, int64_t k, double most_per_
   Settings settings;
   settings.multiprocessors = 1;
   TestQueue queue(settings);
-  const Weights b(queue, format, n, k, 3);
+  const PackedWeights b(queue, format, n, k, 3);
   Tensor a(queue, BL_DTYPE_f16, {m, k}), c(queue, BL_DTYPE_f16, {m, n});
   a.uniform(1);
   bl_matmul_args args = arguments();

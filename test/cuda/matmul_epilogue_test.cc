@@ -160,7 +160,7 @@ BITLOOM_CUDA_TEST(matmul_batch) {
 
 BITLOOM_CUDA_TEST(matmul_errors) {
   TestQueue queue;
-  const Weights b(queue, "u4_g32", 16, 64, 1);
+  const PackedWeights b(queue, "u4_g32", 16, 64, 1);
   Tensor a(queue, BL_DTYPE_f16, {2, 64}), c(queue, BL_DTYPE_f32, {2, 16});
   a.uniform(1);
   const auto refuse = [&](void (*change)(bl_matmul_args*), const char* part) {

@@ -71,7 +71,7 @@ BITLOOM_CUDA_TEST(matmul_schedules) {
             shape_name(format, m, 24, 512) + " seed " + std::to_string(settings.options.seed);
         try {
           TestQueue queue(settings);
-          const Weights b(queue, format, 24, 512, 3);
+          const PackedWeights b(queue, format, 24, 512, 3);
           Tensor a(queue, BL_DTYPE_f16, {m, 512}), c(queue, BL_DTYPE_f32, {m, 24});
           a.uniform(1);
           bl_matmul_args args = arguments();

@@ -177,6 +177,7 @@ describe('matmul, algorithm tile', () => {
       const b = quantized(format, gaussian(n * k, 3), [n, k]);
       const { values } = referenceMatmul(a, decoded(b), m, n, k);
       const c = matmul(f32(a, [m, k]), b, tile('i8', isa));
+      // 1-bit weights with zero points come to 2.2e-2, whose products nearly cancel; the others stay below 2e-2.
       expect(relativeError(c.data, values), format).toBeLessThan(2.5e-2);
     }
   });
