@@ -2,11 +2,11 @@
 // process; a reset makes all handles of earlier generations void.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <string>
-#include <unordered_map>
 
 #include "allocator.h"
 #include "driver.h"
@@ -23,7 +23,7 @@ struct LoadedModule {
     Function function = nullptr;
     uint32_t shared_bytes = 48 << 10;  // what it may ask for so far
   };
-  std::unordered_map<std::string, Kernel> kernels;
+  std::map<std::string, Kernel> kernels;
 };
 
 }  // namespace bitloom::cuda
@@ -128,7 +128,7 @@ class Device {
   Staging staging_;
   bl_stream* default_stream_ = nullptr;
   std::set<bl_stream*> streams_;
-  std::unordered_map<const ModuleImages*, LoadedModule> modules_;
+  std::map<const ModuleImages*, LoadedModule> modules_;
 };
 
 }  // namespace bitloom::cuda

@@ -7,7 +7,7 @@ import { testNorm } from './norm_cases.js';
 
 describe('layerNorm', () => {
   testNorm({
-    name: 'layer_norm',
+    name: 'layerNorm',
     vectors: 2,
     run: (x, [weight, bias], options) => layerNorm(x, weight, bias, options),
     runAsync: (x, [weight, bias], options) => layerNormAsync(x, weight, bias, options),

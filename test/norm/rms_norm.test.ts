@@ -5,7 +5,7 @@ import { testNorm } from './norm_cases.js';
 
 describe('rmsNorm', () =>
   testNorm({
-    name: 'rms_norm',
+    name: 'rmsNorm',
     vectors: 1,
     run: (x, [weight], options) => rmsNorm(x, weight, options),
     runAsync: (x, [weight], options) => rmsNormAsync(x, weight, options),

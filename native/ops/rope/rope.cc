@@ -67,7 +67,8 @@ bl_status check_freq_factors(const bl_rope_args& args, bl_error* error) {
                                            dtype_bit(BL_DTYPE_f32), args.rotary_dim / 2, "rotary_dim / 2",
                                            error));
   if (args.freq_factors.data == nullptr) return BL_STATUS_ok;
-  for (int64_t j = 0; j < args.rotary_dim / 2; ++j) {
+  // A device's memory cannot be read here.
+  for (int64_t j = 0; j < args.rotary_dim / 2 && args.run.device == 0; ++j) {
     const float factor = load_as<float>(static_cast<const float*>(args.freq_factors.data) + j);
     BL_CHECK(finite_positive(factor), out_of_range,
              "rope: freq_factors[%lld] is %g, expected a finite number above 0", static_cast<long long>(j),
