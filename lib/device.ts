@@ -120,6 +120,7 @@ export class Graph {
     this.#handle = handle;
   }
 
+  /** Queues the recorded operators once more. */
   launch(stream: Stream | undefined = this.stream): void {
     native.graphLaunch(this.#handle, stream?.handle);
   }
@@ -203,6 +204,7 @@ export class DeviceMemory {
     return new DeviceMemory(this.device, handle, this.byteLength - offset);
   }
 
+  /** Lets go of it. */
   dispose(): void {
     if (this.#handle === undefined) return;
     native.deviceFree(this.#handle);

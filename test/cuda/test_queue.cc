@@ -173,6 +173,7 @@ bl_status TestQueue::launch_bytes(const ModuleImages& module, const char* name, 
   const auto* bytes = static_cast<const uint8_t*>(params);
   config.parameters.assign(bytes, bytes + program.parameter_bytes);
   config.options = settings.options;
+  if (name == mutated_kernel) config.options.drop_instruction = mutated_pc;
   launches.push_back({module.name, name, shape, machine.launch(*loaded, name, config)});
   remember(image, name, launches.back().report.counters);
   return BL_STATUS_ok;

@@ -51,7 +51,10 @@ class TestQueue : public Queue {
 
   Settings settings;
   ptx::Machine machine;
-  std::vector<Launched> launches;                  // since the test last cleared it
+  std::vector<Launched> launches;  // since the test last cleared it
+  // For mutation tests: in launches of this kernel, this instruction does nothing.
+  std::string mutated_kernel;
+  uint32_t mutated_pc = 0;
   uint64_t fail_after_allocations = ~uint64_t{0};  // further ones are out of memory
 
   // Pieces of scratch that no one has freed: must be 0 after each call.
