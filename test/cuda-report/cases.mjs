@@ -36,7 +36,16 @@ const halves = (shape) => {
 
 const [n, k] = [256, 1024];
 const dense = values([n, k]);
-for (const format of ['u4_g128', 'q4_0', 'q4_k', 'u3_g128', 'q8_0', 'nf4_g64', 'mxfp4', 't2_g128']) {
+for (const format of [
+  'u4_g128',
+  'q4_0',
+  'q4_k',
+  'u3_g128',
+  'q8_0',
+  'nf4_g64',
+  'mxfp4',
+  't2_g128',
+]) {
   const w = await packWeights(quantize(dense, format), { for: 'cuda' }).to(device);
   for (const m of [1, 8, 64]) matmul(await halves([m, k]), w);
 }
