@@ -17,9 +17,9 @@ function run(command, args) {
 
 const real = ['/usr/lib/x86_64-linux-gnu/libcuda.so.1', '/usr/lib64/libcuda.so.1'].some(existsSync);
 if (env.BITLOOM_CUDA_DRIVER === undefined && !real) {
-  const build = join(root, 'build', 'emulated');
+  const build = join(root, 'build'); // what npm install built goes on there
   const driver = join(build, 'test', 'cuda-driver', 'libcuda_emulated.so');
-  run('cmake', ['-S', '.', '-B', build, '-DBITLOOM_CUDA_TESTS=ON', '-DCMAKE_BUILD_TYPE=Release']);
+  run('cmake', ['-S', '.', '-B', build, '-DBITLOOM_CUDA_TESTS=ON']);
   run('cmake', ['--build', build, '--parallel', '2', '--target', 'cuda_emulated']);
   env.BITLOOM_CUDA_DRIVER = driver;
 }
