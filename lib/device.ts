@@ -217,9 +217,13 @@ const uploadBytes = 16 << 20;
 
 /** Copies `bytes` to the device; what is given may change as soon as the promise settles. */
 export async function upload(memory: DeviceMemory, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.byteLength; at += uploadBytes) {
+  const total = bytes.byteLength;
+  for (let at = 0; at < total; at += uploadBytes) {
+    if (bytes.byteLength !== total) {
+      throw new BitloomError('BL_DETACHED', `${memory.device}: the data went away during its copy`);
+    }
     const part = bytes.subarray(at, at + uploadBytes);
     native.deviceUpload(at === 0 ? memory.handle : memory.from(at).handle, part);
-    if (at + uploadBytes < bytes.byteLength) await new Promise((next) => setImmediate(next));
+    if (at + uploadBytes < total) await new Promise((next) => setImmediate(next));
   }
 }

@@ -1,5 +1,5 @@
 // How a prepared operator call runs: now, on a worker thread, or as part of a recorded sequence.
-import { checkTensor, checkWeights } from './arguments.js';
+import { checkTensor, checkWeights, described } from './arguments.js';
 import type { Stream } from './device.js';
 import { argumentError, type BitloomError } from './errors.js';
 import { type Isa, isas, type OperatorName, operators } from './generated.js';
@@ -73,7 +73,13 @@ export function weightValues(weights: QuantizedTensor): [NativeValue, NativeValu
 /** [isa, threads], or a stream, as native calls read it; undefined means the defaults. */
 export function runValue(options: RunOptions): NativeValue {
   const { isa, threads, stream } = options;
-  if (stream !== undefined) return stream.handle;
+  if (stream !== undefined) {
+    if (typeof stream === 'object' && stream?.handle !== undefined) return stream.handle;
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `run: stream is ${described(stream)}, expected a Stream`,
+    );
+  }
   if (isa === undefined && threads === undefined) return undefined;
   if (isa !== undefined && !(isa in isas)) {
     throw argumentError(

@@ -161,7 +161,7 @@ bl_status Device::reset(bl_error* error) {
     stream->held.clear();
   }
   streams_.clear();
-  delete default_stream_;
+  if (default_stream_ != nullptr) retired_.emplace_back(default_stream_);
   default_stream_ = nullptr;
   is_started_ = false;
   lost_[0] = 0;

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "allocator.h"
 #include "driver.h"
@@ -127,6 +128,8 @@ class Device {
   Allocator allocator_;
   Staging staging_;
   bl_stream* default_stream_ = nullptr;
+  // Default streams of before a reset: a thread may be in a call with one.
+  std::vector<std::unique_ptr<bl_stream>> retired_;
   std::set<bl_stream*> streams_;
   std::map<const ModuleImages*, LoadedModule> modules_;
 };

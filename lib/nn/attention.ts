@@ -105,7 +105,7 @@ export class Attention {
   scratch(rows: number): AttentionScratch {
     const { numHeads, numKvHeads } = this.options;
     const view = (heads: number, dim: number): HeadsView => {
-      const tensor = Tensor.zeros('f32', [rows, heads, dim]);
+      const tensor = Tensor.empty('f32', [rows, heads, dim], this.options.query.weight.device);
       return { heads: tensor, rows: tensor.reshape([rows, heads * dim]) };
     };
     return {

@@ -96,14 +96,15 @@ export class Decoder {
   }
 
   /**
-   * The same model on a device: a copy, which is disposed of by itself; this one stays as it is. Logits come back to the
-   * processor.
+   * The same model on a device: a copy, which is disposed of by itself; this one stays as it is. On the same device: the
+   * model itself. Logits come back to the processor.
    *
    * @throws `BL_NOT_FOUND` where there is no such device, `BL_OUT_OF_MEMORY`, `BL_UNSUPPORTED` for a format that
    *   devices do not take
    */
   async to(device: DeviceName): Promise<Decoder> {
     this.#check('to');
+    if (device === this.device) return this;
     const { embedding: table, layers, norm, output } = this.parts;
     const canonical =
       table.layout === 'canonical' ? table : await packAsync(table, { layout: 'canonical' });

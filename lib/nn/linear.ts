@@ -106,11 +106,12 @@ export class Linear {
     return { isa, threads, compute, bias, out, residual } as MatmulOptions<D>;
   }
 
-  /** The layer with its weights on a device, packed for it. */
+  /** The layer with its weights on a device, packed for it; where it is already, the layer itself. */
   async to(device: DeviceName): Promise<Linear> {
+    if (device === this.weight.device) return this;
     const { bias, compute, run } = this;
     const from = await this.weight.to('cpu');
-    const packed = device === 'cpu' ? from : await packWeightsAsync(from, { for: 'cuda' });
+    const packed = await packWeightsAsync(from, { for: device === 'cpu' ? 'both' : 'cuda' });
     const weight = await packed.to(device);
     if (packed !== this.weight && packed !== weight) packed.dispose();
     const activations = compute === 'f32' ? 'f32' : 'i8';

@@ -52,4 +52,13 @@ describe('Decoder on a device', () => {
     expect(() => there.forward([1], { cache })).toThrow(/is on cpu, expected cuda:0/);
     cache.dispose();
   });
+
+  it('comes back', async () => {
+    expect(await there.to('cuda:0')).toBe(there);
+    const back = await there.to('cpu');
+    expect(back.device).toBe('cpu');
+    expect(back.forward([1, 2, 3]).toArray()).toEqual(here.forward([1, 2, 3]).toArray());
+    back.dispose();
+    expect(there.forward([1]).size).toBe(here.config.vocabSize);
+  });
 });

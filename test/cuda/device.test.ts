@@ -153,6 +153,9 @@ describe('work', () => {
       /stream is not of the device/,
     );
     a.synchronize();
+    expect(() => silu(x, { stream: {} as Stream })).toThrow(
+      /stream is an Object, expected a Stream/,
+    );
   });
 
   it('is recorded into a graph and run again on new values', async () => {
