@@ -1,130 +1,11 @@
-#include "device.h"
-
-#include <cmath>
+// Devices and their memory.
 #include <utility>
 
-#include "../base/error.h"
-#include "call.h"
+#include "device_objects.h"
 
 namespace bitloom::node {
 
-// Streams, events and graphs: the C ABI's handle, freed by finalizers or at dispose.
-struct DeviceStream {
-  int32_t device;
-  bl_stream* handle;
-  ~DeviceStream() { bl_stream_destroy(handle); }
-};
-
 namespace {
-
-struct DeviceEvent {
-  bl_event* handle;
-  ~DeviceEvent() { bl_event_destroy(handle); }
-};
-
-struct DeviceGraph {
-  bl_graph* handle;
-  ~DeviceGraph() { bl_graph_destroy(handle); }
-};
-
-template <typename T>
-struct Tag;
-template <>
-struct Tag<DeviceMemory> {
-  static constexpr napi_type_tag value = {0x6269746c6f6f6d01, 0x9d1f3c5b7a2e4801};
-  static constexpr const char* name = "device memory";
-};
-template <>
-struct Tag<DeviceStream> {
-  static constexpr napi_type_tag value = {0x6269746c6f6f6d02, 0x9d1f3c5b7a2e4802};
-  static constexpr const char* name = "a stream";
-};
-template <>
-struct Tag<DeviceEvent> {
-  static constexpr napi_type_tag value = {0x6269746c6f6f6d03, 0x9d1f3c5b7a2e4803};
-  static constexpr const char* name = "an event";
-};
-template <>
-struct Tag<DeviceGraph> {
-  static constexpr napi_type_tag value = {0x6269746c6f6f6d04, 0x9d1f3c5b7a2e4804};
-  static constexpr const char* name = "a graph";
-};
-
-template <typename T>
-T* unwrap(napi_env env, napi_value value) {
-  bool tagged = false;
-  void* data = nullptr;
-  napi_valuetype type = napi_undefined;  // Node converts other values to objects, or throws
-  if (napi_typeof(env, value, &type) != napi_ok || type != napi_object) return nullptr;
-  if (napi_check_object_type_tag(env, value, &Tag<T>::value, &tagged) != napi_ok || !tagged) return nullptr;
-  return napi_unwrap(env, value, &data) == napi_ok ? static_cast<T*>(data) : nullptr;
-}
-
-template <typename T>
-Napi::Value wrap(Napi::Env env, std::unique_ptr<T> object) {
-  Napi::Object value = Napi::Object::New(env);
-  const auto finalize = [](napi_env, void* data, void*) { delete static_cast<T*>(data); };
-  napi_type_tag_object(env, value, &Tag<T>::value);
-  napi_wrap(env, value, object.release(), finalize, nullptr, nullptr);
-  return value;
-}
-
-// The arguments of a function: reads one after the other, and throws for the first that does not fit.
-class Values {
- public:
-  Values(const Napi::CallbackInfo& info, const char* function) : info_(info), function_(function) {}
-
-  template <typename T>
-  T* object() {
-    T* found = unwrap<T>(info_.Env(), info_[position_++]);
-    if (found == nullptr) bad(Tag<T>::name);
-    return found;
-  }
-  bl_stream* optional_stream() {
-    const Napi::Value value = info_[position_++];
-    if (value.IsUndefined()) return nullptr;
-    const DeviceStream* found = unwrap<DeviceStream>(info_.Env(), value);
-    if (found == nullptr) bad(Tag<DeviceStream>::name);
-    return found == nullptr ? nullptr : found->handle;
-  }
-  uint64_t whole() {
-    const Napi::Value value = info_[position_++];
-    const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
-    if (!(number >= 0) || number > 9007199254740991.0 || number != std::trunc(number)) {
-      bad("a whole number of at least 0");
-      return 0;
-    }
-    return static_cast<uint64_t>(number);
-  }
-  int32_t index() {
-    const uint64_t number = whole();
-    if (number > INT32_MAX) bad("a device number");
-    return static_cast<int32_t>(number);
-  }
-  bool bytes(uint8_t** data, uint64_t* count, napi_value* buffer) {
-    if (view_of(info_.Env(), info_[position_++], data, count, buffer)) return true;
-    bad("a typed array");
-    return false;
-  }
-  bool ok() const { return error_.status == BL_STATUS_ok; }
-  bl_error* error() { return &error_; }
-  // Throws if a read failed or `status` is an error.
-  Napi::Value finish(bl_status status = BL_STATUS_ok) {
-    if (status != BL_STATUS_ok || !ok()) throw_error(info_.Env(), error_);
-    return info_.Env().Undefined();
-  }
-
- private:
-  void bad(const char* expected) {
-    if (!ok()) return;
-    fail(&error_, BL_STATUS_invalid_argument, "%s: argument %zu is not %s", function_, position_, expected);
-  }
-
-  const Napi::CallbackInfo& info_;
-  const char* function_;
-  size_t position_ = 0;
-  bl_error error_{};
-};
 
 Napi::Value device_count(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), bl_device_count());
@@ -262,11 +143,6 @@ Napi::Value device_download(const Napi::CallbackInfo& info) {
   return values.finish(status);
 }
 
-napi_value rejected(Napi::Env env, napi_deferred deferred, napi_value promise, const bl_error& error) {
-  napi_reject_deferred(env, deferred, make_error(env, error));
-  return promise;
-}
-
 // deviceDownloadAsync(typed array, memory, stream | undefined): a promise.
 Napi::Value device_download_async(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -315,127 +191,6 @@ Napi::Value device_copy(const Napi::CallbackInfo& info) {
   return values.finish(status);
 }
 
-Napi::Value stream_create(const Napi::CallbackInfo& info) {
-  Values values(info, "streamCreate");
-  const int32_t device = values.index();
-  bl_stream* handle = nullptr;
-  const bl_status status = values.ok() ? bl_stream_create(device, &handle, values.error()) : BL_STATUS_ok;
-  if (status != BL_STATUS_ok || !values.ok()) return values.finish(status);
-  return wrap(info.Env(), std::unique_ptr<DeviceStream>(new DeviceStream{device, handle}));
-}
-
-// streamSynchronize(device, stream | undefined)
-Napi::Value stream_synchronize(const Napi::CallbackInfo& info) {
-  Values values(info, "streamSynchronize");
-  const int32_t device = values.index();
-  bl_stream* stream = values.optional_stream();
-  return values.finish(values.ok() ? bl_stream_synchronize(device, stream, values.error()) : BL_STATUS_ok);
-}
-
-// streamDone(device, stream | undefined): a promise.
-Napi::Value stream_done(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  napi_deferred deferred = nullptr;
-  napi_value promise = nullptr;
-  napi_create_promise(env, &deferred, &promise);
-  Values values(info, "streamDone");
-  const int32_t device = values.index();
-  bl_stream* stream = values.optional_stream();
-  if (!values.ok()) return {env, rejected(env, deferred, promise, *values.error())};
-  settle_after(env, device, stream, deferred, info[1]);
-  return {env, promise};
-}
-
-// streamWait(device, stream | undefined, other | undefined)
-Napi::Value stream_wait(const Napi::CallbackInfo& info) {
-  Values values(info, "streamWait");
-  const int32_t device = values.index();
-  bl_stream* stream = values.optional_stream();
-  bl_stream* other = values.optional_stream();
-  return values.finish(values.ok() ? bl_stream_wait(device, stream, other, values.error()) : BL_STATUS_ok);
-}
-
-// eventRecord(device, stream | undefined)
-Napi::Value event_record(const Napi::CallbackInfo& info) {
-  Values values(info, "eventRecord");
-  const int32_t device = values.index();
-  bl_stream* stream = values.optional_stream();
-  bl_event* handle = nullptr;
-  const bl_status status =
-      values.ok() ? bl_event_record(device, stream, &handle, values.error()) : BL_STATUS_ok;
-  if (status != BL_STATUS_ok || !values.ok()) return values.finish(status);
-  return wrap(info.Env(), std::unique_ptr<DeviceEvent>(new DeviceEvent{handle}));
-}
-
-// eventElapsed(begin, end): milliseconds.
-Napi::Value event_elapsed(const Napi::CallbackInfo& info) {
-  Values values(info, "eventElapsed");
-  const DeviceEvent* begin = values.object<DeviceEvent>();
-  const DeviceEvent* end = values.object<DeviceEvent>();
-  float milliseconds = 0;
-  const bl_status status = values.ok()
-                               ? bl_event_elapsed(begin->handle, end->handle, &milliseconds, values.error())
-                               : BL_STATUS_ok;
-  if (status != BL_STATUS_ok || !values.ok()) return values.finish(status);
-  return Napi::Number::New(info.Env(), milliseconds);
-}
-
-// graphBegin(device, stream | undefined)
-Napi::Value graph_begin(const Napi::CallbackInfo& info) {
-  Values values(info, "graphBegin");
-  const int32_t device = values.index();
-  bl_stream* stream = values.optional_stream();
-  return values.finish(values.ok() ? bl_graph_begin(device, stream, values.error()) : BL_STATUS_ok);
-}
-
-// graphEnd(device, stream | undefined)
-Napi::Value graph_end(const Napi::CallbackInfo& info) {
-  Values values(info, "graphEnd");
-  const int32_t device = values.index();
-  bl_stream* stream = values.optional_stream();
-  bl_graph* handle = nullptr;
-  const bl_status status = values.ok() ? bl_graph_end(device, stream, &handle, values.error()) : BL_STATUS_ok;
-  if (status != BL_STATUS_ok || !values.ok()) return values.finish(status);
-  return wrap(info.Env(), std::unique_ptr<DeviceGraph>(new DeviceGraph{handle}));
-}
-
-// graphLaunch(graph, stream | undefined)
-Napi::Value graph_launch(const Napi::CallbackInfo& info) {
-  Values values(info, "graphLaunch");
-  const DeviceGraph* graph = values.object<DeviceGraph>();
-  bl_stream* stream = values.optional_stream();
-  return values.finish(values.ok() ? bl_graph_launch(graph->handle, stream, values.error()) : BL_STATUS_ok);
-}
-
-// A promise that a thread of the driver settles.
-struct Settlement {
-  napi_deferred deferred;
-  napi_ref held = nullptr;
-  napi_threadsafe_function call = nullptr;
-  bl_error error{};
-};
-
-void settle(napi_env env, napi_value, void*, void* data) {
-  const std::unique_ptr<Settlement> it(static_cast<Settlement*>(data));
-  if (env == nullptr) return;  // the environment is being torn down
-  if (it->error.status == BL_STATUS_ok) {
-    napi_value undefined = nullptr;
-    napi_get_undefined(env, &undefined);
-    napi_resolve_deferred(env, it->deferred, undefined);
-  } else {
-    napi_reject_deferred(env, it->deferred, make_error(env, it->error));
-  }
-  if (it->held != nullptr) napi_delete_reference(env, it->held);
-}
-
-void notify(void* context, const bl_error* error) {
-  auto* it = static_cast<Settlement*>(context);
-  it->error = *error;
-  const napi_threadsafe_function call = it->call;
-  if (napi_call_threadsafe_function(call, it, napi_tsfn_nonblocking) != napi_ok) delete it;
-  napi_release_threadsafe_function(call, napi_tsfn_release);
-}
-
 }  // namespace
 
 uint8_t* DeviceMemory::address() const {
@@ -444,33 +199,10 @@ uint8_t* DeviceMemory::address() const {
 }
 
 DeviceMemory* device_memory_of(napi_env env, napi_value value) { return unwrap<DeviceMemory>(env, value); }
-DeviceStream* device_stream_of(napi_env env, napi_value value) { return unwrap<DeviceStream>(env, value); }
-bl_stream* handle_of(const DeviceStream& stream) { return stream.handle; }
-int32_t device_of(const DeviceStream& stream) { return stream.device; }
 
-void settle_after(napi_env env, int32_t device, bl_stream* stream, napi_deferred deferred, napi_value held) {
-  auto it = std::make_unique<Settlement>();
-  it->deferred = deferred;
-  napi_value name = nullptr;
-  napi_create_string_utf8(env, "bitloom", NAPI_AUTO_LENGTH, &name);
-  bl_error error{};
-  bl_status status = BL_STATUS_ok;
-  if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, settle,
-                                      &it->call) != napi_ok) {
-    status = fail(&error, BL_STATUS_out_of_memory, "async: cannot make a callback");
-  } else {
-    napi_valuetype type = napi_undefined;
-    if (held != nullptr) napi_typeof(env, held, &type);
-    if (type == napi_object) napi_create_reference(env, held, 1, &it->held);
-    status = bl_stream_notify(device, stream, notify, it.get(), &error);
-    if (status != BL_STATUS_ok) napi_release_threadsafe_function(it->call, napi_tsfn_abort);
-  }
-  if (status == BL_STATUS_ok) {
-    it.release();  // settle() deletes it
-    return;
-  }
-  if (it->held != nullptr) napi_delete_reference(env, it->held);
+napi_value rejected(Napi::Env env, napi_deferred deferred, napi_value promise, const bl_error& error) {
   napi_reject_deferred(env, deferred, make_error(env, error));
+  return promise;
 }
 
 void init_devices(Napi::Env env, Napi::Object exports) {
@@ -487,16 +219,8 @@ void init_devices(Napi::Env env, Napi::Object exports) {
   BL_EXPORT("deviceDownload", device_download)
   BL_EXPORT("deviceDownloadAsync", device_download_async)
   BL_EXPORT("deviceCopy", device_copy)
-  BL_EXPORT("streamCreate", stream_create)
-  BL_EXPORT("streamSynchronize", stream_synchronize)
-  BL_EXPORT("streamDone", stream_done)
-  BL_EXPORT("streamWait", stream_wait)
-  BL_EXPORT("eventRecord", event_record)
-  BL_EXPORT("eventElapsed", event_elapsed)
-  BL_EXPORT("graphBegin", graph_begin)
-  BL_EXPORT("graphEnd", graph_end)
-  BL_EXPORT("graphLaunch", graph_launch)
 #undef BL_EXPORT
+  init_streams(env, exports);
 }
 
 }  // namespace bitloom::node
