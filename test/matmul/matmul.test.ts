@@ -96,6 +96,7 @@ describe('matmul', () => {
       'q2_k',
       'q6_k',
       'cb3_g32',
+      'cb7_g32',
       'cb8_row',
       'q4_0',
       'u3z_g32',
