@@ -2,7 +2,7 @@ import { DeviceMemory, type DeviceName, deviceNumber, upload } from './device.js
 import { argumentError } from './errors.js';
 import { type Format, formats } from './generated.js';
 import { type NativeMemory, native } from './native.js';
-import { bytesOf, type TensorSource } from './tensor.js';
+import { bytesOf, type TensorSource } from './tensor_source.js';
 
 /** How quantized weights lie in memory: as in a file, or as the kernels of a CPU or of a CUDA device read them. */
 export type Layout = 'canonical' | 'lanes16' | 'fragments';
