@@ -1,4 +1,5 @@
 // Element types: their names, and the typed arrays that hold them.
+import { described } from './arguments.js';
 import { argumentError } from './errors.js';
 import { type DType, dtypes } from './generated.js';
 
@@ -49,7 +50,7 @@ export function dtypeOf(name: string): DType {
   if (dtype === undefined || !Object.hasOwn(dtypes, dtype)) {
     throw argumentError(
       'BL_INVALID_DTYPE',
-      `Tensor: dtype is ${JSON.stringify(name)}, expected one of ${Object.keys(dtypes).join(', ')}`,
+      `Tensor: dtype is ${described(name)}, expected one of ${Object.keys(dtypes).join(', ')}`,
     );
   }
   return dtype as DType;

@@ -2,14 +2,6 @@
 import { describe, expect, it } from 'vitest';
 import { importQuantized } from '../../lib/io/index.js';
 import {
-  awqTensors,
-  type CompressedOptions,
-  compressedTensors,
-  gptqTensors,
-  type LayerOptions,
-  randomLayer,
-} from './checkpoint_layers.js';
-import {
   awqConfig,
   compressedConfig,
   firstWrong,
@@ -17,6 +9,14 @@ import {
   opened,
   prefix,
 } from './checkpoint_cases.js';
+import {
+  awqTensors,
+  type CompressedOptions,
+  compressedTensors,
+  gptqTensors,
+  type LayerOptions,
+  randomLayer,
+} from './checkpoint_layers.js';
 
 const cases = [2, 3, 4, 8].flatMap((bits) =>
   [32, 64, 128, 256, -1].map((groupSize) => ({ bits, groupSize })),

@@ -18,6 +18,14 @@ import {
 import { referenceMatmul } from '../reference/matmul.js';
 import { gaussian } from '../reference/random.js';
 import {
+  awqConfig,
+  compressedConfig,
+  firstWrong,
+  gptqConfig,
+  opened,
+  prefix,
+} from './checkpoint_cases.js';
+import {
   awqTensors,
   type CompressedOptions,
   compressedTensors,
@@ -26,14 +34,6 @@ import {
   layerWeights,
   randomLayer,
 } from './checkpoint_layers.js';
-import {
-  awqConfig,
-  compressedConfig,
-  firstWrong,
-  gptqConfig,
-  opened,
-  prefix,
-} from './checkpoint_cases.js';
 
 describe('scales in f32', () => {
   const options = { rows: 32, cols: 64, bits: 4, groupSize: 32, zeros: [1, 16] } as const;

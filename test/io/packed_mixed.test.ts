@@ -20,9 +20,9 @@ import {
   safetensorsBytes,
   savePacked,
 } from '../../lib/io/index.js';
+import { bytesEqual } from '../matmul/cases.js';
 import { quantized } from '../quantize/cases.js';
 import { gaussian } from '../reference/random.js';
-import { bytesEqual } from '../matmul/cases.js';
 
 let folder: string;
 beforeAll(async () => {

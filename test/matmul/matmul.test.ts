@@ -8,7 +8,7 @@ import {
   machine,
   matmul,
   pack,
-  QuantizedTensor,
+  type QuantizedTensor,
   Tensor,
 } from '../../lib/index.js';
 import { colsOf, formatNames, quantized } from '../quantize/cases.js';

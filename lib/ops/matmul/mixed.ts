@@ -1,4 +1,4 @@
-import { checkTensor, described } from '../../arguments.js';
+import { checkNumber, checkObject, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
 import { columnsByWidth, isMixedTensor, MixedTensor } from '../../mixed_tensor.js';
@@ -24,7 +24,7 @@ export interface QuantizeMixedOptions {
  * @param x [N, K], f32, f16 or bf16
  * @param widths [ceil(K / groupSize)], bits of each group of columns, 1 to 8
  * @param groupSize a multiple of 32
- * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE` (a width, groupSize)
+ * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE` (a width), `BL_INVALID_ARGUMENT` (groupSize)
  *
  * @example
  * ```ts
@@ -36,20 +36,29 @@ export function quantizeMixed(
   x: Tensor<FloatDType>,
   widths: Uint8Array,
   groupSize: number,
-  { zeroPoint = false, method = 'minmax' }: QuantizeMixedOptions = {},
+  options: QuantizeMixedOptions = {},
 ): MixedTensor {
   checkTensor('quantizeMixed', 'x', x);
+  checkObject('quantizeMixed', 'options', options);
+  const { zeroPoint = false, method = 'minmax' } = options;
+  if (!(widths instanceof Uint8Array)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `quantizeMixed: widths is ${described(widths)}, expected a Uint8Array`,
+    );
+  }
+  checkNumber(
+    'quantizeMixed',
+    'groupSize',
+    groupSize,
+    'a multiple of 32',
+    (size) => size >= 32 && size % 32 === 0,
+  );
   if (x.rank !== 2) {
     throw argumentError('BL_INVALID_SHAPE', `quantizeMixed: x.rank is ${x.rank}, expected 2`);
   }
   const [rows, cols] = x.shape as [number, number];
-  const scaleGroup = [256, 128, 64, 32].find((size) => groupSize % size === 0);
-  if (scaleGroup === undefined || groupSize < 32) {
-    throw argumentError(
-      'BL_OUT_OF_RANGE',
-      `quantizeMixed: groupSize is ${groupSize}, expected a multiple of 32`,
-    );
-  }
+  const scaleGroup = [256, 128, 64, 32].find((size) => groupSize % size === 0) as number;
   const matrices = [...columnsByWidth('quantizeMixed', cols, groupSize, widths)].map(
     ([width, columns]) => {
       const format = `u${width}${zeroPoint ? 'z' : ''}_g${scaleGroup}` as Format;

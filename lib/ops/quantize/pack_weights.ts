@@ -1,4 +1,4 @@
-import { checkWeights } from '../../arguments.js';
+import { checkWeights, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
 import { isMixedTensor, MixedTensor } from '../../mixed_tensor.js';
@@ -109,7 +109,7 @@ function planPack<F extends Format>(
   if (!['decode', 'prefill', 'both', 'cuda'].includes(use)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `packWeights: for is ${JSON.stringify(use)}, expected decode, prefill, both or cuda`,
+      `packWeights: for is ${described(use)}, expected decode, prefill, both or cuda`,
     );
   }
   const layout = use === 'cuda' ? 'fragments' : 'lanes16';
