@@ -16,6 +16,7 @@ export {
 export { BitloomError, type BitloomErrorCode } from './errors.js';
 export { type DType, type Format, type FormatInfo, formats, type Isa } from './generated.js';
 export { type Machine, machine, setIsa, setThreads } from './machine.js';
+export { type MixedSegment, MixedTensor } from './mixed_tensor.js';
 export { type AttentionOptions, attention, attentionAsync } from './ops/attention/attention.js';
 export { type AddOptions, add, addAsync } from './ops/elementwise/add.js';
 export {
@@ -37,8 +38,6 @@ export {
   matmulWorkspaceBytes,
 } from './ops/matmul/matmul.js';
 export {
-  type MixedSegment,
-  MixedTensor,
   mixed,
   mixedAsync,
   type QuantizeMixedOptions,
