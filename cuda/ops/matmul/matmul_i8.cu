@@ -13,7 +13,7 @@ constexpr int integer_blocks() {
 }
 
 #define BL_PROMPT_KERNEL(steps, name, ...)                                  \
-  extern "C" __global__ void __launch_bounds__(kPromptThreads)              \
+  extern "C" __global__ void __launch_bounds__(kPromptThreads, 2)            \
       matmul_prompt_##steps##_##name(const __grid_constant__ IntegerParams p) { \
     IntegerPromptTile<__VA_ARGS__, Steps::steps>(p).run();                  \
   }

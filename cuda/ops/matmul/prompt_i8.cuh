@@ -4,45 +4,12 @@
 
 #include <type_traits>
 
-#include "../../tile/activation_tile.cuh"
 #include "../../tile/integer_codes.cuh"
 #include "../../tile/integer_scale.cuh"
+#include "stage_i8.cuh"
 #include "whole_i8.cuh"
 
 namespace bitloom::cuda::gemm {
-
-// What a thread copies of two units of each row tile, a stage after the other. Row tiles past the last one are copies
-// of it; a unit past the last one is zero.
-template <int kUnitBytes>
-struct UnitPairCopy {
-  static constexpr int kTileChunks = 2 * kUnitBytes / 16, kChunks = kPromptRowTiles * kTileChunks;
-  static constexpr int kCount = kChunks / kPromptThreads;
-  static_assert(kChunks % kPromptThreads == 0);
-  const char* source;  // of the next stage in the block's first row tile
-  uint32_t offsets[kCount];
-  uint32_t target;
-  bool second;  // the thread's chunks are of second units, all of them or none
-
-  __device__ __forceinline__ UnitPairCopy(const FragmentWeights& b, int row_tile, int stage, int thread) {
-    source = static_cast<const char*>(b.codes) + row_tile * b.tile_codes + static_cast<int64_t>(stage) * 2 * kUnitBytes;
-    target = thread * 16;
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const int chunk = thread + i * kPromptThreads;
-      const int tile = min(chunk / kTileChunks, b.row_tiles - 1 - row_tile);
-      offsets[i] = tile * static_cast<uint32_t>(b.tile_codes) + chunk % kTileChunks * 16;
-    }
-  }
-  // `both`: the stage has two units.
-  __device__ __forceinline__ void copy(uint32_t to, bool both, int thread) {
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const bool there = both || (thread + i * kPromptThreads) % kTileChunks < kTileChunks / 2;
-      ptx::copy_async_16(to + target + i * kPromptThreads * 16, source + offsets[i], there ? 16 : 0);
-    }
-    source += 2 * kUnitBytes;
-  }
-};
 
 template <class Codes, Steps kSteps>
 struct IntegerPromptTile {
@@ -66,11 +33,9 @@ struct IntegerPromptTile {
   int stage_bytes;
   char* stages;  // [kIntegerStages]: activations, units, sides, records, supers
   float* ready;  // [2][scale, offset][groups][128 columns]
-  ActivationCopy<kPromptRows, kPromptThreads> activations;
+  CodeCopy activations;
   UnitPairCopy<kUnitBytes> units;
-  uint32_t record_offset;  // of the thread's chunk of records, 0 to tile_records; and where it goes, 0: nowhere
-  uint32_t record_target, super_target;
-  const char *record_source, *super_source;
+  RecordCopy records, supers;
 
   __device__ __forceinline__ IntegerPromptTile(const IntegerParams& params)
       : p(params),
@@ -84,45 +49,18 @@ struct IntegerPromptTile {
         stage_bytes(
             integer_stage_bytes(kSteps, kCentred, kUnitBytes, params.raw_bytes, params.b.super_bytes)),
         activations(static_cast<const char*>(params.a) + static_cast<int64_t>(row) * params.stages * kStageDepth,
-                    static_cast<int64_t>(params.stages) * kStageDepth, params.m - row, 64 * begin, 64 * params.stages,
-                    thread),
-        units(params.b, row_tile, begin, thread) {
+                    static_cast<int64_t>(params.stages) * kStageDepth, params.m - row, begin, thread),
+        units(params.b, row_tile, begin, thread),
+        records(params.b.records, params.b.tile_records, params.raw_bytes, row_tile, params.b.row_tiles, kRecordsAt,
+                thread),
+        supers(params.b.supers, params.b.tile_supers, kCentred ? 0 : params.b.super_bytes, row_tile, params.b.row_tiles,
+               kRecordsAt + kPromptRowTiles * params.raw_bytes, thread) {
     stages = shared_memory;
     ready = reinterpret_cast<float*>(stages + kIntegerStages * stage_bytes);
-    const uint32_t at = kRecordsAt;
-    const auto source_of = [&](const void* data, int64_t tile_bytes, int chunks) {
-      const int tile = min(row_tile + thread / chunks, p.b.row_tiles - 1);
-      return static_cast<const char*>(data) + tile * tile_bytes + thread % chunks * 16;
-    };
-    record_target = super_target = record_offset = 0;
-    if (const int chunks = p.raw_bytes / 16; thread < kPromptRowTiles * chunks) {
-      record_target = at + thread * 16;
-      record_offset = thread % chunks * 16;
-      record_source = source_of(p.b.records, p.b.tile_records, chunks);
-    }
-    if (const int chunks = p.b.super_bytes / 16; !kCentred && thread < kPromptRowTiles * chunks) {
-      super_target = at + kPromptRowTiles * p.raw_bytes + thread * 16;
-      super_source = source_of(p.b.supers, p.b.tile_supers, chunks);
-    }
   }
 
   __device__ __forceinline__ int first_group(int stage) const {
     return p.b.group_shift >= 31 ? 0 : stage * kStageDepth >> p.b.group_shift;
-  }
-
-  __device__ __forceinline__ void copy_sides(int stage, uint32_t to) const {
-    constexpr int kChunks = kSideBytes / 16, kUnitChunks = kFine ? 32 : 16;
-#pragma unroll
-    for (int i = 0; i < (kChunks + kPromptThreads - 1) / kPromptThreads; ++i) {
-      const int chunk = thread + i * kPromptThreads;
-      if (chunk >= kChunks) break;
-      // fine: [kind][unit of the stage][32 chunks]; coarse: [16 chunks]
-      const int part = chunk / kUnitChunks;
-      const float* from = p.sides + chunk % kUnitChunks * 4;
-      from += kFine ? part / 2 * p.side_stride + (2 * static_cast<int64_t>(stage) + part % 2) * 2 * p.rows + 2 * row
-                    : static_cast<int64_t>(stage) * p.rows + row;
-      ptx::copy_async_16(to + chunk * 16, from);
-    }
   }
 
   // Stages one after the other.
@@ -130,17 +68,10 @@ struct IntegerPromptTile {
     const uint32_t at = ptx::shared_address(to);
     activations.copy(at);
     units.copy(at + kActivationBytes, 2 * stage + 2 <= p.b.units, thread);
-    if (kSides != 0) copy_sides(stage, at + kSidesAt);
+    copy_sides<kSteps, kSideBytes>(p, stage, row, at + kSidesAt, thread);
     if (kWhole) return;
-    if (record_target != 0) {
-      const int64_t offset = static_cast<int64_t>(first_group(stage)) * p.b.record_bytes;
-      const bool there = offset + record_offset < p.b.tile_records;
-      ptx::copy_async_16(at + record_target, record_source + offset, there ? 16 : 0);
-    }
-    if (!kCentred && super_target != 0) {
-      ptx::copy_async_16(at + super_target,
-                         super_source + static_cast<int64_t>(2 * stage >> p.b.super_shift) * p.b.super_bytes);
-    }
+    records.copy(at, static_cast<uint32_t>(first_group(stage)) * p.b.record_bytes);
+    if (!kCentred) supers.copy(at, static_cast<uint32_t>(2 * stage >> p.b.super_shift) * p.b.super_bytes);
   }
 
   // Scales of a stage that has arrived, to f32: a column per thread.
