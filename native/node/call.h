@@ -3,7 +3,7 @@
 
 #include <node_api.h>
 
-#include "../include/bitloom.h"
+#include "../include/bitloom_attention.h"
 #include "arguments.h"
 
 namespace bitloom::node {

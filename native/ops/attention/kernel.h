@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "../../base/scratch.h"
-#include "../../include/bitloom.h"
+#include "../../include/bitloom_attention.h"
 
 namespace bitloom {
 
