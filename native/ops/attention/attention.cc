@@ -44,13 +44,13 @@ const AttentionKernelRow& choose(const AttentionCall& call, const bl_attention_a
   const int32_t isa = isa_of(args.run);
   const AttentionKernelRow* chosen = nullptr;
   for (const AttentionKernelRow& row : kKernels) {
-    const char* reason = row.isa > isa                         ? "ISA level"
+    const char* reason = row.isa > isa                        ? "ISA level"
                          : !serves(row.compute, args.compute) ? "compute mode"
-                         : !row.takes(call)                    ? "strides"
-                                                               : nullptr;
+                         : !row.takes(call)                   ? "strides"
+                                                              : nullptr;
     if (verbose_dispatch()) {
-      std::fprintf(stderr, "bitloom: attention %lld queries: %s: %s\n", static_cast<long long>(call.queries), row.name,
-                   reason == nullptr ? "taken" : reason);
+      std::fprintf(stderr, "bitloom: attention %lld queries: %s: %s\n", static_cast<long long>(call.queries),
+                   row.name, reason == nullptr ? "taken" : reason);
     }
     if (reason == nullptr) {
       chosen = &row;

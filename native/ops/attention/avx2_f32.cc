@@ -65,7 +65,9 @@ inline Ints load_ints(const uint8_t* p) { return {_mm256_loadu_si256(reinterpret
 inline Ints shift_left(Ints a, int n) { return {_mm256_slli_epi32(a.v, n)}; }
 inline Ints shift_right(Ints a, int n) { return {_mm256_srli_epi32(a.v, n)}; }
 inline Ints shift_right_signed(Ints a, int n) { return {_mm256_srai_epi32(a.v, n)}; }
-inline Ints mask(Ints a, uint32_t bits) { return {_mm256_and_si256(a.v, _mm256_set1_epi32(static_cast<int>(bits)))}; }
+inline Ints mask(Ints a, uint32_t bits) {
+  return {_mm256_and_si256(a.v, _mm256_set1_epi32(static_cast<int>(bits)))};
+}
 inline Ints either(Ints a, Ints b) { return {_mm256_or_si256(a.v, b.v)}; }
 inline Vec to_float(Ints a) { return {_mm256_cvtepi32_ps(a.v)}; }
 inline Vec as_float(Ints a) { return {_mm256_castsi256_ps(a.v)}; }

@@ -72,7 +72,9 @@ inline Ints load_ints(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Ints shift_left(Ints a, int n) { return {_mm512_slli_epi32(a.v, static_cast<unsigned>(n))}; }
 inline Ints shift_right(Ints a, int n) { return {_mm512_srli_epi32(a.v, static_cast<unsigned>(n))}; }
 inline Ints shift_right_signed(Ints a, int n) { return {_mm512_srai_epi32(a.v, static_cast<unsigned>(n))}; }
-inline Ints mask(Ints a, uint32_t bits) { return {_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(bits)))}; }
+inline Ints mask(Ints a, uint32_t bits) {
+  return {_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(bits)))};
+}
 inline Ints either(Ints a, Ints b) { return {_mm512_or_si512(a.v, b.v)}; }
 inline Vec to_float(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline Vec as_float(Ints a) { return {_mm512_castsi512_ps(a.v)}; }

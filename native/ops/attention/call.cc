@@ -26,7 +26,8 @@ int64_t AttentionCall::segment_keys(int32_t segment, int64_t sequence, int64_t k
   return cu_keys != nullptr ? cu_keys[sequence + 1] - cu_keys[sequence] : k.shape[0];
 }
 
-AttentionCall::Place AttentionCall::place(int32_t segment, int64_t sequence, int64_t kv_head, int64_t token) const {
+AttentionCall::Place AttentionCall::place(int32_t segment, int64_t sequence, int64_t kv_head,
+                                          int64_t token) const {
   const bl_tensor& table = segments[segment].paged->block_table;
   const int64_t page_size = segments[segment].key_page.page_size;
   const int64_t offset = sequence * table.strides[0] + (table.rank == 3 ? kv_head * table.strides[1] : 0) +
@@ -66,8 +67,8 @@ Sight::Sight(const AttentionCall& call, int64_t query, int64_t queries, int64_t 
   }
 }
 
-float finish_score(const AttentionCall& call, float dot, int64_t sequence, int64_t query, int64_t head, int64_t key,
-                   int64_t keys) {
+float finish_score(const AttentionCall& call, float dot, int64_t sequence, int64_t query, int64_t head,
+                   int64_t key, int64_t keys) {
   float x = dot * call.scale;
   if (call.soft_cap != 0) x = call.soft_cap * std::tanh(x / call.soft_cap);
   const int64_t queries = call.query_count(sequence);
@@ -85,7 +86,8 @@ float finish_score(const AttentionCall& call, float dot, int64_t sequence, int64
   return x;
 }
 
-bool is_masked(const AttentionCall& call, int64_t sequence, int64_t query, int64_t head, int64_t key, int64_t keys) {
+bool is_masked(const AttentionCall& call, int64_t sequence, int64_t query, int64_t head, int64_t key,
+               int64_t keys) {
   const bl_tensor& mask = call.mask;
   const int64_t row = call.first_query(sequence) + query;
   if (mask.data != nullptr) {

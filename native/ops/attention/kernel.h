@@ -10,9 +10,9 @@
 
 namespace bitloom {
 
-// Keys are taken in tiles of kKeyTile and chunks of kKeyChunk, both counted from the beginning of a segment. A
-// row's sums over a chunk begin at nothing and are then joined to those of the chunks before, so that bits do not depend
-// on how chunks are dealt to threads.
+// Keys are taken in tiles of kKeyTile and chunks of kKeyChunk, both counted from the beginning of a segment.
+// A row's sums over a chunk begin at nothing and are then joined to those of the chunks before, so that bits
+// do not depend on how chunks are dealt to threads.
 constexpr int64_t kKeyTile = 64;
 constexpr int64_t kKeyChunk = 512;
 constexpr int64_t kMaxTaskRows = 32;
@@ -25,10 +25,10 @@ struct KeySegment {
 
 // A checked call.
 struct AttentionCall {
-  bl_tensor q;       // [queries, num_heads, head_dim]
-  bl_tensor k;       // [keys, num_kv_heads, head_dim], unless paged
-  bl_tensor v;       // [keys, num_kv_heads, value_dim]
-  bl_tensor output;  // [queries, num_heads, value_dim]
+  bl_tensor q;                                     // [queries, num_heads, head_dim]
+  bl_tensor k;                                     // [keys, num_kv_heads, head_dim], unless paged
+  bl_tensor v;                                     // [keys, num_kv_heads, value_dim]
+  bl_tensor output;                                // [queries, num_heads, value_dim]
   bl_tensor lse, mask, block_mask, probabilities;  // data null: not given
   int64_t queries, heads, kv_heads, head_dim, value_dim;
   int64_t sequences;
@@ -79,17 +79,17 @@ struct Sight {
   bool nothing() const { return sink_end <= 0 && begin >= end; }
 };
 
-// A piece of the work: some query heads, all of one kv head, at some queries of a sequence; or, of several sequences
-// whose keys stand in the same pages, all queries. Keys: chunks [chunk_begin, chunk_end) of a segment, or
-// everything (chunk_end -1).
+// A piece of the work: some query heads, all of one kv head, at some queries of a sequence; or, of several
+// sequences whose keys stand in the same pages, all queries. Keys: chunks [chunk_begin, chunk_end) of a
+// segment, or everything (chunk_end -1).
 struct AttentionTask {
   int64_t sequence_begin, sequence_end;
   int64_t head_begin, head_end;
   int64_t query_begin, query_end;  // of each sequence; sequences of one task have equally many
   int32_t segment;
   int64_t chunk_begin, chunk_end;
-  float* state;  // null: results are written. Else where the state of (query 0, head 0) over the chunk is written, those
-                 // of (query of the call, head) following state_stride floats apart
+  float* state;  // null: results are written. Else where the state of (query 0, head 0) over the chunk is
+                 // written, those of (query of the call, head) following state_stride floats apart
   int64_t state_stride;
 
   int64_t rows() const {
@@ -100,14 +100,13 @@ struct AttentionTask {
 // State of a row over some keys: maximum m, sum l of exp(x - m), 14 floats of nothing, sum of exp(x - m) * v.
 inline int64_t state_floats(const AttentionCall& call) { return 16 + (call.value_dim + 15) / 16 * 16; }
 
-// Computes a task as bl_attention_args says. probabilities hold -infinity everywhere before, and scores after if a state
-// is written.
-// Pure: no allocation, no threads, no errors. A row's bits depend on its own values, not on other rows or tasks.
-// `memory` is scratch_bytes() bytes, aligned to 64.
+// Computes a task as bl_attention_args says. probabilities hold -infinity everywhere before, and scores after
+// if a state is written. Pure: no allocation, no threads, no errors. A row's bits depend on its own values,
+// not on other rows or tasks. `memory` is scratch_bytes() bytes, aligned to 64.
 using AttentionKernel = void (*)(const AttentionCall& call, const AttentionTask& task, uint8_t* memory);
 
-// Joins `count` states of a row, state_floats() apart, in their order, into its output, lse and probabilities. query: of
-// the call.
+// Joins `count` states of a row, state_floats() apart, in their order, into its output, lse and
+// probabilities. query: of the call.
 using AttentionJoin = void (*)(const AttentionCall& call, int64_t query, int64_t head, const float* states,
                                int64_t count, uint8_t* memory);
 
@@ -131,12 +130,12 @@ inline bool has_unit_strides(const AttentionCall& call) {
   return (call.head_dim == 1 || call.k.strides[2] == 1) && (call.value_dim == 1 || call.v.strides[2] == 1);
 }
 
-#define BL_ATTENTION_KERNEL(isa, compute, takes, max_heads, max_rows, chunks)                              \
-  namespace isa {                                                                                          \
-  void attention_##compute(const AttentionCall& call, const AttentionTask& task, uint8_t* memory);         \
-  void attention_join_##compute(const AttentionCall& call, int64_t query, int64_t head,                    \
-                                const float* states, int64_t count, uint8_t* memory);                      \
-  uint64_t attention_scratch_bytes_##compute(const AttentionCall& call, int64_t rows);                     \
+#define BL_ATTENTION_KERNEL(isa, compute, takes, max_heads, max_rows, chunks)                                \
+  namespace isa {                                                                                            \
+  void attention_##compute(const AttentionCall& call, const AttentionTask& task, uint8_t* memory);           \
+  void attention_join_##compute(const AttentionCall& call, int64_t query, int64_t head, const float* states, \
+                                int64_t count, uint8_t* memory);                                             \
+  uint64_t attention_scratch_bytes_##compute(const AttentionCall& call, int64_t rows);                       \
   }
 #include "kernels.inc"
 #undef BL_ATTENTION_KERNEL
@@ -144,10 +143,11 @@ inline bool has_unit_strides(const AttentionCall& call) {
 // What the scalar code of all kernels shares (call.cc).
 
 // The score of one key after `dot` = q . k: scale, soft cap, slope and additive mask. Not what is seen.
-float finish_score(const AttentionCall& call, float dot, int64_t sequence, int64_t query, int64_t head, int64_t key,
-                   int64_t keys);
+float finish_score(const AttentionCall& call, float dot, int64_t sequence, int64_t query, int64_t head,
+                   int64_t key, int64_t keys);
 // What the mask and the block mask say of a key that the row's Sight has.
-bool is_masked(const AttentionCall& call, int64_t sequence, int64_t query, int64_t head, int64_t key, int64_t keys);
+bool is_masked(const AttentionCall& call, int64_t sequence, int64_t query, int64_t head, int64_t key,
+               int64_t keys);
 inline bool has_masks(const AttentionCall& call) {
   return call.mask.data != nullptr || call.block_mask.data != nullptr;
 }

@@ -78,8 +78,8 @@ int64_t AttentionPlan::shared_run(int64_t sequence, int64_t* chunks) const {
 
 // Cuts a task's heads, queries and sequences into pieces of at most kernel_rows_ rows.
 template <typename Emit>
-void AttentionPlan::emit_pieces(AttentionTask task, int64_t sequence_begin, int64_t sequence_end, int64_t kv_head,
-                                Emit&& emit) const {
+void AttentionPlan::emit_pieces(AttentionTask task, int64_t sequence_begin, int64_t sequence_end,
+                                int64_t kv_head, Emit&& emit) const {
   const int64_t queries = call_.query_count(sequence_begin);
   if (queries == 0) return;
   const int64_t group = call_.group();
@@ -108,7 +108,8 @@ void AttentionPlan::for_each_task(float* states, Emit&& emit) const {
   task.chunk_end = -1;
   if (!split_) {
     for (int64_t sequence = 0; sequence < call_.sequences; ++sequence) {
-      for (int64_t head = 0; head < call_.kv_heads; ++head) emit_pieces(task, sequence, sequence + 1, head, emit);
+      for (int64_t head = 0; head < call_.kv_heads; ++head)
+        emit_pieces(task, sequence, sequence + 1, head, emit);
     }
     return;
   }

@@ -5,8 +5,8 @@
 
 namespace bitloom {
 
-// Tasks of a call. Where one task per piece of the output would leave threads idle, or where sequences share pages, keys
-// are cut into chunks too, whose states are joined at the end; that changes no bit.
+// Tasks of a call. Where one task per piece of the output would leave threads idle, or where sequences share
+// pages, keys are cut into chunks too, whose states are joined at the end; that changes no bit.
 class AttentionPlan {
  public:
   AttentionPlan(const AttentionCall& call, const AttentionKernelRow& kernel, int32_t threads);
@@ -14,7 +14,9 @@ class AttentionPlan {
   int64_t task_count() const { return task_count_; }
   // States that are kept: of each row, of chunk_slots() chunks. 0: none.
   int64_t chunk_slots() const { return split_ ? slots_ : 0; }
-  int64_t state_floats() const { return chunk_slots() * call_.queries * call_.heads * bitloom::state_floats(call_); }
+  int64_t state_floats() const {
+    return chunk_slots() * call_.queries * call_.heads * bitloom::state_floats(call_);
+  }
   int64_t max_rows() const { return max_rows_; }
 
   // Writes task_count() tasks. states: state_floats() floats, not initialized.

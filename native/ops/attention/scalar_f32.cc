@@ -31,8 +31,10 @@ void load(const bl_tensor& tensor, int64_t i, int64_t head, float* values) {
   load_values(tensor.dtype, data, tensor.strides[2], tensor.shape[2], values);
 }
 
-// Key or value of a token [head_dim or value_dim]; in multi-head latent attention a value is the head of its key.
-void load_token(const AttentionCall& call, bool values, int64_t sequence, int64_t kv_head, int64_t token, float* row) {
+// Key or value of a token [head_dim or value_dim]; in multi-head latent attention a value is the head of its
+// key.
+void load_token(const AttentionCall& call, bool values, int64_t sequence, int64_t kv_head, int64_t token,
+                float* row) {
   if (call.segments[0].paged == nullptr) {
     return load(values ? call.v : call.k, call.first_key(sequence) + token, kv_head, row);
   }
@@ -67,7 +69,8 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head
     double dot = 0;
     for (int64_t i = 0; i < call.head_dim; ++i) dot += static_cast<double>(work.query[i]) * work.row[i];
     double x = dot * static_cast<double>(call.scale);
-    if (call.soft_cap != 0) x = static_cast<double>(call.soft_cap) * std::tanh(x / static_cast<double>(call.soft_cap));
+    if (call.soft_cap != 0)
+      x = static_cast<double>(call.soft_cap) * std::tanh(x / static_cast<double>(call.soft_cap));
     // What is added is the same number at all levels.
     AttentionCall added = call;
     added.soft_cap = 0;
@@ -89,7 +92,8 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head
   for (int64_t i = 0; i < call.value_dim; ++i) {
     work.row[i] = total == 0 ? 0 : static_cast<float>(work.sums[i] / total);
   }
-  store_values(call.output.dtype, output_row(call, row, head), call.output.strides[2], call.value_dim, work.row);
+  store_values(call.output.dtype, output_row(call, row, head), call.output.strides[2], call.value_dim,
+               work.row);
   const double lse = total == 0 ? kUnseen : largest + std::log(total);
   if (call.lse.data != nullptr) *lse_of(call, row, head) = static_cast<float>(lse);
   if (call.probabilities.data == nullptr) return;
@@ -106,7 +110,8 @@ void attention_f32(const AttentionCall& call, const AttentionTask& task, uint8_t
   const Work work(call, memory);
   for (int64_t sequence = task.sequence_begin; sequence < task.sequence_end; ++sequence) {
     for (int64_t t = task.query_begin; t < task.query_end; ++t) {
-      for (int64_t head = task.head_begin; head < task.head_end; ++head) attend(call, sequence, t, head, work);
+      for (int64_t head = task.head_begin; head < task.head_end; ++head)
+        attend(call, sequence, t, head, work);
     }
   }
 }

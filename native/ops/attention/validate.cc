@@ -19,7 +19,8 @@ bl_status check_index(const char* name, const bl_tensor& tensor, uint32_t dtypes
   if (tensor.data == nullptr) return BL_STATUS_ok;
   BL_RETURN_IF_ERROR(check_tensor({"attention", name}, tensor, dtypes, min_rank, max_rank, error));
   BL_CHECK(reinterpret_cast<uintptr_t>(tensor.data) % static_cast<uintptr_t>(dtype_bytes(tensor.dtype)) == 0,
-           invalid_argument, "attention: %s.data is not aligned to its elements, expected a multiple of %lld bytes", name,
+           invalid_argument,
+           "attention: %s.data is not aligned to its elements, expected a multiple of %lld bytes", name,
            ll(dtype_bytes(tensor.dtype)));
   return BL_STATUS_ok;
 }
@@ -41,18 +42,21 @@ int64_t value_dim_of(const bl_attention_args& args) {
   return args.segments[0].values.data != nullptr ? args.segments[0].values.dim : args.output.shape[2];
 }
 
-bl_status check_pages(const char* name, const bl_kv_pages& pages, bool values, KvPage* layout, bl_error* error) {
+bl_status check_pages(const char* name, const bl_kv_pages& pages, bool values, KvPage* layout,
+                      bl_error* error) {
   BL_CHECK(kv_page(pages.format, values, pages.page_size, pages.dim, layout), invalid_format,
-           "attention: %s has format %d, pages of %d tokens and %d channels, expected a known format, 8 to %d tokens in "
+           "attention: %s has format %d, pages of %d tokens and %d channels, expected a known format, 8 to "
+           "%d tokens in "
            "steps of 8 and 1 to %d channels",
            name, pages.format, pages.page_size, pages.dim, kMaxKvPageSize, kMaxKvDim);
   BL_CHECK(pages.num_heads >= 1 && pages.num_pages >= 0 && pages.num_pages <= INT32_MAX, invalid_shape,
-           "attention: %s has %d heads and %lld pages, expected at least 1 head and 0 to 2^31 - 1 pages", name,
-           pages.num_heads, ll(pages.num_pages));
+           "attention: %s has %d heads and %lld pages, expected at least 1 head and 0 to 2^31 - 1 pages",
+           name, pages.num_heads, ll(pages.num_pages));
   const __int128 bytes = static_cast<__int128>(pages.num_pages) * pages.num_heads * layout->bytes;
   BL_CHECK(bytes <= static_cast<__int128>(pages.bytes), out_of_range,
            "attention: %s has %llu bytes, expected at least %llu for %lld pages", name,
-           static_cast<unsigned long long>(pages.bytes), static_cast<unsigned long long>(bytes), ll(pages.num_pages));
+           static_cast<unsigned long long>(pages.bytes), static_cast<unsigned long long>(bytes),
+           ll(pages.num_pages));
   BL_CHECK(reinterpret_cast<uintptr_t>(pages.data) % 4 == 0, invalid_argument,
            "attention: %s.data is not aligned to 4 bytes", name);
   return BL_STATUS_ok;
@@ -65,16 +69,19 @@ bl_status check_segment(const bl_attention_args& args, int32_t index, bl_error* 
   const char* const* name = names[index];
   KvPage keys, values;
   BL_RETURN_IF_ERROR(check_pages(name[0], segment.keys, false, &keys, error));
-  BL_CHECK(segment.keys.dim == args.q.shape[2], invalid_shape, "attention: %s.dim is %d, expected %lld (= q.shape[2])",
-           name[0], segment.keys.dim, ll(args.q.shape[2]));
+  BL_CHECK(segment.keys.dim == args.q.shape[2], invalid_shape,
+           "attention: %s.dim is %d, expected %lld (= q.shape[2])", name[0], segment.keys.dim,
+           ll(args.q.shape[2]));
   if (segment.values.data != nullptr) {
     BL_RETURN_IF_ERROR(check_pages(name[1], segment.values, true, &values, error));
-    BL_CHECK(segment.values.dim == value_dim_of(args), invalid_shape, "attention: %s.dim is %d, expected %lld", name[1],
-             segment.values.dim, ll(value_dim_of(args)));
-    BL_CHECK(segment.values.page_size == segment.keys.page_size && segment.values.num_heads == segment.keys.num_heads,
-             invalid_shape, "attention: %s has pages of %d tokens and %d heads, expected %d and %d (= those of %s)",
-             name[1], segment.values.page_size, segment.values.num_heads, segment.keys.page_size, segment.keys.num_heads,
-             name[0]);
+    BL_CHECK(segment.values.dim == value_dim_of(args), invalid_shape,
+             "attention: %s.dim is %d, expected %lld", name[1], segment.values.dim, ll(value_dim_of(args)));
+    BL_CHECK(segment.values.page_size == segment.keys.page_size &&
+                 segment.values.num_heads == segment.keys.num_heads,
+             invalid_shape,
+             "attention: %s has pages of %d tokens and %d heads, expected %d and %d (= those of %s)", name[1],
+             segment.values.page_size, segment.values.num_heads, segment.keys.page_size,
+             segment.keys.num_heads, name[0]);
   } else {
     BL_CHECK(value_dim_of(args) <= args.q.shape[2], invalid_shape,
              "attention: output.shape[2] is %lld without values, expected at most %lld (= channels of a key)",
@@ -94,10 +101,12 @@ bl_status check_segment(const bl_attention_args& args, int32_t index, bl_error* 
   if (table.rank == 3) {
     BL_RETURN_IF_ERROR(check_dim({"attention", name[2]}, table, 1, heads, "kv heads", error));
     BL_CHECK(segment.keys.num_heads == 1 || segment.keys.num_heads == heads, invalid_shape,
-             "attention: %s has %d heads in a page, expected 1 or %lld", name[0], segment.keys.num_heads, ll(heads));
+             "attention: %s has %d heads in a page, expected 1 or %lld", name[0], segment.keys.num_heads,
+             ll(heads));
   } else {
-    BL_CHECK(segment.keys.num_heads == heads, invalid_shape, "attention: %s has %d heads in a page, expected %lld",
-             name[0], segment.keys.num_heads, ll(heads));
+    BL_CHECK(segment.keys.num_heads == heads, invalid_shape,
+             "attention: %s has %d heads in a page, expected %lld", name[0], segment.keys.num_heads,
+             ll(heads));
   }
   return BL_STATUS_ok;
 }
@@ -107,7 +116,8 @@ bl_status check_keys(const bl_attention_args& args, bl_error* error) {
     BL_CHECK(args.k.data == nullptr && args.v.data == nullptr, invalid_argument,
              "attention: k and v are given beside pages, expected one of both");
     for (int32_t i = 0; i < segment_count(args); ++i) BL_RETURN_IF_ERROR(check_segment(args, i, error));
-    BL_CHECK(args.cu_keys.data == nullptr, invalid_argument, "attention: cuKeys is given with pages, expected lengths");
+    BL_CHECK(args.cu_keys.data == nullptr, invalid_argument,
+             "attention: cuKeys is given with pages, expected lengths");
     return BL_STATUS_ok;
   }
   BL_CHECK(segment_count(args) == 1, invalid_argument, "attention: recent pages are given without pages");
@@ -134,7 +144,8 @@ bl_status check_offsets(const char* name, const bl_tensor& tensor, int64_t seque
   return check_dim({"attention", name}, tensor, 0, sequences + 1, "sequences + 1", error);
 }
 
-bl_status check_head_vector(const char* name, const bl_tensor& tensor, int32_t dtype, int64_t heads, bl_error* error) {
+bl_status check_head_vector(const char* name, const bl_tensor& tensor, int32_t dtype, int64_t heads,
+                            bl_error* error) {
   BL_RETURN_IF_ERROR(
       check_optional_vector({"attention", name}, tensor, dtype_bit(dtype), heads, "q.shape[1]", error));
   return check_index(name, tensor, dtype_bit(dtype), 1, 1, error);
@@ -146,16 +157,19 @@ bl_status check_extra(const char* name, const bl_tensor& tensor, int rank, const
   if (tensor.data == nullptr) return BL_STATUS_ok;
   BL_RETURN_IF_ERROR(check_output({"attention", name}, tensor, dtype_bit(BL_DTYPE_f32), rank, rank, error));
   BL_RETURN_IF_ERROR(check_index(name, tensor, dtype_bit(BL_DTYPE_f32), rank, rank, error));
-  const bl_tensor* others[] = {&args.q, &args.k, &args.v, &args.mask, &args.output, &args.slopes, &args.sinks};
+  const bl_tensor* others[] = {&args.q,      &args.k,      &args.v,    &args.mask,
+                               &args.output, &args.slopes, &args.sinks};
   const char* names[] = {"q", "k", "v", "mask", "output", "slopes", "sinks"};
   for (int i = 0; i < 7; ++i) {
-    BL_RETURN_IF_ERROR(check_apart({"attention", name}, tensor, names[i], others[i]->data, others[i]->bytes, error));
+    BL_RETURN_IF_ERROR(
+        check_apart({"attention", name}, tensor, names[i], others[i]->data, others[i]->bytes, error));
   }
   return BL_STATUS_ok;
 }
 
 bl_status check_numbers(const bl_attention_args& args, bl_error* error) {
-  BL_CHECK(std::isfinite(args.scale), out_of_range, "attention: scale is %g, expected a finite number", args.scale);
+  BL_CHECK(std::isfinite(args.scale), out_of_range, "attention: scale is %g, expected a finite number",
+           args.scale);
   BL_CHECK(args.causal == 0 || args.causal == 1, invalid_argument, "attention: causal is %d, expected 0 or 1",
            args.causal);
   BL_CHECK(args.window >= 0, out_of_range, "attention: window is %d, expected at least 0", args.window);
@@ -167,7 +181,8 @@ bl_status check_numbers(const bl_attention_args& args, bl_error* error) {
            "attention: prefix is %d, causalBlock %d, sinkTokens %d, expected at least 0", args.prefix,
            args.causal_block, args.sink_tokens);
   BL_CHECK(args.causal == 1 || (args.prefix == 0 && args.causal_block == 0), invalid_argument,
-           "attention: prefix is %d and causalBlock %d, expected 0 when not causal", args.prefix, args.causal_block);
+           "attention: prefix is %d and causalBlock %d, expected 0 when not causal", args.prefix,
+           args.causal_block);
   return BL_STATUS_ok;
 }
 
@@ -177,7 +192,8 @@ bl_status check_masks(const bl_attention_args& args, bl_error* error) {
     BL_RETURN_IF_ERROR(
         check_index("mask", args.mask, dtype_bit(BL_DTYPE_u8) | dtype_bit(BL_DTYPE_f32), 3, 3, error));
     BL_CHECK(args.mask.shape[0] == 1 || args.mask.shape[0] == heads, invalid_shape,
-             "attention: mask.shape[0] is %lld, expected 1 or %lld (= q.shape[1])", ll(args.mask.shape[0]), ll(heads));
+             "attention: mask.shape[0] is %lld, expected 1 or %lld (= q.shape[1])", ll(args.mask.shape[0]),
+             ll(heads));
     BL_RETURN_IF_ERROR(check_dim({"attention", "mask"}, args.mask, 1, queries, "q.shape[0]", error));
   }
   if (args.block_mask.data == nullptr) return BL_STATUS_ok;
@@ -188,11 +204,11 @@ bl_status check_masks(const bl_attention_args& args, bl_error* error) {
   BL_CHECK(!is_paged(args) && args.cu_queries.data == nullptr, unsupported,
            "attention: blockMask is given with several sequences or pages, expected k and v of one sequence");
   BL_CHECK(args.block_mask.shape[0] == 1 || args.block_mask.shape[0] == heads, invalid_shape,
-           "attention: blockMask.shape[0] is %lld, expected 1 or %lld (= q.shape[1])", ll(args.block_mask.shape[0]),
-           ll(heads));
+           "attention: blockMask.shape[0] is %lld, expected 1 or %lld (= q.shape[1])",
+           ll(args.block_mask.shape[0]), ll(heads));
   const auto blocks = [](int64_t n, int64_t size) { return n / size + (n % size != 0 ? 1 : 0); };
-  BL_RETURN_IF_ERROR(check_dim({"attention", "blockMask"}, args.block_mask, 1, blocks(queries, args.block_queries),
-                               "ceil(queries / blockQueries)", error));
+  BL_RETURN_IF_ERROR(check_dim({"attention", "blockMask"}, args.block_mask, 1,
+                               blocks(queries, args.block_queries), "ceil(queries / blockQueries)", error));
   return check_dim({"attention", "blockMask"}, args.block_mask, 2, blocks(args.k.shape[0], args.block_keys),
                    "ceil(keys / blockKeys)", error);
 }
@@ -223,11 +239,12 @@ bl_status check_offset_values(const char* name, const int32_t* offsets, int64_t 
                               const char* rows_name, bl_error* error) {
   if (offsets == nullptr) return BL_STATUS_ok;
   BL_CHECK(offsets[0] == 0 && offsets[sequences] == rows, out_of_range,
-           "attention: %s goes from %d to %d, expected 0 to %lld (= %s)", name, offsets[0], offsets[sequences], ll(rows),
-           rows_name);
+           "attention: %s goes from %d to %d, expected 0 to %lld (= %s)", name, offsets[0],
+           offsets[sequences], ll(rows), rows_name);
   for (int64_t i = 0; i < sequences; ++i) {
-    BL_CHECK(offsets[i] <= offsets[i + 1], out_of_range, "attention: %s[%lld] is %d, expected at least %d (the one before)",
-             name, ll(i + 1), offsets[i + 1], offsets[i]);
+    BL_CHECK(offsets[i] <= offsets[i + 1], out_of_range,
+             "attention: %s[%lld] is %d, expected at least %d (the one before)", name, ll(i + 1),
+             offsets[i + 1], offsets[i]);
   }
   return BL_STATUS_ok;
 }
@@ -268,10 +285,12 @@ bl_status check_attention_shapes(const bl_attention_args& args, bl_error* error)
   BL_RETURN_IF_ERROR(check_keys(args, error));
   const int64_t kv_heads = kv_heads_of(args);
   BL_CHECK(args.q.shape[1] % kv_heads == 0, invalid_shape,
-           "attention: q.shape[1] is %lld, expected a multiple of %lld (= %s)", ll(args.q.shape[1]), ll(kv_heads),
-           is_paged(args) ? "kv heads of the pages" : "k.shape[1]");
-  BL_RETURN_IF_ERROR(check_dim({"attention", "output"}, args.output, 0, args.q.shape[0], "q.shape[0]", error));
-  BL_RETURN_IF_ERROR(check_dim({"attention", "output"}, args.output, 1, args.q.shape[1], "q.shape[1]", error));
+           "attention: q.shape[1] is %lld, expected a multiple of %lld (= %s)", ll(args.q.shape[1]),
+           ll(kv_heads), is_paged(args) ? "kv heads of the pages" : "k.shape[1]");
+  BL_RETURN_IF_ERROR(
+      check_dim({"attention", "output"}, args.output, 0, args.q.shape[0], "q.shape[0]", error));
+  BL_RETURN_IF_ERROR(
+      check_dim({"attention", "output"}, args.output, 1, args.q.shape[1], "q.shape[1]", error));
   BL_RETURN_IF_ERROR(check_dim({"attention", "output"}, args.output, 2, value_dim_of(args),
                                is_paged(args) ? "channels of a value" : "v.shape[2]", error));
   const int64_t sequences = sequences_of(args), queries = args.q.shape[0], heads = args.q.shape[1];
@@ -281,9 +300,10 @@ bl_status check_attention_shapes(const bl_attention_args& args, bl_error* error)
   }
   BL_RETURN_IF_ERROR(check_offsets("cuQueries", args.cu_queries, sequences, error));
   BL_RETURN_IF_ERROR(check_offsets("cuKeys", args.cu_keys, sequences, error));
-  BL_CHECK(args.cu_queries.data != nullptr || (sequences == 0 ? queries == 0 : queries % sequences == 0), invalid_shape,
-           "attention: q.shape[0] is %lld, expected a multiple of %lld (= sequences) without cuQueries", ll(queries),
-           ll(sequences));
+  BL_CHECK(args.cu_queries.data != nullptr || (sequences == 0 ? queries == 0 : queries % sequences == 0),
+           invalid_shape,
+           "attention: q.shape[0] is %lld, expected a multiple of %lld (= sequences) without cuQueries",
+           ll(queries), ll(sequences));
   BL_RETURN_IF_ERROR(check_numbers(args, error));
   BL_RETURN_IF_ERROR(check_head_vector("slopes", args.slopes, BL_DTYPE_f32, heads, error));
   BL_RETURN_IF_ERROR(check_head_vector("sinks", args.sinks, BL_DTYPE_f32, heads, error));
@@ -297,24 +317,27 @@ bl_status check_attention_shapes(const bl_attention_args& args, bl_error* error)
   }
   BL_RETURN_IF_ERROR(check_extra("probabilities", args.probabilities, 3, args, error));
   if (args.probabilities.data != nullptr) {
-    BL_RETURN_IF_ERROR(check_dim({"attention", "probabilities"}, args.probabilities, 0, heads, "q.shape[1]", error));
-    BL_RETURN_IF_ERROR(check_dim({"attention", "probabilities"}, args.probabilities, 1, queries, "q.shape[0]", error));
+    BL_RETURN_IF_ERROR(
+        check_dim({"attention", "probabilities"}, args.probabilities, 0, heads, "q.shape[1]", error));
+    BL_RETURN_IF_ERROR(
+        check_dim({"attention", "probabilities"}, args.probabilities, 1, queries, "q.shape[0]", error));
     BL_CHECK(args.probabilities.strides[2] == 1 || args.probabilities.shape[2] <= 1, invalid_shape,
              "attention: probabilities.strides[2] is %lld, expected 1", ll(args.probabilities.strides[2]));
     BL_RETURN_IF_ERROR(check_apart({"attention", "probabilities"}, args.probabilities, "lse", args.lse.data,
                                    args.lse.bytes, error));
   }
-  const bl_tensor* inputs[] = {&args.q, &args.k, &args.v, &args.mask, &args.block_mask, &args.slopes, &args.sinks};
+  const bl_tensor* inputs[] = {&args.q,          &args.k,      &args.v,    &args.mask,
+                               &args.block_mask, &args.slopes, &args.sinks};
   const char* names[] = {"q", "k", "v", "mask", "blockMask", "slopes", "sinks"};
   for (int i = 0; i < 7; ++i) {
-    BL_RETURN_IF_ERROR(
-        check_apart({"attention", "output"}, args.output, names[i], inputs[i]->data, inputs[i]->bytes, error));
+    BL_RETURN_IF_ERROR(check_apart({"attention", "output"}, args.output, names[i], inputs[i]->data,
+                                   inputs[i]->bytes, error));
   }
   for (const bl_kv_segment& segment : args.segments) {
-    BL_RETURN_IF_ERROR(
-        check_apart({"attention", "output"}, args.output, "keys", segment.keys.data, segment.keys.bytes, error));
-    BL_RETURN_IF_ERROR(
-        check_apart({"attention", "output"}, args.output, "values", segment.values.data, segment.values.bytes, error));
+    BL_RETURN_IF_ERROR(check_apart({"attention", "output"}, args.output, "keys", segment.keys.data,
+                                   segment.keys.bytes, error));
+    BL_RETURN_IF_ERROR(check_apart({"attention", "output"}, args.output, "values", segment.values.data,
+                                   segment.values.bytes, error));
   }
   return BL_STATUS_ok;
 }
@@ -323,13 +346,15 @@ uint64_t attention_index_bytes(const bl_attention_args& args) {
   int64_t count = index_count(args.cu_queries) + index_count(args.cu_keys) + index_count(args.windows) +
                   index_count(args.sink_counts);
   for (const bl_kv_segment& segment : args.segments) {
-    if (segment.keys.data != nullptr) count += index_count(segment.block_table) + index_count(segment.lengths);
+    if (segment.keys.data != nullptr)
+      count += index_count(segment.block_table) + index_count(segment.lengths);
   }
   // The segments themselves, which the call then points to.
   return static_cast<uint64_t>(count) * sizeof(int32_t) + 2 * sizeof(bl_kv_segment);
 }
 
-bl_status read_attention(const bl_attention_args& args, int32_t* indices, AttentionCall* call, bl_error* error) {
+bl_status read_attention(const bl_attention_args& args, int32_t* indices, AttentionCall* call,
+                         bl_error* error) {
   *call = AttentionCall{};
   call->q = args.q;
   call->k = args.k;
@@ -369,8 +394,8 @@ bl_status read_attention(const bl_attention_args& args, int32_t* indices, Attent
   call->cu_keys = copy(args.cu_keys);
   call->windows = copy(args.windows);
   call->sink_counts = copy(args.sink_counts);
-  BL_RETURN_IF_ERROR(
-      check_offset_values("cuQueries", call->cu_queries, call->sequences, call->queries, "q.shape[0]", error));
+  BL_RETURN_IF_ERROR(check_offset_values("cuQueries", call->cu_queries, call->sequences, call->queries,
+                                         "q.shape[0]", error));
   BL_RETURN_IF_ERROR(
       check_offset_values("cuKeys", call->cu_keys, call->sequences, args.k.shape[0], "k.shape[0]", error));
   for (int64_t head = 0; head < call->heads; ++head) {
@@ -414,12 +439,13 @@ bl_status check_attention_on_device(const bl_attention_args& args, bl_error* err
   const bool plain = !is_paged(args) && args.cu_queries.data == nullptr && args.soft_cap == 0 &&
                      args.slopes.data == nullptr && args.sinks.data == nullptr && args.mask.data == nullptr &&
                      args.block_mask.data == nullptr && args.prefix == 0 && args.causal_block <= 1 &&
-                     args.sink_tokens == 0 && args.windows.data == nullptr && args.sink_counts.data == nullptr &&
-                     args.lse.data == nullptr && args.probabilities.data == nullptr &&
-                     (args.causal == 1 || args.window == 0) && args.k.shape[0] >= 1 &&
-                     (args.causal == 0 || args.q.shape[0] <= args.k.shape[0]);
+                     args.sink_tokens == 0 && args.windows.data == nullptr &&
+                     args.sink_counts.data == nullptr && args.lse.data == nullptr &&
+                     args.probabilities.data == nullptr && (args.causal == 1 || args.window == 0) &&
+                     args.k.shape[0] >= 1 && (args.causal == 0 || args.q.shape[0] <= args.k.shape[0]);
   BL_CHECK(plain, unsupported,
-           "attention: on a device, expected q, k and v of one sequence, no more queries than keys, and of the options "
+           "attention: on a device, expected q, k and v of one sequence, no more queries than keys, and of "
+           "the options "
            "only scale, causal and window");
   return BL_STATUS_ok;
 }
