@@ -9,6 +9,7 @@
 #include "../../isa/isa.h"
 #include "kernel.h"
 #include "plan.h"
+#include "prompt.h"
 #include "validate.h"
 
 namespace bitloom {
@@ -78,6 +79,11 @@ void clear_probabilities(const AttentionCall& call) {
 }
 
 bl_status run_attention(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
+  if (const PromptKernel* prompt = choose_prompt(call, args.compute, isa_of(args.run)); prompt != nullptr) {
+    bool done = false;
+    BL_RETURN_IF_ERROR(run_prompt(call, *prompt, args.run, &done, error));
+    if (done) return BL_STATUS_ok;
+  }
   const AttentionKernelRow& kernel = choose(call, args);
   bl_run run = args.run;
   if (work_of(call) < kSerialWork) run.threads = 1;

@@ -115,6 +115,8 @@ inline Vec nan_where(Ints a, uint32_t bits, Vec value) {
 // In this order, hence apart: a formatter sorts what stands together.
 #include "units.inl"
 
+#include "rows.inl"
+
 #include "core.inl"
 
 #include "../../isa/end.h"
