@@ -17,7 +17,26 @@ export { BitloomError, type BitloomErrorCode } from './errors.js';
 export { type DType, type Format, type FormatInfo, formats, type Isa } from './generated.js';
 export { type Machine, machine, setIsa, setThreads } from './machine.js';
 export { type MixedSegment, MixedTensor } from './mixed_tensor.js';
-export { type AttentionOptions, attention, attentionAsync } from './ops/attention/attention.js';
+export { attention, attentionAsync } from './ops/attention/attention.js';
+export {
+  type DecodeAttentionOptions,
+  decodeAttention,
+  decodeAttentionAsync,
+} from './ops/attention/decode_attention.js';
+export {
+  type AttentionState,
+  type MergeStatesOptions,
+  mergeStates,
+  mergeStatesAsync,
+} from './ops/attention/merge_states.js';
+export type {
+  AttentionCompute,
+  AttentionOptions,
+  BlockMask,
+  KVSegment,
+  PagesView,
+  RaggedOptions,
+} from './ops/attention/options.js';
 export { type AddOptions, add, addAsync } from './ops/elementwise/add.js';
 export {
   type GeluApproximation,

@@ -1,6 +1,7 @@
 import type { DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
-import { attention, type AttentionOptions as MixOptions } from '../ops/attention/attention.js';
+import { attention } from '../ops/attention/attention.js';
+import type { AttentionOptions as MixOptions } from '../ops/attention/options.js';
 import type { PreparedActivations } from '../ops/matmul/prepared_activations.js';
 import { type RopeOptions, rope } from '../ops/rope/rope.js';
 import type { RunOptions } from '../run.js';

@@ -3,6 +3,7 @@
 // proves.
 #pragma once
 
+#include "../include/bitloom_attention.h"
 #include "error.h"
 
 namespace bitloom {

@@ -561,23 +561,6 @@ BL_API bl_status bl_swiglu(const bl_swiglu_args* args, bl_error* error);
 BL_API bl_status bl_add(const bl_add_args* args, bl_error* error);
 BL_API bl_status bl_mul(const bl_mul_args* args, bl_error* error);
 
-/* ---- attention -------------------------------------------------------------------------------- */
-
-/* output[t, h] = sum_s softmax_s(scale * q[t, h] . k[s, g]) * v[s, g], g = h / (num_heads / num_kv_heads).
- * causal: query t sees keys s <= t + (keys - queries), so that the last query sees all. */
-typedef struct bl_attention_args {
-  size_t size;
-  bl_run run;
-  bl_tensor q;      /* [queries, num_heads, head_dim] f32, f16 or bf16 */
-  bl_tensor k;      /* [keys, num_kv_heads, head_dim] f32, f16 or bf16 */
-  bl_tensor v;      /* [keys, num_kv_heads, value_dim] as k */
-  bl_tensor output; /* [queries, num_heads, value_dim]; must not overlap q, k, v */
-  float scale;      /* 0: 1 / sqrt(head_dim) */
-  int32_t causal;
-  int32_t window; /* with causal: only the last `window` keys; 0: all */
-} bl_attention_args;
-BL_API bl_status bl_attention(const bl_attention_args* args, bl_error* error);
-
 /* ---- sampling --------------------------------------------------------------------------------- */
 
 /* Picks a token. In this order: repetition penalty (Keskar et al. 2019) over `previous`; temperature 0:

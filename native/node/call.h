@@ -3,7 +3,7 @@
 
 #include <node_api.h>
 
-#include "../include/bitloom.h"
+#include "../include/bitloom_attention.h"
 #include "arguments.h"
 
 namespace bitloom::node {
@@ -29,8 +29,8 @@ extern const int32_t kOperatorCount;
 #include "../ops/ops.inc"
 #undef BL_OP
 
-// JavaScript values of a call at most: matmul with every option has 45.
-constexpr uint32_t kMaxValues = 64;
+// JavaScript values of a call at most: attention with every option has 76.
+constexpr uint32_t kMaxValues = 96;
 
 struct Call {
   const Operator* op = nullptr;

@@ -2,6 +2,7 @@
 // against level scalar, within the bounds that their contracts state (kernel.h of each family,
 // row_kernels.h). For processors that are not at hand: test/native/arm64.sh. Argument: a seed.
 #include "levels.h"
+#include "bitloom_attention.h"
 
 #include <algorithm>
 #include <functional>

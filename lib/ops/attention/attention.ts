@@ -1,39 +1,26 @@
-import {
-  type AsyncOptions,
-  type Call,
-  type RunOptions,
-  run,
-  runAsync,
-  runValue,
-  tensorValues,
-} from '../../run.js';
+import { checkTensor } from '../../arguments.js';
+import { type AsyncOptions, type Call, run, runAsync, runValue, tensorValues } from '../../run.js';
 import { type FloatDType, outputTensor, type Tensor } from '../../tensor.js';
-
-export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptions {
-  /** Multiplies the scores. Default, also for 0: 1 / sqrt(headDim). */
-  scale?: number;
-  /** Query t sees keys up to t + (keys - queries): the last query sees all. Default false. */
-  causal?: boolean;
-  /** With `causal`: only the last `window` of those keys. Default 0: all. */
-  window?: number;
-  /** Where to write, [queries, numHeads, valueDim]; must not overlap q, k, v. Default: a new f32 tensor. */
-  out?: Tensor<D>;
-}
+import type { AttentionOptions, RaggedOptions } from './options.js';
+import { attentionValues } from './values.js';
 
 /**
  * Scaled dot-product attention (Vaswani et al. 2017) with grouped query heads (Ainslie et al. 2023):
  * `output[t, h] = sum_s softmax_s(scale * q[t, h] . k[s, g]) * v[s, g]`, `g = h / (numHeads / numKvHeads)`.
  *
+ * Of the keys a query sees all, or those that causal, window, sinkTokens, prefix, causalBlock, mask and blockMask leave
+ * (see {@link AttentionOptions}). A query that sees none gives zeros. Several sequences stand side by side with cuQueries and
+ * cuKeys. For keys in pages see {@link decodeAttention}.
+ *
  * k and v may be strided views of a cache with room; their last axis should have stride 1, otherwise the
  * scalar kernel runs.
  *
  * @param q [queries, numHeads, headDim], f32, f16 or bf16
- * @param k [keys, numKvHeads, headDim], f32, f16 or bf16; at least 1 key
+ * @param k [keys, numKvHeads, headDim], f32, f16 or bf16
  * @param v [keys, numKvHeads, valueDim], dtype of k
  * @returns [queries, numHeads, valueDim]: `options.out`, or a new f32 tensor
- * @throws `BL_INVALID_SHAPE` (also more queries than keys when causal), `BL_INVALID_DTYPE`,
- *   `BL_OUT_OF_RANGE`, `BL_INVALID_ARGUMENT` (a window without causal, overlapping memory), before anything
- *   is written
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (also cuQueries or cuKeys that do not rise from 0 to
+ *   the number of rows), `BL_INVALID_ARGUMENT` (also overlapping memory), before anything is written
  *
  * @example
  * ```ts
@@ -46,7 +33,7 @@ export function attention<D extends FloatDType = 'f32'>(
   q: Tensor<FloatDType>,
   k: Tensor<FloatDType>,
   v: Tensor<FloatDType>,
-  options: AttentionOptions<D> = {},
+  options: AttentionOptions<D> & RaggedOptions = {},
 ): Tensor<D> {
   return run(prepare(q, k, v, options));
 }
@@ -56,7 +43,7 @@ export function attentionAsync<D extends FloatDType = 'f32'>(
   q: Tensor<FloatDType>,
   k: Tensor<FloatDType>,
   v: Tensor<FloatDType>,
-  options: AttentionOptions<D> & AsyncOptions = {},
+  options: AttentionOptions<D> & RaggedOptions & AsyncOptions = {},
 ): Promise<Tensor<D>> {
   return runAsync(() => prepare(q, k, v, options), options);
 }
@@ -65,21 +52,15 @@ function prepare<D extends FloatDType>(
   q: Tensor<FloatDType>,
   k: Tensor<FloatDType>,
   v: Tensor<FloatDType>,
-  options: AttentionOptions<D>,
+  options: AttentionOptions<D> & RaggedOptions,
 ): Call<Tensor<D>> {
+  checkTensor('attention', 'q', q);
+  checkTensor('attention', 'v', v);
+  const values = attentionValues('attention', options, { k, v });
   const output = outputTensor(options.out, [...q.shape.slice(0, 2), ...v.shape.slice(2, 3)], q);
   return {
     op: 'attention',
-    values: [
-      ...tensorValues(q),
-      ...tensorValues(k),
-      ...tensorValues(v),
-      ...tensorValues(output),
-      options.scale ?? 0,
-      options.causal === true ? 1 : 0,
-      options.window ?? 0,
-      runValue(options),
-    ],
+    values: [...tensorValues(q), ...tensorValues(output), ...values, runValue(options)],
     result: output,
   };
 }

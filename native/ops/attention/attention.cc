@@ -1,6 +1,5 @@
-// attention: validate, choose a kernel, cut into tasks by kv head and queries, run.
+// attention: validate, choose a kernel, cut into tasks, run, join what was cut along the keys.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 
 #include "../../base/backend.h"
@@ -9,15 +8,26 @@
 #include "../../base/thread_pool.h"
 #include "../../isa/isa.h"
 #include "kernel.h"
+#include "plan.h"
+#include "prompt.h"
+#include "validate.h"
 
 namespace bitloom {
 
 namespace {
 
 const AttentionKernelRow kKernels[] = {
-#define BL_ATTENTION_KERNEL(isa, strides, max_heads, max_queries, max_rows) \
-  {"attention_" #isa, BL_ISA_##isa, strides,        max_heads,              \
-   max_queries,       max_rows,     isa::attention, isa::attention_scratch_bytes},
+#define BL_ATTENTION_KERNEL(isa, compute, takes, max_heads, max_rows, chunks) \
+  {"attention_" #compute "_" #isa,                                            \
+   BL_ISA_##isa,                                                              \
+   BL_COMPUTE_##compute,                                                      \
+   takes,                                                                     \
+   max_heads,                                                                 \
+   max_rows,                                                                  \
+   chunks,                                                                    \
+   isa::attention_##compute,                                                  \
+   isa::attention_join_##compute,                                             \
+   isa::attention_scratch_bytes_##compute},
 #include "kernels.inc"
 #undef BL_ATTENTION_KERNEL
 };
@@ -26,83 +36,22 @@ const AttentionKernelRow kKernels[] = {
 // causal, are spread over all slots.
 constexpr int64_t kMaxSlots = 64;
 // Multiply-adds below which waking other threads costs more than it brings (about 10 microseconds).
-constexpr int64_t kSerialWork = int64_t{1} << 17;
-constexpr int64_t kMaxLength = int64_t{1} << 40;
+constexpr double kSerialWork = 1 << 17;
 
-bl_status check_shapes(const bl_attention_args& args, bl_error* error) {
-  BL_RETURN_IF_ERROR(check_tensor({"attention", "q"}, args.q, kFloatTypes, 3, 3, error));
-  BL_RETURN_IF_ERROR(check_tensor({"attention", "k"}, args.k, kFloatTypes, 3, 3, error));
-  BL_RETURN_IF_ERROR(check_tensor({"attention", "v"}, args.v, kFloatTypes, 3, 3, error));
-  BL_RETURN_IF_ERROR(check_output({"attention", "output"}, args.output, kFloatTypes, 3, 3, error));
-  const int64_t* q = args.q.shape;
-  const int64_t* k = args.k.shape;
-  BL_CHECK(q[2] >= 1, invalid_shape, "attention: q.shape[2] is 0, expected at least 1");
-  BL_CHECK(k[0] >= 1, invalid_shape, "attention: k.shape[0] is 0, expected at least 1 key");
-  BL_CHECK(k[1] >= 1, invalid_shape, "attention: k.shape[1] is 0, expected at least 1 kv head");
-  // Views with stride 0 can claim any length; beyond this, sizes in bytes could overflow.
-  BL_CHECK(k[0] <= kMaxLength && q[2] <= kMaxLength, invalid_shape,
-           "attention: k is %lld keys x %lld, expected at most 2^40 each", static_cast<long long>(k[0]),
-           static_cast<long long>(q[2]));
-  BL_CHECK(q[1] % k[1] == 0, invalid_shape,
-           "attention: q.shape[1] is %lld, expected a multiple of %lld (= k.shape[1])",
-           static_cast<long long>(q[1]), static_cast<long long>(k[1]));
-  BL_RETURN_IF_ERROR(check_dim({"attention", "k"}, args.k, 2, q[2], "q.shape[2]", error));
-  BL_RETURN_IF_ERROR(check_dim({"attention", "v"}, args.v, 0, k[0], "k.shape[0]", error));
-  BL_RETURN_IF_ERROR(check_dim({"attention", "v"}, args.v, 1, k[1], "k.shape[1]", error));
-  BL_CHECK(args.v.dtype == args.k.dtype, invalid_dtype, "attention: v.dtype is %s, expected %s (= k.dtype)",
-           dtype_name(args.v.dtype), dtype_name(args.k.dtype));
-  BL_RETURN_IF_ERROR(check_dim({"attention", "output"}, args.output, 0, q[0], "q.shape[0]", error));
-  BL_RETURN_IF_ERROR(check_dim({"attention", "output"}, args.output, 1, q[1], "q.shape[1]", error));
-  return check_dim({"attention", "output"}, args.output, 2, args.v.shape[2], "v.shape[2]", error);
-}
+// A better mode than asked for is allowed: f32 serves all.
+bool serves(int32_t kernel, int32_t asked) { return kernel == asked || kernel == BL_COMPUTE_f32; }
 
-bl_status validate(const bl_attention_args& args, bl_error* error) {
-  BL_RETURN_IF_ERROR(check_shapes(args, error));
-  BL_CHECK(std::isfinite(args.scale), out_of_range, "attention: scale is %g, expected a finite number",
-           args.scale);
-  BL_CHECK(args.causal == 0 || args.causal == 1, invalid_argument, "attention: causal is %d, expected 0 or 1",
-           args.causal);
-  BL_CHECK(args.causal == 0 || args.q.shape[0] <= args.k.shape[0], invalid_shape,
-           "attention: q.shape[0] is %lld, expected at most %lld (= k.shape[0]) when causal",
-           static_cast<long long>(args.q.shape[0]), static_cast<long long>(args.k.shape[0]));
-  BL_CHECK(args.window >= 0, out_of_range, "attention: window is %d, expected at least 0", args.window);
-  BL_CHECK(args.window == 0 || args.causal == 1, invalid_argument,
-           "attention: window is %d, expected 0 when not causal", args.window);
-  BL_RETURN_IF_ERROR(
-      check_apart({"attention", "output"}, args.output, "q", args.q.data, args.q.bytes, error));
-  BL_RETURN_IF_ERROR(
-      check_apart({"attention", "output"}, args.output, "k", args.k.data, args.k.bytes, error));
-  return check_apart({"attention", "output"}, args.output, "v", args.v.data, args.v.bytes, error);
-}
-
-AttentionCall read(const bl_attention_args& args) {
-  AttentionCall call{};
-  call.q = args.q;
-  call.k = args.k;
-  call.v = args.v;
-  call.output = args.output;
-  call.queries = args.q.shape[0];
-  call.heads = args.q.shape[1];
-  call.head_dim = args.q.shape[2];
-  call.keys = args.k.shape[0];
-  call.kv_heads = args.k.shape[1];
-  call.value_dim = args.v.shape[2];
-  call.scale =
-      args.scale != 0 ? args.scale : static_cast<float>(1 / std::sqrt(static_cast<double>(call.head_dim)));
-  call.causal = args.causal != 0;
-  call.window = args.window;
-  return call;
-}
-
-const AttentionKernelRow& choose(const AttentionCall& call, const bl_run& run) {
-  const int32_t isa = isa_of(run);
+const AttentionKernelRow& choose(const AttentionCall& call, const bl_attention_args& args) {
+  const int32_t isa = isa_of(args.run);
   const AttentionKernelRow* chosen = nullptr;
   for (const AttentionKernelRow& row : kKernels) {
-    const char* reason = row.isa > isa ? "ISA level" : !row.takes(call) ? "strides" : nullptr;
+    const char* reason = row.isa > isa                        ? "ISA level"
+                         : !serves(row.compute, args.compute) ? "compute mode"
+                         : !row.takes(call)                   ? "strides"
+                                                              : nullptr;
     if (verbose_dispatch()) {
-      std::fprintf(stderr, "bitloom: attention %lld queries %lld keys: %s: %s\n",
-                   static_cast<long long>(call.queries), static_cast<long long>(call.keys), row.name,
-                   reason == nullptr ? "taken" : reason);
+      std::fprintf(stderr, "bitloom: attention %lld queries: %s: %s\n", static_cast<long long>(call.queries),
+                   row.name, reason == nullptr ? "taken" : reason);
     }
     if (reason == nullptr) {
       chosen = &row;
@@ -112,34 +61,66 @@ const AttentionKernelRow& choose(const AttentionCall& call, const bl_run& run) {
   return *chosen;  // the scalar row takes everything
 }
 
-// The tasks of a call, numbered: kv head, then part of its query heads, then block of queries. Depends on
-// the shapes and the kernel only.
-struct Partition {
-  int64_t group, heads_per_task, queries_per_task;
-  int64_t head_parts, query_blocks, count;
-
-  Partition(const AttentionCall& call, const AttentionKernelRow& kernel)
-      : group(call.group()),
-        heads_per_task(std::min(group, kernel.max_heads)),
-        queries_per_task(
-            std::min(kernel.max_queries, std::max<int64_t>(kernel.max_rows / heads_per_task, 1))),
-        head_parts((group + heads_per_task - 1) / heads_per_task),
-        query_blocks((call.queries + queries_per_task - 1) / queries_per_task),
-        count(call.kv_heads * head_parts * query_blocks) {}
-
-  int64_t rows(const AttentionCall& call) const {
-    return heads_per_task * std::min(queries_per_task, call.queries);
+double work_of(const AttentionCall& call) {
+  double work = 0;
+  for (int64_t sequence = 0; sequence < call.sequences; ++sequence) {
+    work += static_cast<double>(call.query_count(sequence)) * static_cast<double>(call.keys(sequence, 0));
   }
+  return work * static_cast<double>(call.heads) * static_cast<double>(call.head_dim + call.value_dim);
+}
 
-  AttentionTask task(const AttentionCall& call, int64_t i) const {
-    const int64_t query = i % query_blocks * queries_per_task;
-    const int64_t part = i / query_blocks % head_parts;
-    const int64_t kv_head = i / query_blocks / head_parts;
-    const int64_t head = kv_head * group + part * heads_per_task;
-    return {head, std::min(head + heads_per_task, (kv_head + 1) * group), query,
-            std::min(query + queries_per_task, call.queries)};
+void clear_probabilities(const AttentionCall& call) {
+  for (int64_t head = 0; head < call.heads; ++head) {
+    for (int64_t query = 0; query < call.queries; ++query) {
+      float* row = probability_row(call, query, head);
+      std::fill(row, row + call.probabilities.shape[2], -__builtin_inff());
+    }
   }
-};
+}
+
+bl_status run_attention(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
+  if (const PromptKernel* prompt = choose_prompt(call, args.compute, isa_of(args.run)); prompt != nullptr) {
+    bool done = false;
+    BL_RETURN_IF_ERROR(run_prompt(call, *prompt, args.run, &done, error));
+    if (done) return BL_STATUS_ok;
+  }
+  const AttentionKernelRow& kernel = choose(call, args);
+  bl_run run = args.run;
+  if (work_of(call) < kSerialWork) run.threads = 1;
+  const AttentionPlan plan(call, kernel, thread_count(run));
+  const int64_t slots = std::min(std::max<int64_t>(plan.task_count(), 1), kMaxSlots);
+  const uint64_t slot_bytes = align_up(kernel.scratch_bytes(call, plan.max_rows()));
+  const uint64_t task_bytes = align_up(static_cast<uint64_t>(plan.task_count()) * sizeof(AttentionTask));
+  const uint64_t state_bytes = align_up(static_cast<uint64_t>(plan.state_floats()) * sizeof(float));
+  const uint64_t bytes = static_cast<uint64_t>(slots) * slot_bytes + task_bytes + state_bytes;
+  const Scratch scratch(bytes);
+  BL_CHECK(scratch.data() != nullptr, out_of_memory, "attention: cannot allocate %llu bytes of workspace",
+           static_cast<unsigned long long>(bytes));
+  AttentionTask* tasks = reinterpret_cast<AttentionTask*>(scratch.data());
+  float* states = reinterpret_cast<float*>(scratch.data() + task_bytes);
+  uint8_t* memory = scratch.data() + task_bytes + state_bytes;
+  plan.write(tasks, states);
+  if (call.probabilities.data != nullptr) clear_probabilities(call);
+  parallel_for(run, slots, [&](int64_t slot) {
+    for (int64_t i = slot; i < plan.task_count(); i += slots) {
+      kernel.run(call, tasks[i], memory + static_cast<uint64_t>(slot) * slot_bytes);
+    }
+  });
+  if (plan.chunk_slots() == 0) return BL_STATUS_ok;
+  const int64_t joins = std::min(call.queries, slots);
+  parallel_for(run, joins, [&](int64_t slot) {
+    uint8_t* own = memory + static_cast<uint64_t>(slot) * slot_bytes;
+    int64_t sequence = 0;
+    for (int64_t query = slot; query < call.queries; query += joins) {
+      while (query >= call.first_query(sequence + 1)) ++sequence;
+      for (int64_t head = 0; head < call.heads; ++head) {
+        const float* row = states + (query * call.heads + head) * plan.chunk_slots() * state_floats(call);
+        kernel.join(call, query, head, row, plan.chunks(sequence, head / call.group()), own);
+      }
+    }
+  });
+  return BL_STATUS_ok;
+}
 
 }  // namespace
 
@@ -148,24 +129,14 @@ struct Partition {
 extern "C" bl_status bl_attention(const bl_attention_args* args, bl_error* error) {
   using namespace bitloom;
   BL_READ_ARGS(bl_attention_args, "attention", checked);
-  BL_RETURN_IF_ERROR(validate(checked, error));
+  BL_RETURN_IF_ERROR(check_attention_shapes(checked, error));
+  if (checked.run.device != 0) BL_RETURN_IF_ERROR(check_attention_on_device(checked, error));
   BL_RUN_ON_DEVICE(attention, checked);
-  if (element_count(checked.output) == 0) return BL_STATUS_ok;
-  const AttentionCall call = read(checked);
-  const AttentionKernelRow& kernel = choose(call, checked.run);
-  const Partition partition(call, kernel);
-  const int64_t slots = std::min(partition.count, kMaxSlots);
-  const uint64_t slot_bytes = align_up(kernel.scratch_bytes(call, partition.rows(call)));
-  const Scratch scratch(static_cast<uint64_t>(slots) * slot_bytes);
-  BL_CHECK(scratch.data() != nullptr, out_of_memory, "attention: cannot allocate %llu bytes of workspace",
-           static_cast<unsigned long long>(static_cast<uint64_t>(slots) * slot_bytes));
-  bl_run run = checked.run;
-  const double work = static_cast<double>(call.queries) * static_cast<double>(call.heads) *
-                      static_cast<double>(call.keys) * static_cast<double>(call.head_dim + call.value_dim);
-  if (work < kSerialWork) run.threads = 1;
-  parallel_for(run, slots, [&](int64_t slot) {
-    uint8_t* memory = scratch.data() + static_cast<uint64_t>(slot) * slot_bytes;
-    for (int64_t i = slot; i < partition.count; i += slots) kernel.run(call, partition.task(call, i), memory);
-  });
-  return BL_STATUS_ok;
+  const Scratch indices(attention_index_bytes(checked));
+  BL_CHECK(indices.data() != nullptr, out_of_memory, "attention: cannot allocate %llu bytes for indices",
+           static_cast<unsigned long long>(attention_index_bytes(checked)));
+  AttentionCall call;
+  BL_RETURN_IF_ERROR(read_attention(checked, reinterpret_cast<int32_t*>(indices.data()), &call, error));
+  if (call.queries == 0 || call.heads == 0) return BL_STATUS_ok;
+  return run_attention(call, checked, error);
 }

@@ -2,12 +2,76 @@
 
 namespace bitloom::node {
 
-// attention(q, k, v, output, scale, causal, window, run)
+namespace {
+
+// pages(data, format, pageSize, numHeads, dim, numPages); of values only data, format and dim: the rest is as
+// for keys
+bool read_keys(Arguments& arguments, const char* name, bl_kv_pages* pages) {
+  bl_tensor data{};
+  int32_t num_pages = 0;
+  if (!(arguments.tensor(name, &data) && arguments.integer("format", &pages->format) &&
+        arguments.integer("pageSize", &pages->page_size) &&
+        arguments.integer("numHeads", &pages->num_heads) && arguments.integer("keyDim", &pages->dim) &&
+        arguments.integer("numPages", &num_pages))) {
+    return false;
+  }
+  pages->data = data.data;
+  pages->bytes = data.bytes;
+  pages->num_pages = num_pages;
+  return true;
+}
+
+bool read_values(Arguments& arguments, const char* name, const bl_kv_pages& keys, bl_kv_pages* pages) {
+  bl_tensor data{};
+  *pages = keys;
+  if (!(arguments.optional_tensor(name, &data) && arguments.integer("format", &pages->format) &&
+        arguments.integer("valueDim", &pages->dim))) {
+    return false;
+  }
+  pages->data = data.data;
+  pages->bytes = data.bytes;
+  return true;
+}
+
+bool read_segment(Arguments& arguments, bl_kv_segment* segment) {
+  return read_keys(arguments, "keys", &segment->keys) &&
+         read_values(arguments, "values", segment->keys, &segment->values) &&
+         arguments.tensor("blockTable", &segment->block_table) &&
+         arguments.tensor("lengths", &segment->lengths);
+}
+
+}  // namespace
+
+// attention(q, output, scale, causal, window, compute, given, ...what is given, run): bit i of `given` says
+// that the i-th of the options below follows. The same order stands in lib/ops/attention/values.ts.
 bool read_attention(Arguments& arguments, bl_attention_args* args) {
-  return arguments.tensor("q", &args->q) && arguments.tensor("k", &args->k) &&
-         arguments.tensor("v", &args->v) && arguments.tensor("output", &args->output) &&
-         arguments.number("scale", &args->scale) && arguments.integer("causal", &args->causal) &&
-         arguments.integer("window", &args->window);
+  int32_t given = 0;
+  if (!(arguments.tensor("q", &args->q) && arguments.tensor("output", &args->output) &&
+        arguments.number("scale", &args->scale) && arguments.integer("causal", &args->causal) &&
+        arguments.integer("window", &args->window) && arguments.integer("compute", &args->compute) &&
+        arguments.integer("given", &given))) {
+    return false;
+  }
+  const auto has = [given](int bit) { return (given >> bit & 1) != 0; };
+  return (!has(0) || (arguments.tensor("k", &args->k) && arguments.tensor("v", &args->v))) &&
+         (!has(1) || read_segment(arguments, &args->segments[0])) &&
+         (!has(2) || read_segment(arguments, &args->segments[1])) &&
+         (!has(3) || arguments.tensor("cuQueries", &args->cu_queries)) &&
+         (!has(4) || arguments.tensor("cuKeys", &args->cu_keys)) &&
+         (!has(5) || arguments.number("softCap", &args->soft_cap)) &&
+         (!has(6) || arguments.tensor("slopes", &args->slopes)) &&
+         (!has(7) || arguments.tensor("sinks", &args->sinks)) &&
+         (!has(8) || arguments.tensor("mask", &args->mask)) &&
+         (!has(9) || (arguments.tensor("blockMask.mask", &args->block_mask) &&
+                      arguments.integer("blockMask.queries", &args->block_queries) &&
+                      arguments.integer("blockMask.keys", &args->block_keys))) &&
+         (!has(10) || arguments.integer("prefix", &args->prefix)) &&
+         (!has(11) || arguments.integer("causalBlock", &args->causal_block)) &&
+         (!has(12) || arguments.integer("sinkTokens", &args->sink_tokens)) &&
+         (!has(13) || arguments.tensor("windows", &args->windows)) &&
+         (!has(14) || arguments.tensor("sinkCounts", &args->sink_counts)) &&
+         (!has(15) || arguments.tensor("lse", &args->lse)) &&
+         (!has(16) || arguments.tensor("probabilities", &args->probabilities));
 }
 
 }  // namespace bitloom::node

@@ -1,6 +1,8 @@
-// attention at level avx2: online.inl with vectors of 8.
+// attention at level avx2: core.inl with vectors of 8.
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <type_traits>
 
 #include "../../base/float16.h"
@@ -55,12 +57,40 @@ inline void transpose(Vec (&rows)[8]) {
   }
 }
 
+// 8 dwords.
+struct Ints {
+  __m256i v;
+};
+inline Ints load_ints(const uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+inline Ints shift_left(Ints a, int n) { return {_mm256_slli_epi32(a.v, n)}; }
+inline Ints shift_right(Ints a, int n) { return {_mm256_srli_epi32(a.v, n)}; }
+inline Ints shift_right_signed(Ints a, int n) { return {_mm256_srai_epi32(a.v, n)}; }
+inline Ints mask(Ints a, uint32_t bits) {
+  return {_mm256_and_si256(a.v, _mm256_set1_epi32(static_cast<int>(bits)))};
+}
+inline Ints either(Ints a, Ints b) { return {_mm256_or_si256(a.v, b.v)}; }
+inline Vec to_float(Ints a) { return {_mm256_cvtepi32_ps(a.v)}; }
+inline Vec as_float(Ints a) { return {_mm256_castsi256_ps(a.v)}; }
+inline Vec half_low(Ints a) {
+  const __m256i words = mask(a, 0xffff).v;
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(packed))};
+}
+inline Vec half_high(Ints a) { return half_low(shift_right(a, 16)); }
+// NaN in the lanes where a is `bits`.
+inline Vec nan_where(Ints a, uint32_t bits, Vec value) {
+  const __m256i lanes = _mm256_cmpeq_epi32(a.v, _mm256_set1_epi32(static_cast<int>(bits)));
+  return {_mm256_blendv_ps(value.v, _mm256_set1_ps(__builtin_nanf("")), _mm256_castsi256_ps(lanes))};
+}
+
 }  // namespace
 
 // In this order, hence apart: a formatter sorts what stands together.
-#include "scores.inl"
+#include "units.inl"
 
-#include "online.inl"
+#include "rows.inl"
+
+#include "core.inl"
 
 #include "../../isa/end.h"
 #endif  // __x86_64__

@@ -1,6 +1,8 @@
-// attention at level neon: online.inl with vectors of 8, in two registers.
+// attention at level neon: core.inl with vectors of 8, in two registers.
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <type_traits>
 
 #include "../../base/float16.h"
@@ -69,12 +71,53 @@ inline void transpose(Vec (&rows)[8]) {
   }
 }
 
+// 8 dwords in two registers.
+struct Ints {
+  uint32x4_t low, high;
+};
+inline Ints load_ints(const uint8_t* p) {
+  return {vreinterpretq_u32_u8(vld1q_u8(p)), vreinterpretq_u32_u8(vld1q_u8(p + 16))};
+}
+inline Ints shift_left(Ints a, int n) {
+  return {vshlq_u32(a.low, vdupq_n_s32(n)), vshlq_u32(a.high, vdupq_n_s32(n))};
+}
+inline Ints shift_right(Ints a, int n) {
+  return {vshlq_u32(a.low, vdupq_n_s32(-n)), vshlq_u32(a.high, vdupq_n_s32(-n))};
+}
+inline uint32x4_t shift_right_signed(uint32x4_t a, int n) {
+  return vreinterpretq_u32_s32(vshlq_s32(vreinterpretq_s32_u32(a), vdupq_n_s32(-n)));
+}
+inline Ints shift_right_signed(Ints a, int n) {
+  return {shift_right_signed(a.low, n), shift_right_signed(a.high, n)};
+}
+inline Ints mask(Ints a, uint32_t bits) {
+  return {vandq_u32(a.low, vdupq_n_u32(bits)), vandq_u32(a.high, vdupq_n_u32(bits))};
+}
+inline Ints either(Ints a, Ints b) { return {vorrq_u32(a.low, b.low), vorrq_u32(a.high, b.high)}; }
+inline Vec to_float(Ints a) {
+  return {vcvtq_f32_s32(vreinterpretq_s32_u32(a.low)), vcvtq_f32_s32(vreinterpretq_s32_u32(a.high))};
+}
+inline Vec as_float(Ints a) { return {vreinterpretq_f32_u32(a.low), vreinterpretq_f32_u32(a.high)}; }
+inline Vec half_low(Ints a) {
+  return {vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(a.low))),
+          vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(a.high)))};
+}
+inline Vec half_high(Ints a) { return half_low(shift_right(a, 16)); }
+// NaN in the lanes where a is `bits`.
+inline Vec nan_where(Ints a, uint32_t bits, Vec value) {
+  const float32x4_t nan = vdupq_n_f32(__builtin_nanf(""));
+  return {vbslq_f32(vceqq_u32(a.low, vdupq_n_u32(bits)), nan, value.low),
+          vbslq_f32(vceqq_u32(a.high, vdupq_n_u32(bits)), nan, value.high)};
+}
+
 }  // namespace
 
 // In this order, hence apart: a formatter sorts what stands together.
-#include "scores.inl"
+#include "units.inl"
 
-#include "online.inl"
+#include "rows.inl"
+
+#include "core.inl"
 
 #include "../../isa/end.h"
 #endif  // __aarch64__

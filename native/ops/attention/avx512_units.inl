@@ -1,18 +1,5 @@
-// attention at level avx512: online.inl with vectors of 16.
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-
-#include "../../base/float16.h"
-#include "../../base/tensor.h"
-#include "kernel.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-
-#include "../../isa/avx512_begin.h"
-#include "../../isa/simd_avx512.inl"
-#include "../../isa/simd_math.inl"
+// What units.inl wants, with vectors of 16: load_vec, transpose, Ints. Included inside a region of level avx512 or above, after
+// simd_avx512.inl.
 
 namespace {
 
@@ -62,12 +49,26 @@ inline void transpose(Vec (&rows)[16]) {
   }
 }
 
+// 16 dwords.
+struct Ints {
+  __m512i v;
+};
+inline Ints load_ints(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Ints shift_left(Ints a, int n) { return {_mm512_slli_epi32(a.v, static_cast<unsigned>(n))}; }
+inline Ints shift_right(Ints a, int n) { return {_mm512_srli_epi32(a.v, static_cast<unsigned>(n))}; }
+inline Ints shift_right_signed(Ints a, int n) { return {_mm512_srai_epi32(a.v, static_cast<unsigned>(n))}; }
+inline Ints mask(Ints a, uint32_t bits) {
+  return {_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(bits)))};
+}
+inline Ints either(Ints a, Ints b) { return {_mm512_or_si512(a.v, b.v)}; }
+inline Vec to_float(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline Vec as_float(Ints a) { return {_mm512_castsi512_ps(a.v)}; }
+inline Vec half_low(Ints a) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(a.v))}; }
+inline Vec half_high(Ints a) { return half_low(shift_right(a, 16)); }
+// NaN in the lanes where a is `bits`.
+inline Vec nan_where(Ints a, uint32_t bits, Vec value) {
+  const __mmask16 lanes = _mm512_cmpeq_epi32_mask(a.v, _mm512_set1_epi32(static_cast<int>(bits)));
+  return {_mm512_mask_blend_ps(lanes, value.v, _mm512_set1_ps(__builtin_nanf("")))};
+}
+
 }  // namespace
-
-// In this order, hence apart: a formatter sorts what stands together.
-#include "scores.inl"
-
-#include "online.inl"
-
-#include "../../isa/end.h"
-#endif  // __x86_64__

@@ -1,0 +1,91 @@
+import type { DType } from '../../generated.js';
+import type { RunOptions } from '../../run.js';
+import type { FloatDType, Tensor } from '../../tensor.js';
+
+/** What multiplies: f32; bf16 with sums in f32; i8: scores of int8 (a scale per row), the rest in bf16. */
+export type AttentionCompute = 'f32' | 'bf16' | 'i8';
+
+/** Which of the keys a query sees, by blocks. */
+export interface BlockMask {
+  /** [numHeads or 1, ceil(queries / `queries`), ceil(keys / `keys`)] u8; 0: not seen */
+  mask: Tensor<'u8'>;
+  /** Queries in a block. */
+  queries: number;
+  /** Keys in a block. */
+  keys: number;
+}
+
+/** Options of {@link attention} and {@link decodeAttention}. Query t of n, key s of m; `d = t + m - n`. */
+export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptions {
+  /** Multiplies the scores. Default, also for 0: 1 / sqrt(headDim). */
+  scale?: number;
+  /** Query t sees keys s <= d: the last query sees all. Default false; of {@link decodeAttention} true. */
+  causal?: boolean;
+  /** Only keys s > d - window are seen and, unless causal, s < d + window. Default 0: no window. */
+  window?: number;
+  /** With a window: the first `sinkTokens` keys are seen too (StreamingLLM, Xiao et al. 2024). Default 0. */
+  sinkTokens?: number;
+  /** [numHeads]: a window for each head in place of `window`; 0: none (MoA, Fu et al. 2024). */
+  windows?: Tensor<'i32'>;
+  /** [numHeads]: in place of `sinkTokens`. */
+  sinkCounts?: Tensor<'i32'>;
+  /** With causal: keys s < prefix are seen by all (prefix-LM). Default 0. */
+  prefix?: number;
+  /** With causal: all keys of the query's block of that many are seen (block diffusion, Arriola et al. 2025). */
+  causalBlock?: number;
+  /** Scores become softCap * tanh(score / softCap), before slopes and mask (Gemma 2). Default 0: not. */
+  softCap?: number;
+  /** [numHeads]: score - slope * |d - s| (ALiBi, Press et al. 2022). */
+  slopes?: Tensor<'f32'>;
+  /** [numHeads]: a logit that takes part in the softmax without a value (learned sinks, gpt-oss). */
+  sinks?: Tensor<'f32'>;
+  /**
+   * [numHeads or 1, queries, n]: u8 (0: not seen) or f32 (added to the score), of the last n keys of a sequence; those before
+   * are as the other options say. A tree of draft tokens is a mask over the last keys.
+   */
+  mask?: Tensor<'u8' | 'f32'>;
+  /** Blocks that are not seen are skipped by their tiles of keys. One sequence, no pages. */
+  blockMask?: BlockMask;
+  /** Default `'f32'`. Others are a permission: a better mode may run where there is no kernel. */
+  compute?: AttentionCompute;
+  /** [queries, numHeads]: receives ln(sum of exp(score)), -infinity where nothing is seen. */
+  lse?: Tensor<'f32'>;
+  /** [numHeads, queries, keys]: receives the softmax's weights, 0 for keys that are not seen. */
+  probabilities?: Tensor<'f32'>;
+  /** Where to write, [queries, numHeads, valueDim]; must not overlap what is read. Default: a new f32 tensor. */
+  out?: Tensor<D>;
+}
+
+/** Sequences side by side. */
+export interface RaggedOptions {
+  /** [sequences + 1]: sequence i has queries [cuQueries[i], cuQueries[i + 1]). */
+  cuQueries?: Tensor<'i32'>;
+  /** [sequences + 1]: and keys [cuKeys[i], cuKeys[i + 1]). */
+  cuKeys?: Tensor<'i32'>;
+}
+
+/** Pages of keys and values of one layer, as {@link KVPages} holds them. */
+export interface PagesView {
+  /** [numPages, bytes of a page and all its heads] */
+  readonly keys: Tensor<DType>;
+  /** Undefined: a value is the first channels of its key (multi-head latent attention). */
+  readonly values?: Tensor<DType> | undefined;
+  readonly keyFormat: string;
+  readonly valueFormat: string;
+  /** Tokens of a page. */
+  readonly pageSize: number;
+  /** Heads in a page: all kv heads, or 1 where each has a block table of its own. */
+  readonly numHeads: number;
+  readonly keyDim: number;
+  readonly valueDim: number;
+  readonly numPages: number;
+}
+
+/** A stretch of the keys and values of each sequence. */
+export interface KVSegment {
+  readonly pages: PagesView;
+  /** [sequences, pages], or [sequences, numKvHeads, pages] where heads have tables of their own */
+  readonly blockTable: Tensor<'i32'>;
+  /** [sequences] or [sequences, numKvHeads]: tokens */
+  readonly lengths: Tensor<'i32'>;
+}

@@ -1,0 +1,388 @@
+// The body of the SIMD kernels in f32: attention in one pass over tiles of keys with a running softmax (Milakov and
+// Gimelshein 2018; Dao et al. 2022). Included once inside each ISA region, after units.inl.
+//
+// A task's rows are its (sequence, query, head) triples; all share the keys of one kv head. Per tile of 64 keys:
+//   scores   two units of 16 keys at a time are brought to panels [head_dim][16], so that a vector holds one channel
+//            of many keys and no sums across lanes are needed; 4 rows share each loaded vector
+//   softmax  new maximum m' of each row, weights exp(x - m'), old sums scaled by exp(m - m')
+//   values   unit by unit: sums += weights x values, 4 rows sharing each loaded vector
+// Keys that a row does not see have the score -infinity, hence the weight 0. Where rows of a tile differ in what they
+// see, and a value there is not finite, each row takes only its own keys, so that none touches it as 0 * NaN.
+
+namespace {
+
+constexpr int64_t kTileRows = 4;  // 4 rows x 2 vectors of sums keep both FMA ports busy
+
+// A task's part of the workspace.
+struct Work {
+  int64_t rows;
+  int64_t head_dim;
+  int64_t stride;   // of states and sums: padded value_dim
+  float* query;     // [rows][head_dim], times scale
+  float* sums;      // [rows][stride], of the chunk
+  float* joined;    // [rows][stride], of all chunks so far
+  float* scores;    // [rows][kKeyTile], then weights
+  float* panels;    // [2][head_dim][16]
+  float* values;    // [16][stride]
+  float* scales;    // [2][head_dim]
+  float* spare;
+  float maximum[kMaxTaskRows], total[kMaxTaskRows];                // of the chunk
+  float joined_maximum[kMaxTaskRows], joined_total[kMaxTaskRows];  // of all chunks so far
+  uint64_t seen[kMaxTaskRows];                                     // of the tile's keys
+
+  Work(const AttentionCall& call, int64_t row_count, uint8_t* memory)
+      : rows(row_count), head_dim(call.head_dim), stride(padded16(call.value_dim)) {
+    float* next = reinterpret_cast<float*>(memory);
+    const auto take = [&](int64_t floats) {
+      float* taken = next;
+      next += padded16(floats);
+      return taken;
+    };
+    query = take(rows * head_dim);
+    sums = take(rows * stride);
+    joined = take(rows * stride);
+    scores = take(rows * kKeyTile);
+    panels = take(2 * head_dim * kUnit);
+    values = take(kUnit * stride);
+    scales = take(2 * head_dim);
+    spare = take(padded16(head_dim > call.value_dim ? head_dim : call.value_dim) + kUnit * head_dim);
+    bytes = static_cast<uint64_t>(reinterpret_cast<uint8_t*>(next) - memory);
+  }
+  uint64_t bytes;
+};
+
+inline float exp_one(float x) {
+  alignas(64) float lanes[kLanes];
+  exp(Vec::set(x)).store(lanes);
+  return lanes[0];
+}
+
+// ---- scores ----
+
+template <int kRows, int kUnits>
+inline void score_units(const Work& work, const float* const (&units)[2], int64_t row, float* scores) {
+  constexpr int kParts = kUnit / kLanes;
+  const float* query = work.query + row * work.head_dim;
+  Vec sum[kRows][kUnits * kParts];
+  for (auto& each : sum) {
+    for (Vec& one : each) one = Vec::set(0);
+  }
+  for (int64_t i = 0; i < work.head_dim; ++i) {
+    Vec key[kUnits * kParts];
+    for (int p = 0; p < kUnits * kParts; ++p) key[p] = Vec::load(units[p / kParts] + i * kUnit + p % kParts * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const Vec channel = Vec::set(query[r * work.head_dim + i]);
+      for (int p = 0; p < kUnits * kParts; ++p) sum[r][p] = fma(channel, key[p], sum[r][p]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int p = 0; p < kUnits * kParts; ++p) sum[r][p].store(scores + r * kKeyTile + p * kLanes);
+  }
+}
+
+// Calls body with an integral constant 1 to kTileRows for each tile of rows.
+template <typename Body>
+inline void for_row_tiles(int64_t rows, Body&& body) {
+  int64_t row = 0;
+  for (; row + kTileRows <= rows; row += kTileRows) body(std::integral_constant<int, 4>{}, row);
+  if (rows - row == 3) body(std::integral_constant<int, 3>{}, row);
+  if (rows - row == 2) body(std::integral_constant<int, 2>{}, row);
+  if (rows - row == 1) body(std::integral_constant<int, 1>{}, row);
+}
+
+// x [rows][kKeyTile] = query . key for `count` keys from `first` on.
+void score(const Work& work, Units& units, int64_t first, int64_t count) {
+  // At level avx2 one unit is two vectors already.
+  constexpr int64_t kTogether = kLanes == kUnit ? 2 : 1;
+  for (int64_t s = 0; s < count; s += kTogether * kUnit) {
+    const bool both = kTogether == 2 && s + kUnit < count;
+    const float* panels[2] = {units.keys(first + s, work.panels), nullptr};
+    if (both) panels[1] = units.keys(first + s + kUnit, work.panels + padded16(work.head_dim * kUnit));
+    for_row_tiles(work.rows, [&](auto size, int64_t row) {
+      float* scores = work.scores + row * kKeyTile + s;
+      if (both) {
+        score_units<size(), 2>(work, panels, row, scores);
+      } else {
+        score_units<size(), 1>(work, panels, row, scores);
+      }
+    });
+  }
+}
+
+// ---- softmax ----
+
+// Turns a row's scores into weights and brings its sums to the new maximum.
+void weigh(Work& work, int64_t row, int64_t count) {
+  float* scores = work.scores + row * kKeyTile;
+  const int64_t end = (count + kLanes - 1) / kLanes * kLanes;
+  const uint64_t seen = work.seen[row];
+  if (seen != bits_between(0, end)) {
+    for (int64_t s = 0; s < end; ++s) {
+      if ((seen >> s & 1) == 0) scores[s] = kMinusInfinity;
+    }
+  }
+  Vec largest = Vec::set(kMinusInfinity);
+  for (int64_t s = 0; s < end; s += kLanes) largest = max(largest, Vec::load(scores + s));
+  const float old_maximum = work.maximum[row];
+  const float tile_maximum = largest.reduce_max();
+  const float maximum = tile_maximum > old_maximum ? tile_maximum : old_maximum;
+  // All scores so far are -infinity: weights of 0 rather than exp(-inf + inf).
+  const float base = maximum == kMinusInfinity ? 0 : maximum;
+  Vec total = Vec::set(0);
+  for (int64_t s = 0; s < end; s += kLanes) {
+    const Vec weight = exp(Vec::load(scores + s) - Vec::set(base));
+    weight.store(scores + s);
+    total = total + weight;
+  }
+  const float factor = exp_one(old_maximum - base);
+  work.maximum[row] = maximum;
+  work.total[row] = work.total[row] * factor + total.reduce_add();
+  if (factor == 1) return;
+  float* sums = work.sums + row * work.stride;
+  for (int64_t i = 0; i < work.stride; i += kLanes) (Vec::load(sums + i) * Vec::set(factor)).store(sums + i);
+}
+
+// ---- values ----
+
+// sums[row + r][column, column + kVecs * kLanes) += weights[row + r][lo, hi) x values, lo and hi within a unit.
+template <int kRows, int kVecs>
+inline void add_vectors(const Work& work, const float* values, int64_t value_stride, const float* weights, int64_t lo,
+                        int64_t hi, int64_t row, int64_t column) {
+  float* sums = work.sums + row * work.stride + column;
+  Vec sum[kRows][kVecs];
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kVecs; ++c) sum[r][c] = Vec::load(sums + r * work.stride + c * kLanes);
+  }
+  for (int64_t s = lo; s < hi; ++s) {
+    Vec value[kVecs];
+    for (int c = 0; c < kVecs; ++c) value[c] = Vec::load(values + s * value_stride + column + c * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const Vec weight = Vec::set(weights[r * kKeyTile + s]);
+      for (int c = 0; c < kVecs; ++c) sum[r][c] = fma(weight, value[c], sum[r][c]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kVecs; ++c) sum[r][c].store(sums + r * work.stride + c * kLanes);
+  }
+}
+
+template <int kRows>
+inline void add_keys(const Work& work, const float* values, int64_t value_stride, const float* weights, int64_t lo,
+                     int64_t hi, int64_t row) {
+  constexpr int kVecs = kRows >= 3 ? 2 : kRows == 2 ? 4 : 8;
+  int64_t column = 0;
+  for (; column + kVecs * kLanes <= work.stride; column += kVecs * kLanes) {
+    add_vectors<kRows, kVecs>(work, values, value_stride, weights, lo, hi, row, column);
+  }
+  for (; column < work.stride; column += kLanes) {
+    add_vectors<kRows, 1>(work, values, value_stride, weights, lo, hi, row, column);
+  }
+}
+
+inline bool all_finite(const float* values, int64_t value_stride, int64_t count, int64_t columns) {
+  // x * 0 is 0 for finite x and NaN for others.
+  Vec sum = Vec::set(0);
+  for (int64_t s = 0; s < count; ++s) {
+    for (int64_t i = 0; i < columns; i += kLanes) sum = fma(Vec::load(values + s * value_stride + i), Vec::set(0), sum);
+  }
+  return sum.reduce_add() == 0;
+}
+
+// Adds the values of one unit, whose first key is key `begin` of the tile.
+void add_unit(const Work& work, const float* values, int64_t value_stride, int64_t begin, int64_t present) {
+  int finite = -1;  // not looked at yet
+  for_row_tiles(work.rows, [&](auto size, int64_t row) {
+    uint64_t any = 0, all = ~uint64_t{0};
+    for (int64_t r = row; r < row + size(); ++r) {
+      const uint64_t seen = work.seen[r] >> begin & 0xffff;
+      any |= seen;
+      all &= seen;
+    }
+    if (any == 0) return;
+    const int64_t lo = __builtin_ctzll(any);
+    const int64_t hi = 64 - __builtin_clzll(any);
+    const float* weights = work.scores + row * kKeyTile + begin;
+    bool together = all == bits_between(lo, hi);
+    if (!together) {
+      if (finite < 0) finite = all_finite(values, value_stride, present, work.stride) ? 1 : 0;
+      together = finite == 1;
+    }
+    if (together) return add_keys<size()>(work, values, value_stride, weights, lo, hi, row);
+    for (int64_t r = row; r < row + size(); ++r) {
+      for (uint64_t left = work.seen[r] >> begin & 0xffff; left != 0; left &= left - 1) {
+        const int64_t s = __builtin_ctzll(left);
+        add_keys<1>(work, values, value_stride, work.scores + r * kKeyTile + begin, s, s + 1, r);
+      }
+    }
+  });
+}
+
+// ---- chunks ----
+
+// (maximum, total, sums) of some keys joined with those of keys before them, which are overwritten.
+inline void join_state(float& maximum, float& total, float* sums, float other_maximum, float other_total,
+                       const float* other_sums, int64_t stride) {
+  if (other_maximum == kMinusInfinity && other_total == 0) return;  // none that count
+  const float larger = other_maximum > maximum ? other_maximum : maximum;
+  const float base = larger == kMinusInfinity ? 0 : larger;
+  const float factor = exp_one(maximum - base);
+  const float other_factor = exp_one(other_maximum - base);
+  maximum = larger;
+  total = fmaf(total, factor, other_total * other_factor);
+  for (int64_t i = 0; i < stride; i += kLanes) {
+    fma(Vec::load(sums + i), Vec::set(factor), Vec::load(other_sums + i) * Vec::set(other_factor)).store(sums + i);
+  }
+}
+
+void clear_chunk(Work& work) {
+  for (int64_t row = 0; row < work.rows; ++row) {
+    work.maximum[row] = kMinusInfinity;
+    work.total[row] = 0;
+  }
+  for (int64_t i = 0; i < work.rows * work.stride; ++i) work.sums[i] = 0;
+}
+
+// The first `count` keys from `first` on of a segment into the chunk's state. before: keys of segments before.
+void attend_tile(const AttentionCall& call, Work& work, const Row* rows, Units& units, int64_t before, int64_t first,
+                 int64_t count) {
+  uint64_t any = 0;
+  for (int64_t row = 0; row < work.rows; ++row) {
+    work.seen[row] = seen_keys(call, rows[row], before + first, count);
+    any |= work.seen[row];
+  }
+  if (any == 0) return;
+  score(work, units, first, count);
+  const bool terms = has_score_terms(call);
+  for (int64_t row = 0; row < work.rows; ++row) {
+    float* scores = work.scores + row * kKeyTile;
+    if (work.seen[row] == 0) {
+      for (int64_t s = 0; s < kKeyTile; ++s) scores[s] = 0;  // weights
+      continue;
+    }
+    if (terms) add_terms(call, rows[row], before + first, count, scores);
+    if (call.probabilities.data != nullptr) {
+      float* to = probability_row(call, call.first_query(rows[row].sequence) + rows[row].query, rows[row].head);
+      for (int64_t s = 0; s < count; ++s) {
+        if (work.seen[row] >> s & 1) to[before + first + s] = scores[s];
+      }
+    }
+    weigh(work, row, count);
+  }
+  for (int64_t s = 0; s < count; s += kUnit) {
+    if ((any >> s & 0xffff) == 0) continue;
+    const int64_t present = count - s < kUnit ? count - s : kUnit;
+    const float* values = units.values(first + s, work.values, work.rows >= 16);
+    add_unit(work, values, units.row_stride(), s, present);
+  }
+}
+
+// ---- results ----
+
+// Output, lse and probabilities of query `row` of the call from its state over all keys; sums are overwritten.
+void finish_row(const AttentionCall& call, int64_t row, int64_t head, float maximum, float total, float* sums) {
+  if (call.sinks != nullptr) {
+    const float sink = call.sinks[head];
+    const float larger = sink > maximum ? sink : maximum;
+    const float base = larger == kMinusInfinity ? 0 : larger;
+    const float factor = exp_one(maximum - base);
+    total = total * factor + exp_one(sink - base);
+    for (int64_t i = 0; i < call.value_dim; ++i) sums[i] *= factor;
+    maximum = larger;
+  }
+  for (int64_t i = 0; i < call.value_dim; ++i) sums[i] = total == 0 ? 0 : sums[i] / total;
+  store_values(call.output.dtype, output_row(call, row, head), call.output.strides[2], call.value_dim, sums);
+  const float lse = total == 0 ? kMinusInfinity : maximum + std::log(total);
+  if (call.lse.data != nullptr) *lse_of(call, row, head) = lse;
+  if (call.probabilities.data == nullptr) return;
+  // Scores until here, -infinity where the row sees nothing.
+  float* probabilities = probability_row(call, row, head);
+  for_each_vec(call.probabilities.shape[2], [&](int64_t i, auto part) {
+    if (lse == kMinusInfinity) return part.store(probabilities + i, Vec::set(0));
+    part.store(probabilities + i, exp(part.load(probabilities + i) - Vec::set(lse)));
+  });
+}
+
+void load_rows(const AttentionCall& call, const AttentionTask& task, const Work& work, Row* rows) {
+  int64_t count = 0;
+  const int64_t kv_head = task.head_begin / call.group();
+  for (int64_t sequence = task.sequence_begin; sequence < task.sequence_end; ++sequence) {
+    const int64_t queries = call.query_count(sequence);
+    const int64_t keys = call.keys(sequence, kv_head);
+    for (int64_t t = task.query_begin; t < task.query_end; ++t) {
+      for (int64_t head = task.head_begin; head < task.head_end; ++head, ++count) {
+        new (rows + count) Row{sequence, t, head, queries, keys, Sight(call, t, queries, keys, head)};
+        float* query = work.query + count * call.head_dim;
+        const int64_t offset = (call.first_query(sequence) + t) * call.q.strides[0] + head * call.q.strides[1];
+        const int64_t bytes = call.q.dtype == BL_DTYPE_f32 ? 4 : 2;
+        load_values(call.q.dtype, static_cast<const uint8_t*>(call.q.data) + offset * bytes, 1, call.head_dim, query);
+        for (int64_t i = 0; i < call.head_dim; ++i) query[i] *= call.scale;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void attention_f32(const AttentionCall& call, const AttentionTask& task, uint8_t* memory) {
+  Work work(call, task.rows(), memory);
+  alignas(Row) uint8_t row_memory[kMaxTaskRows * sizeof(Row)];
+  Row* rows = reinterpret_cast<Row*>(row_memory);
+  load_rows(call, task, work, rows);
+  int64_t seen_begin, seen_end;
+  hull(rows, work.rows, &seen_begin, &seen_end);
+  for (int64_t row = 0; row < work.rows; ++row) {
+    work.joined_maximum[row] = kMinusInfinity;
+    work.joined_total[row] = 0;
+  }
+  for (int64_t i = 0; i < work.rows * work.stride; ++i) work.joined[i] = 0;
+  const int64_t kv_head = task.head_begin / call.group();
+  int64_t before = 0;
+  for (int32_t segment = 0; segment < call.segment_count; ++segment) {
+    Units units(call, task.sequence_begin, kv_head, segment, work.scales, work.spare);
+    const bool all = task.chunk_end < 0;
+    const int64_t chunks = (units.count() + kKeyChunk - 1) / kKeyChunk;
+    const int64_t chunk_begin = all ? 0 : segment == task.segment ? task.chunk_begin : chunks;
+    const int64_t chunk_end = all ? chunks : std::min(task.chunk_end, chunks);
+    for (int64_t chunk = chunk_begin; chunk < chunk_end; ++chunk) {
+      const int64_t first = chunk * kKeyChunk;
+      const int64_t end = std::min(first + kKeyChunk, units.count());
+      if (before + end <= seen_begin || before + first >= seen_end) continue;
+      clear_chunk(work);
+      for (int64_t tile = first; tile < end; tile += kKeyTile) {
+        attend_tile(call, work, rows, units, before, tile, std::min(end - tile, kKeyTile));
+      }
+      for (int64_t row = 0; row < work.rows; ++row) {
+        join_state(work.joined_maximum[row], work.joined_total[row], work.joined + row * work.stride, work.maximum[row],
+                   work.total[row], work.sums + row * work.stride, work.stride);
+      }
+    }
+    before += units.count();
+  }
+  for (int64_t row = 0; row < work.rows; ++row) {
+    float* sums = work.joined + row * work.stride;
+    const int64_t query = call.first_query(rows[row].sequence) + rows[row].query;
+    if (task.state == nullptr) {
+      finish_row(call, query, rows[row].head, work.joined_maximum[row], work.joined_total[row], sums);
+      continue;
+    }
+    float* to = task.state + (query * call.heads + rows[row].head) * task.state_stride;
+    to[0] = work.joined_maximum[row];
+    to[1] = work.joined_total[row];
+    for (int64_t i = 0; i < work.stride; ++i) to[16 + i] = sums[i];
+  }
+}
+
+void attention_join_f32(const AttentionCall& call, int64_t query, int64_t head, const float* states, int64_t count,
+                        uint8_t* memory) {
+  const int64_t stride = padded16(call.value_dim);
+  float* sums = reinterpret_cast<float*>(memory);
+  for (int64_t i = 0; i < stride; ++i) sums[i] = 0;
+  float maximum = kMinusInfinity, total = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const float* other = states + i * state_floats(call);
+    join_state(maximum, total, sums, other[0], other[1], other + 16, stride);
+  }
+  finish_row(call, query, head, maximum, total, sums);
+}
+
+uint64_t attention_scratch_bytes_f32(const AttentionCall& call, int64_t rows) { return Work(call, rows, nullptr).bytes; }
