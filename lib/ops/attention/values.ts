@@ -59,12 +59,12 @@ function formatId(op: string, name: string, format: string): number {
 
 function pagesValues(op: string, pages: PagesView): NativeValue[] {
   checkObject(op, 'pages', pages);
-  const { values, pageSize, numHeads, keyDim, valueDim, numPages } = pages;
+  const { values, pageSize, numKvHeads, keyDim, valueDim, numPages } = pages;
   return [
     ...checkedTensorValues(op, 'pages.keys', pages.keys),
     formatId(op, 'pages.keyFormat', pages.keyFormat),
     pageSize,
-    numHeads,
+    numKvHeads,
     keyDim,
     numPages,
     ...(values === undefined
