@@ -613,3 +613,17 @@ export const formats = {
   lut4_row_bf16: row(523, 'rowCodebook', 4, 0, 0, 0, -1),
 };
 export type Format = keyof typeof formats;
+
+/** Formats of keys and values in a paged cache; see native/formats/kv_formats.inc for what each means. */
+export const kvFormats = {
+  f32: { id: 0, bits: 32, scale: 'none' },
+  f16: { id: 1, bits: 16, scale: 'none' },
+  bf16: { id: 2, bits: 16, scale: 'none' },
+  f8e4m3: { id: 3, bits: 8, scale: 'none' },
+  i8: { id: 4, bits: 8, scale: 'token' },
+  i4: { id: 5, bits: 4, scale: 'channel' },
+  i2: { id: 6, bits: 2, scale: 'channel' },
+  bfp8: { id: 7, bits: 8, scale: 'block' },
+  bfp4: { id: 8, bits: 4, scale: 'block' },
+} as const;
+export type KVFormat = keyof typeof kvFormats;

@@ -84,6 +84,7 @@ export interface NativeDescription {
     blockElements: number;
     blockBytes: number;
   }[];
+  kvFormats: { name: string; bits: number; scale: string }[];
 }
 
 export interface Native extends NativeDevices {
@@ -123,6 +124,8 @@ export interface Native extends NativeDevices {
   setIsa(isa: number): void;
   setThreads(threads: number): void;
   weightsBytes(format: number, layout: number, rows: number, cols: number): number;
+  /** Bytes of one head in one page of a paged cache; 0 if there is no such page. */
+  kvPageBytes(format: number, isValues: number, pageSize: number, dim: number): number;
   /** [lut rows by width of codes, tile rows by width of codes] at a level. */
   matmulTuning(isa: number): Int32Array;
   setMatmulTuning(isa: number, values: Int32Array | undefined): void;

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const target = fileURLToPath(new URL('../lib/generated.ts', import.meta.url));
-const { dtypes, isas, ops, formats } = createRequire(import.meta.url)('node-gyp-build')(
+const { dtypes, isas, ops, formats, kvFormats } = createRequire(import.meta.url)('node-gyp-build')(
   root,
 ).describe();
 
@@ -66,6 +66,12 @@ const lines = [
   ),
   '};',
   'export type Format = keyof typeof formats;',
+  '',
+  '/** Formats of keys and values in a paged cache; see native/formats/kv_formats.inc for what each means. */',
+  'export const kvFormats = {',
+  ...kvFormats.map((f, id) => `  ${f.name}: { id: ${id}, bits: ${f.bits}, scale: '${f.scale}' },`),
+  '} as const;',
+  'export type KVFormat = keyof typeof kvFormats;',
   '',
 ];
 const text = lines.join('\n');

@@ -93,7 +93,19 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   lists["dtypes"] = dtypes;
   lists["isas"] = isas;
   lists["ops"] = ops;
+  Napi::Array kv_formats = Napi::Array::New(env);
+#define BL_KV_FORMAT(format, element_bits, element_scale)           \
+  {                                                                 \
+    Napi::Object row = Napi::Object::New(env);                      \
+    row["name"] = #format;                                          \
+    row["bits"] = element_bits;                                     \
+    row["scale"] = #element_scale;                                  \
+    kv_formats[static_cast<uint32_t>(BL_KV_FORMAT_##format)] = row; \
+  }
+#include "../formats/kv_formats.inc"
+#undef BL_KV_FORMAT
   lists["formats"] = describe_formats(env);
+  lists["kvFormats"] = kv_formats;
   return lists;
 }
 
@@ -129,6 +141,18 @@ Napi::Value weights_bytes(const Napi::CallbackInfo& info) {
       info[3].IsNumber()) {
     bytes = bl_layout_bytes(info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int32Value(),
                             info[2].As<Napi::Number>().Int64Value(), info[3].As<Napi::Number>().Int64Value());
+  }
+  return Napi::Number::New(info.Env(), static_cast<double>(bytes));
+}
+
+// kvPageBytes(format, isValues, pageSize, dim): 0 if there is no such page.
+Napi::Value kv_page_bytes(const Napi::CallbackInfo& info) {
+  uint64_t bytes = 0;
+  if (info.Length() == 4 && info[0].IsNumber() && info[1].IsNumber() && info[2].IsNumber() &&
+      info[3].IsNumber()) {
+    bytes =
+        bl_kv_page_bytes(info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int32Value(),
+                         info[2].As<Napi::Number>().Int32Value(), info[3].As<Napi::Number>().Int32Value());
   }
   return Napi::Number::New(info.Env(), static_cast<double>(bytes));
 }
@@ -259,6 +283,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["setIsa"] = Napi::Function::New<set_isa>(env, "setIsa");
   exports["setThreads"] = Napi::Function::New<set_threads>(env, "setThreads");
   exports["weightsBytes"] = Napi::Function::New<weights_bytes>(env, "weightsBytes");
+  exports["kvPageBytes"] = Napi::Function::New<kv_page_bytes>(env, "kvPageBytes");
   exports["matmulTuning"] = Napi::Function::New<matmul_tuning>(env, "matmulTuning");
   exports["setMatmulTuning"] = Napi::Function::New<set_matmul_tuning>(env, "setMatmulTuning");
   exports["detach"] = Napi::Function::New<detach>(env, "detach");
