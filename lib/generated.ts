@@ -42,8 +42,10 @@ export const operators = {
   add: 12,
   mul: 13,
   attention: 14,
-  sample: 15,
-  prepareActivations: 16,
+  kvAppend: 15,
+  kvGather: 16,
+  sample: 17,
+  prepareActivations: 18,
 } as const;
 export type OperatorName = keyof typeof operators;
 

@@ -103,6 +103,8 @@ export interface Native extends NativeDevices {
   add: NativeOperator;
   mul: NativeOperator;
   attention: NativeOperator;
+  kvAppend: NativeOperator;
+  kvGather: NativeOperator;
   sample: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */
   runAsync(calls: NativeValue[][], state?: Int32Array): Promise<void>;
