@@ -43,8 +43,10 @@ export const operators = {
   mul: 13,
   attention: 14,
   mergeStates: 15,
-  sample: 16,
-  prepareActivations: 17,
+  kvAppend: 16,
+  kvGather: 17,
+  sample: 18,
+  prepareActivations: 19,
 } as const;
 export type OperatorName = keyof typeof operators;
 

@@ -147,7 +147,10 @@ export class Decoder {
   createPagedCache(options: PagedCacheOptions = {}): PagedDecoderCache {
     this.#check('createPagedCache');
     if (this.device !== 'cpu') {
-      throw argumentError('BL_UNSUPPORTED', `Decoder: a cache in pages on ${this.device}, expected cpu`);
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `Decoder: a cache in pages on ${this.device}, expected cpu`,
+      );
     }
     const { layers } = this.parts;
     const config = { ...this.config, numLayers: layers.length };

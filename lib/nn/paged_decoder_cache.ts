@@ -261,7 +261,8 @@ export class PagedDecoderCache implements DecoderCache {
       layer.scores = policy.score(layer.scores, layer.observed);
     }
     const most = policy.budget * this.#layers.length;
-    if (total > most + (count > 1 ? 0 : (interval - 1) * this.#layers.length)) this.#compress(policy);
+    if (total > most + (count > 1 ? 0 : (interval - 1) * this.#layers.length))
+      this.#compress(policy);
     for (const layer of this.#layers) layer.observed = undefined;
   }
 
@@ -270,7 +271,15 @@ export class PagedDecoderCache implements DecoderCache {
       const { positions, scores, observed } = layer;
       const { numKvHeads } = this.#pool;
       const keys = layer.sequence.length;
-      return { layer: i, numLayers: this.#layers.length, numKvHeads, keys, positions, scores, observed };
+      return {
+        layer: i,
+        numLayers: this.#layers.length,
+        numKvHeads,
+        keys,
+        positions,
+        scores,
+        observed,
+      };
     });
     const budgets = policy.budgets(views);
     for (const [i, layer] of this.#layers.entries()) {

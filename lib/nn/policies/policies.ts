@@ -97,7 +97,9 @@ const latest: CachePolicy['score'] = (before, observation) =>
  * decoder.generate(text, { cache: { policy: streamingLLM({ budget: 256 }) } });
  * ```
  */
-export function streamingLLM(options: PolicyOptions & { /** Default 4. */ sinks?: number }): CachePolicy {
+export function streamingLLM(
+  options: PolicyOptions & { /** Default 4. */ sinks?: number },
+): CachePolicy {
   const name = 'streamingLLM';
   const budget = wholeOption(name, 'budget', options.budget, 1);
   const sinks = wholeOption(name, 'sinks', options.sinks ?? Math.min(4, budget - 1), 0);
@@ -179,7 +181,11 @@ export function pyramidKV(options: SnapKVOptions): CachePolicy {
     score,
     budgets: (layers) => {
       const last = Math.max(layers.length - 1, 1);
-      return shares(options.budget, window, layers.map((_, i) => (layers.length === 1 ? 1 : 1.5 - i / last)));
+      return shares(
+        options.budget,
+        window,
+        layers.map((_, i) => (layers.length === 1 ? 1 : 1.5 - i / last)),
+      );
     },
     select: (view, count) => bestAndNewest(view, count, window),
   });
@@ -213,13 +219,16 @@ export function cake(
     observes: (count) => Math.min(count, window),
     score: (before, observation) => {
       if (observation === undefined) return [...before];
-      const rows = (observation.queries * (observation.probabilities.shape[0] as number)) / before.length;
+      const rows =
+        (observation.queries * (observation.probabilities.shape[0] as number)) / before.length;
       const sums = columnSums(observation, before.length);
       const squares = columnSums(observation, before.length, (weight) => weight * weight);
       return sums.map((sum, head) => {
         const scores = sum.map((value, s) => {
           const mean = value / rows;
-          return mean + gamma * (((squares[head] as Float32Array)[s] as number) / rows - mean * mean);
+          return (
+            mean + gamma * (((squares[head] as Float32Array)[s] as number) / rows - mean * mean)
+          );
         });
         return maxPool(scores, pool);
       });
@@ -243,7 +252,7 @@ export function cake(
  * of every `reuse` layers the first one's choice serves all.
  */
 export function chunkKV(
-  options: WindowOptions & { /** Default 10. */ chunk?: number; /** Default 1. */ reuse?: number },
+  options: WindowOptions & { /** Default 10. */ chunk?: number /** Default 1. */; reuse?: number },
 ): CachePolicy {
   const name = 'chunkKV';
   const window = windowOf(name, options);
@@ -259,7 +268,11 @@ export function chunkKV(
       const { keys, numKvHeads, layer, scores } = view;
       const isFirst = layer % reuse === 0;
       if (isFirst || chosen?.keys !== keys || chosen.count !== count) {
-        chosen = { keys, count, kept: bestChunks(scores, keys, count, Math.min(window, count), size) };
+        chosen = {
+          keys,
+          count,
+          kept: bestChunks(scores, keys, count, Math.min(window, count), size),
+        };
       }
       const { kept } = chosen;
       return range(0, numKvHeads).map(() => kept);
@@ -283,7 +296,9 @@ function bestChunks(
     }
   }
   const kept: number[] = [];
-  const order = range(0, sums.length).sort((a, b) => (sums[b] as number) - (sums[a] as number) || a - b);
+  const order = range(0, sums.length).sort(
+    (a, b) => (sums[b] as number) - (sums[a] as number) || a - b,
+  );
   for (const chunk of order) {
     const room = count - window - kept.length;
     if (room <= 0) break;
