@@ -1,5 +1,6 @@
 // The places of a token's codes in a page, for one level: plain loops that the compiler turns into vectors of the region's
-// width. Codes stand side by side in a row, those of 8 bits and less in a byte each. Included inside a region, once.
+// width. Codes stand side by side in a row, those of 8 bits and less in a byte each. Bounds are copied, since a byte that is
+// written may be anything, also the layout's. Included inside a region, once.
 
 namespace {
 
@@ -20,7 +21,8 @@ KvPlace value_place(const KvPage& layout, int64_t token) {
 template <int kBits>
 void place_key(const KvPage& layout, uint8_t* page, int64_t token, const uint8_t* __restrict codes) {
   uint8_t* to = page + key_offset(layout, token);
-  for (int64_t i = 0; i < layout.rows; ++i) {
+  const int64_t rows = layout.rows;
+  for (int64_t i = 0; i < rows; ++i) {
     uint32_t dword;
     if constexpr (kBits >= 8) {
       dword = load_as<uint32_t>(codes + 4 * i);
@@ -43,7 +45,8 @@ void place_value(const KvPage& layout, uint8_t* page, int64_t token, const uint8
   uint32_t* __restrict to = reinterpret_cast<uint32_t*>(page + place.offset);
   const Code* from = reinterpret_cast<const Code*>(codes);
   const uint32_t keep = kBits == 32 ? 0 : ~(((1u << (kBits % 32)) - 1) << place.shift);
-  for (int64_t c = 0; c < layout.lanes; ++c) {
+  const int64_t lanes = layout.lanes;
+  for (int64_t c = 0; c < lanes; ++c) {
     to[c] = (to[c] & keep) | static_cast<uint32_t>(from[c]) << place.shift;
   }
 }
@@ -51,7 +54,8 @@ void place_value(const KvPage& layout, uint8_t* page, int64_t token, const uint8
 template <int kBits>
 void fetch_key(const KvPage& layout, const uint8_t* page, int64_t token, uint8_t* codes) {
   const uint8_t* from = page + key_offset(layout, token);
-  for (int64_t i = 0; i < layout.rows; ++i) {
+  const int64_t rows = layout.rows;
+  for (int64_t i = 0; i < rows; ++i) {
     const uint32_t dword = load_as<uint32_t>(from + 64 * i);
     if constexpr (kBits >= 8) {
       std::memcpy(codes + 4 * i, &dword, 4);
@@ -71,7 +75,8 @@ void fetch_value(const KvPage& layout, const uint8_t* page, int64_t token, uint8
   const uint32_t* __restrict from = reinterpret_cast<const uint32_t*>(page + place.offset);
   Code* __restrict to = reinterpret_cast<Code*>(codes);
   constexpr uint32_t kMask = kBits == 32 ? ~0u : (1u << (kBits % 32)) - 1;
-  for (int64_t c = 0; c < layout.lanes; ++c) to[c] = static_cast<Code>(from[c] >> place.shift & kMask);
+  const int64_t lanes = layout.lanes;
+  for (int64_t c = 0; c < lanes; ++c) to[c] = static_cast<Code>(from[c] >> place.shift & kMask);
 }
 
 template <int kBits>
