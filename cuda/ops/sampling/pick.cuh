@@ -105,7 +105,7 @@ class Walk {
 #pragma unroll
       for (int d = 0; d < kDigits; ++d) mine[d] += digit >= d ? 1 : 0;
     }
-    __syncthreads();  // the last counts have been read
+    __syncthreads();  // the last counts are done with
     if (threadIdx.x < kDigits) shared_.counts[threadIdx.x] = 0;
     __syncthreads();
 #pragma unroll
@@ -131,6 +131,7 @@ class Walk {
         if (shared_.counts[digit] >= kPickKeys / 2 || shift == 0) return best;
       }
       t += static_cast<uint64_t>(digit - 1) << shift;
+      __syncthreads();  // the counts have been read
     }
   }
 
