@@ -26,7 +26,8 @@ Allocator::Allocator() : exact_(is_exact()) {}
 
 int Allocator::try_allocate(bl_stream* stream, uint64_t bytes, Block** out) {
   if (bytes > (uint64_t{1} << 62)) return kOutOfMemory;
-  const uint64_t rounded = exact_ ? std::max<uint64_t>(bytes, 1) : round_up(std::max<uint64_t>(bytes, 1), kAlignment);
+  const uint64_t rounded =
+      exact_ ? std::max<uint64_t>(bytes, 1) : round_up(std::max<uint64_t>(bytes, 1), kAlignment);
   auto& blocks = free_[stream];
   Block wanted;
   wanted.bytes = rounded;

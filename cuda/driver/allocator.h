@@ -2,8 +2,9 @@
 // of the stream they were used on, where the next user comes after the last one in stream order: neither
 // allocating nor freeing waits for the device. Not thread-safe: its device locks.
 //
-// BITLOOM_CUDA_ALLOCATOR=exact, for tests: no cache; each block is an allocation of the driver's, of exactly as many bytes as
-// were asked for, so that a checking driver sees an access one byte past its end, or after its end of life.
+// BITLOOM_CUDA_ALLOCATOR=exact, for tests: no cache; each block is an allocation of the driver's, of exactly
+// as many bytes as were asked for, so that a checking driver sees an access one byte past its end, or after
+// its end of life.
 #pragma once
 
 #include <cstdint>

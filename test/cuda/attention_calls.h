@@ -24,7 +24,7 @@ inline std::vector<int64_t> strides_of(bool strided, int64_t tokens, int64_t hea
 }
 
 inline void attend(TestQueue& queue, const AttentionCase& c,
-         const std::function<void(Tensor&, Tensor&, Tensor&)>& change = nullptr) {
+                   const std::function<void(Tensor&, Tensor&, Tensor&)>& change = nullptr) {
   const int64_t value_dim = c.value_dim == 0 ? c.head_dim : c.value_dim;
   Tensor q(queue, c.q, {c.queries, c.heads, c.head_dim},
            strides_of(c.strided, c.queries, c.heads, c.head_dim));

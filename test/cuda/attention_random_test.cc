@@ -17,8 +17,10 @@ BITLOOM_CUDA_TEST(attention_random) {
       c.keys = one_of({1, 5, 33, 40, 140, 600});
       c.kv_heads = one_of({1, 1, 2});
       c.heads = c.kv_heads * one_of({1, 2, 3, 4, 5, 8});
-      c.head_dim = is_long ? one_of({8, 257, 264, 299, 512, 576}) : one_of({1, 8, 9, 16, 40, 63, 64, 128, 256});
-      c.value_dim = is_long ? one_of({8, 257, 264, 300, 512, 576}) : one_of({1, 8, 9, 16, 40, 63, 64, 128, 256});
+      c.head_dim =
+          is_long ? one_of({8, 257, 264, 299, 512, 576}) : one_of({1, 8, 9, 16, 40, 63, 64, 128, 256});
+      c.value_dim =
+          is_long ? one_of({8, 257, 264, 300, 512, 576}) : one_of({1, 8, 9, 16, 40, 63, 64, 128, 256});
       if (c.queries > 5 && is_long) c.heads = c.kv_heads = 1;
       c.q = kFloatDtypes[random.below(3)];
       c.kv = kFloatDtypes[random.below(3)];

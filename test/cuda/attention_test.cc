@@ -19,37 +19,38 @@ void decoding(TestQueue& queue) {
     for (int64_t value_dim : {3, 40, 128}) attend(queue, {.value_dim = value_dim, .kv = kv});
     attend(queue, {.keys = 300, .head_dim = 264, .value_dim = 512, .kv = kv, .name = " long heads"});
     attend(queue, {.keys = 150,
-                .heads = 1,
-                .kv_heads = 1,
-                .head_dim = 576,
-                .value_dim = 512,
-                .kv = kv,
-                .name = " long heads"});
+                   .heads = 1,
+                   .kv_heads = 1,
+                   .head_dim = 576,
+                   .value_dim = 512,
+                   .kv = kv,
+                   .name = " long heads"});
     attend(queue, {.keys = 600, .head_dim = 8, .kv = kv, .name = " split"});
     attend(queue, {.queries = 3,
-                .keys = 530,
-                .heads = 5,
-                .kv_heads = 1,
-                .head_dim = 32,
-                .kv = kv,
-                .causal = 1,
-                .name = " split"});
+                   .keys = 530,
+                   .heads = 5,
+                   .kv_heads = 1,
+                   .head_dim = 32,
+                   .kv = kv,
+                   .causal = 1,
+                   .name = " split"});
   }
   for (int64_t heads : {1, 3, 4, 5, 8, 11, 16}) {
     for (int32_t kv : {BL_DTYPE_f32, BL_DTYPE_f16}) {
       attend(queue, {.heads = heads, .kv_heads = 1, .kv = kv});
       attend(queue, {.keys = 33,
-                  .heads = 2 * heads,
-                  .kv_heads = 2,
-                  .kv = kv,
-                  .causal = 1,
-                  .window = 7,
-                  .name = " window"});
+                     .heads = 2 * heads,
+                     .kv_heads = 2,
+                     .kv = kv,
+                     .causal = 1,
+                     .window = 7,
+                     .name = " window"});
     }
   }
   for (int64_t keys : {1, 31, 32, 33, 127, 129, 255, 513}) attend(queue, {.keys = keys, .kv = BL_DTYPE_bf16});
   attend(queue, {.queries = 4, .keys = 20, .causal = 1, .window = 3, .strided = true, .name = " cache"});
-  attend(queue, {.queries = 4, .keys = 20, .kv = BL_DTYPE_f16, .causal = 1, .strided = true, .name = " cache"});
+  attend(queue,
+         {.queries = 4, .keys = 20, .kv = BL_DTYPE_f16, .causal = 1, .strided = true, .name = " cache"});
   attend(queue, {.keys = 50, .head_dim = 9, .kv = BL_DTYPE_f16, .strided = true, .name = " cache"});
 }
 
@@ -59,124 +60,127 @@ void every_type(TestQueue& queue) {
     for (int32_t q : kFloatDtypes) {
       for (int64_t heads : {1, 4, 8}) {
         attend(queue,
-            {.keys = 40, .heads = heads, .kv_heads = 1, .q = q, .kv = kv, .output = q, .name = " types"});
+               {.keys = 40, .heads = heads, .kv_heads = 1, .q = q, .kv = kv, .output = q, .name = " types"});
         attend(queue, {.keys = 9,
-                    .heads = heads,
-                    .kv_heads = 1,
-                    .head_dim = 9,
-                    .q = q,
-                    .kv = kv,
-                    .output = q,
-                    .name = " types"});
+                       .heads = heads,
+                       .kv_heads = 1,
+                       .head_dim = 9,
+                       .q = q,
+                       .kv = kv,
+                       .output = q,
+                       .name = " types"});
       }
       attend(queue, {.keys = 300,
-                  .heads = 3,
-                  .kv_heads = 1,
-                  .q = q,
-                  .kv = kv,
-                  .output = q,
-                  .causal = 1,
-                  .window = 280,
-                  .name = " types"});
+                     .heads = 3,
+                     .kv_heads = 1,
+                     .q = q,
+                     .kv = kv,
+                     .output = q,
+                     .causal = 1,
+                     .window = 280,
+                     .name = " types"});
       for (int64_t heads : {1, 4, 8}) {
         for (int64_t head_dim : {8, 64, 128, 256}) {
           attend(queue, {.keys = 37,
-                      .heads = heads,
-                      .kv_heads = 1,
-                      .head_dim = head_dim,
-                      .value_dim = 16,
-                      .q = q,
-                      .kv = kv,
-                      .output = q,
-                      .name = " lanes"});
+                         .heads = heads,
+                         .kv_heads = 1,
+                         .head_dim = head_dim,
+                         .value_dim = 16,
+                         .q = q,
+                         .kv = kv,
+                         .output = q,
+                         .name = " lanes"});
         }
       }
       for (int64_t head_dim : {264, 263}) {
         for (int64_t value_dim : {264, 263}) {
           attend(queue, {.keys = 37,
-                      .heads = 3,
-                      .kv_heads = 1,
-                      .head_dim = head_dim,
-                      .value_dim = value_dim,
-                      .q = q,
-                      .kv = kv,
-                      .output = q,
-                      .name = " long"});
+                         .heads = 3,
+                         .kv_heads = 1,
+                         .head_dim = head_dim,
+                         .value_dim = value_dim,
+                         .q = q,
+                         .kv = kv,
+                         .output = q,
+                         .name = " long"});
         }
       }
       for (int64_t width : {40, 136, 264}) {
         for (int64_t odd : {0, 1}) {
           attend(queue, {.queries = 2,
-                      .keys = 5,
-                      .heads = 1,
-                      .kv_heads = 1,
-                      .head_dim = width - odd,
-                      .q = q,
-                      .kv = kv,
-                      .output = q,
-                      .causal = 1,
-                      .name = " types"});
+                         .keys = 5,
+                         .heads = 1,
+                         .kv_heads = 1,
+                         .head_dim = width - odd,
+                         .q = q,
+                         .kv = kv,
+                         .output = q,
+                         .causal = 1,
+                         .name = " types"});
           attend(queue, {.queries = 17,
-                      .keys = 18,
-                      .heads = 1,
-                      .kv_heads = 1,
-                      .head_dim = width - odd,
-                      .q = q,
-                      .kv = kv,
-                      .output = q,
-                      .causal = 1,
-                      .window = 9,
-                      .name = " types"});
+                         .keys = 18,
+                         .heads = 1,
+                         .kv_heads = 1,
+                         .head_dim = width - odd,
+                         .q = q,
+                         .kv = kv,
+                         .output = q,
+                         .causal = 1,
+                         .window = 9,
+                         .name = " types"});
         }
       }
     }
     attend(queue,
-        {.queries = 1, .keys = 5, .heads = 1, .kv_heads = 1, .head_dim = 576, .kv = kv, .name = " types"});
-    attend(queue,
+           {.queries = 1, .keys = 5, .heads = 1, .kv_heads = 1, .head_dim = 576, .kv = kv, .name = " types"});
+    attend(
+        queue,
         {.queries = 18, .keys = 5, .heads = 1, .kv_heads = 1, .head_dim = 576, .kv = kv, .name = " types"});
   }
 }
 
 void prompts(TestQueue& queue) {
   for (int32_t kv : kFloatDtypes) {
-    attend(queue, {.queries = 40, .keys = 70, .q = kv, .kv = kv, .output = kv, .causal = 1, .name = " prompt"});
+    attend(queue,
+           {.queries = 40, .keys = 70, .q = kv, .kv = kv, .output = kv, .causal = 1, .name = " prompt"});
     attend(queue, {.queries = 20, .keys = 65, .head_dim = 33, .value_dim = 70, .kv = kv, .name = " prompt"});
     attend(queue, {.queries = 20,
-                .keys = 20,
-                .heads = 1,
-                .kv_heads = 1,
-                .head_dim = 136,
-                .value_dim = 256,
-                .kv = kv,
-                .causal = 1,
-                .name = " prompt"});
+                   .keys = 20,
+                   .heads = 1,
+                   .kv_heads = 1,
+                   .head_dim = 136,
+                   .value_dim = 256,
+                   .kv = kv,
+                   .causal = 1,
+                   .name = " prompt"});
     attend(queue, {.queries = 3,
-                .keys = 70,
-                .heads = 7,
-                .kv_heads = 1,
-                .head_dim = 576,
-                .value_dim = 512,
-                .kv = kv,
-                .causal = 1,
-                .name = " prompt"});
+                   .keys = 70,
+                   .heads = 7,
+                   .kv_heads = 1,
+                   .head_dim = 576,
+                   .value_dim = 512,
+                   .kv = kv,
+                   .causal = 1,
+                   .name = " prompt"});
   }
   for (int64_t queries : {17, 31, 63, 64, 65, 129}) {
-    attend(queue,
+    attend(
+        queue,
         {.queries = queries, .keys = queries + 5, .heads = 1, .kv_heads = 1, .causal = 1, .name = " prompt"});
   }
   for (int64_t keys : {1, 63, 64, 65, 128})
     attend(queue, {.queries = 20, .keys = keys, .head_dim = 8, .name = " prompt"});
   attend(queue, {.queries = 100,
-              .keys = 150,
-              .heads = 2,
-              .kv_heads = 1,
-              .head_dim = 8,
-              .causal = 1,
-              .window = 20,
-              .name = " prompt"});
+                 .keys = 150,
+                 .heads = 2,
+                 .kv_heads = 1,
+                 .head_dim = 8,
+                 .causal = 1,
+                 .window = 20,
+                 .name = " prompt"});
   attend(queue, {.queries = 30, .keys = 40, .causal = 1, .strided = true, .name = " prompt"});
   attend(queue,
-      {.queries = 30, .keys = 40, .head_dim = 9, .kv = BL_DTYPE_f16, .strided = true, .name = " prompt"});
+         {.queries = 30, .keys = 40, .head_dim = 9, .kv = BL_DTYPE_f16, .strided = true, .name = " prompt"});
   attend(queue, {.queries = 0, .keys = 40, .name = " empty"});
 }
 

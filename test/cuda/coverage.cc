@@ -234,7 +234,8 @@ size_t print_unexecuted() {
     std::printf("unreachable.inc: a row excuses nothing: %s, %s, `%s`\n", kUnreachable[row].kernels,
                 kUnreachable[row].file, kUnreachable[row].source);
   }
-  std::printf("%zu instructions, %zu of them unreachable, %zu not reached yet\n", instructions, excuses, unreached);
+  std::printf("%zu instructions, %zu of them unreachable, %zu not reached yet\n", instructions, excuses,
+              unreached);
   return unexpected;
 }
 

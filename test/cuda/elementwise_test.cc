@@ -105,7 +105,8 @@ void strides(TestQueue& queue) {
           {.shape = {3, 2, 16}, .left_strides = {64, 32, 1}, .output_strides = {16, 48, 1}, .name = " gaps"});
   for (int64_t count : {1, 6, 40}) {
     all_ops(queue, {.shape = {count}, .left_strides = {2}, .output_strides = {3}, .name = " steps"});
-    all_ops(queue, {.shape = {count, 5}, .left_strides = {11, 2}, .output_strides = {9, 1}, .name = " steps"});
+    all_ops(queue,
+            {.shape = {count, 5}, .left_strides = {11, 2}, .output_strides = {9, 1}, .name = " steps"});
   }
   all_ops(queue, {.shape = {4, 6}, .left_strides = {1, 4}, .output_strides = {13, 2}, .name = " transposed"});
   all_ops(queue, {.shape = {2, 3, 2, 2}, .left_strides = {50, 3, 20, 1}, .name = " rank 4"});
@@ -132,7 +133,11 @@ void every_branch(TestQueue& queue) {
       for (int32_t second : kFloatDtypes) {
         for (Op op : {kAdd, kMul, kSwiglu}) {
           run(queue, op,
-              {.shape = {3, 2, 5}, .left = left, .right = second, .output = output, .left_strides = {31, 13, 2}});
+              {.shape = {3, 2, 5},
+               .left = left,
+               .right = second,
+               .output = output,
+               .left_strides = {31, 13, 2}});
         }
       }
       const Case types{.shape = {15}, .left = left, .right = right, .output = output, .name = " branches"};

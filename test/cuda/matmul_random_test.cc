@@ -1,4 +1,5 @@
-// matmul with random combinations of what may go with a product, so that every instruction of the kernels around it runs.
+// matmul with random combinations of what may go with a product, so that every instruction of the kernels
+// around it runs.
 #include <optional>
 
 #include "matmul_calls.h"

@@ -42,8 +42,8 @@ std::string with_constant(const std::string& text, uint64_t value) {
 std::string bound_mutant(const Statement& s) {
   const std::string text(s.text);
   if (s.opcode == "setp" && is_of_integers(s)) {
-    static const char* const kOther[][2] = {{".lt.", ".le."}, {".le.", ".lt."}, {".gt.", ".ge."}, {".ge.", ".gt."},
-                                            {".eq.", ".ne."}, {".ne.", ".eq."}};
+    static const char* const kOther[][2] = {{".lt.", ".le."}, {".le.", ".lt."}, {".gt.", ".ge."},
+                                            {".ge.", ".gt."}, {".eq.", ".ne."}, {".ne.", ".eq."}};
     for (const auto& [from, to] : kOther) {
       if (text.find(from) != std::string::npos) return replaced(text, from, to) + ";";
     }
@@ -59,7 +59,8 @@ std::string address_mutant(const Statement& s, bool bits_only) {
   if (s.operands.size() < 3 || !is_of_integers(s)) return "";
   const std::string text(s.text);
   const Operand& last = s.operands.back();
-  const bool bits = s.opcode == "and" || s.opcode == "xor" || s.opcode == "or" || s.opcode == "shl" || s.opcode == "shr";
+  const bool bits =
+      s.opcode == "and" || s.opcode == "xor" || s.opcode == "or" || s.opcode == "shl" || s.opcode == "shr";
   if (!bits && bits_only) return "";
   if (last.kind != Operand::integer) {
     if (s.opcode != "xor") return "";
@@ -68,7 +69,8 @@ std::string address_mutant(const Statement& s, bool bits_only) {
   }
   const uint64_t value = last.bits, lowest = value & -value;
   if (s.opcode == "shl" || s.opcode == "shr") return with_constant(text, value + 1);
-  if (s.opcode == "and" || s.opcode == "xor" || s.opcode == "or") return value == 0 ? "" : with_constant(text, value ^ lowest);
+  if (s.opcode == "and" || s.opcode == "xor" || s.opcode == "or")
+    return value == 0 ? "" : with_constant(text, value ^ lowest);
   if (s.opcode == "add" || s.opcode == "sub" || s.opcode == "mul" || s.opcode == "div" || s.opcode == "rem")
     return with_constant(text, value + std::max<uint64_t>(lowest, 1));
   return "";

@@ -11,9 +11,11 @@ namespace bitloom::cuda::testing {
 
 enum class MutantKind {
   synchronization,  // a barrier, fence, commit or wait is taken away
-  bound,            // a comparison of integers takes its edge in or leaves it out; a least or largest is ignored
-  shared_address,   // a mask, shift or exclusive or on the way to an address of shared memory (swizzles) is off
-  global_address,   // a factor, shift, mask or summand on the way to an address of global memory (scale indices) is off
+  bound,  // a comparison of integers takes its edge in or leaves it out; a least or largest is ignored
+  shared_address,  // a mask, shift or exclusive or on the way to an address of shared memory (swizzles) is
+                   // off
+  global_address,  // a factor, shift, mask or summand on the way to an address of global memory (scale
+                   // indices) is off
 };
 constexpr const char* kMutantKinds[] = {"synchronization", "bounds", "shared addresses", "global addresses"};
 

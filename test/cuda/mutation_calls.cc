@@ -34,8 +34,8 @@ Run attended(AttentionCase c) {
     q.uniform(1, 3);
     k.uniform(2, 3);
     v.uniform(3);
-    bl_attention_args args{
-        sizeof(args), {}, q.device(), k.device(), v.device(), output.device(), c.scale, c.causal, c.window};
+    bl_attention_args args{sizeof(args),    {},      q.device(), k.device(), v.device(),
+                           output.device(), c.scale, c.causal,   c.window};
     bl_error error{};
     check_ok(attention(queue, args, &error), error, "attention");
     return output.device_bytes();
@@ -116,18 +116,35 @@ std::vector<MutatedKernel> mutated_kernels() {
       {"matmul", "matmul_finish", {product("u4_g64", 9, 70, 1216, true)}},
       {"attention",
        "attention_decode_wide_4",
-       {attended({.queries = 3, .keys = 300, .heads = 3, .kv_heads = 1, .head_dim = 64, .kv = BL_DTYPE_f16, .causal = 1}),
+       {attended({.queries = 3,
+                  .keys = 300,
+                  .heads = 3,
+                  .kv_heads = 1,
+                  .head_dim = 64,
+                  .kv = BL_DTYPE_f16,
+                  .causal = 1}),
         attended({.keys = 41, .heads = 6, .head_dim = 24, .value_dim = 16, .kv = BL_DTYPE_bf16})}},
       {"attention",
        "attention_decode_plain_4",
-       {attended({.queries = 2, .keys = 45, .heads = 3, .kv_heads = 1, .head_dim = 9, .causal = 1, .window = 20})}},
-      {"attention",
-       "attention_merge",
-       {attended({.keys = 600, .head_dim = 40, .kv = BL_DTYPE_f16})}},
+       {attended(
+           {.queries = 2, .keys = 45, .heads = 3, .kv_heads = 1, .head_dim = 9, .causal = 1, .window = 20})}},
+      {"attention", "attention_merge", {attended({.keys = 600, .head_dim = 40, .kv = BL_DTYPE_f16})}},
       {"attention",
        "attention_prompt_128",
-       {attended({.queries = 70, .keys = 75, .heads = 2, .kv_heads = 1, .head_dim = 40, .value_dim = 72, .causal = 1}),
-        attended({.queries = 20, .keys = 90, .heads = 1, .kv_heads = 1, .head_dim = 9, .causal = 1, .window = 30})}},
+       {attended({.queries = 70,
+                  .keys = 75,
+                  .heads = 2,
+                  .kv_heads = 1,
+                  .head_dim = 40,
+                  .value_dim = 72,
+                  .causal = 1}),
+        attended({.queries = 20,
+                  .keys = 90,
+                  .heads = 1,
+                  .kv_heads = 1,
+                  .head_dim = 9,
+                  .causal = 1,
+                  .window = 30})}},
       {"sampling", "sample_keys", {drawn(300, 1, 0, 0, 0, 5)}},
       {"sampling", "sample_penalize", {drawn(300, 1, 0, 0, 0, 5)}},
       {"sampling", "sample_largest", {drawn(700, 0.1f, 0, 0, 0, 5)}},

@@ -1,6 +1,6 @@
-// Mutants of real kernels: each should come to a fault, to another result, or to other counts of memory transactions than
-// the kernel's own, or stand in equivalent.inc. Without BITLOOM_CUDA_MUTATIONS=all a part is taken, another one by
-// BITLOOM_SEED.
+// Mutants of real kernels: each should come to a fault, to another result, or to other counts of memory
+// transactions than the kernel's own, or stand in equivalent.inc. Without BITLOOM_CUDA_MUTATIONS=all a part
+// is taken, another one by BITLOOM_SEED.
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -28,7 +28,8 @@ constexpr Equivalent kEquivalent[] = {
 bool is_equivalent(const std::string& module, const std::string& kernel, const Mutant& mutant) {
   const std::string& source = source_line(module, mutant.file, mutant.source_line);
   for (const Equivalent& row : kEquivalent) {
-    if (mutant.file == row.file && is_one_of(kernel, row.kernels) && mutant.was.find(row.was) != std::string::npos &&
+    if (mutant.file == row.file && is_one_of(kernel, row.kernels) &&
+        mutant.was.find(row.was) != std::string::npos &&
         (*row.source == '\0' ? source.empty() : source.find(row.source) != std::string::npos))
       return true;
   }
@@ -51,8 +52,8 @@ Outcome outcome_of(TestQueue& queue, const Run& run) {
 }
 
 // Synchronization is missed in some schedules only.
-bool is_noticed(const MutatedKernel& of, const Mutant& mutant, std::shared_ptr<const ptx::Module> module, int32_t arch,
-                const std::vector<Outcome>& expected) {
+bool is_noticed(const MutatedKernel& of, const Mutant& mutant, std::shared_ptr<const ptx::Module> module,
+                int32_t arch, const std::vector<Outcome>& expected) {
   int schedules = 0;
   for (Settings schedule : all_schedules()) {
     if (schedule.arch != arch || (mutant.kind != MutantKind::synchronization && ++schedules > 1)) continue;
@@ -98,9 +99,10 @@ std::set<int32_t> executed_lines(const MutatedKernel& of, int32_t arch, const st
   return lines;
 }
 
-// `part` of the mutants of executed instructions, and all that lack synchronization. Those must be noticed; of the others
-// the ones that survive are printed.
-void mutate(const MutatedKernel& of, int32_t arch, double part, Random& random, std::map<MutantKind, Tally>& tallies) {
+// `part` of the mutants of executed instructions, and all that lack synchronization. Those must be noticed;
+// of the others the ones that survive are printed.
+void mutate(const MutatedKernel& of, int32_t arch, double part, Random& random,
+            std::map<MutantKind, Tally>& tallies) {
   const std::string what = of.kernel + std::string(" compute_") + std::to_string(arch);
   const std::string text =
       text_of_kernel(text_of_image(of.module + std::string(".compute_") + std::to_string(arch)), of.kernel);

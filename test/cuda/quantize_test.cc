@@ -113,7 +113,8 @@ void extremes(TestQueue& queue) {
   }
 }
 
-// Something that is no number anywhere in a matrix, of each type and in strided rows that blocks take in turns.
+// Something that is no number anywhere in a matrix, of each type and in strided rows that blocks take in
+// turns.
 void not_finite(TestQueue& queue) {
   bl_error error{};
   for (int32_t dtype : kFloatDtypes) {

@@ -78,7 +78,8 @@ void shapes(TestQueue& queue) {
   }
   for (int32_t x : kFloatDtypes) {
     for (int32_t output : kFloatDtypes) {
-      run(queue, {.shape = {3, 5, 47}, .x = x, .output = output, .rotary_dim = 6, .name = " part of each type"});
+      run(queue,
+          {.shape = {3, 5, 47}, .x = x, .output = output, .rotary_dim = 6, .name = " part of each type"});
       run(queue, {.shape = {2, 3, 2, 40},
                   .x = x,
                   .output = output,
@@ -108,17 +109,20 @@ void scalings(TestQueue& queue) {
   run(queue,
       {.factors = true, .factor = 1e-4f, .first_position = 2147483000, .name = " beyond 2^31 radians"});
   for (float factor : {1e-3f, 1e-9f, 1e-18f, 1e-30f, 1e-38f}) {
-    run(queue, {.factors = true, .factor = factor, .first_position = 2147000000, .step = 12345, .name = " huge"});
+    run(queue,
+        {.factors = true, .factor = factor, .first_position = 2147000000, .step = 12345, .name = " huge"});
   }
   run(queue, {.position_stride = 0, .first_position = 77, .name = " one position"});
   run(queue, {.position_stride = 3, .first_position = 5, .step = 2, .name = " strided positions"});
   run(queue, {.first_position = 2147483000, .step = 100, .name = " far"});
 }
 
-// What the CPU refuses and a device does not see: negative positions turn the other way, an angle that is no number gives NaN.
+// What the CPU refuses and a device does not see: negative positions turn the other way, an angle that is no
+// number gives NaN.
 void unchecked(TestQueue& queue) {
   const auto turned = [&](int32_t position, float factor) {
-    Tensor x(queue, BL_DTYPE_f32, {1, 1, 2}), positions(queue, BL_DTYPE_i32, {1}), factors(queue, BL_DTYPE_f32, {1});
+    Tensor x(queue, BL_DTYPE_f32, {1, 1, 2}), positions(queue, BL_DTYPE_i32, {1}),
+        factors(queue, BL_DTYPE_f32, {1});
     x.fill([](int64_t i) { return i == 0 ? 1.0f : 0.0f; });
     positions.integers({position});
     factors.fill([&](int64_t) { return factor; });
