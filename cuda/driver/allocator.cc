@@ -1,6 +1,8 @@
 #include "allocator.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 
 namespace bitloom::cuda {
 
@@ -11,13 +13,21 @@ constexpr uint64_t kSegment = 2 << 20;        // the driver maps memory in pages
 constexpr uint64_t kSmallSegment = 16 << 20;  // blocks below 1 MB share segments of this size
 constexpr uint64_t kSmall = 1 << 20;
 
+bool is_exact() {
+  const char* setting = std::getenv("BITLOOM_CUDA_ALLOCATOR");
+  return setting != nullptr && std::strcmp(setting, "exact") == 0;
+}
+
 uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
 
 }  // namespace
 
+Allocator::Allocator() : exact_(is_exact()) {}
+
 int Allocator::try_allocate(bl_stream* stream, uint64_t bytes, Block** out) {
   if (bytes > (uint64_t{1} << 62)) return kOutOfMemory;
-  const uint64_t rounded = round_up(std::max<uint64_t>(bytes, 1), kAlignment);
+  const uint64_t rounded =
+      exact_ ? std::max<uint64_t>(bytes, 1) : round_up(std::max<uint64_t>(bytes, 1), kAlignment);
   auto& blocks = free_[stream];
   Block wanted;
   wanted.bytes = rounded;
@@ -38,7 +48,7 @@ int Allocator::try_allocate(bl_stream* stream, uint64_t bytes, Block** out) {
 }
 
 int Allocator::add_segment(bl_stream* stream, uint64_t bytes, Block** out) {
-  uint64_t size = bytes < kSmall ? kSmallSegment : round_up(bytes, kSegment);
+  uint64_t size = exact_ ? bytes : bytes < kSmall ? kSmallSegment : round_up(bytes, kSegment);
   const auto fits = [&](uint64_t candidate) {
     return statistics_.limit == 0 || statistics_.reserved + candidate <= statistics_.limit;
   };
@@ -85,6 +95,13 @@ void Allocator::merge(Block* left, Block* right) {
 
 void Allocator::free(Block* block) {
   statistics_.used -= block->bytes;
+  if (exact_) {  // the driver waits for what uses it
+    statistics_.reserved -= block->bytes;
+    ++statistics_.driver_calls;
+    driver().memory_free(block->address);
+    blocks_.erase(block->address);
+    return;
+  }
   block->is_free = true;
   auto& blocks = free_[block->stream];
   if (Block* next = block->next; next != nullptr && next->is_free && next->stream == block->stream) {

@@ -1,6 +1,10 @@
 // A cache of device memory. Blocks are cut from segments that the driver gave, and go back to the free blocks
 // of the stream they were used on, where the next user comes after the last one in stream order: neither
 // allocating nor freeing waits for the device. Not thread-safe: its device locks.
+//
+// BITLOOM_CUDA_ALLOCATOR=exact, for tests: no cache; each block is an allocation of the driver's, of exactly
+// as many bytes as were asked for, so that a checking driver sees an access one byte past its end, or after
+// its end of life.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +37,7 @@ struct MemoryStatistics {
 
 class Allocator {
  public:
+  Allocator();
   // A result of the driver. Before it says out of memory, what is free in other streams is used: `wait_all`
   // must make the device finish everything.
   template <typename WaitAll>
@@ -65,6 +70,7 @@ class Allocator {
   Block* take(Block* block, uint64_t bytes);
   void merge(Block* left, Block* right);
 
+  bool exact_;
   std::map<bl_stream*, std::set<Block*, BySize>> free_;
   std::map<Address, std::unique_ptr<Block>> blocks_;
   MemoryStatistics statistics_;

@@ -1,3 +1,4 @@
+import { Device, type DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
 import type { Format } from '../generated.js';
 import { type GGUFFile, readGGUF, type Tokenizer, tokenizerFromGGUF } from '../io/index.js';
@@ -36,6 +37,11 @@ export interface LoadOptions extends RunOptions {
   codebook?: Float32Array | readonly number[];
   /** Default: `'auto'`; see {@link Linear}. */
   activations?: Activations;
+  /**
+   * Where the model shall be, `'cuda:0'` for example: as {@link Decoder.to} after loading; what was loaded on the way is
+   * disposed of. Default: `'cpu'`.
+   */
+  device?: DeviceName;
   /** Tokens a cache holds by default. Default: the model's own context, at most 4096. */
   contextLength?: number;
   /** Called when a matrix is ready. */
@@ -55,7 +61,7 @@ export interface LoadOptions extends RunOptions {
  * memory, a few rows at a time.
  *
  * @throws BitloomError `BL_INVALID_FILE` for missing or misshapen tensors and metadata that can not be, `BL_UNSUPPORTED`
- *   for other architectures and tensor types, `BL_NOT_FOUND` without such a file
+ *   for other architectures and tensor types, `BL_NOT_FOUND` without such a file or device, `BL_OUT_OF_MEMORY`
  *
  * @example
  * ```ts
@@ -64,6 +70,9 @@ export interface LoadOptions extends RunOptions {
  * ```
  */
 export async function load(from: ModelSource, options: LoadOptions = {}): Promise<Decoder> {
+  const { device = 'cpu' } = options;
+  // Before anything is read: whether there is such a device.
+  if (device !== 'cpu') new Device(device).info();
   if (options.format !== undefined) formatInfo(options.format);
   computeOf(options.activations);
   const { source, close } = openSource(from);
@@ -73,15 +82,24 @@ export async function load(from: ModelSource, options: LoadOptions = {}): Promis
     const config = readConfig(file);
     checkLayerCount(config, file);
     const tensors = new ModelTensors(file, matrixLoader(options, countWeights(file), made));
-    const pack = options.pack ?? typeof from === 'string';
+    // A device has a layout of its own.
+    const pack = options.pack ?? (typeof from === 'string' && device === 'cpu');
     const decoder = await build(tensors, config, { ...options, pack }, readTokenizer(file), close);
     tensors.checkAllRead();
+    if (device !== 'cpu') return await movedTo(device, decoder);
     return decoder;
   } catch (error) {
     for (const tensor of made) tensor.dispose();
     close();
     throw error;
   }
+}
+
+/** The model on a device, which owns nothing of the one on the processor: that is disposed of. */
+async function movedTo(device: DeviceName, decoder: Decoder): Promise<Decoder> {
+  const moved = await decoder.to(device);
+  decoder.dispose();
+  return moved;
 }
 
 function readTokenizer(file: GGUFFile): Tokenizer | undefined {

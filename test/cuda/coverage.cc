@@ -1,6 +1,7 @@
 #include "coverage.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <set>
@@ -23,6 +24,25 @@ constexpr Unreachable kUnreachable[] = {
     {"", "no file", "", ""},
 };
 
+// Instructions of a kernel that no test has reached yet: how many at most.
+struct Unreached {
+  const char *image, *kernel;
+  size_t count;
+};
+constexpr Unreached kUnreached[] = {
+#define BL_UNREACHED(image, kernel, count) {image, kernel, count},
+#include "unreached.inc"
+#undef BL_UNREACHED
+    {"", "", 0},
+};
+size_t allowed_unreached(const std::string& image, const std::string& kernel) {
+  if (first_arch() != 80) return ~size_t{0};  // other architectures than CI's: printed only
+  for (const Unreached& row : kUnreached) {
+    if (image == row.image && kernel == row.kernel) return row.count;
+  }
+  return 0;
+}
+
 // An instruction, kept beyond its program.
 struct Place {
   std::string text;          // as described
@@ -33,28 +53,11 @@ struct Kernel {
   std::vector<bool> executed;
   std::vector<Place> places;
   std::vector<std::set<size_t>> before;  // blocks that lead to a block
+  std::set<size_t> entries;              // blocks that functions begin with
 };
 std::map<std::string, std::map<std::string, Kernel>>& kernels() {
   static std::map<std::string, std::map<std::string, Kernel>> all;
   return all;
-}
-
-// Line `number`, from 1, of a file of the module's family or of those that all share; of others nothing.
-const std::string& source_line(const std::string& module, const std::string& file, int32_t number) {
-  static std::map<std::string, std::vector<std::string>> files;
-  static const std::string none;
-  auto at = files.find(module + "/" + file);
-  if (at == files.end()) {
-    at = files.emplace(module + "/" + file, std::vector<std::string>{}).first;
-    for (const std::string& folder : {"ops/" + module, std::string("tile"), std::string("ptx")}) {
-      std::ifstream stream(BITLOOM_CUDA_SOURCES "/" + folder + "/" + file);
-      if (!stream) continue;
-      for (std::string line; std::getline(stream, line);) at->second.push_back(line);
-      break;
-    }
-  }
-  const bool there = number > 0 && static_cast<size_t>(number) <= at->second.size();
-  return there ? at->second[static_cast<size_t>(number) - 1] : none;
 }
 
 bool ends_block(const ptx::Instr& instr) {
@@ -63,14 +66,29 @@ bool ends_block(const ptx::Instr& instr) {
 }
 bool goes_on(const ptx::Instr& instr) { return !ends_block(instr) || instr.guard != ~0u; }
 
+// Instructions that `pc` jumps to.
+std::vector<size_t> targets_of(const ptx::Program& program, size_t pc, size_t function_begin) {
+  const ptx::Instr& instr = program.code[pc];
+  if (instr.flow == ptx::Flow::branch || instr.flow == ptx::Flow::call) return {instr.target};
+  std::vector<size_t> targets;
+  if (instr.flow != ptx::Flow::branch_table) return targets;
+  for (const ptx::Operand& label : program.info[function_begin + instr.target].statement->operands)
+    targets.push_back(function_begin + static_cast<size_t>(label.index));
+  return targets;
+}
+
 void find_blocks(const ptx::Program& program, Kernel& kernel) {
   const size_t count = program.code.size();
   std::vector<bool> begins(count + 1);
-  for (size_t pc = 0; pc < count; ++pc) {
-    const ptx::Instr& instr = program.code[pc];
-    if (instr.flow == ptx::Flow::branch || instr.flow == ptx::Flow::call) begins[instr.target] = true;
-    if (ends_block(instr)) begins[pc + 1] = true;
-    if (pc > 0 && program.info[pc].function != program.info[pc - 1].function) begins[pc] = true;
+  std::vector<std::vector<size_t>> targets(count);
+  const auto is_first = [&](size_t pc) {
+    return pc == 0 || program.info[pc].function != program.info[pc - 1].function;
+  };
+  for (size_t pc = 0, function_begin = 0; pc < count; ++pc) {
+    if (is_first(pc)) function_begin = pc, begins[pc] = true;
+    targets[pc] = targets_of(program, pc, function_begin);
+    for (size_t target : targets[pc]) begins[target] = true;
+    if (ends_block(program.code[pc])) begins[pc + 1] = true;
   }
   size_t block = 0;
   for (size_t pc = 0; pc < count; ++pc) {
@@ -79,12 +97,10 @@ void find_blocks(const ptx::Program& program, Kernel& kernel) {
   }
   kernel.before.resize(block + 1);
   for (size_t pc = 0; pc < count; ++pc) {
-    const ptx::Instr& instr = program.code[pc];
     const size_t from = kernel.places[pc].block;
-    if (instr.flow == ptx::Flow::branch || instr.flow == ptx::Flow::call)
-      kernel.before[kernel.places[instr.target].block].insert(from);
-    if (pc + 1 < count && begins[pc + 1] && goes_on(instr) &&
-        program.info[pc + 1].function == program.info[pc].function)
+    if (is_first(pc)) kernel.entries.insert(from);
+    for (size_t target : targets[pc]) kernel.before[kernel.places[target].block].insert(from);
+    if (pc + 1 < count && begins[pc + 1] && goes_on(program.code[pc]) && !is_first(pc + 1))
       kernel.before[kernel.places[pc + 1].block].insert(from);
   }
 }
@@ -104,22 +120,11 @@ void describe(const std::string& module, const ptx::Program& program, Kernel& ke
   find_blocks(program, kernel);
 }
 
-// names: kernels, separated by spaces; `*` at the beginning or end of one stands for anything.
-bool is_one_of(const std::string& kernel, const std::string& names) {
-  std::stringstream list(names);
-  for (std::string name; list >> name;) {
-    if (name == "*" || name == kernel) return true;
-    if (name.front() == '*' && kernel.size() >= name.size() - 1 &&
-        kernel.compare(kernel.size() - (name.size() - 1), std::string::npos, name, 1) == 0)
-      return true;
-    if (name.back() == '*' && kernel.compare(0, name.size() - 1, name, 0, name.size() - 1) == 0) return true;
-  }
-  return false;
-}
-
 bool matches(const Unreachable& row, const std::string& kernel, const Place& place) {
   if (place.file != row.file || !is_one_of(kernel, row.kernels)) return false;
-  return *row.source == '\0' ? place.source.empty() : place.source.find(row.source) != std::string::npos;
+  if (*row.source == '\0') return place.source.empty();
+  return place.source.find(row.source) != std::string::npos ||
+         place.text.find(std::string("`") + row.source) != std::string::npos;
 }
 
 // Blocks that the list excuses; used: its rows that did.
@@ -140,7 +145,7 @@ std::vector<bool> excused_blocks(const std::string& name, const Kernel& kernel, 
   for (bool again = true; again;) {
     again = false;
     for (size_t block = 0; block < excused.size(); ++block) {
-      if (excused[block] || executed[block] || kernel.before[block].empty()) continue;
+      if (excused[block] || executed[block] || kernel.entries.count(block)) continue;
       bool all = true;
       for (size_t from : kernel.before[block]) all = all && (excused[from] || from == block);
       if (all) excused[block] = again = true;
@@ -150,6 +155,35 @@ std::vector<bool> excused_blocks(const std::string& name, const Kernel& kernel, 
 }
 
 }  // namespace
+
+const std::string& source_line(const std::string& module, const std::string& file, int32_t number) {
+  static std::map<std::string, std::vector<std::string>> files;
+  static const std::string none;
+  auto at = files.find(module + "/" + file);
+  if (at == files.end()) {
+    at = files.emplace(module + "/" + file, std::vector<std::string>{}).first;
+    for (const std::string& folder : {"ops/" + module, std::string("tile"), std::string("ptx")}) {
+      std::ifstream stream(BITLOOM_CUDA_SOURCES "/" + folder + "/" + file);
+      if (!stream) continue;
+      for (std::string line; std::getline(stream, line);) at->second.push_back(line);
+      break;
+    }
+  }
+  const bool there = number > 0 && static_cast<size_t>(number) <= at->second.size();
+  return there ? at->second[static_cast<size_t>(number) - 1] : none;
+}
+
+bool is_one_of(const std::string& kernel, const std::string& names) {
+  std::stringstream list(names);
+  for (std::string name; list >> name;) {
+    if (name == "*" || name == kernel) return true;
+    if (name.front() == '*' && kernel.size() >= name.size() - 1 &&
+        kernel.compare(kernel.size() - (name.size() - 1), std::string::npos, name, 1) == 0)
+      return true;
+    if (name.back() == '*' && kernel.compare(0, name.size() - 1, name, 0, name.size() - 1) == 0) return true;
+  }
+  return false;
+}
 
 void remember_executed(const std::string& image, const std::string& name, const ptx::Counters& counters) {
   Kernel& kernel = kernels()[image][name];
@@ -163,20 +197,28 @@ void remember_executed(const std::string& image, const std::string& name, const 
 }
 
 size_t print_unexecuted() {
-  size_t instructions = 0, unexpected = 0, excuses = 0;
+  const bool is_verbose = std::getenv("BITLOOM_CUDA_COVERAGE") != nullptr;
+  size_t instructions = 0, unexpected = 0, excuses = 0, unreached = 0;
   std::set<size_t> used;
   for (const auto& [image, launched] : kernels()) {
     for (const auto& [name, kernel] : launched) {
       const std::vector<bool> excused = excused_blocks(name, kernel, used);
       instructions += kernel.places.size();
+      std::vector<size_t> missing;
       for (size_t pc = 0; pc < kernel.places.size(); ++pc) {
         if (kernel.executed[pc]) continue;
         if (excused[kernel.places[pc].block]) {
           ++excuses;
-          continue;
+        } else {
+          missing.push_back(pc);
         }
-        ++unexpected;
-        std::printf("never executed: %s: %s\n", image.c_str(), kernel.places[pc].text.c_str());
+      }
+      unreached += missing.size();
+      const bool too_many = missing.size() > allowed_unreached(image, name);
+      if (too_many) unexpected += missing.size();
+      for (size_t pc : missing) {
+        if (too_many || is_verbose)
+          std::printf("never executed: %s: %s\n", image.c_str(), kernel.places[pc].text.c_str());
       }
     }
     for (const std::string& name : kernels_of_image(image)) {
@@ -185,14 +227,15 @@ size_t print_unexecuted() {
       std::printf("never launched: %s: %s\n", image.c_str(), name.c_str());
     }
   }
-  for (size_t row = 0; row + 1 < std::size(kUnreachable); ++row) {
+  // Other architectures' code has blocks of its own.
+  for (size_t row = 0; row + 1 < std::size(kUnreachable) && first_arch() == 80; ++row) {
     if (used.count(row)) continue;
     ++unexpected;
     std::printf("unreachable.inc: a row excuses nothing: %s, %s, `%s`\n", kUnreachable[row].kernels,
                 kUnreachable[row].file, kUnreachable[row].source);
   }
-  std::printf("%zu instructions, %zu never executed, %zu of them unreachable\n", instructions,
-              unexpected + excuses, excuses);
+  std::printf("%zu instructions, %zu of them unreachable, %zu not reached yet\n", instructions, excuses,
+              unreached);
   return unexpected;
 }
 

@@ -47,6 +47,19 @@ describe('Decoder on a device', () => {
     expect(await there.generate('The little dog', options).text()).toBe(expected);
   });
 
+  it('is loaded there in one call', async () => {
+    const loaded = await load(tinyModel, { activations: 'f32', device: 'cuda:0' });
+    expect(loaded.device).toBe('cuda:0');
+    const tokens = [1, 100, 200];
+    expect(loaded.forward(tokens).toArray()).toEqual(there.forward(tokens).toArray());
+    expect(await loaded.generate('Once upon a time', { maxTokens: 4 }).text()).toBe(
+      await there.generate('Once upon a time', { maxTokens: 4 }).text(),
+    );
+    loaded.dispose();
+    const missing = load(tinyModel, { device: 'cuda:99' });
+    await expect(missing).rejects.toThrow(expect.objectContaining({ code: 'BL_NOT_FOUND' }));
+  });
+
   it('takes caches of its own device only', () => {
     const cache = here.createCache({ capacity: 8 });
     expect(() => there.forward([1], { cache })).toThrow(/is on cpu, expected cuda:0/);

@@ -210,6 +210,25 @@ describe('memory', () => {
   });
 });
 
+describe.runIf(emulated)('exact memory', () => {
+  it('is the size that was asked for, and of nobody else', () => {
+    const lines = there(
+      `const device = new b.Device('cuda:0');
+       const numbers = () => { const i = device.info(); return [i.usedBytes, i.reservedBytes]; };
+       const start = numbers();
+       const five = b.Tensor.empty('u8', [5], 'cuda:0');
+       const seven = b.Tensor.empty('u8', [7], 'cuda:0');
+       console.log(JSON.stringify(numbers().map((n, i) => n - start[i])));
+       five.dispose();
+       console.log(JSON.stringify(numbers().map((n, i) => n - start[i])));
+       const y = b.silu(await x.to('cuda:0'));
+       console.log(y.toSync('cpu').toArray().length);`,
+      { BITLOOM_CUDA_ALLOCATOR: 'exact' },
+    );
+    expect(lines).toEqual(['[12,12]', '[7,7]', '4']);
+  });
+});
+
 describe.runIf(emulated)('failures', () => {
   it('out of memory is an error of the call, and nothing else', () => {
     const lines = there(

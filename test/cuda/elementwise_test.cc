@@ -103,6 +103,11 @@ void strides(TestQueue& queue) {
   }
   all_ops(queue,
           {.shape = {3, 2, 16}, .left_strides = {64, 32, 1}, .output_strides = {16, 48, 1}, .name = " gaps"});
+  for (int64_t count : {1, 6, 40}) {
+    all_ops(queue, {.shape = {count}, .left_strides = {2}, .output_strides = {3}, .name = " steps"});
+    all_ops(queue,
+            {.shape = {count, 5}, .left_strides = {11, 2}, .output_strides = {9, 1}, .name = " steps"});
+  }
   all_ops(queue, {.shape = {4, 6}, .left_strides = {1, 4}, .output_strides = {13, 2}, .name = " transposed"});
   all_ops(queue, {.shape = {2, 3, 2, 2}, .left_strides = {50, 3, 20, 1}, .name = " rank 4"});
 }
@@ -125,6 +130,16 @@ void every_branch(TestQueue& queue) {
     for (int32_t output : kFloatDtypes) {
       const auto value = [&](int64_t i) { return values[i % 15]; };
       const int32_t right = left == BL_DTYPE_f32 ? output : left;
+      for (int32_t second : kFloatDtypes) {
+        for (Op op : {kAdd, kMul, kSwiglu}) {
+          run(queue, op,
+              {.shape = {3, 2, 5},
+               .left = left,
+               .right = second,
+               .output = output,
+               .left_strides = {31, 13, 2}});
+        }
+      }
       const Case types{.shape = {15}, .left = left, .right = right, .output = output, .name = " branches"};
       all_ops(queue, types, value);
       Case rows = types;
@@ -171,7 +186,10 @@ BITLOOM_CUDA_TEST(elementwise) {
     every_branch(queue);
     counters(queue);
   }
-  TestQueue few({first_arch(), {}, 1});  // fewer blocks than pieces: the kernels' strides over them
-  all_ops(few, {.shape = {16 * 256 * 8 + 8}, .name = " long"});
-  all_ops(few, {.shape = {16 * 256 + 3}, .name = " long"});
+  for (Settings settings : all_archs()) {
+    settings.multiprocessors = 1;  // fewer blocks than pieces: the kernels' strides over them
+    TestQueue few(settings);
+    all_ops(few, {.shape = {16 * 256 * 8 + 8}, .name = " long"});
+    all_ops(few, {.shape = {16 * 256 + 3}, .name = " long"});
+  }
 }

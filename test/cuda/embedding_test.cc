@@ -78,7 +78,7 @@ BITLOOM_CUDA_TEST(embedding) {
       run(queue, {.format = format, .cols = elements > 64 ? elements : 64});
       run(queue, {.format = format,
                   .cols = elements > 64 ? elements : 64,
-                  .ids_shape = {8},
+                  .ids_shape = {24},
                   .random_bytes = true,
                   .name = " bytes"});
     }

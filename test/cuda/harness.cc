@@ -1,6 +1,7 @@
 #include "harness.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <map>
@@ -48,8 +49,9 @@ int main(int argc, char** argv) {
       check(false, name + ": " + error.what());
     }
   }
-  // Some parts alone leave much unexecuted.
-  if (argc < 2) check(print_unexecuted() == 0, "every instruction is executed, or in unreachable.inc");
+  // Some parts alone leave much unexecuted: BITLOOM_CUDA_COVERAGE=1 lists it.
+  if (argc < 2 || std::getenv("BITLOOM_CUDA_COVERAGE") != nullptr)
+    check(print_unexecuted() == 0, "every instruction is executed, or in unreachable.inc");
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
 }

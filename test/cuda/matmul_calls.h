@@ -14,15 +14,15 @@ namespace bitloom::cuda::testing {
 class PackedWeights {
  public:
   PackedWeights(TestQueue& queue, const std::string& format, int64_t rows, int64_t cols, uint64_t seed,
-                float magnitude = 1)
+                float magnitude = 1, int tables = 3)
       : rows_(rows), cols_(cols), format_(bl_find_format(format.c_str())) {
     const bl_format_info& info = *bl_get_format_info(format_);
     Random random(seed);
     std::vector<float> values(static_cast<size_t>(rows * cols));
     for (float& value : values) value = random.uniform() * magnitude;
     if (info.kind == BL_KIND_codebook || info.kind == BL_KIND_codebooks) {
-      const int tables = info.kind == BL_KIND_codebooks ? 3 : 1;
-      for (int i = 0; i < tables << info.bits; ++i) codebook_.push_back(random.uniform() * 3);
+      const int count = info.kind == BL_KIND_codebooks ? tables : 1;
+      for (int i = 0; i < count << info.bits; ++i) codebook_.push_back(random.uniform() * 3);
     }
     canonical_.resize(bl_weights_bytes(format_, rows, cols));
     host_ = weights(canonical_, BL_LAYOUT_canonical);

@@ -1,5 +1,5 @@
-// matmul: every kernel with every kind of scales that a format has, and with everything its epilogue can do, so that every
-// instruction runs. Small shapes: other tests are about values.
+// matmul: every kernel with every kind of scales that a format has, and with everything its epilogue can do,
+// so that every instruction runs. Small shapes: other tests are about values.
 #include <set>
 #include <tuple>
 
@@ -40,8 +40,9 @@ std::vector<Representative> representatives() {
                       b.tables > 1, b.exponent_shift)
              .second)
       continue;
-    all.push_back({info.name, kernel, std::max<int64_t>(info.block_elements, 32),
-                   plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c')});
+    all.push_back(
+        {info.name, kernel, std::max<int64_t>(info.block_elements, 32),
+         plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c')});
   }
   return all;
 }
@@ -73,9 +74,31 @@ void call_once(const Settings& settings, const Representative& of, int64_t m, in
   call.compare(c, bound, shape_name(of.format, m, n, k) + " call " + std::to_string(i));
 }
 
+// As many tables as fit, which few threads fill in.
+void many_tables(const Settings& settings) {
+  for (const auto& [format, tables] : {std::pair{"cbs2_g32", 16}, {"cbs3_g32", 4}, {"cbs4_g32", 4}}) {
+    for (int64_t m : {2, 18}) {
+      TestQueue queue(settings);
+      const PackedWeights b(queue, format, 20, 64, 3, 1, tables);
+      Tensor a(queue, BL_DTYPE_f16, {m, 64}), c(queue, BL_DTYPE_f32, {m, 20});
+      a.uniform(1);
+      bl_matmul_args args = arguments(), host = arguments();
+      args.a = a.device(), args.b = b.device(), args.c = c.device();
+      host.a = a.host(), host.b = b.host(), host.c = c.host();
+      bl_error error{};
+      check_ok(matmul(queue, args, &error), error, format);
+      check_ok(bl_matmul(&host, &error), error, format);
+      std::vector<float> want(static_cast<size_t>(c.size()));
+      for (int64_t i = 0; i < c.size(); ++i) want[static_cast<size_t>(i)] = c.host_value(i);
+      check_close(c, want, 0.1, 0.1, std::string(format) + " with many tables");
+    }
+  }
+}
+
 }  // namespace
 
 BITLOOM_CUDA_TEST(matmul_coverage) {
+  for (const Settings& settings : all_archs()) many_tables(settings);
   std::set<std::string> kernels;
   for (const Representative& of : representatives()) {
     const bool is_first = kernels.insert(of.kernel).second;

@@ -133,6 +133,27 @@ void extremes(TestQueue& queue) {
   }
 }
 
+// Types, views and magnitudes at random.
+void random_cases(TestQueue& queue) {
+  Random random(9);
+  for (int i = 0; i < 120; ++i) {
+    Case c{.x = kFloatDtypes[random.below(3)],
+           .weight = kFloatDtypes[random.below(3)],
+           .output = kFloatDtypes[random.below(3)]};
+    const int64_t length = random.below(2) == 0 ? 8 * (1 + random.below(12)) : 1 + random.below(90);
+    c.shape = {2, length};
+    c.has_weight = random.below(4) != 0;
+    c.has_bias = random.below(4) != 0;
+    // Squares beyond f32's range or at its lower end are summed in f64; so are infinities.
+    const float large = c.x == BL_DTYPE_f16 ? 5e4f : 1e25f, small = c.x == BL_DTYPE_f16 ? 1e-7f : 1e-25f;
+    c.scale = i % 3 == 0 ? 1.0f : i % 3 == 1 ? large : small;
+    if (random.below(3) == 0) c.x_strides = {length + 8, 1};
+    if (random.below(4) == 0) c.output_strides = {2 * length, 2};
+    c.name = " random";
+    both(queue, c);
+  }
+}
+
 void unaligned_is_refused(TestQueue& queue) {
   Tensor x(queue, BL_DTYPE_f32, {2, 8}), output(queue, BL_DTYPE_f32, {2, 8});
   bl_rms_norm_args args{};
@@ -165,6 +186,7 @@ BITLOOM_CUDA_TEST(norm) {
     dtypes_and_lengths(queue);
     strides(queue);
     extremes(queue);
+    random_cases(queue);
     unaligned_is_refused(queue);
     counters(queue);
   }

@@ -101,11 +101,40 @@ void extremes(TestQueue& queue) {
     if (group != 32 && group != 0) continue;
     for (float scale : {0.0f, 1e-42f, 1e-9f, 1e9f, 3e38f})
       encode(queue, {.format = format, .rows = 1, .scale = scale, .name = " extreme"});
+    // A scale in bf16 that rounding would make too large for its largest level.
+    encode(queue, {.format = format, .rows = 1, .name = " extreme"}, [](int64_t i) {
+      return i % 2 == 0 ? std::numeric_limits<float>::max() : -std::numeric_limits<float>::max();
+    });
     encode(queue, {.format = format, .rows = 1, .tensor_scale = 1e-30f, .name = " extreme"});
     encode(queue, {.format = format, .rows = 1, .name = " ties"},
            [](int64_t i) { return static_cast<float>(i % 17 - 8) * 0.5f; });
     encode(queue, {.format = format, .rows = 1, .name = " positive"},
            [](int64_t i) { return static_cast<float>(i % 5) + 1; });
+  }
+}
+
+// Something that is no number anywhere in a matrix, of each type and in strided rows that blocks take in
+// turns.
+void not_finite(TestQueue& queue) {
+  bl_error error{};
+  for (int32_t dtype : kFloatDtypes) {
+    for (int64_t step : {1, 2}) {
+      constexpr int64_t rows = 3, cols = 9 * 256;
+      for (int64_t at : {int64_t{5}, cols + 1300, rows * cols - 1}) {
+        Tensor input(queue, dtype, {rows, cols}, {cols * step + 1, step});
+        input.fill([&](int64_t i) { return i == at ? std::nanf("") : 1.0f; });
+        bl_quantize_args args{};
+        args.input = input.device();
+        args.output.rows = rows, args.output.cols = cols;
+        args.output.format = BL_FORMAT_i8_g32;
+        std::vector<uint8_t> none(bl_weights_bytes(args.output.format, rows, cols));
+        args.output.data = queue.allocate(none.size());
+        check(quantize(queue, args, &error) == BL_STATUS_non_finite, "quantize of NaN");
+        const std::string place =
+            "input[" + std::to_string(at / cols) + ", " + std::to_string(at % cols) + "] is NaN";
+        check(std::string(error.message).find(place) != std::string::npos, error.message);
+      }
+    }
   }
 }
 
@@ -140,5 +169,12 @@ BITLOOM_CUDA_TEST(quantize) {
     views(queue);
     extremes(queue);
     refused(queue);
+    not_finite(queue);
+  }
+  for (Settings settings : all_archs()) {
+    settings.multiprocessors = 1;  // fewer blocks than pieces
+    TestQueue few(settings);
+    not_finite(few);
+    for (int32_t dtype : kFloatDtypes) decode(few, BL_FORMAT_q8_0, 8192, dtype, {8200, 1});
   }
 }

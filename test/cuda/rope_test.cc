@@ -1,4 +1,6 @@
 // rope on the interpreter: the CPU's bits.
+#include <cmath>
+
 #include "cuda/backend.h"
 #include "tensors.h"
 
@@ -74,6 +76,19 @@ void shapes(TestQueue& queue) {
                 .mode = mode,
                 .name = " strided"});
   }
+  for (int32_t x : kFloatDtypes) {
+    for (int32_t output : kFloatDtypes) {
+      run(queue,
+          {.shape = {3, 5, 47}, .x = x, .output = output, .rotary_dim = 6, .name = " part of each type"});
+      run(queue, {.shape = {2, 3, 2, 40},
+                  .x = x,
+                  .output = output,
+                  .x_strides = {1000, 300, 90, 2},
+                  .mode = BL_ROPE_interleaved,
+                  .rotary_dim = 4,
+                  .name = " part of each type"});
+    }
+  }
   run(queue, {.shape = {0, 2, 4}, .name = " empty"});
   run(queue, {.shape = {3, 2, 7}, .rotary_dim = 6, .name = " odd head_dim"});
 }
@@ -93,9 +108,39 @@ void scalings(TestQueue& queue) {
   run(queue, {.shape = {1, 2, 576}, .factors = true, .name = " two tables"});
   run(queue,
       {.factors = true, .factor = 1e-4f, .first_position = 2147483000, .name = " beyond 2^31 radians"});
+  for (float factor : {1e-3f, 1e-9f, 1e-18f, 1e-30f, 1e-38f}) {
+    run(queue,
+        {.factors = true, .factor = factor, .first_position = 2147000000, .step = 12345, .name = " huge"});
+  }
   run(queue, {.position_stride = 0, .first_position = 77, .name = " one position"});
   run(queue, {.position_stride = 3, .first_position = 5, .step = 2, .name = " strided positions"});
   run(queue, {.first_position = 2147483000, .step = 100, .name = " far"});
+}
+
+// What the CPU refuses and a device does not see: negative positions turn the other way, an angle that is no
+// number gives NaN.
+void unchecked(TestQueue& queue) {
+  const auto turned = [&](int32_t position, float factor) {
+    Tensor x(queue, BL_DTYPE_f32, {1, 1, 2}), positions(queue, BL_DTYPE_i32, {1}),
+        factors(queue, BL_DTYPE_f32, {1});
+    x.fill([](int64_t i) { return i == 0 ? 1.0f : 0.0f; });
+    positions.integers({position});
+    factors.fill([&](int64_t) { return factor; });
+    bl_rope_args args{};
+    args.size = sizeof(args);
+    args.theta = 10000;
+    args.x = args.output = x.device();
+    args.positions = positions.device();
+    args.freq_factors = factors.device();
+    bl_error error{};
+    check_ok(rope(queue, args, &error), error, "rope of what is not checked");
+    return x.device_values();
+  };
+  for (float factor : {1.0f, 1e-9f}) {
+    const std::vector<float> there = turned(2000000123, factor), back = turned(-2000000123, factor);
+    check(there[0] == back[0] && there[1] == -back[1], "rope: a negative position turns back");
+  }
+  check(std::isnan(turned(3, 0)[0]), "rope: an infinite angle gives NaN");
 }
 
 }  // namespace
@@ -105,6 +150,7 @@ BITLOOM_CUDA_TEST(rope) {
     TestQueue queue(settings);
     shapes(queue);
     scalings(queue);
+    unchecked(queue);
   }
   for (const Settings& settings : all_schedules()) {
     TestQueue queue(settings);

@@ -99,6 +99,9 @@ void large(TestQueue& queue) {
   run(queue, {.vocab = 2600, .draws = 2, .name = " equal"}, [](int64_t) { return 1.0f; });
   run(queue, {.vocab = 2600, .draws = 2, .name = " two levels"},
       [](int64_t i) { return i % 2 == 0 ? 1.0f : -2.0f; });
+  // Weights that are subnormal in f64, and 0.
+  run(queue, {.vocab = 70, .draws = 2, .name = " subnormal"},
+      [](int64_t i) { return -11.0f * static_cast<float>(i); });
   run(queue, {.vocab = 1300, .temperature = 1e-3f, .draws = 2, .name = " vanishing"},
       [](int64_t i) { return -static_cast<float>(i); });
 }
@@ -125,8 +128,11 @@ BITLOOM_CUDA_TEST(sampling) {
     large(queue);
     specials(queue);
   }
-  TestQueue few({first_arch(), {}, 1});
-  run(few, {.vocab = 5000, .name = " on a small device"});
+  for (Settings settings : all_archs()) {
+    settings.multiprocessors = 1;
+    TestQueue few(settings);
+    run(few, {.vocab = 5000, .name = " on a small device"});
+  }
   for (const Settings& settings : all_schedules()) {
     if (settings.options.copy_delivery != bitloom::ptx::CopyDelivery::poisoned)
       continue;  // there are no such copies

@@ -134,8 +134,9 @@ bool TestQueue::is_written(const void* device, uint64_t bytes) {
 bl_status TestQueue::launch_bytes(const ModuleImages& module, const char* name, const LaunchShape& shape,
                                   const void* params, bl_error*) {
   const auto& [image, content] = parsed(module.name, settings.arch);
-  const ptx::LoadedModule*& loaded = modules_[module.name];
-  if (loaded == nullptr) loaded = &machine.load(content.module);
+  const bool is_mutant = name == mutated_kernel;
+  const ptx::LoadedModule*& loaded = modules_[is_mutant ? "mutant" : module.name];
+  if (loaded == nullptr) loaded = &machine.load(is_mutant ? mutated_module : content.module);
   const ptx::Program& program = loaded->program(name);
   for (const std::string& unknown : program.unknown)
     throw std::runtime_error(std::string(name) + ": the interpreter does not know " + unknown);
@@ -146,16 +147,17 @@ bl_status TestQueue::launch_bytes(const ModuleImages& module, const char* name, 
   const auto* bytes = static_cast<const uint8_t*>(params);
   config.parameters.assign(bytes, bytes + program.parameter_bytes);
   config.options = settings.options;
-  if (name == mutated_kernel) config.options.drop_instruction = mutated_pc;
   launches.push_back({module.name, name, shape, machine.launch(*loaded, name, config)});
-  if (name != mutated_kernel) remember_executed(image, name, launches.back().report.counters);
+  if (!is_mutant) remember_executed(image, name, launches.back().report.counters);
   return BL_STATUS_ok;
 }
 
+const std::string& text_of_image(const std::string& image) {
+  return parsed(image.substr(0, image.find('.')), std::stoi(image.substr(image.rfind('_') + 1))).second.text;
+}
+
 std::vector<std::string> kernels_of_image(const std::string& image) {
-  const size_t dot = image.find('.');
-  const std::string text =
-      parsed(image.substr(0, dot), std::stoi(image.substr(image.rfind('_') + 1))).second.text;
+  const std::string& text = text_of_image(image);
   std::vector<std::string> names;
   for (size_t at = text.find(".entry "); at != std::string::npos; at = text.find(".entry ", at + 1)) {
     const size_t from = at + 7;

@@ -55,9 +55,9 @@ class TestQueue : public Queue {
   Settings settings;
   ptx::Machine machine;
   std::vector<Launched> launches;  // since the test last cleared it
-  // For mutation tests: in launches of this kernel, this instruction does nothing.
+  // For mutation tests: this kernel is that of another module.
   std::string mutated_kernel;
-  uint32_t mutated_pc = 0;
+  std::shared_ptr<const ptx::Module> mutated_module;
   uint64_t fail_after_allocations = ~uint64_t{0};  // further ones are out of memory
 
   // Pieces of scratch that no one has freed: must be 0 after each call.
@@ -75,6 +75,8 @@ class TestQueue : public Queue {
   uint64_t scratch_bytes_ = 0;
 };
 
+// The PTX of "<module>.compute_<arch>".
+const std::string& text_of_image(const std::string& image);
 // Names of the kernels of "<module>.compute_<arch>".
 std::vector<std::string> kernels_of_image(const std::string& image);
 

@@ -41,21 +41,21 @@ __device__ __forceinline__ float sum_of(const float (&parts)[kCount]) {
 // A sum of squares that is a good f32: no overflow, and no square that mattered was subnormal.
 __device__ __forceinline__ bool is_safe(float sum) { return sum >= 0x1p-90f && sum <= 0x1p120f; }
 
-// Elements [i, i + n) times weight plus bias, written.
-template <bool kWide, int kCount, typename T>
+// Elements [i, i + n) times weight plus bias, written. Only layer_norm (kMean) has a bias.
+template <bool kWide, bool kMean, int kCount, typename T>
 __device__ __forceinline__ void finish(const NormParams& p, char* output, int64_t i, const T (&normalized)[kCount]) {
   float weight[kCount], bias[kCount], values[kCount];
 #pragma unroll
   for (int j = 0; j < kCount; ++j) weight[j] = 1.0f, bias[j] = 0.0f;
   if constexpr (kWide) {
     if (p.weight.data != nullptr) load_vector(p.weight.dtype, p.weight.data, i, weight);
-    if (p.bias.data != nullptr) load_vector(p.bias.dtype, p.bias.data, i, bias);
+    if (kMean && p.bias.data != nullptr) load_vector(p.bias.dtype, p.bias.data, i, bias);
   } else {
     if (p.weight.data != nullptr) weight[0] = load_element(p.weight.dtype, p.weight.data, i);
-    if (p.bias.data != nullptr) bias[0] = load_element(p.bias.dtype, p.bias.data, i);
+    if (kMean && p.bias.data != nullptr) bias[0] = load_element(p.bias.dtype, p.bias.data, i);
   }
 #pragma unroll
-  for (int j = 0; j < kCount; ++j) values[j] = static_cast<float>(normalized[j] * weight[j] + bias[j]);
+  for (int j = 0; j < kCount; ++j) values[j] = static_cast<float>(kMean ? normalized[j] * weight[j] + bias[j] : normalized[j] * weight[j]);
   if constexpr (kWide) {
     store_vector(p.output.dtype, output, i, values);
   } else {
@@ -84,7 +84,7 @@ __device__ __forceinline__ void careful_row(const NormParams& p, const char* x, 
     constexpr int kCount = kWide ? kVector : 1;
     double normalized[kCount];
     for (int j = 0; j < kCount; ++j) normalized[j] = (values[j] - mean) * scale;
-    finish<kWide>(p, output, i, normalized);
+    finish<kWide, kMean>(p, output, i, normalized);
   });
 }
 
@@ -104,7 +104,7 @@ __device__ __forceinline__ void rms_norm_row(const NormParams& p, const char* x,
     float normalized[kCount];
 #pragma unroll
     for (int j = 0; j < kCount; ++j) normalized[j] = values[j] * scale;
-    finish<kWide>(p, output, i, normalized);
+    finish<kWide, false>(p, output, i, normalized);
   });
 }
 
@@ -139,7 +139,7 @@ __device__ __forceinline__ void layer_norm_row(const NormParams& p, const char* 
     float normalized[kCount];
 #pragma unroll
     for (int j = 0; j < kCount; ++j) normalized[j] = (values[j] - near - rest) * scale;
-    finish<kWide>(p, output, i, normalized);
+    finish<kWide, true>(p, output, i, normalized);
   });
 }
 

@@ -1,12 +1,21 @@
 // quantize: a thread per group; dequantize: a thread per weight.
 #include "encode.cuh"
 
+namespace bitloom::cuda {
+
+// A matrix has one axis of rows (plan_matrix).
+__device__ __forceinline__ char* matrix_row(const Operand& operand, int64_t row) {
+  return element_at(operand.data, operand.dtype, row * operand.outer_strides[0]);
+}
+
+}  // namespace bitloom::cuda
+
 extern "C" __global__ void __launch_bounds__(bitloom::cuda::kQuantizeThreads)
     dequantize(const __grid_constant__ bitloom::cuda::DequantizeParams p) {
   using namespace bitloom::cuda;
 #pragma unroll 1
   for (int64_t row = blockIdx.y; row < p.rows.count; row += gridDim.y) {
-    char* output = row_at(p.rows, p.output, row);
+    char* output = matrix_row(p.output, row);
 #pragma unroll 1
     for (int64_t col = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; col < p.rows.length;
          col += int64_t{gridDim.x} * blockDim.x) {
@@ -20,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(bitloom::cuda::kQuantizeThreads)
   using namespace bitloom::cuda;
 #pragma unroll 1
   for (int64_t row = blockIdx.y; row < p.rows.count; row += gridDim.y) {
-    const char* input = row_at(p.rows, p.input, row);
+    const char* input = matrix_row(p.input, row);
 #pragma unroll 1
     for (int64_t col = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; col < p.rows.length;
          col += int64_t{gridDim.x} * blockDim.x) {
@@ -37,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(bitloom::cuda::kQuantizeThreads)
   using namespace bitloom::cuda;
 #pragma unroll 1
   for (int64_t row = blockIdx.y; row < p.rows.count; row += gridDim.y) {
-    const char* input = row_at(p.rows, p.input, row);
+    const char* input = matrix_row(p.input, row);
 #pragma unroll 1
     for (int64_t g = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; g < p.groups; g += int64_t{gridDim.x} * blockDim.x) {
       const int64_t first = g * p.output.block_elements;

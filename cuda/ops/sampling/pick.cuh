@@ -105,7 +105,7 @@ class Walk {
 #pragma unroll
       for (int d = 0; d < kDigits; ++d) mine[d] += digit >= d ? 1 : 0;
     }
-    __syncthreads();
+    __syncthreads();  // the last counts are done with
     if (threadIdx.x < kDigits) shared_.counts[threadIdx.x] = 0;
     __syncthreads();
 #pragma unroll
