@@ -25,6 +25,20 @@ export { type LoadOptions, load, type Progress } from './load.js';
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
 export {
+  BlockPool,
+  type BlockPoolOptions,
+  type BlockPoolStats,
+  type ChunkMatch,
+  type Shortage,
+} from './paged/block_pool.js';
+export type { Appended, PageCopy, PageReposition, Removed } from './paged/changes.js';
+export type { KVShortage, PagedKVCacheOptions, RopeSetting } from './paged/kv_options.js';
+export type { PagedKVBatch } from './paged/paged_kv_batch.js';
+export { PagedKVCache, type PagedKVCacheStats } from './paged/paged_kv_cache.js';
+export type { KVRemovalOptions, PagedKVSequence } from './paged/paged_kv_sequence.js';
+export type { PagedSequence } from './paged/paged_sequence.js';
+export type { RemovalOptions } from './paged/removal.js';
+export {
   type CacheFormat,
   type PagedCacheOptions,
   PagedDecoderCache,
