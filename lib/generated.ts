@@ -42,8 +42,9 @@ export const operators = {
   add: 12,
   mul: 13,
   attention: 14,
-  sample: 15,
-  prepareActivations: 16,
+  linearAttention: 15,
+  sample: 16,
+  prepareActivations: 17,
 } as const;
 export type OperatorName = keyof typeof operators;
 

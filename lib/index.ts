@@ -28,6 +28,13 @@ export { type MulOptions, mul, mulAsync } from './ops/elementwise/mul.js';
 export { type SiluOptions, silu, siluAsync } from './ops/elementwise/silu.js';
 export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swiglu.js';
 export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
+export {
+  type LinearAttentionOptions,
+  type LinearAttentionResult,
+  type LinearRule,
+  linearAttention,
+  linearAttentionAsync,
+} from './ops/linear_attention/linear_attention.js';
 export type { SumOptions } from './ops/matmul/accumulate.js';
 export { BitStack, type BitStackBlock } from './ops/matmul/bit_stack.js';
 export {

@@ -102,6 +102,7 @@ export interface Native extends NativeDevices {
   add: NativeOperator;
   mul: NativeOperator;
   attention: NativeOperator;
+  linearAttention: NativeOperator;
   sample: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */
   runAsync(calls: NativeValue[][], state?: Int32Array): Promise<void>;
