@@ -59,7 +59,8 @@ export function linearAttentionReference(
         for (let i = 0; i < keyDim; i++) {
           const place = at(g, i, j);
           const l = log(t, g, i);
-          state[place] = l === Number.NEGATIVE_INFINITY ? 0 : (state[place] as number) * Math.exp(l);
+          state[place] =
+            l === Number.NEGATIVE_INFINITY ? 0 : (state[place] as number) * Math.exp(l);
           absolute[place] = (absolute[place] as number) * Math.exp(l);
           present += key(i) * (state[place] as number);
         }

@@ -103,11 +103,7 @@ export function linearAttentionAsync<D extends FloatDType = 'f32'>(
 }
 
 /** Zeros where the shapes are as they should be; what is wrong with them the native call says. */
-function newState(
-  k: Tensor,
-  v: Tensor,
-  cuTokens: Tensor<'i32'> | undefined,
-): Tensor<'f32'> {
+function newState(k: Tensor, v: Tensor, cuTokens: Tensor<'i32'> | undefined): Tensor<'f32'> {
   const sequences = cuTokens === undefined ? 1 : Math.max((cuTokens.shape[0] ?? 0) - 1, 0);
   const shape = [sequences, k.shape[1] ?? 0, k.shape[2] ?? 0, v.shape[2] ?? 0];
   return Tensor.empty('f32', shape, k.device);

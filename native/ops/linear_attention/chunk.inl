@@ -40,13 +40,15 @@ inline Vec shared_decay(const Work& work, int64_t to, int64_t from) {
              (Vec::load(work.sum_low + to) - Vec::set(work.sum_low[from])));
 }
 
-// turned[i][t] = rows[t][i] for t in [0, count), a multiple of kLanes.
-inline void turn(const float* rows, int64_t row_stride, int64_t channels, int64_t count, float* turned,
-                 int64_t turned_stride) {
+// turned[i][t] = factor * rows[t][i] for t in [0, count), a multiple of kLanes.
+__attribute__((noinline)) void turn(const float* rows, int64_t row_stride, int64_t channels, int64_t count, float factor,
+          float* turned, int64_t turned_stride) {
   for (int64_t t = 0; t < count; t += kLanes) {
     for (int64_t i = 0; i < channels; i += kLanes) {
       Vec square[kLanes];
-      for (int64_t j = 0; j < kLanes; ++j) square[j] = Vec::load(rows + (t + j) * row_stride + i);
+      for (int64_t j = 0; j < kLanes; ++j) {
+        square[j] = Vec::load(rows + (t + j) * row_stride + i) * Vec::set(factor);
+      }
       transpose(square);
       const int64_t lanes = channels - i < kLanes ? channels - i : kLanes;
       for (int64_t j = 0; j < lanes; ++j) square[j].store(turned + (i + j) * turned_stride + t);
@@ -82,10 +84,10 @@ struct Chunk {
     fill(rows + n * stride, (padded - n) * stride, 0);
   }
 
-  void prepare() const {
+  __attribute__((noinline)) void prepare() const {
     if (!per_channel()) prepare_shared();
     load(call.k, task.kv_head, 0, call.key_dim, work.key_rows, work.channels);
-    load(call.v, task.kv_head, task.column_begin, task.columns(), work.updates, work.columns);
+    load(call.v, task.kv_head, task.column_begin, task.columns(), work.updates, work.stride);
     for (int64_t t = 0; t < padded; ++t) work.beta[t] = t < n ? call.beta_of(first + t, task.kv_head) : 0;
     per_channel() ? turn_keys_by_channels() : turn_keys();
   }
@@ -107,50 +109,56 @@ struct Chunk {
   }
 
   void turn_keys() const {
-    turn(work.key_rows, work.channels, call.key_dim, padded, work.turned_k, work.tokens);
+    turn(work.key_rows, work.channels, call.key_dim, padded, 1, work.turned_k, work.tokens);
     if (!shared()) return;
+    const int64_t channels = work.channels;
     for (int64_t t = 0; t < n; ++t) {
-      float* row = work.key_rows + t * work.channels;
-      for (int64_t i = 0; i < work.channels; ++i) row[i] *= work.to_end[t];
+      float* row = work.key_rows + t * channels;
+      const Vec decay = Vec::set(work.to_end[t]);
+      for (int64_t i = 0; i < channels; i += kLanes) (Vec::load(row + i) * decay).store(row + i);
     }
   }
 
   void turn_keys_by_channels() const {
-    const float* last = work.decays + (n - 1) * work.channels;
-    for (int64_t i = 0; i < work.channels; ++i) work.whole[i] = last[i];
+    const int64_t channels = work.channels;
+    const float* last = work.decays + (n - 1) * channels;
+    std::memcpy(work.whole, last, static_cast<size_t>(channels) * sizeof(float));
     if (call.delta) {
       times_decays(work.key_rows, work.row_block);
-      turn(work.row_block, work.channels, call.key_dim, padded, work.decayed_k, work.tokens);
+      turn(work.row_block, channels, call.key_dim, padded, 1, work.decayed_k, work.tokens);
     }
     for (int64_t t = 0; t < n; ++t) {
-      const float* decays = work.decays + t * work.channels;
-      float* row = work.key_rows + t * work.channels;
-      float* divided = work.row_block + t * work.channels;
-      for (int64_t i = 0; i < work.channels; ++i) {
-        const float inverse = 1 / decays[i];
-        divided[i] = row[i] * inverse;
-        row[i] *= last[i] * inverse;
+      const float* decays = work.decays + t * channels;
+      float* row = work.key_rows + t * channels;
+      float* divided = work.row_block + t * channels;
+      for (int64_t i = 0; i < channels; i += kLanes) {
+        const Vec inverse = Vec::set(1) / Vec::load(decays + i);
+        const Vec key = Vec::load(row + i);
+        (key * inverse).store(divided + i);
+        (key * (Vec::load(last + i) * inverse)).store(row + i);
       }
     }
     fill(work.row_block + n * work.channels, (padded - n) * work.channels, 0);
-    turn(work.row_block, work.channels, call.key_dim, padded, work.turned_k, work.tokens);
+    turn(work.row_block, work.channels, call.key_dim, padded, 1, work.turned_k, work.tokens);
   }
 
   void times_decays(const float* rows, float* products) const {
-    for (int64_t i = 0; i < n * work.channels; ++i) products[i] = rows[i] * work.decays[i];
+    const float* decays = work.decays;
+    for (int64_t i = 0; i < n * work.channels; i += kLanes) {
+      (Vec::load(rows + i) * Vec::load(decays + i)).store(products + i);
+    }
     fill(products + n * work.channels, (padded - n) * work.channels, 0);
   }
 
-  void prepare_query(int64_t head) const {
+  __attribute__((noinline)) void prepare_query(int64_t head) const {
     load(call.q, head, 0, call.key_dim, work.row_block, work.channels);
-    for (int64_t i = 0; i < n * work.channels; ++i) work.row_block[i] *= call.scale;
     if (per_channel()) times_decays(work.row_block, work.row_block);
-    turn(work.row_block, work.channels, call.key_dim, padded, work.turned_q, work.tokens);
+    turn(work.row_block, work.channels, call.key_dim, padded, call.scale, work.turned_q, work.tokens);
   }
 
   // weights[s][t] = decay from s to t * k[s] . rows[t], times beta[t] if asked; of the pairs s > t only what shares a
   // tile with others, and that is never read.
-  void weigh(const float* turned, bool times_beta) const {
+  __attribute__((noinline)) void weigh(const float* turned, bool times_beta) const {
     for (int64_t s = 0; s < n; s += kRows) {
       for (int64_t t = s / kPanel * kPanel; t < n; t += kPanel) {
         Tile sum;
@@ -168,10 +176,33 @@ struct Chunk {
     }
   }
 
+  // Brings rows [t, t + kRows) of the next chunk near: rows of one head lie pages apart, where no processor sees
+  // them coming. Panel 0 of the products asks for keys, 1 for values, 2 for queries.
+  void fetch_next(int64_t head, int64_t panel, int64_t t) const {
+    const bool first_head = head == task.kv_head * call.group();
+    for (; panel < 3; panel += work.columns / kPanel) {
+      if (panel == 2) {
+        fetch(call.q, head, 0, call.key_dim, t);
+      } else if (first_head) {
+        panel == 0 ? fetch(call.k, task.kv_head, 0, call.key_dim, t)
+                   : fetch(call.v, task.kv_head, task.column_begin, task.columns(), t);
+      }
+    }
+  }
+
+  void fetch(const bl_tensor& tensor, int64_t head, int64_t column, int64_t count, int64_t t) const {
+    const int64_t size = tensor.dtype == BL_DTYPE_f32 ? 4 : 2;
+    for (int64_t i = first + n + t; i < first + n + t + kRows && i < task.token_end; ++i) {
+      const uint8_t* row = static_cast<const uint8_t*>(tensor.data) +
+                           (i * tensor.strides[0] + head * tensor.strides[1] + column) * size;
+      for (int64_t byte = 0; byte < count * size; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+    }
+  }
+
   // What rows [t, t + kRows) of `turned` find in the state before the chunk.
   void find(Tile& sum, const float* turned, int64_t t, int64_t column) const {
     clear(sum);
-    accumulate(sum, turned + t, work.tokens, work.state + column, work.columns, call.key_dim);
+    accumulate(sum, turned + t, work.tokens, work.state + column, work.stride, call.key_dim);
     if (!shared()) return;
     for (int r = 0; r < kRows; ++r) {
       for (Vec& one : sum[r]) one = one * Vec::set(work.from_begin[t + r]);
@@ -179,23 +210,23 @@ struct Chunk {
   }
 
   // The delta rule: v becomes u, by forward substitution.
-  void solve() const {
+  __attribute__((noinline)) void solve() const {
     weigh(work.decayed_k, true);
     for (int64_t column = 0; column < work.columns; column += kPanel) {
       for (int64_t t = 0; t < n; t += kRows) {
         Tile sum;
         find(sum, work.decayed_k, t, column);
-        float* rows = work.updates + t * work.columns + column;
+        float* rows = work.updates + t * work.stride + column;
         for (int r = 0; r < kRows; ++r) {
           for (int v = 0; v < kVecs; ++v) {
-            sum[r][v] = (Vec::load(rows + r * work.columns + v * kLanes) - sum[r][v]) * Vec::set(work.beta[t + r]);
+            sum[r][v] = (Vec::load(rows + r * work.stride + v * kLanes) - sum[r][v]) * Vec::set(work.beta[t + r]);
           }
         }
-        accumulate<true>(sum, work.weights + t, work.tokens, work.updates + column, work.columns, t);
+        accumulate<true>(sum, work.weights + t, work.tokens, work.updates + column, work.stride, t);
         const float* square = work.weights + t * work.tokens + t;
 #pragma GCC unroll 8
         for (int s = 0; s < kRows; ++s) {
-          for (int v = 0; v < kVecs; ++v) sum[s][v].store(rows + s * work.columns + v * kLanes);
+          for (int v = 0; v < kVecs; ++v) sum[s][v].store(rows + s * work.stride + v * kLanes);
 #pragma GCC unroll 8
           for (int r = s + 1; r < kRows; ++r) {
             const Vec factor = Vec::set(square[s * work.tokens + r]);
@@ -206,21 +237,20 @@ struct Chunk {
     }
   }
 
-  void read(int64_t head) const {
-    prepare_query(head);
-    weigh(work.turned_q, false);
+  __attribute__((noinline)) void products(int64_t head) const {
     for (int64_t column = 0; column < work.columns; column += kPanel) {
       for (int64_t t = 0; t < n; t += kRows) {
+        fetch_next(head, column / kPanel, t);
         Tile sum;
         find(sum, work.turned_q, t, column);
-        accumulate(sum, work.weights + t, work.tokens, work.updates + column, work.columns, t);
+        accumulate(sum, work.weights + t, work.tokens, work.updates + column, work.stride, t);
         // Row r of the square has the tokens up to its own only: a later one never touches it, NaN or not.
         const float* square = work.weights + t * work.tokens + t;
-        const float* rows = work.updates + t * work.columns + column;
+        const float* rows = work.updates + t * work.stride + column;
 #pragma GCC unroll 8
         for (int s = 0; s < kRows; ++s) {
           Vec update[kVecs];
-          for (int v = 0; v < kVecs; ++v) update[v] = Vec::load(rows + s * work.columns + v * kLanes);
+          for (int v = 0; v < kVecs; ++v) update[v] = Vec::load(rows + s * work.stride + v * kLanes);
 #pragma GCC unroll 8
           for (int r = s; r < kRows; ++r) {
             const Vec factor = Vec::set(square[s * work.tokens + r]);
@@ -229,31 +259,37 @@ struct Chunk {
         }
         for (int r = 0; r < kRows; ++r) {
           for (int v = 0; v < kVecs; ++v) {
-            sum[r][v].store(work.outputs + (t + r) * work.columns + column + v * kLanes);
+            sum[r][v].store(work.outputs + (t + r) * work.stride + column + v * kLanes);
           }
         }
       }
     }
+  }
+
+  void read(int64_t head) const {
+    prepare_query(head);
+    weigh(work.turned_q, false);
+    products(head);
     for (int64_t t = 0; t < n; ++t) {
-      call.store_row(first + t, head, task.column_begin, task.columns(), work.outputs + t * work.columns);
+      call.store_row(first + t, head, task.column_begin, task.columns(), work.outputs + t * work.stride);
     }
   }
 
-  void update_state() const {
+  __attribute__((noinline)) void update_state() const {
     const bool decays = call.kind != Decay::none;
     for (int64_t column = 0; column < work.columns; column += kPanel) {
       for (int64_t i = 0; i < work.rows; i += kRows) {
         Tile sum;
-        float* rows = work.state + i * work.columns + column;
+        float* rows = work.state + i * work.stride + column;
         for (int r = 0; r < kRows; ++r) {
           for (int v = 0; v < kVecs; ++v) {
-            sum[r][v] = Vec::load(rows + r * work.columns + v * kLanes);
+            sum[r][v] = Vec::load(rows + r * work.stride + v * kLanes);
             if (decays) sum[r][v] = sum[r][v] * Vec::set(work.whole[i + r]);
           }
         }
-        accumulate(sum, work.key_rows + i, work.channels, work.updates + column, work.columns, n);
+        accumulate(sum, work.key_rows + i, work.channels, work.updates + column, work.stride, n);
         for (int r = 0; r < kRows; ++r) {
-          for (int v = 0; v < kVecs; ++v) sum[r][v].store(rows + r * work.columns + v * kLanes);
+          for (int v = 0; v < kVecs; ++v) sum[r][v].store(rows + r * work.stride + v * kLanes);
         }
       }
     }
@@ -274,12 +310,12 @@ void linear_attention(const LinearAttentionCall& call, const LinearAttentionTask
   // Few tokens work on the caller's state; chunks on a copy in whole tiles, whose rows do not fall on the same sets of
   // a cache as those of a state with many columns do.
   const bool copied = task.tokens() > kFewTokens;
-  const State state = copied ? State{work.state, work.columns} : State{task.state, call.value_dim};
+  const State state = copied ? State{work.state, work.stride} : State{task.state, call.value_dim};
   const size_t row_bytes = static_cast<size_t>(task.columns()) * sizeof(float);
   if (copied) {
-    fill(work.state, work.rows * work.columns, 0);
+    fill(work.state, work.rows * work.stride, 0);
     for (int64_t i = 0; i < call.key_dim; ++i) {
-      std::memcpy(work.state + i * work.columns, task.state + i * call.value_dim, row_bytes);
+      std::memcpy(work.state + i * work.stride, task.state + i * call.value_dim, row_bytes);
     }
   }
   for (int64_t t = task.token_begin; t < task.token_end;) {
@@ -298,7 +334,7 @@ void linear_attention(const LinearAttentionCall& call, const LinearAttentionTask
   }
   if (!copied) return;
   for (int64_t i = 0; i < call.key_dim; ++i) {
-    std::memcpy(task.state + i * call.value_dim, work.state + i * work.columns, row_bytes);
+    std::memcpy(task.state + i * call.value_dim, work.state + i * work.stride, row_bytes);
   }
 }
 

@@ -14,14 +14,19 @@ constexpr double kGrowth = 60;
 
 inline int64_t rounded(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
+// The length of a row of at least n floats, an odd number of lines of 64 bytes: rows of an even number, 8 for 128
+// columns, fall on every eighth set of a cache only, and a panel of 128 of them does not stay in L1.
+inline int64_t row_length(int64_t n) { return rounded(n, 16) % 32 == 16 ? rounded(n, 16) : rounded(n, 16) + 16; }
+
 struct Work {
   int64_t rows;      // of the state: key_dim, to whole tiles
-  int64_t channels;  // of a row of keys: `rows`, to whole vectors
+  int64_t channels;  // length of a row of keys
   int64_t columns;   // to whole panels
-  int64_t tokens;    // of a chunk, to whole tiles and panels
-  float* state;      // [rows][columns]
-  float* updates;    // [tokens][columns] v, then u
-  float* outputs;    // [tokens][columns]
+  int64_t stride;    // length of a row of columns
+  int64_t tokens;    // length of a row of tokens of a chunk, to whole tiles and panels
+  float* state;      // [rows][stride]
+  float* updates;    // [tokens][stride] v, then u
+  float* outputs;    // [tokens][stride]
   float* turned_q;   // [rows][tokens] q scale (times its decays)
   float* turned_k;   // [rows][tokens] k (divided by its decays)
   float* decayed_k;  // [rows][tokens] k (times its decays); turned_k where all channels share a decay
@@ -33,23 +38,24 @@ struct Work {
   float *sum_high, *sum_low, *from_begin, *to_end;
   float* beta;    // [tokens]
   float* whole;   // [channels] decay over the chunk
-  float* values;  // [columns]
+  float* values;  // [stride]
   uint64_t bytes;
 
   Work(const LinearAttentionCall& call, int64_t task_tokens, int64_t task_columns, uint8_t* memory)
       : rows(rounded(call.key_dim, kRows)),
-        channels(rounded(rows, kLanes)),
+        channels(row_length(rows)),
         columns(rounded(task_columns, kPanel)),
-        tokens(rounded(rounded(task_tokens < call.chunk ? task_tokens : call.chunk, kRows), kPanel)) {
+        stride(row_length(columns)),
+        tokens(row_length(rounded(rounded(task_tokens < call.chunk ? task_tokens : call.chunk, kRows), kPanel))) {
     int64_t next = 0;
     const auto take = [&next, memory](int64_t count) {
       const int64_t taken = next;
       next += rounded(count, kScratchAlignment / 4);
       return memory == nullptr ? nullptr : reinterpret_cast<float*>(memory) + taken;
     };
-    state = take(task_tokens > kFewTokens ? rows * columns : 0);
-    updates = take(tokens * columns);
-    outputs = take(tokens * columns);
+    state = take(task_tokens > kFewTokens ? rows * stride : 0);
+    updates = take(tokens * stride);
+    outputs = take(tokens * stride);
     turned_q = take(rows * tokens);
     turned_k = take(rows * tokens);
     decayed_k = call.delta && call.kind == Decay::channel ? take(rows * tokens) : turned_k;
@@ -63,7 +69,7 @@ struct Work {
     to_end = take(tokens);
     beta = take(tokens);
     whole = take(channels);
-    values = take(columns);
+    values = take(stride);
     bytes = static_cast<uint64_t>(next) * sizeof(float);
   }
 };
