@@ -4,8 +4,12 @@
 inline void transpose_four(float32x4_t& a, float32x4_t& b, float32x4_t& c, float32x4_t& d) {
   const float32x4_t first = vtrn1q_f32(a, b), second = vtrn2q_f32(a, b);
   const float32x4_t third = vtrn1q_f32(c, d), fourth = vtrn2q_f32(c, d);
-  const auto low = [](float32x4_t x, float32x4_t y) { return vcombine_f32(vget_low_f32(x), vget_low_f32(y)); };
-  const auto high = [](float32x4_t x, float32x4_t y) { return vcombine_f32(vget_high_f32(x), vget_high_f32(y)); };
+  const auto low = [](float32x4_t x, float32x4_t y) {
+    return vcombine_f32(vget_low_f32(x), vget_low_f32(y));
+  };
+  const auto high = [](float32x4_t x, float32x4_t y) {
+    return vcombine_f32(vget_high_f32(x), vget_high_f32(y));
+  };
   a = low(first, third);
   b = low(second, fourth);
   c = high(first, third);

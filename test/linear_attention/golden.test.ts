@@ -35,7 +35,7 @@ function check({ attributes, node_inputs: names, inputs, expected }: OnnxCase): 
   } = attributes;
   const input = (name: string) =>
     names.includes(name) ? inputs.find((tensor) => tensor.name === name) : undefined;
-  const [batches, tokens] = input('query')?.shape as [number, number];
+  const [batches, tokens] = (input('query') as OnnxTensor).shape as [number, number];
   const total = batches * tokens;
   const rows = (name: string, count: number) => {
     const { data } = input(name) as OnnxTensor;

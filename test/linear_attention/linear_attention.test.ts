@@ -84,7 +84,7 @@ describe('linearAttention', () => {
   });
 
   it.each(models)('stays within its bound over many tokens: $rule, decay $kind', (model) => {
-    const shape = { tokens: 300, heads: 2, kvHeads: 1, keyDim: 128, valueDim: 130 };
+    const shape = { tokens: 200, heads: 2, kvHeads: 1, keyDim: 128, valueDim: 43 };
     for (const strength of [0.05, 2]) {
       const input = inputs(shape, { ...model, strength, withState: true });
       const expected = expectedOf(input);

@@ -51,18 +51,21 @@ export function linearAttentionReference(
   const output = new Array<number>(tokens * heads * valueDim);
   const outputSize = new Array<number>(output.length);
   const at = (g: number, i: number, j: number) => (g * keyDim + i) * valueDim + j;
+  const decays = new Float64Array(keyDim);
+  const key = new Float64Array(keyDim);
   for (let t = 0; t < tokens; t++) {
     for (let g = 0; g < kvHeads; g++) {
-      const key = (i: number) => k[(t * kvHeads + g) * keyDim + i] as number;
+      for (let i = 0; i < keyDim; i++) {
+        key[i] = k[(t * kvHeads + g) * keyDim + i] as number;
+        decays[i] = Math.exp(log(t, g, i));
+      }
       for (let j = 0; j < valueDim; j++) {
         let present = 0;
         for (let i = 0; i < keyDim; i++) {
           const place = at(g, i, j);
-          const l = log(t, g, i);
-          state[place] =
-            l === Number.NEGATIVE_INFINITY ? 0 : (state[place] as number) * Math.exp(l);
-          absolute[place] = (absolute[place] as number) * Math.exp(l);
-          present += key(i) * (state[place] as number);
+          state[place] = decays[i] === 0 ? 0 : (state[place] as number) * (decays[i] as number);
+          absolute[place] = (absolute[place] as number) * (decays[i] as number);
+          present += (key[i] as number) * (state[place] as number);
         }
         const value = v[(t * kvHeads + g) * valueDim + j] as number;
         const update = rule === 'delta' ? beta(t, g) * (value - present) : value;
@@ -70,10 +73,12 @@ export function linearAttentionReference(
         let keySquare = 0;
         for (let i = 0; i < keyDim; i++) {
           const place = at(g, i, j);
-          state[place] = (state[place] as number) + key(i) * update;
-          absolute[place] = (absolute[place] as number) + Math.abs(key(i) * update);
-          square += (state[place] as number) ** 2;
-          keySquare += key(i) ** 2;
+          const added = (key[i] as number) * update;
+          const now = (state[place] as number) + added;
+          state[place] = now;
+          absolute[place] = (absolute[place] as number) + Math.abs(added);
+          square += now * now;
+          keySquare += (key[i] as number) * (key[i] as number);
         }
         const column = g * valueDim + j;
         const length = Math.sqrt(square) + Math.sqrt(keySquare) * Math.abs(update);
@@ -88,7 +93,7 @@ export function linearAttentionReference(
           for (let i = 0; i < keyDim; i++) {
             sum += query(i) * (state[at(g, i, j)] as number);
             sizes += Math.abs(query(i)) * (absolute[at(g, i, j)] as number);
-            square += query(i) ** 2;
+            square += query(i) * query(i);
           }
           const place = (t * heads + h) * valueDim + j;
           output[place] = scale * sum;

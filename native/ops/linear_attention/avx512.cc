@@ -15,7 +15,8 @@
 
 namespace {
 
-// 8 x 2 sums of the 32 registers: 16 chains of multiply-adds, more than 2 ports x 4 cycles need, and 10 loads for 16.
+// 8 x 2 sums of the 32 registers: 16 chains of multiply-adds, more than 2 ports x 4 cycles need, and 10 loads
+// for 16.
 constexpr int kRows = 8;
 constexpr int kVecs = 2;
 // Columns of a recurrence step: 8 sums and 8 updates.

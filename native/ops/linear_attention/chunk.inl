@@ -1,10 +1,9 @@
-// Third part of the SIMD kernels' text: a chunk of n tokens by products of matrices, and the task's loop over chunks.
-// With d[t] the decay from the chunk's begin to token t, S the state before it, rows t and columns j:
-//   U = v, or with the delta rule beta (v - d (K S) - (tril(K K^T, -1) * d[t] / d[s]) U), from the first row down
-//   output = d (Q S) + tril(Q K^T * d[t] / d[s]) U
-//   S = d[n] S + (d[n] / d[s] K)^T U
-// Where channels have decays of their own they go into Q and K beforehand. All sums stand in registers, kRows x kVecs at
-// a time; left sides are stored turned, so that the kRows factors of a step lie side by side.
+// Third part of the SIMD kernels' text: a chunk of n tokens by products of matrices, and the task's loop over
+// chunks. With d[t] the decay from the chunk's begin to token t, S the state before it, rows t and columns j:
+//   U = v, or with the delta rule beta (v - d (K S) - (tril(K K^T, -1) * d[t] / d[s]) U), from the first row
+//   down output = d (Q S) + tril(Q K^T * d[t] / d[s]) U S = d[n] S + (d[n] / d[s] K)^T U
+// Where channels have decays of their own they go into Q and K beforehand. All sums stand in registers, kRows
+// x kVecs at a time; left sides are stored turned, so that the kRows factors of a step lie side by side.
 
 namespace {
 
@@ -12,8 +11,8 @@ using Tile = Vec[kRows][kVecs];
 
 // sum[r][v] += left[i][r] right[i][v], or -=, over i in [0, steps).
 template <bool kMinus = false>
-inline void accumulate(Tile& sum, const float* left, int64_t left_stride, const float* right, int64_t right_stride,
-                       int64_t steps) {
+inline void accumulate(Tile& sum, const float* left, int64_t left_stride, const float* right,
+                       int64_t right_stride, int64_t steps) {
   for (int64_t i = 0; i < steps; ++i) {
     Vec columns[kVecs];
     for (int v = 0; v < kVecs; ++v) columns[v] = Vec::load(right + v * kLanes);
@@ -41,8 +40,8 @@ inline Vec shared_decay(const Work& work, int64_t to, int64_t from) {
 }
 
 // turned[i][t] = factor * rows[t][i] for t in [0, count), a multiple of kLanes.
-__attribute__((noinline)) void turn(const float* rows, int64_t row_stride, int64_t channels, int64_t count, float factor,
-          float* turned, int64_t turned_stride) {
+__attribute__((noinline)) void turn(const float* rows, int64_t row_stride, int64_t channels, int64_t count,
+                                    float factor, float* turned, int64_t turned_stride) {
   for (int64_t t = 0; t < count; t += kLanes) {
     for (int64_t i = 0; i < channels; i += kLanes) {
       Vec square[kLanes];
@@ -63,8 +62,8 @@ struct Chunk {
   const Work& work;
   int64_t first, n, padded;
 
-  Chunk(const LinearAttentionCall& its_call, const LinearAttentionTask& its_task, const Work& its_work, int64_t t,
-        int64_t tokens)
+  Chunk(const LinearAttentionCall& its_call, const LinearAttentionTask& its_task, const Work& its_work,
+        int64_t t, int64_t tokens)
       : call(its_call),
         task(its_task),
         work(its_work),
@@ -76,7 +75,8 @@ struct Chunk {
   bool shared() const { return call.kind == Decay::head || call.kind == Decay::token; }
 
   // rows[t] = tensor[first + t, head] with zeros to the right and below.
-  void load(const bl_tensor& tensor, int64_t head, int64_t column, int64_t count, float* rows, int64_t stride) const {
+  void load(const bl_tensor& tensor, int64_t head, int64_t column, int64_t count, float* rows,
+            int64_t stride) const {
     for (int64_t t = 0; t < n; ++t) {
       call.load_row(tensor, first + t, head, column, count, rows + t * stride);
       fill(rows + t * stride + count, stride - count, 0);
@@ -156,8 +156,8 @@ struct Chunk {
     turn(work.row_block, work.channels, call.key_dim, padded, call.scale, work.turned_q, work.tokens);
   }
 
-  // weights[s][t] = decay from s to t * k[s] . rows[t], times beta[t] if asked; of the pairs s > t only what shares a
-  // tile with others, and that is never read.
+  // weights[s][t] = decay from s to t * k[s] . rows[t], times beta[t] if asked; of the pairs s > t only what
+  // shares a tile with others, and that is never read.
   __attribute__((noinline)) void weigh(const float* turned, bool times_beta) const {
     for (int64_t s = 0; s < n; s += kRows) {
       for (int64_t t = s / kPanel * kPanel; t < n; t += kPanel) {
@@ -176,8 +176,8 @@ struct Chunk {
     }
   }
 
-  // Brings rows [t, t + kRows) of the next chunk near: rows of one head lie pages apart, where no processor sees
-  // them coming. Panel 0 of the products asks for keys, 1 for values, 2 for queries.
+  // Brings rows [t, t + kRows) of the next chunk near: rows of one head lie pages apart, where no processor
+  // sees them coming. Panel 0 of the products asks for keys, 1 for values, 2 for queries.
   void fetch_next(int64_t head, int64_t panel, int64_t t) const {
     const bool first_head = head == task.kv_head * call.group();
     for (; panel < 3; panel += work.columns / kPanel) {
@@ -219,7 +219,8 @@ struct Chunk {
         float* rows = work.updates + t * work.stride + column;
         for (int r = 0; r < kRows; ++r) {
           for (int v = 0; v < kVecs; ++v) {
-            sum[r][v] = (Vec::load(rows + r * work.stride + v * kLanes) - sum[r][v]) * Vec::set(work.beta[t + r]);
+            sum[r][v] =
+                (Vec::load(rows + r * work.stride + v * kLanes) - sum[r][v]) * Vec::set(work.beta[t + r]);
           }
         }
         accumulate<true>(sum, work.weights + t, work.tokens, work.updates + column, work.stride, t);
@@ -307,8 +308,8 @@ struct Chunk {
 
 void linear_attention(const LinearAttentionCall& call, const LinearAttentionTask& task, uint8_t* memory) {
   const Work work(call, task.tokens(), task.columns(), memory);
-  // Few tokens work on the caller's state; chunks on a copy in whole tiles, whose rows do not fall on the same sets of
-  // a cache as those of a state with many columns do.
+  // Few tokens work on the caller's state; chunks on a copy in whole tiles, whose rows do not fall on the
+  // same sets of a cache as those of a state with many columns do.
   const bool copied = task.tokens() > kFewTokens;
   const State state = copied ? State{work.state, work.stride} : State{task.state, call.value_dim};
   const size_t row_bytes = static_cast<size_t>(task.columns()) * sizeof(float);
@@ -323,8 +324,8 @@ void linear_attention(const LinearAttentionCall& call, const LinearAttentionTask
     const int64_t left = task.token_end - t;
     const int64_t most = left < call.chunk ? left : call.chunk;
     const int64_t n = call.kind == Decay::none      ? most
-                : call.kind == Decay::channel ? gather_channels(call, task.kv_head, t, most, work)
-                                              : gather_shared(call, task.kv_head, t, most, work);
+                      : call.kind == Decay::channel ? gather_channels(call, task.kv_head, t, most, work)
+                                                    : gather_shared(call, task.kv_head, t, most, work);
     if (copied && n > kFewTokens) {
       Chunk(call, task, work, t, n).run();
     } else {

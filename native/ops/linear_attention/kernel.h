@@ -11,8 +11,8 @@
 
 namespace bitloom {
 
-// A log decay of this or less resets: exp(-200) = 2^-288 times the largest f32 is below half the smallest one, so that
-// nothing of the state is left. It is set to 0, NaN and infinity too.
+// A log decay of this or less resets: exp(-200) = 2^-288 times the largest f32 is below half the smallest
+// one, so that nothing of the state is left. It is set to 0, NaN and infinity too.
 constexpr float kResetLog = -200;
 
 enum class Decay : int32_t { none, head, token, channel };
@@ -23,8 +23,9 @@ struct LinearAttentionCall {
   bl_tensor k;       // [tokens, num_kv_heads, key_dim]
   bl_tensor v;       // [tokens, num_kv_heads, value_dim]
   bl_tensor output;  // [tokens, num_heads, value_dim]
-  bl_tensor decay;   // logs: [num_kv_heads], [tokens, num_kv_heads] or [tokens, num_kv_heads, key_dim] f32, by `kind`
-  bl_tensor beta;    // [tokens, num_kv_heads] f32, or data null: 1
+  bl_tensor decay;  // logs: [num_kv_heads], [tokens, num_kv_heads] or [tokens, num_kv_heads, key_dim] f32, by
+                    // `kind`
+  bl_tensor beta;   // [tokens, num_kv_heads] f32, or data null: 1
   int64_t heads, kv_heads, key_dim, value_dim;
   int64_t chunk;  // tokens
   float scale;
@@ -52,7 +53,8 @@ struct LinearAttentionCall {
   }
 
   // values[0, count) = tensor[t, head, first + i] as f32.
-  static void load_row(const bl_tensor& tensor, int64_t t, int64_t head, int64_t first, int64_t count, float* values) {
+  static void load_row(const bl_tensor& tensor, int64_t t, int64_t head, int64_t first, int64_t count,
+                       float* values) {
     const int64_t offset = t * tensor.strides[0] + head * tensor.strides[1] + first * tensor.strides[2];
     load_values(tensor.dtype, static_cast<const uint8_t*>(tensor.data) + offset * dtype_bytes(tensor.dtype),
                 tensor.strides[2], count, values);
@@ -75,14 +77,15 @@ struct LinearAttentionTask {
   int64_t columns() const { return column_end - column_begin; }
 };
 
-// Computes a task. For each of its tokens t, with g = exp(log decay) per row of S (0 where the log is at most kResetLog)
+// Computes a task. For each of its tokens t, with g = exp(log decay) per row of S (0 where the log is at most
+// kResetLog)
 //   S[i, j] = g[i] S[i, j]
 //   u[j]    = v[t, j], or with the delta rule beta[t] (v[t, j] - sum_i k[t, i] S[i, j])
 //   S[i, j] = S[i, j] + k[t, i] u[j]
 //   output[t, h, j] = scale * sum_i q[t, h, i] S[i, j]   for the query heads h of the kv head
 // Columns do not depend on each other, nor a token on those after it, NaN or not.
-// Pure: no allocation, no threads, no errors. Bits depend on the tokens of the task and on call.chunk, not on which
-// columns are computed together. `memory` is `scratch_bytes` bytes, aligned to 64.
+// Pure: no allocation, no threads, no errors. Bits depend on the tokens of the task and on call.chunk, not on
+// which columns are computed together. `memory` is `scratch_bytes` bytes, aligned to 64.
 using LinearAttentionKernel = void (*)(const LinearAttentionCall& call, const LinearAttentionTask& task,
                                        uint8_t* memory);
 
@@ -95,10 +98,10 @@ struct LinearAttentionKernelRow {
   uint64_t (*scratch_bytes)(const LinearAttentionCall& call, int64_t tokens, int64_t columns);
 };
 
-#define BL_LINEAR_ATTENTION_KERNEL(isa, chunk)                                                                 \
-  namespace isa {                                                                                              \
-  void linear_attention(const LinearAttentionCall& call, const LinearAttentionTask& task, uint8_t* memory);    \
-  uint64_t linear_attention_scratch_bytes(const LinearAttentionCall& call, int64_t tokens, int64_t columns);   \
+#define BL_LINEAR_ATTENTION_KERNEL(isa, chunk)                                                               \
+  namespace isa {                                                                                            \
+  void linear_attention(const LinearAttentionCall& call, const LinearAttentionTask& task, uint8_t* memory);  \
+  uint64_t linear_attention_scratch_bytes(const LinearAttentionCall& call, int64_t tokens, int64_t columns); \
   }
 #include "kernels.inc"
 #undef BL_LINEAR_ATTENTION_KERNEL

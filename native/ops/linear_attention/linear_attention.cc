@@ -27,8 +27,8 @@ constexpr int64_t kMaxSlots = 64;
 constexpr double kSerialWork = 1 << 17;
 // A workspace holds chunk^2 and chunk * key_dim values; beyond a few hundred tokens chunks only cost more.
 constexpr int32_t kMaxChunk = 512;
-// Columns of a task: at 128 x 128 a state is 64 KB and stays in L2. Half of that where tasks would be few; not less,
-// since every task of a head computes the products of its keys and queries anew.
+// Columns of a task: at 128 x 128 a state is 64 KB and stays in L2. Half of that where tasks would be few;
+// not less, since every task of a head computes the products of its keys and queries anew.
 constexpr int64_t kTaskColumns = 128;
 constexpr int64_t kFewTasks = 4;
 
@@ -58,7 +58,8 @@ bl_status check_shapes(const bl_linear_attention_args& args, bl_error* error) {
   BL_RETURN_IF_ERROR(check_dim({kOp, "state"}, args.state, 1, k[1], "k.shape[1]", error));
   BL_RETURN_IF_ERROR(check_dim({kOp, "state"}, args.state, 2, q[2], "q.shape[2]", error));
   BL_RETURN_IF_ERROR(check_dim({kOp, "state"}, args.state, 3, v[2], "v.shape[2]", error));
-  BL_CHECK(element_count(args.state) == 0 || is_contiguous(args.state), invalid_shape, "linear_attention: state is not contiguous");
+  BL_CHECK(element_count(args.state) == 0 || is_contiguous(args.state), invalid_shape,
+           "linear_attention: state is not contiguous");
   return BL_STATUS_ok;
 }
 
@@ -66,10 +67,12 @@ bl_status check_gates(const bl_linear_attention_args& args, bl_error* error) {
   const bl_tensor& decay = args.decay;
   if (decay.data != nullptr) {
     BL_RETURN_IF_ERROR(check_tensor({kOp, "decay"}, decay, dtype_bit(BL_DTYPE_f32), 1, 3, error));
-    if (decay.rank > 1) BL_RETURN_IF_ERROR(check_dim({kOp, "decay"}, decay, 0, args.q.shape[0], "q.shape[0]", error));
+    if (decay.rank > 1)
+      BL_RETURN_IF_ERROR(check_dim({kOp, "decay"}, decay, 0, args.q.shape[0], "q.shape[0]", error));
     BL_RETURN_IF_ERROR(
         check_dim({kOp, "decay"}, decay, decay.rank > 1 ? 1 : 0, args.k.shape[1], "k.shape[1]", error));
-    if (decay.rank > 2) BL_RETURN_IF_ERROR(check_dim({kOp, "decay"}, decay, 2, args.q.shape[2], "q.shape[2]", error));
+    if (decay.rank > 2)
+      BL_RETURN_IF_ERROR(check_dim({kOp, "decay"}, decay, 2, args.q.shape[2], "q.shape[2]", error));
   }
   if (args.beta.data != nullptr) {
     BL_CHECK(args.rule == BL_LINEAR_delta, invalid_argument,
@@ -80,7 +83,8 @@ bl_status check_gates(const bl_linear_attention_args& args, bl_error* error) {
   }
   if (args.cu_tokens.data == nullptr) {
     BL_CHECK(args.state.shape[0] == 1, invalid_shape,
-             "linear_attention: state.shape[0] is %lld, expected 1 without cu_tokens", number(args.state.shape[0]));
+             "linear_attention: state.shape[0] is %lld, expected 1 without cu_tokens",
+             number(args.state.shape[0]));
     return BL_STATUS_ok;
   }
   return check_optional_vector({kOp, "cu_tokens"}, args.cu_tokens, dtype_bit(BL_DTYPE_i32),
@@ -122,13 +126,13 @@ int64_t token_at(const bl_tensor& cu_tokens, int64_t i) {
 bl_status check_sequences(const bl_linear_attention_args& args, bl_error* error) {
   if (args.cu_tokens.data == nullptr) return BL_STATUS_ok;
   const int64_t sequences = args.state.shape[0];
-  BL_CHECK(token_at(args.cu_tokens, 0) == 0, out_of_range, "linear_attention: cu_tokens[0] is %lld, expected 0",
-           number(token_at(args.cu_tokens, 0)));
+  BL_CHECK(token_at(args.cu_tokens, 0) == 0, out_of_range,
+           "linear_attention: cu_tokens[0] is %lld, expected 0", number(token_at(args.cu_tokens, 0)));
   for (int64_t i = 0; i < sequences; ++i) {
     const int64_t begin = token_at(args.cu_tokens, i), end = token_at(args.cu_tokens, i + 1);
     BL_CHECK(end >= begin, out_of_range,
-             "linear_attention: cu_tokens[%lld] is %lld, expected at least %lld (= cu_tokens[%lld])", number(i + 1),
-             number(end), number(begin), number(i));
+             "linear_attention: cu_tokens[%lld] is %lld, expected at least %lld (= cu_tokens[%lld])",
+             number(i + 1), number(end), number(begin), number(i));
   }
   BL_CHECK(token_at(args.cu_tokens, sequences) == args.q.shape[0], out_of_range,
            "linear_attention: cu_tokens[%lld] is %lld, expected %lld (= q.shape[0])", number(sequences),
@@ -164,15 +168,16 @@ const LinearAttentionKernelRow& choose(const bl_linear_attention_args& args) {
   for (const LinearAttentionKernelRow& row : kKernels) {
     const bool taken = row.isa <= isa;
     if (verbose_dispatch()) {
-      std::fprintf(stderr, "bitloom: linear_attention %lld tokens: %s: %s\n", number(args.q.shape[0]), row.name,
-                   taken ? "taken" : "ISA level");
+      std::fprintf(stderr, "bitloom: linear_attention %lld tokens: %s: %s\n", number(args.q.shape[0]),
+                   row.name, taken ? "taken" : "ISA level");
     }
     if (taken) return row;
   }
   return kKernels[std::size(kKernels) - 1];  // not reached: the scalar row is always taken
 }
 
-// The tasks of a call, numbered: sequence, then kv head, then part of the columns. Depends on the shapes only.
+// The tasks of a call, numbered: sequence, then kv head, then part of the columns. Depends on the shapes
+// only.
 struct Partition {
   int64_t kv_heads, value_dim, columns, column_parts, sequences, count;
 
@@ -229,12 +234,13 @@ extern "C" bl_status bl_linear_attention(const bl_linear_attention_args* args, b
   const uint64_t slot_bytes =
       align_up(kernel.scratch_bytes(call, longest, std::min(partition.columns, call.value_dim)));
   const Scratch scratch(static_cast<uint64_t>(slots) * slot_bytes);
-  BL_CHECK(scratch.data() != nullptr, out_of_memory, "linear_attention: cannot allocate %llu bytes of workspace",
+  BL_CHECK(scratch.data() != nullptr, out_of_memory,
+           "linear_attention: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(static_cast<uint64_t>(slots) * slot_bytes));
   bl_run run = checked.run;
   const double work = static_cast<double>(checked.q.shape[0]) *
-                      static_cast<double>(call.heads + call.kv_heads) *
-                      static_cast<double>(call.key_dim) * static_cast<double>(call.value_dim);
+                      static_cast<double>(call.heads + call.kv_heads) * static_cast<double>(call.key_dim) *
+                      static_cast<double>(call.value_dim);
   if (work < kSerialWork) run.threads = 1;
   parallel_for(run, slots, [&](int64_t slot) {
     uint8_t* memory = scratch.data() + static_cast<uint64_t>(slot) * slot_bytes;

@@ -1,13 +1,13 @@
-// Second part of the SIMD kernels' text: the recurrence, token by token, for decode and for chunks of few tokens. It
-// reads each value of the state once from memory and writes it once; second readings (delta rule, further query heads)
-// find it in a near cache.
+// Second part of the SIMD kernels' text: the recurrence, token by token, for decode and for chunks of few
+// tokens. It reads each value of the state once from memory and writes it once; second readings (delta rule,
+// further query heads) find it in a near cache.
 
 namespace {
 
 // What a token needs besides the state and its columns: [key_dim] each.
 struct Step {
   const float* key;
-  const float* query;    // times scale
+  const float* query;  // times scale
   const float* decay;
   const float* decayed;  // key times decay
   int64_t key_dim;
@@ -90,7 +90,8 @@ void step(const LinearAttentionCall& call, const LinearAttentionTask& task, int6
     fill(decay, call.key_dim, 1);
   } else if (call.kind == Decay::channel) {
     call.log_decays(t, task.kv_head, decay);
-    for_each_vec(call.key_dim, [&](int64_t i, auto part) { part.store(decay + i, exp(part.load(decay + i))); });
+    for_each_vec(call.key_dim,
+                 [&](int64_t i, auto part) { part.store(decay + i, exp(part.load(decay + i))); });
   } else {
     fill(decay, call.key_dim, exp(Vec::set(call.log_decay(t, task.kv_head))).reduce_max());
   }

@@ -30,18 +30,21 @@ struct Work {
   }
 };
 
-void decay_state(const LinearAttentionCall& call, const LinearAttentionTask& task, int64_t t, const Work& work) {
+void decay_state(const LinearAttentionCall& call, const LinearAttentionTask& task, int64_t t,
+                 const Work& work) {
   if (call.kind == Decay::none) return;
   call.log_decays(t, task.kv_head, work.row);
   for (int64_t i = 0; i < work.rows; ++i) {
     const bool same = i > 0 && call.kind != Decay::channel;
     work.decays[i] = same ? work.decays[0] : std::exp(static_cast<double>(work.row[i]));
     double* row = work.state + i * work.columns;
-    for (int64_t j = 0; j < work.columns; ++j) row[j] = work.row[i] <= kResetLog ? 0 : row[j] * work.decays[i];
+    for (int64_t j = 0; j < work.columns; ++j)
+      row[j] = work.row[i] <= kResetLog ? 0 : row[j] * work.decays[i];
   }
 }
 
-void update_state(const LinearAttentionCall& call, const LinearAttentionTask& task, int64_t t, const Work& work) {
+void update_state(const LinearAttentionCall& call, const LinearAttentionTask& task, int64_t t,
+                  const Work& work) {
   call.load_row(call.k, t, task.kv_head, 0, work.rows, work.key);
   call.load_row(call.v, t, task.kv_head, task.column_begin, work.columns, work.row);
   const double beta = call.beta_of(t, task.kv_head);
@@ -53,7 +56,8 @@ void update_state(const LinearAttentionCall& call, const LinearAttentionTask& ta
     work.update[j] = beta * (work.row[j] - present);
   }
   for (int64_t i = 0; i < work.rows; ++i) {
-    for (int64_t j = 0; j < work.columns; ++j) work.state[i * work.columns + j] += work.key[i] * work.update[j];
+    for (int64_t j = 0; j < work.columns; ++j)
+      work.state[i * work.columns + j] += work.key[i] * work.update[j];
   }
 }
 
@@ -79,7 +83,8 @@ void linear_attention(const LinearAttentionCall& call, const LinearAttentionTask
   for (int64_t t = task.token_begin; t < task.token_end; ++t) {
     decay_state(call, task, t, work);
     update_state(call, task, t, work);
-    for (int64_t h = 0; h < call.group(); ++h) read_state(call, task, t, task.kv_head * call.group() + h, work);
+    for (int64_t h = 0; h < call.group(); ++h)
+      read_state(call, task, t, task.kv_head * call.group() + h, work);
   }
   for (int64_t i = 0; i < work.rows; ++i) {
     for (int64_t j = 0; j < work.columns; ++j) {

@@ -1,22 +1,26 @@
-// First part of the SIMD kernels' text: the workspace of a task, and the decays of the tokens that make a chunk.
+// First part of the SIMD kernels' text: the workspace of a task, and the decays of the tokens that make a
+// chunk.
 
 namespace {
 
 constexpr int64_t kLanes = Vec::kLanes;
 constexpr int64_t kPanel = kVecs * kLanes;  // columns of a register tile
-// Chunks of so few tokens go through the recurrence: its one pass over the state costs less than the two of a chunk.
+// Chunks of so few tokens go through the recurrence: its one pass over the state costs less than the two of a
+// chunk.
 constexpr int64_t kFewTokens = 4;
-// Channels whose decays over a chunk stay within exp(+-kRange) can be divided by them: nothing comes near overflow
-// that is not within 2^-23 of it already. A chunk ends before.
+// Channels whose decays over a chunk stay within exp(+-kRange) can be divided by them: nothing comes near
+// overflow that is not within 2^-23 of it already. A chunk ends before.
 constexpr float kRange = 16;
 // The same for a decay that all channels share, which is never divided by: only growth must be held.
 constexpr double kGrowth = 60;
 
 inline int64_t rounded(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-// The length of a row of at least n floats, an odd number of lines of 64 bytes: rows of an even number, 8 for 128
-// columns, fall on every eighth set of a cache only, and a panel of 128 of them does not stay in L1.
-inline int64_t row_length(int64_t n) { return rounded(n, 16) % 32 == 16 ? rounded(n, 16) : rounded(n, 16) + 16; }
+// The length of a row of at least n floats, an odd number of lines of 64 bytes: rows of an even number, 8 for
+// 128 columns, fall on every eighth set of a cache only, and a panel of 128 of them does not stay in L1.
+inline int64_t row_length(int64_t n) {
+  return rounded(n, 16) % 32 == 16 ? rounded(n, 16) : rounded(n, 16) + 16;
+}
 
 struct Work {
   int64_t rows;      // of the state: key_dim, to whole tiles
@@ -34,7 +38,8 @@ struct Work {
   float* row_block;  // [tokens][channels]
   float* weights;    // [tokens][tokens]: [s][t]
   float* decays;     // [tokens][channels]: logs, then products of decays since the chunk began
-  // [tokens], where all channels share a decay: sums of logs in two parts, decays from the first and to the last token
+  // [tokens], where all channels share a decay: sums of logs in two parts, decays from the first and to the
+  // last token
   float *sum_high, *sum_low, *from_begin, *to_end;
   float* beta;    // [tokens]
   float* whole;   // [channels] decay over the chunk
@@ -46,7 +51,8 @@ struct Work {
         channels(row_length(rows)),
         columns(rounded(task_columns, kPanel)),
         stride(row_length(columns)),
-        tokens(row_length(rounded(rounded(task_tokens < call.chunk ? task_tokens : call.chunk, kRows), kPanel))) {
+        tokens(row_length(
+            rounded(rounded(task_tokens < call.chunk ? task_tokens : call.chunk, kRows), kPanel))) {
     int64_t next = 0;
     const auto take = [&next, memory](int64_t count) {
       const int64_t taken = next;
@@ -84,9 +90,9 @@ inline void fill(float* p, int64_t count, float value) {
   for (int64_t i = 0; i < count; ++i) p[i] = value;
 }
 
-// Sums of the logs of tokens from t on, as far as a chunk goes: at most `most` tokens, ending before one that resets
-// and before growth that could overflow. In double, kept in two parts: differences of neighbours are then right to
-// 2^-45, however large the sums. Returns the number of tokens, at least 1.
+// Sums of the logs of tokens from t on, as far as a chunk goes: at most `most` tokens, ending before one that
+// resets and before growth that could overflow. In double, kept in two parts: differences of neighbours are
+// then right to 2^-45, however large the sums. Returns the number of tokens, at least 1.
 inline int64_t gather_shared(const LinearAttentionCall& call, int64_t kv_head, int64_t t, int64_t most,
                              const Work& work) {
   double sum = 0;
@@ -104,8 +110,9 @@ inline int64_t gather_shared(const LinearAttentionCall& call, int64_t kv_head, i
   return n;
 }
 
-// Products of the decays of each channel from token t on, as far as a chunk goes: see gather_shared; and no further
-// than kRange. As products, whose relative error is 2 * 2^-24 for each factor, however small they get.
+// Products of the decays of each channel from token t on, as far as a chunk goes: see gather_shared; and no
+// further than kRange. As products, whose relative error is 2 * 2^-24 for each factor, however small they
+// get.
 inline int64_t gather_channels(const LinearAttentionCall& call, int64_t kv_head, int64_t t, int64_t most,
                                const Work& work) {
   const float lowest = exp(Vec::set(-kRange)).reduce_max();
@@ -136,13 +143,14 @@ inline int64_t gather_channels(const LinearAttentionCall& call, int64_t kv_head,
 }
 
 // Rows of the state that token t resets.
-inline void reset_state(const LinearAttentionCall& call, const LinearAttentionTask& task, int64_t t, State state,
-                        float* logs) {
+inline void reset_state(const LinearAttentionCall& call, const LinearAttentionTask& task, int64_t t,
+                        State state, float* logs) {
   if (call.kind == Decay::none) return;
   if (call.kind != Decay::channel && !(call.log_decay(t, task.kv_head) <= kResetLog)) return;
   call.log_decays(t, task.kv_head, logs);
   for (int64_t i = 0; i < call.key_dim; ++i) {
-    if (logs[i] <= kResetLog) std::memset(state.data + i * state.stride, 0, static_cast<size_t>(task.columns()) * 4);
+    if (logs[i] <= kResetLog)
+      std::memset(state.data + i * state.stride, 0, static_cast<size_t>(task.columns()) * 4);
   }
 }
 
