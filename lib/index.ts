@@ -64,6 +64,13 @@ export {
   kvGatherAsync,
 } from './ops/kv/kv_gather.js';
 export { KVPages, type KVPagesOptions, kvPageBytes } from './ops/kv/kv_pages.js';
+export {
+  type LinearAttentionOptions,
+  type LinearAttentionResult,
+  type LinearRule,
+  linearAttention,
+  linearAttentionAsync,
+} from './ops/linear_attention/linear_attention.js';
 export type { SumOptions } from './ops/matmul/accumulate.js';
 export { BitStack, type BitStackBlock } from './ops/matmul/bit_stack.js';
 export {

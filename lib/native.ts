@@ -106,6 +106,7 @@ export interface Native extends NativeDevices {
   mergeStates: NativeOperator;
   kvAppend: NativeOperator;
   kvGather: NativeOperator;
+  linearAttention: NativeOperator;
   sample: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */
   runAsync(calls: NativeValue[][], state?: Int32Array): Promise<void>;

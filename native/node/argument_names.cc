@@ -34,6 +34,7 @@ constexpr Name kKvNames[] = {{"key_mean", "keyMean"},
                              {"num_heads", "numKvHeads"},
                              {"num_pages", "numPages"},
                              {"page_size", "pageSize"}};
+constexpr Name kLinearAttentionNames[] = {{"cu_tokens", "cuTokens"}, {"output", "out"}};
 constexpr Name kPrepareNames[] = {{"norm_weight", "norm.weight"}, {"output", "out"}};
 
 bool is_word(char c) {
@@ -53,6 +54,7 @@ std::string js_word(const Call& call, std::string_view word) {
   const std::string_view op = call.op->js_name;
   if (op == "prepareActivations") return std::string(find(kPrepareNames, word));
   if (op == "kvAppend" || op == "kvGather") return std::string(find(kKvNames, word));
+  if (op == "linearAttention") return std::string(find(kLinearAttentionNames, word));
   if (op != "matmul") return std::string(word);
   std::string name(find(kMatmulNames, word));
   const std::string_view low_rank = "lowRank";
