@@ -219,7 +219,7 @@ describe.each(formatNames)('kvAppend %s', (format) => {
       const { k, v } = kvGather(i32(range(8)), pages);
       const overflows = format === 'f16' && Math.abs(value) > 65520;
       const bf16 = format === 'bf16' && Math.abs(value) > 3.39e38;
-      for (const y of [...k.data, ...(v?.data as Float32Array)]) {
+      for (const y of [...k.data, ...(v as Tensor<'f32'>).data]) {
         if (!overflows && !bf16) expect(Number.isFinite(y)).toBe(true);
         if (Math.abs(value) < 1e-30) expect(Math.abs(y)).toBeLessThanOrEqual(2 ** -119);
         if (!isAffine(format) && y !== 0) expect(Math.sign(y)).toBe(Math.sign(value));

@@ -132,6 +132,8 @@ void group_codes(const KvPage& layout, float* row, uint8_t* header, Codes& codes
     affine.high[group] = high.reduce_max();
     affine.low[group] = -minus_low.reduce_max();
   }
+  // Whole vectors: what memory holds by chance may be subnormal, and slow to divide.
+  for (int64_t group = groups; group % Vec::kLanes != 0; ++group) affine.low[group] = affine.high[group] = 0;
   affine.template fit<kBits>(groups);
   for (int64_t group = 0; group < groups; ++group) {
     const KvAffine scales{affine.scale_bits[group], affine.offset_bits[group]};
