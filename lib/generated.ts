@@ -45,8 +45,9 @@ export const operators = {
   mergeStates: 15,
   kvAppend: 16,
   kvGather: 17,
-  sample: 18,
-  prepareActivations: 19,
+  linearAttention: 18,
+  sample: 19,
+  prepareActivations: 20,
 } as const;
 export type OperatorName = keyof typeof operators;
 
