@@ -38,11 +38,11 @@ inline void attend(TestQueue& queue, const AttentionCase& c,
   k.uniform(2, c.largest);
   v.uniform(3, c.largest);
   if (change) change(q, k, v);
-  bl_attention_args args{sizeof(args), {BL_ISA_scalar, 0, nullptr, nullptr},
-                         q.device(),   k.device(),
-                         v.device(),   output.device(),
-                         c.scale,      c.causal,
-                         c.window};
+  bl_attention_args args{};
+  args.size = sizeof(args);
+  args.run.isa = BL_ISA_scalar;
+  args.q = q.device(), args.k = k.device(), args.v = v.device(), args.output = output.device();
+  args.scale = c.scale, args.causal = c.causal, args.window = c.window;
   bl_error error{};
   const std::string what = "attention" + c.name + " " + std::to_string(c.queries) + "x" +
                            std::to_string(c.keys) + " heads " + std::to_string(c.heads) + "/" +

@@ -53,8 +53,10 @@ Run attended(AttentionCase c) {
     q.uniform(1, 3);
     k.uniform(2, 3);
     v.uniform(3);
-    bl_attention_args args{sizeof(args),    {},      q.device(), k.device(), v.device(),
-                           output.device(), c.scale, c.causal,   c.window};
+    bl_attention_args args{};
+    args.size = sizeof(args);
+    args.q = q.device(), args.k = k.device(), args.v = v.device(), args.output = output.device();
+    args.scale = c.scale, args.causal = c.causal, args.window = c.window;
     bl_error error{};
     check_ok(attention(queue, args, &error), error, "attention");
     return output.device_bytes();
