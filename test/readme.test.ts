@@ -58,3 +58,10 @@ it("the guide's example of products runs", () => {
     ['1,256', '1,64', '1,64', '1,512', '1,256'].map((shape) => `${shape} true`),
   );
 });
+
+it("the guide's example of paged caches runs", () => {
+  const more = 'console.log(back.k.shape.join(), back.v.shape.join());';
+  const result = runExample('docs/guide.md', '## Paged caches', more);
+  expect(result.stderr).toBe('');
+  expect(result.stdout.trim()).toBe('1,2,64 1,2,64');
+});

@@ -18,12 +18,12 @@ generator=()
 if [ ! -f "$build/CMakeCache.txt" ] && command -v ninja >/dev/null; then generator=(-G Ninja); fi
 cmake -S . -B "$build" "${generator[@]}" -DCMAKE_TOOLCHAIN_FILE="$PWD/native/linux-arm64.cmake" \
   -DBITLOOM_TESTS=ON >/dev/null
-cmake --build "$build" --parallel "$(nproc)" --target matmul_levels_test operators_levels_test
+cmake --build "$build" --parallel "$(nproc)" --target matmul_levels_test operators_levels_test kv_levels_test
 
 # level CPU EXPECTED: the tests as that processor, which must be taken for one of the expected level.
 level() {
   local cpu=$1 expected=$2 test
-  for test in operators_levels_test matmul_levels_test; do
+  for test in operators_levels_test matmul_levels_test kv_levels_test; do
     qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$cpu" "$build/$test" >"$build/$test-$cpu.log" || return 1
     grep -q "best level $expected, in force $expected\$" "$build/$test-$cpu.log" || return 1
   done
