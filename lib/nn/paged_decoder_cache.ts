@@ -5,8 +5,8 @@ import type { AttentionCompute } from '../ops/attention/options.js';
 import { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
 import type { CacheStep, DecoderCache, PagedLayer } from './decoder_cache.js';
-import { PagedKVCache } from './paged/paged_kv_cache.js';
 import type { PagedKVBatch } from './paged/paged_kv_batch.js';
+import { PagedKVCache } from './paged/paged_kv_cache.js';
 import type { PagedKVSequence } from './paged/paged_kv_sequence.js';
 import type { CachePolicy, LayerView, Observation } from './policies/index.js';
 

@@ -30,7 +30,10 @@ constexpr Name kMatmulNames[] = {
     {"activation_bits", "activationBits"},
     {"activation_group", "activationGroup"},
 };
-constexpr Name kKvNames[] = {{"key_mean", "keyMean"}, {"num_heads", "numKvHeads"}, {"num_pages", "numPages"}, {"page_size", "pageSize"}};
+constexpr Name kKvNames[] = {{"key_mean", "keyMean"},
+                             {"num_heads", "numKvHeads"},
+                             {"num_pages", "numPages"},
+                             {"page_size", "pageSize"}};
 constexpr Name kPrepareNames[] = {{"norm_weight", "norm.weight"}, {"output", "out"}};
 
 bool is_word(char c) {

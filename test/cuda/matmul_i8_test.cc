@@ -81,7 +81,8 @@ BITLOOM_CUDA_TEST(matmul_i8_rows) {
     compare_integers(one_multiprocessor(), format, 20, 40, 512, "matmul_prompt_fine_", 0, row);
   }
   // Longer than int32 sums are kept for.
-  compare_integers(one_multiprocessor(), "u4_row", 17, 1, 65600, "matmul_prompt_coarse_", 2 * kReordered, row);
+  compare_integers(one_multiprocessor(), "u4_row", 17, 1, 65600, "matmul_prompt_coarse_", 2 * kReordered,
+                   row);
 }
 
 // Activations in every form: types, codes with their scales, 4 bits, picked and scaled columns, odd strides.

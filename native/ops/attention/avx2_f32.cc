@@ -92,5 +92,7 @@ inline Vec nan_where(Ints a, uint32_t bits, Vec value) {
 
 #include "core.inl"
 
+#include "core_f32.inl"
+
 #include "../../isa/end.h"
 #endif  // __x86_64__

@@ -25,5 +25,7 @@
 
 #include "core.inl"
 
+#include "core_f32.inl"
+
 #include "../../isa/end.h"
 #endif  // __x86_64__

@@ -286,6 +286,15 @@ void attend_tile(const AttentionCall& call, Work& work, const Row* rows, Units& 
   }
 }
 
+// Keys [first, end) of a segment, which are one chunk.
+void attend_chunk(const AttentionCall& call, Work& work, const Row* rows, Units& units, int64_t before, int64_t first,
+                  int64_t end) {
+  clear_chunk(work);
+  for (int64_t tile = first; tile < end; tile += kKeyTile) {
+    attend_tile(call, work, rows, units, before, tile, std::min(end - tile, kKeyTile));
+  }
+}
+
 // ---- results ----
 
 // Output, lse and probabilities of query `row` of the call from its state over all keys; sums are overwritten.
@@ -331,10 +340,10 @@ void load_rows(const AttentionCall& call, const AttentionTask& task, const Work&
   }
 }
 
-}  // namespace
-
-void attention_f32(const AttentionCall& call, const AttentionTask& task, uint8_t* memory) {
-  Work work(call, task.rows(), memory);
+// The rows of a task over its keys. attend(units, rows, segment, before, first, end) brings the state over keys [first,
+// end) of a segment, which are one chunk, to work.maximum, total and sums.
+template <typename AttendChunk>
+void attend_task(const AttentionCall& call, const AttentionTask& task, Work& work, AttendChunk&& attend) {
   alignas(Row) uint8_t row_memory[kMaxTaskRows * sizeof(Row)];
   Row* rows = reinterpret_cast<Row*>(row_memory);
   load_rows(call, task, work, rows);
@@ -357,10 +366,7 @@ void attention_f32(const AttentionCall& call, const AttentionTask& task, uint8_t
       const int64_t first = chunk * kKeyChunk;
       const int64_t end = std::min(first + kKeyChunk, units.count());
       if (before + end <= seen_begin || before + first >= seen_end) continue;
-      clear_chunk(work);
-      for (int64_t tile = first; tile < end; tile += kKeyTile) {
-        attend_tile(call, work, rows, units, before, tile, std::min(end - tile, kKeyTile));
-      }
+      attend(units, rows, segment, before, first, end);
       for (int64_t row = 0; row < work.rows; ++row) {
         join_state(work.joined_maximum[row], work.joined_total[row], work.joined + row * work.stride, work.maximum[row],
                    work.total[row], work.sums + row * work.stride, work.stride);
@@ -382,8 +388,8 @@ void attention_f32(const AttentionCall& call, const AttentionTask& task, uint8_t
   }
 }
 
-void attention_join_f32(const AttentionCall& call, int64_t query, int64_t head, const float* states, int64_t count,
-                        uint8_t* memory) {
+void join_states(const AttentionCall& call, int64_t query, int64_t head, const float* states, int64_t count,
+                 uint8_t* memory) {
   const int64_t stride = padded16(call.value_dim);
   float* sums = reinterpret_cast<float*>(memory);
   for (int64_t i = 0; i < stride; ++i) sums[i] = 0;
@@ -395,4 +401,4 @@ void attention_join_f32(const AttentionCall& call, int64_t query, int64_t head, 
   finish_row(call, query, head, maximum, total, sums);
 }
 
-uint64_t attention_scratch_bytes_f32(const AttentionCall& call, int64_t rows) { return Work(call, rows, nullptr).bytes; }
+}  // namespace

@@ -130,6 +130,20 @@ inline bool has_unit_strides(const AttentionCall& call) {
   return (call.head_dim == 1 || call.k.strides[2] == 1) && (call.value_dim == 1 || call.v.strides[2] == 1);
 }
 
+// Segments that kernels of compute i8 multiply as integers; others they compute in f32.
+inline bool is_integer_segment(const KeySegment& segment) {
+  const auto integers = [](const KvPage& page) {
+    return page.format == BL_KV_FORMAT_i8 || page.format == BL_KV_FORMAT_i4 || page.format == BL_KV_FORMAT_i2;
+  };
+  return segment.paged != nullptr && segment.paged->values.data != nullptr && integers(segment.key_page) &&
+         integers(segment.value_page) && segment.key_page.page_size % kKvUnit == 0;
+}
+inline bool has_integer_pages(const AttentionCall& call) {
+  bool any = false;
+  for (int32_t i = 0; i < call.segment_count; ++i) any |= is_integer_segment(call.segments[i]);
+  return any && has_unit_strides(call);
+}
+
 #define BL_ATTENTION_KERNEL(isa, compute, takes, max_heads, max_rows, chunks)                                \
   namespace isa {                                                                                            \
   void attention_##compute(const AttentionCall& call, const AttentionTask& task, uint8_t* memory);           \

@@ -16,7 +16,8 @@ constexpr int64_t kSerialValues = int64_t{1} << 15;
 constexpr int64_t kTaskValues = int64_t{1} << 13;
 
 // One row of k or v: the decoded token, or zeros.
-void read(const KvCall& call, const KvKernel& kernel, bool values, int64_t token, int64_t head, int64_t slot) {
+void read(const KvCall& call, const KvKernel& kernel, bool values, int64_t token, int64_t head,
+          int64_t slot) {
   alignas(64) float row[kMaxKvDim];
   const bl_kv_pages& pages = values ? call.values : call.keys;
   const KvPage& layout = values ? call.value_page : call.key_page;
@@ -40,8 +41,8 @@ extern "C" bl_status bl_kv_gather(const bl_kv_gather_args* args, bl_error* error
   using namespace bitloom;
   BL_READ_ARGS(bl_kv_gather_args, "kv_gather", checked);
   KvCall call;
-  BL_RETURN_IF_ERROR(check_kv_call("kv_gather", checked.keys, checked.values, checked.k, checked.v, checked.slots,
-                                   checked.key_mean, true, &call, error));
+  BL_RETURN_IF_ERROR(check_kv_call("kv_gather", checked.keys, checked.values, checked.k, checked.v,
+                                   checked.slots, checked.key_mean, true, &call, error));
   BL_RUN_ON_DEVICE(kv_gather, checked);
   BL_RETURN_IF_ERROR(check_slots(call, error));
   const int64_t rows = call.tokens * call.heads;

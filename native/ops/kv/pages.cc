@@ -19,25 +19,28 @@ const KvKernel kKernels[] = {
 
 long long ll(int64_t value) { return static_cast<long long>(value); }
 
-bl_status check_pages(Argument argument, const bl_kv_pages& pages, bool values, KvPage* layout, bl_error* error) {
+bl_status check_pages(Argument argument, const bl_kv_pages& pages, bool values, KvPage* layout,
+                      bl_error* error) {
   const char* op = argument.op;
   const char* name = argument.name;
-  BL_CHECK(bl_kv_format_name(pages.format) != nullptr, invalid_format, "%s: %s.format is %d, expected 0 to %d", op,
-           name, pages.format, BL_KV_FORMAT_count - 1);
-  BL_CHECK(pages.page_size >= 8 && pages.page_size <= kMaxKvPageSize && pages.page_size % 8 == 0, invalid_shape,
-           "%s: %s.page_size is %d, expected a multiple of 8 from 8 to %d", op, name, pages.page_size, kMaxKvPageSize);
-  BL_CHECK(pages.dim >= 1 && pages.dim <= kMaxKvDim, invalid_shape, "%s: %s.dim is %d, expected 1 to %d", op, name,
-           pages.dim, kMaxKvDim);
+  BL_CHECK(bl_kv_format_name(pages.format) != nullptr, invalid_format,
+           "%s: %s.format is %d, expected 0 to %d", op, name, pages.format, BL_KV_FORMAT_count - 1);
+  BL_CHECK(pages.page_size >= 8 && pages.page_size <= kMaxKvPageSize && pages.page_size % 8 == 0,
+           invalid_shape, "%s: %s.page_size is %d, expected a multiple of 8 from 8 to %d", op, name,
+           pages.page_size, kMaxKvPageSize);
+  BL_CHECK(pages.dim >= 1 && pages.dim <= kMaxKvDim, invalid_shape, "%s: %s.dim is %d, expected 1 to %d", op,
+           name, pages.dim, kMaxKvDim);
   BL_CHECK(pages.num_heads >= 1, invalid_shape, "%s: %s.num_heads is %d, expected at least 1", op, name,
            pages.num_heads);
   BL_CHECK(pages.num_pages >= 0 && pages.num_pages <= INT32_MAX, invalid_shape,
            "%s: %s.num_pages is %lld, expected 0 to 2^31 - 1", op, name, ll(pages.num_pages));
   kv_page(pages.format, values, pages.page_size, pages.dim, layout);
   // Below 2^31 pages of 2^31 heads of 2^21 bytes.
-  const auto needed = static_cast<unsigned __int128>(pages.num_pages) * static_cast<unsigned>(pages.num_heads) *
-                      static_cast<uint64_t>(layout->bytes);
-  BL_CHECK(needed <= pages.bytes, buffer_too_small, "%s: %s.bytes is %llu, expected at least %llu (%lld pages)", op,
-           name, static_cast<unsigned long long>(pages.bytes), static_cast<unsigned long long>(needed),
+  const auto needed = static_cast<unsigned __int128>(pages.num_pages) *
+                      static_cast<unsigned>(pages.num_heads) * static_cast<uint64_t>(layout->bytes);
+  BL_CHECK(needed <= pages.bytes, buffer_too_small,
+           "%s: %s.bytes is %llu, expected at least %llu (%lld pages)", op, name,
+           static_cast<unsigned long long>(pages.bytes), static_cast<unsigned long long>(needed),
            ll(pages.num_pages));
   BL_CHECK(reinterpret_cast<uintptr_t>(pages.data) % 4 == 0, invalid_argument,
            "%s: %s.data is not aligned to 4 bytes", op, name);
@@ -45,8 +48,8 @@ bl_status check_pages(Argument argument, const bl_kv_pages& pages, bool values, 
 }
 
 // k or v against its pages.
-bl_status check_rows(Argument argument, const bl_tensor& rows, const char* pages_name, const bl_kv_pages& pages,
-                     bool written, bl_error* error) {
+bl_status check_rows(Argument argument, const bl_tensor& rows, const char* pages_name,
+                     const bl_kv_pages& pages, bool written, bl_error* error) {
   BL_RETURN_IF_ERROR(written ? check_output(argument, rows, kFloatTypes, 3, 3, error)
                              : check_tensor(argument, rows, kFloatTypes, 3, 3, error));
   char name[32];
@@ -57,7 +60,8 @@ bl_status check_rows(Argument argument, const bl_tensor& rows, const char* pages
 bl_status check_values(KvCall* call, bool written, bl_error* error) {
   const char* op = call->op;
   if (call->values.data == nullptr) {
-    BL_CHECK(call->v.data == nullptr, invalid_argument, "%s: v is given, expected none (the pages have no values)", op);
+    BL_CHECK(call->v.data == nullptr, invalid_argument,
+             "%s: v is given, expected none (the pages have no values)", op);
     return BL_STATUS_ok;
   }
   BL_CHECK(call->v.data != nullptr || call->v.rank != 0, invalid_argument,
@@ -84,11 +88,12 @@ bl_status check_heads(const KvCall& call, bl_error* error) {
   if (call.slots.rank == 2) {
     BL_RETURN_IF_ERROR(check_dim({op, "slots"}, call.slots, 1, call.heads, "k.shape[1]", error));
     BL_CHECK(call.keys.num_heads == 1 || call.keys.num_heads == call.heads, invalid_shape,
-             "%s: keys.num_heads is %d, expected 1 or %lld (= k.shape[1])", op, call.keys.num_heads, ll(call.heads));
+             "%s: keys.num_heads is %d, expected 1 or %lld (= k.shape[1])", op, call.keys.num_heads,
+             ll(call.heads));
   } else {
     BL_CHECK(call.keys.num_heads == call.heads, invalid_shape,
-             "%s: k.shape[1] is %lld, expected %d (= keys.num_heads) with slots of rank 1", op, ll(call.heads),
-             call.keys.num_heads);
+             "%s: k.shape[1] is %lld, expected %d (= keys.num_heads) with slots of rank 1", op,
+             ll(call.heads), call.keys.num_heads);
   }
   if (call.key_mean.data == nullptr) return BL_STATUS_ok;
   BL_RETURN_IF_ERROR(check_tensor({op, "key_mean"}, call.key_mean, dtype_bit(BL_DTYPE_f32), 2, 2, error));
@@ -117,7 +122,8 @@ bl_status check_memory(const KvCall& call, bool written, bl_error* error) {
     uint64_t elements = tensor.data == nullptr ? 0 : 1;
     for (int axis = 0; axis < tensor.rank && elements != 0; ++axis) {
       if (tensor.shape[axis] == 0) elements = 0;
-      if (tensor.shape[axis] != 0) elements += static_cast<uint64_t>((tensor.shape[axis] - 1) * tensor.strides[axis]);
+      if (tensor.shape[axis] != 0)
+        elements += static_cast<uint64_t>((tensor.shape[axis] - 1) * tensor.strides[axis]);
     }
     return Memory{name, tensor.data, elements * static_cast<uint64_t>(dtype_bytes(tensor.dtype)), is_written};
   };
@@ -150,9 +156,9 @@ const KvKernel& choose_kv_kernel(const char* op, const bl_run& run) {
   return kKernels[std::size(kKernels) - 1];  // not reached: the scalar row needs nothing
 }
 
-bl_status check_kv_call(const char* op, const bl_kv_pages& keys, const bl_kv_pages& values, const bl_tensor& k,
-                        const bl_tensor& v, const bl_tensor& slots, const bl_tensor& key_mean, bool written,
-                        KvCall* call, bl_error* error) {
+bl_status check_kv_call(const char* op, const bl_kv_pages& keys, const bl_kv_pages& values,
+                        const bl_tensor& k, const bl_tensor& v, const bl_tensor& slots,
+                        const bl_tensor& key_mean, bool written, KvCall* call, bl_error* error) {
   *call = {op, keys, values, {}, {}, k, v, slots, key_mean, 0, 0};
   BL_RETURN_IF_ERROR(check_pages({op, "keys"}, keys, false, &call->key_page, error));
   BL_CHECK(keys.data != nullptr || keys.num_pages == 0, invalid_argument, "%s: keys.data is null", op);
@@ -170,11 +176,12 @@ bl_status check_slots(const KvCall& call, bl_error* error) {
   const uint8_t* data = static_cast<const uint8_t*>(call.slots.data);
   for (int64_t t = 0; t < call.tokens; ++t) {
     for (int64_t h = 0; h < heads; ++h) {
-      const int64_t index = t * call.slots.strides[0] + (call.slots.rank == 2 ? h * call.slots.strides[1] : 0);
+      const int64_t index =
+          t * call.slots.strides[0] + (call.slots.rank == 2 ? h * call.slots.strides[1] : 0);
       const int32_t slot = load_as<int32_t>(data + index * 4);
       BL_CHECK(slot >= -1 && slot < end, out_of_range,
-               "%s: slots[%lld] is %d, expected -1 to %lld (= num_pages * page_size - 1)", call.op, ll(t * heads + h),
-               slot, ll(end - 1));
+               "%s: slots[%lld] is %d, expected -1 to %lld (= num_pages * page_size - 1)", call.op,
+               ll(t * heads + h), slot, ll(end - 1));
     }
   }
   return BL_STATUS_ok;

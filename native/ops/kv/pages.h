@@ -20,8 +20,8 @@ struct KvCall {
   bl_tensor key_mean;  // [heads, key_dim] f32, or data null
   int64_t tokens, heads;
 
-  // The slot of a token's head, -1 also where it is not in the pages: it was checked before, but may be shared memory
-  // that another thread has changed since.
+  // The slot of a token's head, -1 also where it is not in the pages: it was checked before, but may be
+  // shared memory that another thread has changed since.
   int64_t slot(int64_t token, int64_t head) const {
     const int64_t index = token * slots.strides[0] + (slots.rank == 2 ? head * slots.strides[1] : 0);
     const int64_t value = load_as<int32_t>(static_cast<const uint8_t*>(slots.data) + index * 4);
@@ -45,9 +45,9 @@ struct KvCall {
 };
 
 // Checks everything but the values of slots, and fills `call`. k and v are written: outputs.
-bl_status check_kv_call(const char* op, const bl_kv_pages& keys, const bl_kv_pages& values, const bl_tensor& k,
-                        const bl_tensor& v, const bl_tensor& slots, const bl_tensor& key_mean, bool written,
-                        KvCall* call, bl_error* error);
+bl_status check_kv_call(const char* op, const bl_kv_pages& keys, const bl_kv_pages& values,
+                        const bl_tensor& k, const bl_tensor& v, const bl_tensor& slots,
+                        const bl_tensor& key_mean, bool written, KvCall* call, bl_error* error);
 // Every slot is -1 or in the pages. Reads their memory.
 bl_status check_slots(const KvCall& call, bl_error* error);
 

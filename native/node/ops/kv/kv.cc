@@ -4,8 +4,8 @@ namespace bitloom::node {
 
 namespace {
 
-// keys, format, pageSize, numHeads, keyDim, numPages, values, format, valueDim: what keys and values share is given
-// once; values undefined: there are none.
+// keys, format, pageSize, numHeads, keyDim, numPages, values, format, valueDim: what keys and values share is
+// given once; values undefined: there are none.
 bool read_pages(Arguments& arguments, bl_kv_pages* keys, bl_kv_pages* values) {
   bl_tensor data{};
   int32_t num_pages = 0;

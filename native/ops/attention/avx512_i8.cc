@@ -1,0 +1,226 @@
+// attention in integers at level avx512 (VNNI): both products of four rows and 64 keys with the pages' codes
+// as they stand.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <type_traits>
+
+#include "../../base/float16.h"
+#include "../../base/tensor.h"
+#include "kernel.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "../../isa/avx512_begin.h"
+#include "../../isa/simd_avx512.inl"
+#include "../../isa/simd_math.inl"
+
+// In this order, hence apart: a formatter sorts what stands together.
+#include "avx512_units.inl"
+
+#include "units.inl"
+
+#include "rows.inl"
+
+#include "core.inl"
+
+#include "integers.inl"
+
+namespace {
+
+// Part `part` of dwords of codes, a code in each byte: from 0 (kSigned false), or with zero_of() taken off.
+// One affine map over GF(2) for each byte: shift, mask and sign at once.
+template <int kBits, bool kSigned>
+inline __m512i codes_of(__m512i dwords, int part) {
+  if constexpr (kBits == 8) {
+    return kSigned ? dwords : _mm512_xor_si512(dwords, _mm512_set1_epi8(static_cast<char>(0x80)));
+  } else if constexpr (kBits == 4) {
+    constexpr int64_t kMatrix = kSigned ? 0x0102040808080808 : 0x0102040800000000;
+    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (4 * part)),
+                                         kSigned ? 0xf8 : 0);
+  } else {
+    constexpr int64_t kMatrix = kSigned ? 0x0102020202020202 : 0x0102000000000000;
+    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (2 * part)),
+                                         kSigned ? 0xfe : 0);
+  }
+}
+
+inline __m512i broadcast(const void* dword) {
+  int32_t value;
+  std::memcpy(&value, dword, 4);
+  return _mm512_set1_epi32(value);
+}
+
+inline void fetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+// Scores of four rows and a tile's 64 keys. The next tile's keys are fetched line by line as this one's are
+// read: four streams, as many as it takes to get the whole bandwidth.
+template <int kBits, bool kFetch>
+void score_rows(const KvPage& layout, const Tile& tile, const Tile& next, const Integers& ints, int64_t row,
+                float* scores) {
+  constexpr int kParts = 8 / kBits;
+  const int8_t* query = ints.codes + row * ints.query_bytes;
+  __m512i sum[kGroup][kUnits];
+  for (int r = 0; r < kGroup; ++r) {
+    for (int u = 0; u < kUnits; ++u) sum[r][u] = _mm512_set1_epi32(ints.query_bias[row + r]);
+  }
+  for (int64_t i = 0; i < layout.rows; ++i) {
+    __m512i dwords[kUnits];
+    for (int u = 0; u < kUnits; ++u) {
+      dwords[u] = _mm512_loadu_si512(tile.keys[u] + i * 64);
+      if constexpr (kFetch) fetch(next.keys[u] + i * 64);
+    }
+    for (int p = 0; p < kParts; ++p) {
+      __m512i codes[kUnits];
+      for (int u = 0; u < kUnits; ++u) codes[u] = codes_of<kBits, false>(dwords[u], p);
+      for (int r = 0; r < kGroup; ++r) {
+        const __m512i channels = broadcast(query + r * ints.query_bytes + (i * kParts + p) * 4);
+        for (int u = 0; u < kUnits; ++u) sum[r][u] = _mm512_dpbusd_epi32(sum[r][u], codes[u], channels);
+      }
+    }
+  }
+  for (int u = 0; u < kUnits; ++u) {
+    const __m512 token =
+        kBits == 8 ? _mm512_loadu_ps(tile.key_page[u] + tile.unit[u] * kUnit * 4) : _mm512_setzero_ps();
+    for (int r = 0; r < kGroup; ++r) {
+      const __m512 scale = _mm512_set1_ps(ints.query_scale[row + r]);
+      const __m512 dot = _mm512_cvtepi32_ps(sum[r][u]);
+      const __m512 x = kBits == 8 ? _mm512_mul_ps(_mm512_mul_ps(dot, scale), token)
+                                  : _mm512_fmadd_ps(dot, scale, _mm512_set1_ps(ints.query_rest[row + r]));
+      _mm512_store_ps(scores + r * kKeyTile + u * kUnit, x);
+    }
+  }
+}
+
+// Scores of all rows and a tile's keys. Where keys have scales of channels, the query is quantized for each
+// page; units of other pages are computed again with theirs.
+template <int kBits>
+void score_tile(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work, Integers& ints) {
+  if constexpr (kBits == 8) {
+    if (ints.scaled_for == nullptr) {
+      quantize_query<false>(layout, ints);
+      ints.scaled_for = tile.key_page[0];
+    }
+  }
+  for (int64_t u = 0; u < kUnits; ++u) {
+    if (u > 0 && (kBits == 8 || tile.key_page[u] == tile.key_page[u - 1])) continue;
+    if (kBits != 8 && ints.scaled_for != tile.key_page[u]) {
+      load_channels(layout, tile.key_page[u], ints);
+      quantize_query<true>(layout, ints);
+      ints.scaled_for = tile.key_page[u];
+    }
+    for (int64_t row = 0; row < ints.rows; row += kGroup) {
+      float* scores = work.scores + row * kKeyTile;
+      if (u == 0) {
+        if (row == 0) {
+          score_rows<kBits, true>(layout, tile, next, ints, row, scores);
+        } else {
+          score_rows<kBits, false>(layout, tile, next, ints, row, scores);
+        }
+        continue;
+      }
+      alignas(64) float own[kGroup * kKeyTile];
+      score_rows<kBits, false>(layout, tile, next, ints, row, own);
+      for (int64_t i = 0; i < kGroup * kKeyTile; i += kUnit) {
+        if (i % kKeyTile >= u * kUnit) Vec::load(own + i).store(scores + i);
+      }
+    }
+  }
+}
+
+// sums = sums * factor + weights x values for four rows and kVecs vectors of channels from `column` on.
+template <int kBits, int kVecs, bool kFetch>
+inline void add_columns(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work,
+                        const Integers& ints, int64_t row, int64_t column) {
+  constexpr int kParts = 8 / kBits;
+  constexpr int kRows = 4 / kParts;                       // of dwords in a unit
+  constexpr int kOwn = kBits == 8 || kVecs == 1 ? 1 : 2;  // groups of channels among the vectors
+  const int64_t group = kBits == 8 ? 0 : column / kKvValueGroup;
+  const uint8_t* weights = ints.weights + (row * ints.value_groups + group) * kKeyTile;
+  const int64_t row_bytes = ints.value_groups * kKeyTile;
+  __m512i sum[kGroup][kVecs];
+  for (int r = 0; r < kGroup; ++r) {
+    for (int v = 0; v < kVecs; ++v) sum[r][v] = _mm512_setzero_si512();
+  }
+  const int64_t fetched = column / kUnit * kRows;  // lines of each unit, in the columns before
+  for (int u = 0; u < static_cast<int>(kUnits); ++u) {
+    for (int i = 0; i < kRows; ++i) {
+      __m512i dwords[kVecs];
+      for (int v = 0; v < kVecs; ++v) {
+        dwords[v] = _mm512_loadu_si512(tile.values[u] + (i * layout.lanes + column + v * kUnit) * 4);
+      }
+      if constexpr (kFetch) {
+        for (int s = 0; s < static_cast<int>(kUnits); ++s)
+          fetch(next.values[s] + (fetched + u * kRows + i) * 64);
+      }
+      for (int p = 0; p < kParts; ++p) {
+        const uint8_t* at = weights + (u * 4 + i * kParts + p) * 4;
+        for (int r = 0; r < kGroup; ++r) {
+          __m512i weight[kOwn];
+          for (int g = 0; g < kOwn; ++g) weight[g] = broadcast(at + r * row_bytes + g * kKeyTile);
+          for (int v = 0; v < kVecs; ++v) {
+            sum[r][v] =
+                _mm512_dpbusd_epi32(sum[r][v], weight[v * kOwn / kVecs], codes_of<kBits, true>(dwords[v], p));
+          }
+        }
+      }
+    }
+  }
+  for (int r = 0; r < kGroup; ++r) {
+    float* sums = work.sums + (row + r) * work.stride + column;
+    const float* scales = ints.weight_scale + (row + r) * ints.value_groups + group;
+    const __m512 factor = _mm512_set1_ps(ints.factor[row + r]);
+    for (int v = 0; v < kVecs; ++v) {
+      const __m512 added =
+          _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][v]), _mm512_set1_ps(scales[v * kOwn / kVecs]));
+      _mm512_storeu_ps(sums + v * kUnit, _mm512_fmadd_ps(_mm512_loadu_ps(sums + v * kUnit), factor, added));
+    }
+  }
+}
+
+template <int kBits, bool kFetch>
+void add_values(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work,
+                const Integers& ints, int64_t row) {
+  int64_t column = 0;
+  for (; column + 4 * kUnit <= layout.lanes; column += 4 * kUnit) {
+    add_columns<kBits, 4, kFetch>(layout, tile, next, work, ints, row, column);
+  }
+  for (; column < layout.lanes; column += kUnit) {
+    add_columns<kBits, 1, false>(layout, tile, next, work, ints, row, column);
+  }
+}
+
+template <int kBits>
+void mix_tile(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work, Integers& ints) {
+  load_value_scales(layout, tile, ints);
+  for (int64_t row = 0; row < ints.rows; row += kGroup) {
+    quantize_weights<kBits != 8>(layout, work, ints, row);
+    if (row == 0) {
+      add_values<kBits, true>(layout, tile, next, work, ints, row);
+    } else {
+      add_values<kBits, false>(layout, tile, next, work, ints, row);
+    }
+  }
+}
+
+#include "integers_chunk.inl"
+
+}  // namespace
+
+void attention_i8(const AttentionCall& call, const AttentionTask& task, uint8_t* memory) {
+  attend_task_integers(call, task, memory);
+}
+
+void attention_join_i8(const AttentionCall& call, int64_t query, int64_t head, const float* states,
+                       int64_t count, uint8_t* memory) {
+  join_states(call, query, head, states, count, memory);
+}
+
+uint64_t attention_scratch_bytes_i8(const AttentionCall& call, int64_t rows) {
+  return integers_scratch_bytes(call, rows);
+}
+
+#include "../../isa/end.h"
+#endif  // __x86_64__
