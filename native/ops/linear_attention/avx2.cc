@@ -28,6 +28,8 @@ constexpr int kStepVecs = 4;
 
 #include "recurrence.inl"
 
+#include "inputs.inl"
+
 #include "chunk.inl"
 
 #include "../../isa/end.h"

@@ -29,6 +29,8 @@ constexpr int kStepVecs = 8;
 
 #include "recurrence.inl"
 
+#include "inputs.inl"
+
 #include "chunk.inl"
 
 #include "../../isa/end.h"
