@@ -25,6 +25,8 @@
 
 #include "core.inl"
 
+#include "tile.inl"
+
 #include "integers.inl"
 
 namespace {
@@ -49,8 +51,6 @@ inline __m512i broadcast(const void* dword) {
   std::memcpy(&value, dword, 4);
   return _mm512_set1_epi32(value);
 }
-
-inline void fetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 // Scores of four rows and a tile's 64 keys. The next tile's keys are fetched line by line as this one's are read: four
 // streams, as many as it takes to get the whole bandwidth.

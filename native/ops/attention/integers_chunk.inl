@@ -65,7 +65,7 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
 
 // A task; segments of other formats are computed in f32.
 void attend_task_integers(const AttentionCall& call, const AttentionTask& task, uint8_t* memory) {
-  const int64_t rows = (task.rows() + kGroup - 1) / kGroup * kGroup;
+  const int64_t rows = in_groups(task.rows());
   Work work(call, rows, memory);
   Integers ints(call, rows, memory + align_up(work.bytes));
   work.rows = task.rows();
@@ -83,7 +83,7 @@ void attend_task_integers(const AttentionCall& call, const AttentionTask& task, 
 }
 
 uint64_t integers_scratch_bytes(const AttentionCall& call, int64_t rows) {
-  const int64_t padded = (rows + kGroup - 1) / kGroup * kGroup;
+  const int64_t padded = in_groups(rows);
   const uint64_t core = align_up(Work(call, padded, nullptr).bytes);
   return core + Integers(call, padded, nullptr).bytes;
 }
