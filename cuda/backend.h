@@ -3,6 +3,7 @@
 // to is host memory.
 #pragma once
 
+#include "../native/include/bitloom_attention.h"
 #include "driver/queue.h"
 
 namespace bitloom::cuda {

@@ -43,8 +43,10 @@ export const operators = {
   mul: 13,
   attention: 14,
   mergeStates: 15,
-  sample: 16,
-  prepareActivations: 17,
+  kvAppend: 16,
+  kvGather: 17,
+  sample: 18,
+  prepareActivations: 19,
 } as const;
 export type OperatorName = keyof typeof operators;
 
@@ -612,6 +614,16 @@ export const formats = {
   lut3_row_bf16: row(521, 'rowCodebook', 3, 0, 0, 0, -1),
   lut4_row: row(522, 'rowCodebook', 4, 0, 0, 0, -1),
   lut4_row_bf16: row(523, 'rowCodebook', 4, 0, 0, 0, -1),
+  cb7_g32: row(524, 'codebook', 7, 32, 32, 30, -1),
+  cb7_g32_bf16: row(525, 'codebook', 7, 32, 32, 30, -1),
+  cb7_g64: row(526, 'codebook', 7, 64, 64, 58, -1),
+  cb7_g64_bf16: row(527, 'codebook', 7, 64, 64, 58, -1),
+  cb7_g128: row(528, 'codebook', 7, 128, 128, 114, -1),
+  cb7_g128_bf16: row(529, 'codebook', 7, 128, 128, 114, -1),
+  cb7_g256: row(530, 'codebook', 7, 256, 256, 226, -1),
+  cb7_g256_bf16: row(531, 'codebook', 7, 256, 256, 226, -1),
+  cb7_row: row(532, 'codebook', 7, 0, 0, 0, -1),
+  cb7_row_bf16: row(533, 'codebook', 7, 0, 0, 0, -1),
 };
 export type Format = keyof typeof formats;
 

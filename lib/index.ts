@@ -14,8 +14,17 @@ export {
   whyNoDevice,
 } from './device.js';
 export { BitloomError, type BitloomErrorCode } from './errors.js';
-export { type DType, type Format, type FormatInfo, formats, type Isa } from './generated.js';
+export {
+  type DType,
+  type Format,
+  type FormatInfo,
+  formats,
+  type Isa,
+  type KVFormat,
+  kvFormats,
+} from './generated.js';
 export { type Machine, machine, setIsa, setThreads } from './machine.js';
+export { type MixedSegment, MixedTensor } from './mixed_tensor.js';
 export { attention, attentionAsync } from './ops/attention/attention.js';
 export {
   type DecodeAttentionOptions,
@@ -47,6 +56,14 @@ export { type MulOptions, mul, mulAsync } from './ops/elementwise/mul.js';
 export { type SiluOptions, silu, siluAsync } from './ops/elementwise/silu.js';
 export { type SwigluOptions, swiglu, swigluAsync } from './ops/elementwise/swiglu.js';
 export { type EmbeddingOptions, embedding, embeddingAsync } from './ops/embedding/embedding.js';
+export { type KVAppendOptions, kvAppend, kvAppendAsync } from './ops/kv/kv_append.js';
+export {
+  type KVGatherOptions,
+  type KVTokens,
+  kvGather,
+  kvGatherAsync,
+} from './ops/kv/kv_gather.js';
+export { KVPages, type KVPagesOptions, kvPageBytes } from './ops/kv/kv_pages.js';
 export type { SumOptions } from './ops/matmul/accumulate.js';
 export { BitStack, type BitStackBlock } from './ops/matmul/bit_stack.js';
 export {
@@ -56,8 +73,6 @@ export {
   matmulWorkspaceBytes,
 } from './ops/matmul/matmul.js';
 export {
-  type MixedSegment,
-  MixedTensor,
   mixed,
   mixedAsync,
   type QuantizeMixedOptions,

@@ -1,3 +1,4 @@
+import { described } from './arguments.js';
 import { argumentError } from './errors.js';
 import { type Isa, isas } from './generated.js';
 import { native } from './native.js';
@@ -44,7 +45,7 @@ export function setIsa(isa: Isa | undefined): void {
   if (isa !== undefined && !Object.hasOwn(isas, isa)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `setIsa: isa is ${JSON.stringify(isa)}, expected one of ${names.join(', ')}`,
+      `setIsa: isa is ${described(isa)}, expected one of ${names.join(', ')}`,
     );
   }
   native.setIsa(isa === undefined ? -1 : isas[isa]);

@@ -104,6 +104,8 @@ export interface Native extends NativeDevices {
   mul: NativeOperator;
   attention: NativeOperator;
   mergeStates: NativeOperator;
+  kvAppend: NativeOperator;
+  kvGather: NativeOperator;
   sample: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */
   runAsync(calls: NativeValue[][], state?: Int32Array): Promise<void>;

@@ -1,8 +1,9 @@
+import { described } from './arguments.js';
 import { DeviceMemory, type DeviceName, deviceNumber, upload } from './device.js';
 import { argumentError } from './errors.js';
 import { type Format, formats } from './generated.js';
 import { type NativeMemory, native } from './native.js';
-import { bytesOf, type TensorSource } from './tensor.js';
+import { bytesOf, type TensorSource } from './tensor_source.js';
 
 /** How quantized weights lie in memory: as in a file, or as the kernels of a CPU or of a CUDA device read them. */
 export type Layout = 'canonical' | 'lanes16' | 'fragments';
@@ -59,7 +60,7 @@ function layoutId(layout: string): number {
   if (Object.hasOwn(layoutIds, layout)) return layoutIds[layout as Layout];
   throw argumentError(
     'BL_INVALID_LAYOUT',
-    `QuantizedTensor: layout is ${JSON.stringify(layout)}, expected canonical, lanes16 or fragments`,
+    `QuantizedTensor: layout is ${described(layout)}, expected canonical, lanes16 or fragments`,
   );
 }
 
@@ -68,7 +69,7 @@ export function formatInfo(format: string): (typeof formats)[Format] {
   if (typeof format !== 'string' || !Object.hasOwn(formats, format)) {
     throw argumentError(
       'BL_INVALID_FORMAT',
-      `QuantizedTensor: format is ${JSON.stringify(format)}, expected e.g. q4_0, u4_g128, i8_row, t2_g256, nf4_g64`,
+      `QuantizedTensor: format is ${described(format)}, expected e.g. q4_0, u4_g128, i8_row, t2_g256, nf4_g64`,
     );
   }
   return formats[format as Format];

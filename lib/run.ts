@@ -84,11 +84,14 @@ export function runValue(options: RunOptions): NativeValue {
   if (isa !== undefined && !(isa in isas)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `run: isa is ${JSON.stringify(isa)}, expected one of ${Object.keys(isas).join(', ')}`,
+      `run: isa is ${described(isa)}, expected one of ${Object.keys(isas).join(', ')}`,
     );
   }
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 256)) {
-    throw argumentError('BL_INVALID_ARGUMENT', `run: threads is ${threads}, expected 1 to 256`);
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `run: threads is ${described(threads)}, expected 1 to 256`,
+    );
   }
   return Int32Array.of(isa === undefined ? -1 : isas[isa], threads ?? 0);
 }

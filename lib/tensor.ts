@@ -1,117 +1,21 @@
-import { readers, valuesToBits } from './elements.js';
 import { DeviceMemory, type DeviceName, deviceNumber, upload } from './device.js';
+import {
+  type DataTypes,
+  type DTypeName,
+  dtypeOf,
+  type FloatDType,
+  type Normalized,
+  typedArrays,
+} from './dtype.js';
+import { readers, valuesToBits } from './elements.js';
 import { argumentError } from './errors.js';
 import { type DType, dtypes } from './generated.js';
 import { type NativeMemory, native } from './native.js';
+import { contiguousStrides, elementCount, extentOf, forEachPlace } from './shape.js';
+import { bytesOf, checkedBytes, type TensorSource } from './tensor_source.js';
 
-/** Typed array that holds elements of each dtype. f16, bf16 and f8 are raw bits. */
-export interface DataTypes {
-  f32: Float32Array;
-  f16: Uint16Array;
-  bf16: Uint16Array;
-  i8: Int8Array;
-  u8: Uint8Array;
-  i32: Int32Array;
-  f8e4m3: Uint8Array;
-  f8e5m2: Uint8Array;
-}
-
-/** The element names of ONNX Runtime, accepted wherever a dtype is. */
-const aliases: Record<string, DType> = {
-  float32: 'f32',
-  float16: 'f16',
-  bfloat16: 'bf16',
-  int8: 'i8',
-  uint8: 'u8',
-  int32: 'i32',
-  float8e4m3fn: 'f8e4m3',
-  float8e5m2: 'f8e5m2',
-};
-
-/** ONNX Runtime's spelling of a dtype, and the dtype it means. */
-export interface DTypeAliases {
-  float32: 'f32';
-  float16: 'f16';
-  bfloat16: 'bf16';
-  int8: 'i8';
-  uint8: 'u8';
-  int32: 'i32';
-  float8e4m3fn: 'f8e4m3';
-  float8e5m2: 'f8e5m2';
-}
-export type DTypeName = DType | keyof DTypeAliases;
-export type Normalized<N extends DTypeName> = N extends keyof DTypeAliases ? DTypeAliases[N] : N;
-
-/** Memory a tensor can be laid over without a copy. */
-export type TensorSource = ArrayBufferLike | ArrayBufferView;
-
-/** Dtypes that operators take as activations. */
-export type FloatDType = 'f32' | 'f16' | 'bf16';
-
-const maxRank = 6;
-
-/** The dtype that `name` means; throws `BL_INVALID_DTYPE` for an unknown one. */
-export function dtypeOf(name: string): DType {
-  const dtype = Object.hasOwn(aliases, name) ? aliases[name] : name;
-  if (dtype === undefined || !Object.hasOwn(dtypes, dtype)) {
-    throw argumentError(
-      'BL_INVALID_DTYPE',
-      `Tensor: dtype is ${JSON.stringify(name)}, expected one of ${Object.keys(dtypes).join(', ')}`,
-    );
-  }
-  return dtype as DType;
-}
-
-/** Elements of a shape; throws `BL_INVALID_SHAPE` unless it is a list of whole numbers of at least 0. */
-export function elementCount(shape: readonly number[], what = 'Tensor'): number {
-  if (!Array.isArray(shape) || shape.length > maxRank) {
-    throw argumentError(
-      'BL_INVALID_SHAPE',
-      `${what}: shape is not a list of at most ${maxRank} sizes`,
-    );
-  }
-  let count = 1;
-  for (let axis = 0; axis < shape.length; axis++) {
-    const size = shape[axis];
-    if (!Number.isSafeInteger(size) || (size as number) < 0) {
-      throw argumentError(
-        'BL_INVALID_SHAPE',
-        `${what}: shape[${axis}] is ${size}, expected a whole number of at least 0`,
-      );
-    }
-    count *= size as number;
-  }
-  if (!Number.isSafeInteger(count)) {
-    throw argumentError(
-      'BL_INVALID_SHAPE',
-      `${what}: shape [${shape}] has more than 2^53 elements`,
-    );
-  }
-  return count;
-}
-
-function contiguousStrides(shape: readonly number[]): number[] {
-  const strides = new Array<number>(shape.length);
-  let step = 1;
-  for (let axis = shape.length - 1; axis >= 0; axis--) {
-    strides[axis] = step;
-    step *= Math.max(shape[axis] as number, 1);
-  }
-  return strides;
-}
-
-/** Bytes of `source` as they lie, no copy. */
-export function bytesOf(source: TensorSource): Uint8Array {
-  if (ArrayBuffer.isView(source)) {
-    return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
-  }
-  return new Uint8Array(source as ArrayBuffer);
-}
-
-/** True for `Float16Array`, where the runtime has it. */
-function isFloat16Array(value: unknown): boolean {
-  return Object.prototype.toString.call(value) === '[object Float16Array]';
-}
+export type { DataTypes, DTypeAliases, DTypeName, FloatDType, Normalized } from './dtype.js';
+export type { TensorSource } from './tensor_source.js';
 
 /** How a strided view lies over its memory. */
 export interface TensorLayout {
@@ -181,9 +85,9 @@ export class Tensor<D extends DType = DType> {
       this.#bytes = bytesOf(valuesToBits(this.dtype, data as number[]));
       this.#owned = true;
     } else {
-      this.#bytes = this.#checkedBytes(data as TensorSource);
+      this.#bytes = checkedBytes(data as TensorSource, this.dtype);
     }
-    const needed = this.#extent() * dtypes[this.dtype].bytes;
+    const needed = extentOf(this.shape, this.strides) * dtypes[this.dtype].bytes;
     const available = (this.#memory ?? this.#bytes).byteLength;
     if (available < needed) {
       throw argumentError(
@@ -372,16 +276,7 @@ export class Tensor<D extends DType = DType> {
     const read = readers[this.dtype];
     const size = dtypes[this.dtype].bytes;
     const values: number[] = [];
-    const walk = (axis: number, offset: number): void => {
-      if (axis === this.rank) {
-        values.push(read(view, offset * size));
-        return;
-      }
-      for (let i = 0; i < (this.shape[axis] as number); i++) {
-        walk(axis + 1, offset + i * (this.strides[axis] as number));
-      }
-    };
-    if (this.size > 0) walk(0, 0);
+    forEachPlace(this.shape, this.strides, (place) => values.push(read(view, place * size)));
     return values;
   }
 
@@ -448,47 +343,7 @@ export class Tensor<D extends DType = DType> {
   }
 
   #neededBytes(): number {
-    return this.#extent() * dtypes[this.dtype].bytes;
-  }
-
-  #extent(): number {
-    let last = 0;
-    for (let axis = 0; axis < this.shape.length; axis++) {
-      const stride = this.strides[axis] as number;
-      if (!Number.isSafeInteger(stride) || stride < 0) {
-        throw argumentError(
-          'BL_INVALID_SHAPE',
-          `Tensor: strides[${axis}] is ${stride}, expected a whole number of at least 0`,
-        );
-      }
-      if (this.shape[axis] === 0) return 0;
-      last += ((this.shape[axis] as number) - 1) * stride;
-    }
-    return last + 1;
-  }
-
-  #checkedBytes(data: TensorSource): Uint8Array {
-    const { array } = dtypes[this.dtype];
-    const isBuffer =
-      data instanceof ArrayBuffer ||
-      (typeof SharedArrayBuffer !== 'undefined' && data instanceof SharedArrayBuffer);
-    // Raw bytes may hold any type; a typed array of wider elements must hold this one.
-    if (isBuffer) return bytesOf(data);
-    if (!ArrayBuffer.isView(data)) {
-      throw argumentError(
-        'BL_INVALID_ARGUMENT',
-        `Tensor: data is ${data === null ? 'null' : typeof data}, expected a typed array or buffer`,
-      );
-    }
-    const kind = Object.prototype.toString.call(data).slice(8, -1);
-    const raw = kind === 'Uint8Array' || kind === 'DataView';
-    if (!raw && kind !== array && !(isFloat16Array(data) && this.dtype === 'f16')) {
-      throw argumentError(
-        'BL_INVALID_DTYPE',
-        `Tensor: data is a ${kind}, expected ${array} or raw bytes for dtype ${this.dtype}`,
-      );
-    }
-    return bytesOf(data);
+    return extentOf(this.shape, this.strides) * dtypes[this.dtype].bytes;
   }
 }
 
@@ -500,5 +355,3 @@ export function outputTensor<D extends FloatDType>(
 ): Tensor<D> {
   return out ?? (Tensor.empty('f32', shape, input.device) as Tensor<DType> as Tensor<D>);
 }
-
-const typedArrays = { Float32Array, Uint16Array, Int8Array, Uint8Array, Int32Array } as const;

@@ -33,6 +33,7 @@ export {
   loadPacked,
   type NamedWeights,
   type PackedFile,
+  type PackedWeights,
   readPacked,
   savePacked,
 } from './packed.js';

@@ -4,33 +4,37 @@
 //   {"format":"u4_g128","layout":"lanes16","rows":4096,"cols":4096}
 //
 // and "codebook": [2^bits numbers] for cb<bits>, [tables * 2^bits] for cbs<bits> with tables of its own, "tensorScale": number where it is not 1.
-import { argumentError, BitloomError } from '../errors.js';
-import { formats } from '../generated.js';
-import {
-  type Layout,
-  QuantizedTensor,
-  type QuantizedTensorOptions,
-  weightsBytes,
-} from '../quantized_tensor.js';
+// Of a mixed tensor, whose matrices follow each other, each from a multiple of 64 on:
+//
+//   {"rows":4096,"cols":512,"groupSize":128,"widths":"4223","parts":[{"format":"u2_g128",...},...]}
+//
+// with a digit for the bits of each group of columns, and a part for each width that occurs, narrowest first.
+import { argumentError } from '../errors.js';
+import { MixedTensor } from '../mixed_tensor.js';
+import { QuantizedTensor } from '../quantized_tensor.js';
 import { quote } from './cursor.js';
 import { mapFile } from './map_file.js';
+import { type Described, describe, fail, matrixOf } from './packed_description.js';
 import { readSafetensors, type SafetensorsFile, type SafetensorsTensor } from './safetensors.js';
 import { type SafetensorsContent, writeSafetensors } from './safetensors_write.js';
 import type { ByteSource } from './source.js';
 
 const PREFIX = 'bitloom.weights.';
-const members = ['format', 'layout', 'rows', 'cols', 'codebook', 'tensorScale'] as const;
-const layouts: readonly string[] = ['canonical', 'lanes16', 'fragments'] satisfies Layout[];
 
 /** Matrices by name. */
 export type NamedWeights =
-  | ReadonlyMap<string, QuantizedTensor>
-  | Readonly<Record<string, QuantizedTensor>>;
+  | ReadonlyMap<string, QuantizedTensor | MixedTensor>
+  | Readonly<Record<string, QuantizedTensor | MixedTensor>>;
 
-/** What {@link loadPacked} gives. */
-export interface PackedFile {
-  /** The matrices, as views of the mapped file. */
+/** What {@link readPacked} gives: views of the source. */
+export interface PackedWeights {
   readonly weights: ReadonlyMap<string, QuantizedTensor>;
+  /** Those whose groups of columns have widths of their own. */
+  readonly mixed: ReadonlyMap<string, MixedTensor>;
+}
+
+/** What {@link loadPacked} gives: views of the mapped file. */
+export interface PackedFile extends PackedWeights {
   /** Unmaps the file; no matrix of it may be used after. */
   dispose(): void;
   /** {@link dispose}, for `using`. */
@@ -56,28 +60,29 @@ export function packedContent(weights: NamedWeights): SafetensorsContent {
   const entries = weights instanceof Map ? [...weights] : Object.entries(weights);
   const metadata = new Map<string, string>();
   const tensors = entries.map(([name, matrix]) => {
-    if (!(matrix instanceof QuantizedTensor)) {
+    if (!(matrix instanceof QuantizedTensor) && !(matrix instanceof MixedTensor)) {
       throw argumentError(
         'BL_INVALID_ARGUMENT',
-        `savePacked: ${quote(String(name))} is no QuantizedTensor`,
+        `savePacked: ${quote(String(name))} is no QuantizedTensor or MixedTensor`,
       );
     }
-    const { format, layout, rows, cols, codebook, tensorScale } = matrix;
-    const bytes = weightsBytes(format, rows, cols, layout);
-    const description = {
-      format,
-      layout,
-      rows,
-      cols,
-      ...(codebook && { codebook: [...codebook] }),
-      ...(tensorScale === 1 ? {} : { tensorScale }),
-    };
-    metadata.set(PREFIX + name, JSON.stringify(description));
-    return { name, type: 'u8', shape: [bytes], data: matrix.bytes.subarray(0, bytes) };
+    const described = describe(matrix);
+    metadata.set(PREFIX + name, described.json);
+    return { name, type: 'u8', shape: [described.bytes], data: () => joined(described) };
   });
   // The data begins at a multiple of 64, a cache line; matrices of whole lines come first and so keep to it.
-  tensors.sort((a, b) => Number(a.data.length % 64 !== 0) - Number(b.data.length % 64 !== 0));
+  const crooked = ({ shape }: { shape: number[] }) => Number((shape[0] as number) % 64 !== 0);
+  tensors.sort((a, b) => crooked(a) - crooked(b));
   return { metadata, tensors };
+}
+
+/** A matrix that lies in one piece is not copied. */
+function joined({ bytes, pieces }: Described): Uint8Array {
+  const [first] = pieces;
+  if (pieces.length === 1 && first !== undefined) return first.bytes;
+  const all = new Uint8Array(bytes);
+  for (const piece of pieces) all.set(piece.bytes, piece.offset);
+  return all;
 }
 
 /**
@@ -95,12 +100,12 @@ export function packedContent(weights: NamedWeights): SafetensorsContent {
 export function loadPacked(path: string): PackedFile {
   const source = mapFile(path);
   try {
-    const weights = readPacked(source);
+    const { weights, mixed } = readPacked(source);
     const dispose = () => {
-      for (const matrix of weights.values()) matrix.dispose();
+      for (const matrix of [...weights.values(), ...mixed.values()]) matrix.dispose();
       source.dispose();
     };
-    return { weights, dispose, [Symbol.dispose]: dispose };
+    return { weights, mixed, dispose, [Symbol.dispose]: dispose };
   } catch (error) {
     source.dispose();
     throw error;
@@ -108,96 +113,37 @@ export function loadPacked(path: string): PackedFile {
 }
 
 /** {@link loadPacked} of a source of one's own, which stays open: the matrices are views of it. */
-export function readPacked(source: ByteSource): Map<string, QuantizedTensor> {
+export function readPacked(source: ByteSource): PackedWeights {
   const file = readSafetensors(source);
   const weights = new Map<string, QuantizedTensor>();
-  for (const tensor of file.tensors.values()) weights.set(tensor.name, matrixOf(file, tensor));
+  const mixed = new Map<string, MixedTensor>();
+  for (const tensor of file.tensors.values()) {
+    const matrix = readMatrix(file, tensor);
+    if (matrix instanceof MixedTensor) mixed.set(tensor.name, matrix);
+    else weights.set(tensor.name, matrix);
+  }
   for (const key of file.metadata.keys()) {
-    if (key.startsWith(PREFIX) && !weights.has(key.slice(PREFIX.length))) {
+    if (key.startsWith(PREFIX) && !file.tensors.has(key.slice(PREFIX.length))) {
       fail(`metadata ${quote(key)} describes no tensor of the file`);
     }
   }
-  return weights;
+  return { weights, mixed };
 }
 
-function fail(
-  message: string,
-  code: 'BL_INVALID_FILE' | 'BL_UNSUPPORTED' = 'BL_INVALID_FILE',
-): never {
-  throw new BitloomError(code, `readPacked: ${message}`);
-}
-
-function matrixOf(file: SafetensorsFile, tensor: SafetensorsTensor): QuantizedTensor {
-  const what = `tensor ${quote(tensor.name)}`;
-  const { format, layout, rows, cols, codebook, tensorScale } = descriptionOf(
-    file,
-    tensor.name,
-    what,
-  );
-  if (typeof format !== 'string' || !Object.hasOwn(formats, format)) {
-    fail(`${what} has format ${show(format)}, expected e.g. q4_0 or u4_g128`, 'BL_UNSUPPORTED');
-  }
-  if (typeof layout !== 'string' || !layouts.includes(layout)) {
-    fail(`${what} has layout ${show(layout)}, expected ${layouts.join(' or ')}`, 'BL_UNSUPPORTED');
-  }
-  const name = format as keyof typeof formats;
-  const options: QuantizedTensorOptions = { layout: layout as Layout };
-  if (codebook !== undefined) options.codebook = checkedNumbers(codebook, what);
-  if (tensorScale !== undefined)
-    options.tensorScale = checkedNumbers([tensorScale], what)[0] as number;
-  let expected: number;
-  try {
-    // The tensors' own checks: whole numbers, rows that the format takes, a codebook where one is needed.
-    expected = weightsBytes(name, rows as number, cols as number, options.layout);
-    if (tensor.type === 'u8' && tensor.shape.length === 1 && tensor.bytes === expected) {
-      return new QuantizedTensor(name, tensor.data(), [rows as number, cols as number], options);
-    }
-  } catch (cause) {
-    throw new BitloomError('BL_INVALID_FILE', `readPacked: ${what}: ${messageOf(cause)}`, {
-      cause,
-    });
-  }
-  return fail(
-    `${what} is ${tensor.type} [${tensor.shape.join(', ')}], expected u8 [${expected}] (${name} [${rows}, ${cols}])`,
-  );
-}
-
-function descriptionOf(
+function readMatrix(
   file: SafetensorsFile,
-  name: string,
-  what: string,
-): Record<(typeof members)[number], unknown> {
-  const text = file.metadata.get(PREFIX + name);
-  if (text === undefined) fail(`${what} has no metadata ${quote(PREFIX + name)}`);
-  let value: unknown;
-  try {
-    value = JSON.parse(text as string);
-  } catch {
-    fail(`metadata ${quote(PREFIX + name)} is not JSON`);
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    fail(`metadata ${quote(PREFIX + name)} is ${show(value)}, expected an object`);
-  }
-  // Own members only: a name such as "constructor" must not be found where the file has none.
-  const own = (key: string) =>
-    Object.hasOwn(value as object, key) ? (value as Record<string, unknown>)[key] : undefined;
-  return Object.fromEntries(members.map((key) => [key, own(key)])) as ReturnType<
-    typeof descriptionOf
-  >;
-}
-
-function checkedNumbers(values: unknown, what: string): number[] {
-  const ok = Array.isArray(values) && values.every((entry) => typeof entry === 'number');
-  if (!ok) fail(`${what} has ${show(values)}, expected numbers`);
-  return values as number[];
-}
-
-/** A value from a file, short enough for a message. */
-function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'undefined';
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
-}
-
-function messageOf(cause: unknown): string {
-  return String((cause as Error).message).slice(0, 300);
+  tensor: SafetensorsTensor,
+): QuantizedTensor | MixedTensor {
+  const what = `tensor ${quote(tensor.name)}`;
+  const key = PREFIX + tensor.name;
+  const text = file.metadata.get(key);
+  if (text === undefined) return fail(`${what} has no metadata ${quote(key)}`);
+  return matrixOf(text, key, what, (bytes, shown) => {
+    if (tensor.type === 'u8' && tensor.shape.length === 1 && tensor.bytes === bytes) {
+      return tensor.data();
+    }
+    return fail(
+      `${what} is ${tensor.type} [${tensor.shape.join(', ')}], expected u8 [${bytes}] (${shown})`,
+    );
+  });
 }

@@ -1,11 +1,13 @@
 import type { DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
 import { attention } from '../ops/attention/attention.js';
+import { decodeAttention } from '../ops/attention/decode_attention.js';
 import type { AttentionOptions as MixOptions } from '../ops/attention/options.js';
 import type { PreparedActivations } from '../ops/matmul/prepared_activations.js';
 import { type RopeOptions, rope } from '../ops/rope/rope.js';
 import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';
+import { isPaged, type PagedLayer } from './decoder_cache.js';
 import type { LayerCache } from './kv_cache.js';
 import type { Linear } from './linear.js';
 import type { RMSNorm } from './rms_norm.js';
@@ -44,14 +46,16 @@ export interface HeadsView {
 export interface AttentionScratch {
   query: HeadsView;
   key: HeadsView;
+  /** For a cache in pages, which does not take them as they come. */
+  value: HeadsView;
   mixed: HeadsView;
 }
 
 /** What one call of {@link Attention.forward} works on. */
 export interface AttentionStep {
   /** Receives keys and values at [start, start + M). */
-  cache: LayerCache;
-  /** Tokens that stand before these ones in the cache. */
+  cache: LayerCache | PagedLayer;
+  /** Tokens that stand before these ones in the text. */
   start: number;
   /** [M] i32, of the rotary embedding. */
   positions: Tensor<'i32'>;
@@ -112,6 +116,7 @@ export class Attention {
     return {
       query: view(numHeads, this.headDim),
       key: view(numKvHeads, this.headDim),
+      value: view(numKvHeads, this.valueDim),
       mixed: view(numHeads, this.valueDim),
     };
   }
@@ -131,23 +136,45 @@ export class Attention {
     const rows = x.shape[0] ?? 0;
     const { cache, start, positions, scratch = this.scratch(rows) } = step;
     const end = start + rows;
+    const value = isPaged(cache) ? scratch.value.rows : cache.valueRows.slice(start, end);
     options.query.forward(x, scratch.query.rows);
     options.key.forward(x, scratch.key.rows);
-    options.value.forward(x, cache.valueRows.slice(start, end));
+    options.value.forward(x, value);
     const query = scratch.query.heads;
     const key = scratch.key.heads;
     options.queryNorm?.forward(query, query);
     options.keyNorm?.forward(key, key);
     rope(query, positions, { ...this.#rope, out: query });
-    rope(key, positions, {
-      ...(this.#rope as RopeOptions<'f32' | 'f16'>),
-      out: cache.keys.slice(start, end),
-    });
-    attention(query, cache.keys.slice(0, end), cache.values.slice(0, end), {
-      ...this.#mix,
-      out: scratch.mixed.heads,
-    });
+    const rotated = isPaged(cache) ? key : cache.keys.slice(start, end);
+    rope(key, positions, { ...(this.#rope as RopeOptions<'f32' | 'f16'>), out: rotated });
+    if (isPaged(cache)) {
+      cache.append(key, scratch.value.heads);
+      this.#mixPages(query, cache, scratch.mixed.heads);
+    } else {
+      attention(query, cache.keys.slice(0, end), cache.values.slice(0, end), {
+        ...this.#mix,
+        out: scratch.mixed.heads,
+      });
+    }
     return options.output.forward(scratch.mixed.rows, out, residual);
+  }
+
+  /** Attention over pages, and the weights of the last queries where the cache wants them. */
+  #mixPages(query: Tensor<'f32'>, cache: PagedLayer, out: Tensor<'f32'>): void {
+    const { probabilities, compute } = cache;
+    const segments = cache.segments();
+    const rows = query.shape[0] as number;
+    const observed = probabilities?.shape[1] ?? 0;
+    const options = { ...this.#mix, compute };
+    if (probabilities !== undefined && observed === rows) {
+      decodeAttention(query, segments, { ...options, probabilities, out });
+      return;
+    }
+    decodeAttention(query, segments, { ...options, out });
+    if (probabilities === undefined) return;
+    // A second look at the keys, of a few queries only.
+    const last = query.slice(rows - observed, rows);
+    decodeAttention(last, segments, { ...options, probabilities });
   }
 
   /** The attention with its weights on a device. */

@@ -7,10 +7,12 @@ import type { QuantizedTensor } from '../quantized_tensor.js';
 import { type RunOptions, sequence } from '../run.js';
 import { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
+import type { CacheStep, DecoderCache } from './decoder_cache.js';
 import { type DecoderLayer, StepMemory } from './decoder_layer.js';
 import { type GenerateOptions, Generation } from './generation.js';
 import { KVCache, type KVCacheOptions } from './kv_cache.js';
 import type { Linear } from './linear.js';
+import { type PagedCacheOptions, PagedDecoderCache } from './paged_decoder_cache.js';
 import type { RMSNorm } from './rms_norm.js';
 
 /** The parts of a {@link Decoder}; it disposes of them all. */
@@ -35,7 +37,7 @@ export interface DecoderOptions extends RunOptions {
 /** Options of {@link Decoder.forward}. */
 export interface ForwardOptions {
   /** Where the tokens before these stand, and where these are added; default: none before, kept nowhere. */
-  cache?: KVCache;
+  cache?: DecoderCache;
   /** Logits after the last token (default), or after each. */
   logits?: 'last' | 'all';
   /** Where to write the logits: [vocabulary] for `'last'`, [tokens, vocabulary] for `'all'`. */
@@ -138,6 +140,24 @@ export class Decoder {
   }
 
   /**
+   * A cache in pages: quantized, and compressed by a policy.
+   *
+   * @throws `BL_UNSUPPORTED` on a device
+   */
+  createPagedCache(options: PagedCacheOptions = {}): PagedDecoderCache {
+    this.#check('createPagedCache');
+    if (this.device !== 'cpu') {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `Decoder: a cache in pages on ${this.device}, expected cpu`,
+      );
+    }
+    const { layers } = this.parts;
+    const config = { ...this.config, numLayers: layers.length };
+    return new PagedDecoderCache(config, this.contextLength, options);
+  }
+
+  /**
    * Logits after `tokens`, which follow those in the cache.
    *
    * @returns `out`, or a new tensor [vocabulary] (`'last'`) or [tokens, vocabulary] (`'all'`)
@@ -148,6 +168,7 @@ export class Decoder {
     const steps = this.#plan(tokens, options);
     try {
       for (const step of steps.chunks) {
+        step.begin();
         step.compute();
         step.commit();
       }
@@ -166,6 +187,7 @@ export class Decoder {
     const steps = this.#plan(tokens, rest);
     try {
       for (const step of steps.chunks) {
+        step.begin();
         await sequence(step.compute, signal === undefined ? {} : { signal });
         step.commit();
       }
@@ -224,18 +246,26 @@ export class Decoder {
     const logits = isHere ? result : Tensor.empty('f32', result.shape, this.device);
     const releaseCache = cache.acquire();
     const memory = this.#takeMemory(Math.min(ids.length, chunkTokens));
-    const chunks: { compute: () => void; commit: () => void }[] = [];
+    const chunks: { begin: () => void; compute: () => void; commit: () => void }[] = [];
+    let begun: CacheStep | undefined;
     for (let first = 0; first < ids.length; first += chunkTokens) {
       const part = ids.slice(first, first + chunkTokens);
       const isLast = first + part.length === ids.length;
       const target =
         which === 'all' ? logits.slice(first, first + part.length) : isLast ? logits : undefined;
       chunks.push({
-        compute: () => this.#step(part, cache, memory, target),
-        commit: () => cache.advance(part.length),
+        begin: () => {
+          begun = cache.begin(part.length);
+        },
+        compute: () => this.#step(part, begun as CacheStep, memory, target),
+        commit: () => {
+          begun?.commit();
+          begun = undefined;
+        },
       });
     }
     const release = (): void => {
+      begun?.abort();
       releaseCache();
       if (cache !== options.cache) cache.dispose();
       if (!this.#disposed) this.#memory.push(memory);
@@ -252,9 +282,14 @@ export class Decoder {
     return { chunks, finish, finishAsync, release };
   }
 
-  #step(ids: readonly number[], cache: KVCache, memory: StepMemory, logits?: Tensor<'f32'>): void {
+  #step(
+    ids: readonly number[],
+    cache: CacheStep,
+    memory: StepMemory,
+    logits?: Tensor<'f32'>,
+  ): void {
     const { embedding: table, layers, norm, output } = this.parts;
-    const start = cache.length;
+    const start = cache.position;
     const tensors = memory.prepare(ids, start);
     const { isa, threads } = this.#options;
     embedding(table, tensors.ids, {

@@ -3,6 +3,7 @@ import type { DType } from '../generated.js';
 import { Tensor } from '../tensor.js';
 import type { Attention, AttentionScratch, HeadsView } from './attention.js';
 import type { ModelConfig } from './config.js';
+import type { PagedLayer } from './decoder_cache.js';
 import type { LayerCache } from './kv_cache.js';
 import type { MLP, MLPScratch } from './mlp.js';
 import type { RMSNorm } from './rms_norm.js';
@@ -36,6 +37,7 @@ export class StepMemory {
   readonly #normed: Tensor<'f32'>;
   readonly #query: Tensor<'f32'>;
   readonly #key: Tensor<'f32'>;
+  readonly #value: Tensor<'f32'>;
   readonly #mixed: Tensor<'f32'>;
   readonly #gate: Tensor<'f32'>;
   readonly #up: Tensor<'f32'>;
@@ -54,6 +56,7 @@ export class StepMemory {
     this.#normed = values(hiddenSize);
     this.#query = values(numHeads * headDim);
     this.#key = values(numKvHeads * headDim);
+    this.#value = values(numKvHeads * valueDim);
     this.#mixed = values(numHeads * valueDim);
     this.#gate = values(intermediateSize);
     this.#up = values(intermediateSize);
@@ -104,6 +107,7 @@ export class StepMemory {
       attention: {
         query: view(this.#query, numHeads, headDim),
         key: view(this.#key, numKvHeads, headDim),
+        value: view(this.#value, numKvHeads, valueDim),
         mixed: view(this.#mixed, numHeads, valueDim),
       },
       mlp: {
@@ -125,7 +129,7 @@ export class DecoderLayer {
   ) {}
 
   /** Changes `tensors.residual` in place. */
-  forward(tensors: StepTensors, cache: LayerCache, start: number): void {
+  forward(tensors: StepTensors, cache: LayerCache | PagedLayer, start: number): void {
     const { residual, positions } = tensors;
     const step = { cache, start, positions, scratch: tensors.attention };
     const attentionInput = normed(this.attentionNorm, this.attention.input, tensors);

@@ -2,7 +2,8 @@ import { argumentError, BitloomError } from '../errors.js';
 import { sample } from '../ops/sampling/sample.js';
 import { Tensor } from '../tensor.js';
 import type { Decoder } from './decoder.js';
-import type { KVCache } from './kv_cache.js';
+import type { DecoderCache } from './decoder_cache.js';
+import type { PagedCacheOptions } from './paged_decoder_cache.js';
 import { StopText } from './stop_text.js';
 
 /** Options of `decoder.generate`. */
@@ -29,8 +30,11 @@ export interface GenerateOptions {
   special?: boolean;
   /** Ends the generation with an error, the signal's reason. */
   signal?: AbortSignal;
-  /** Continues after the tokens in this cache. Default: a new one, disposed of at the end. */
-  cache?: KVCache;
+  /**
+   * Continues after the tokens in this cache. Or how a new one keeps keys and values:
+   * `{ format: 'i4', policy: snapKV({ budget: 512 }) }`. Default: a new one in f32. New ones are disposed of at the end.
+   */
+  cache?: DecoderCache | PagedCacheOptions;
 }
 
 /** Why a generation ended. */
@@ -87,7 +91,7 @@ export class Generation implements AsyncIterable<string> {
     if (this.promptTokens.length === 0) {
       throw argumentError('BL_INVALID_ARGUMENT', 'generate: prompt has no tokens');
     }
-    const room = this.#capacity() - (options.cache?.length ?? 0);
+    const room = this.#capacity() - (this.#given?.length ?? 0);
     if (this.promptTokens.length > room) {
       throw argumentError(
         'BL_OUT_OF_RANGE',
@@ -127,7 +131,12 @@ export class Generation implements AsyncIterable<string> {
     const { maxTokens = Number.POSITIVE_INFINITY, stop = [] } = options;
     const wanted = this.promptTokens.length + maxTokens;
     const capacity = Math.min(this.#capacity(), wanted);
-    const cache = options.cache ?? decoder.createCache({ capacity });
+    const { cache: how } = options;
+    const cache =
+      this.#given ??
+      (how === undefined
+        ? decoder.createCache({ capacity })
+        : decoder.createPagedCache({ capacity, ...(how as PagedCacheOptions) }));
     const pieces = decoder.tokenizer?.createDecoder({ after: this.promptTokens });
     const stopText = new StopText(typeof stop === 'string' ? [stop] : stop);
     try {
@@ -141,12 +150,12 @@ export class Generation implements AsyncIterable<string> {
       const rest = stopText.push(pieces?.end() ?? '') + stopText.end();
       if (rest !== '') yield rest;
     } finally {
-      if (cache !== options.cache) cache.dispose();
+      if (cache !== this.#given) cache.dispose();
     }
   }
 
   /** Tokens, one forward step each. */
-  async *#ids(cache: KVCache, maxTokens: number): AsyncGenerator<number, void, undefined> {
+  async *#ids(cache: DecoderCache, maxTokens: number): AsyncGenerator<number, void, undefined> {
     const { decoder, tokens, promptTokens } = this;
     const { signal } = this.options;
     const logits = Tensor.zeros('f32', [decoder.config.vocabSize]);
@@ -192,8 +201,15 @@ export class Generation implements AsyncIterable<string> {
     return sample(logits, { ...options, previous, position }).token;
   }
 
+  /** The cache that the caller has given. */
+  get #given(): DecoderCache | undefined {
+    const { cache } = this.options;
+    return cache !== undefined && 'acquire' in cache ? cache : undefined;
+  }
+
   #capacity(): number {
-    return this.options.cache?.capacity ?? this.decoder.contextLength;
+    const { capacity } = this.options.cache ?? {};
+    return capacity ?? this.decoder.contextLength;
   }
 
   #encode(prompt: string | readonly number[]): readonly number[] {
@@ -205,7 +221,8 @@ export class Generation implements AsyncIterable<string> {
         'generate: the model file has no tokenizer; pass token ids instead of text',
       );
     }
-    const { special = false, cache } = this.options;
+    const { special = false } = this.options;
+    const cache = this.#given;
     // A text that goes on does not begin.
     const bos = cache !== undefined && cache.length > 0 ? { addBos: false } : {};
     return tokenizer.encode(prompt, { special, ...bos });

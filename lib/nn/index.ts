@@ -11,6 +11,7 @@ export {
 } from './attention.js';
 export type { Architecture, ModelConfig } from './config.js';
 export { Decoder, type DecoderOptions, type DecoderParts, type ForwardOptions } from './decoder.js';
+export type { CacheStep, DecoderCache, PagedLayer } from './decoder_cache.js';
 export { DecoderLayer } from './decoder_layer.js';
 export type {
   FinishReason,
@@ -23,7 +24,28 @@ export { type Activations, Linear, type LinearOptions } from './linear.js';
 export { type LoadOptions, load, type Progress } from './load.js';
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
+export {
+  type CacheFormat,
+  type PagedCacheOptions,
+  PagedDecoderCache,
+} from './paged_decoder_cache.js';
 export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.js';
+export {
+  type CachePolicy,
+  cake,
+  chunkKV,
+  h2o,
+  type LayerView,
+  type Observation,
+  type PolicyOptions,
+  pyramidKV,
+  type SnapKVOptions,
+  scissorhands,
+  snapKV,
+  streamingLLM,
+  tova,
+  type WindowOptions,
+} from './policies/index.js';
 export { type QuantizeModelOptions, quantizeModel } from './quantize_model.js';
 export { type RequantizeOptions, requantize } from './requantize.js';
 export { RMSNorm, type RMSNormOptions } from './rms_norm.js';

@@ -1,6 +1,7 @@
 import type { DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
 import { Tensor } from '../tensor.js';
+import type { CacheStep, DecoderCache } from './decoder_cache.js';
 
 /** Shape of a {@link KVCache}. */
 export interface KVCacheOptions {
@@ -39,7 +40,7 @@ export interface LayerCache {
  * cache.rewind(4); // forget all but the first four tokens
  * ```
  */
-export class KVCache {
+export class KVCache implements DecoderCache {
   readonly capacity: number;
   readonly dtype: 'f32' | 'f16';
   readonly bytes: number;
@@ -131,6 +132,17 @@ export class KVCache {
   advance(count: number): void {
     this.need(count);
     this.#length += count;
+  }
+
+  /** New tokens, which are written behind the others and counted by `commit()`. */
+  begin(count: number): CacheStep {
+    this.need(count);
+    return {
+      position: this.#length,
+      layer: (index) => this.layer(index),
+      commit: () => this.advance(count),
+      abort: () => undefined,
+    };
   }
 
   /**

@@ -1,10 +1,15 @@
 import { argumentError, BitloomError } from '../errors.js';
 import type { Decoder } from './decoder.js';
+import type { PagedCacheOptions } from './paged_decoder_cache.js';
 
 /** Options of {@link perplexity}. */
 export interface PerplexityOptions {
   /** Tokens of a window; each window is scored on its own. Default: the decoder's contextLength. */
   window?: number;
+  /** Keys and values in pages, to see what a format or a policy costs. A policy with memory of its own serves one window. */
+  cache?: PagedCacheOptions | (() => PagedCacheOptions);
+  /** Tokens computed at once: a policy acts between them. Default: the window. */
+  step?: number;
   signal?: AbortSignal;
 }
 
@@ -30,11 +35,18 @@ export async function perplexity(
   text: string | readonly number[],
   options: PerplexityOptions = {},
 ): Promise<Perplexity> {
-  const { window = decoder.contextLength, signal } = options;
+  const { window = decoder.contextLength, signal, cache: how } = options;
+  const { step = window } = options;
   if (!Number.isInteger(window) || window < 2 || window > decoder.contextLength) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
       `perplexity: window is ${window}, expected 2 to ${decoder.contextLength} (= decoder.contextLength)`,
+    );
+  }
+  if (!Number.isInteger(step) || step < 1) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `perplexity: step is ${step}, expected a whole number of at least 1`,
     );
   }
   const { tokenizer, config } = decoder;
@@ -49,17 +61,31 @@ export async function perplexity(
   for (let first = 0; first < ids.length; first += perWindow) {
     const part = [...begin, ...ids.slice(first, first + perWindow)];
     if (part.length < 2) continue;
-    const logits = await decoder.forwardAsync(part, {
-      logits: 'all',
-      ...(signal === undefined ? {} : { signal }),
-    });
-    const { data } = logits;
-    for (let i = 0; i + 1 < part.length; i++) {
-      const row = data.subarray(i * config.vocabSize, (i + 1) * config.vocabSize);
-      loss -= logProbability(row, part[i + 1] as number);
-      tokens++;
+    const cache =
+      how === undefined
+        ? decoder.createCache({ capacity: part.length })
+        : decoder.createPagedCache({
+            capacity: part.length,
+            ...(typeof how === 'function' ? how() : how),
+          });
+    try {
+      for (let at = 0; at < part.length; at += step) {
+        const logits = await decoder.forwardAsync(part.slice(at, at + step), {
+          cache,
+          logits: 'all',
+          ...(signal === undefined ? {} : { signal }),
+        });
+        const { data } = logits;
+        for (let i = 0; i < step && at + i + 1 < part.length; i++) {
+          const row = data.subarray(i * config.vocabSize, (i + 1) * config.vocabSize);
+          loss -= logProbability(row, part[at + i + 1] as number);
+          tokens++;
+        }
+        logits.dispose();
+      }
+    } finally {
+      cache.dispose();
     }
-    logits.dispose();
   }
   if (tokens === 0) {
     throw argumentError(

@@ -144,13 +144,13 @@ uint32_t affine_code(const KvPage& layout, const KvAffine& scales, float value) 
   return static_cast<uint32_t>(std::clamp(code, 0.0f, static_cast<float>((1 << layout.bits) - 1)));
 }
 
-void encode_affine_keys(const KvPage& layout, uint8_t* page, const float* input) {
+void encode_affine_keys(const KvPage& layout, uint8_t* page, const float* input, int64_t stride) {
   for (int64_t c = 0; c < layout.dim; ++c) {
-    const KvAffine scales = fit_affine(layout, input + c, layout.page_size, layout.dim);
+    const KvAffine scales = fit_affine(layout, input + c, layout.page_size, stride);
     std::memcpy(page + 2 * c, &scales.scale, 2);
     std::memcpy(page + 2 * (layout.dim + c), &scales.offset, 2);
     for (int64_t t = 0; t < layout.page_size; ++t) {
-      set_element(layout, page, t, c, affine_code(layout, scales, input[t * layout.dim + c]));
+      set_element(layout, page, t, c, affine_code(layout, scales, input[t * stride + c]));
     }
   }
 }
@@ -223,11 +223,13 @@ void decode_kv(const KvPage& layout, const uint8_t* page, int64_t begin, int64_t
   }
 }
 
-void encode_kv(const KvPage& layout, uint8_t* page, int64_t begin, int64_t count, const float* input) {
+void encode_kv(const KvPage& layout, uint8_t* page, int64_t begin, int64_t count, const float* input,
+               int64_t stride) {
+  if (stride == 0) stride = layout.dim;
   const bool keys_by_channel = layout.scale == KvScale::channel && !layout.values;
-  if (keys_by_channel) encode_affine_keys(layout, page, input);
+  if (keys_by_channel) encode_affine_keys(layout, page, input, stride);
   for (int64_t t = 0; t < count; ++t) {
-    const float* row = input + t * layout.dim;
+    const float* row = input + t * stride;
     const int64_t token = begin + t;
     switch (layout.scale) {
       case KvScale::none:

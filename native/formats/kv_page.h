@@ -94,11 +94,13 @@ bool kv_page(int32_t format, bool values, int32_t page_size, int32_t dim, KvPage
 // means.
 void decode_kv(const KvPage& layout, const uint8_t* page, int64_t begin, int64_t count, float* output);
 
-// Encodes `count` tokens, input [count][dim], as tokens [begin, begin + count). Where scales are per channel
-// (keys of KvScale::channel) it must be the whole page: begin 0, count page_size. Everything else in the page
-// stays as it is. Rounding is to nearest even; f8e4m3 saturates at 448. A NaN or infinity: float formats keep
-// it (f8e4m3: infinity becomes NaN); in the others the token's group is NaN as a whole (scale NaN, codes 0;
-// block: exponent 255, which stands for NaN), so that it is not lost. Scales: kv_scales.h.
-void encode_kv(const KvPage& layout, uint8_t* page, int64_t begin, int64_t count, const float* input);
+// Encodes `count` tokens, input [count][dim] with `stride` floats from row to row (0: dim), as tokens [begin,
+// begin + count). Where scales are per channel (keys of KvScale::channel) it must be the whole page: begin 0,
+// count page_size. Everything else in the page stays as it is. Rounding is to nearest even; f8e4m3 saturates
+// at 448. A NaN or infinity: float formats keep it (f8e4m3: infinity becomes NaN); in the others the token's
+// group is NaN as a whole (scale NaN, codes 0; block: exponent 255, which stands for NaN), so that it is not
+// lost. Scales: kv_scales.h.
+void encode_kv(const KvPage& layout, uint8_t* page, int64_t begin, int64_t count, const float* input,
+               int64_t stride = 0);
 
 }  // namespace bitloom

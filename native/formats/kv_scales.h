@@ -35,7 +35,7 @@ inline KvAffine kv_affine_of(uint32_t largest, float low, float high, int32_t bi
   constexpr float kLargest = 65504;
   if (largest >= kInfinityBits) return {0x7e00u, 0};
   const uint16_t offset = f32_to_f16(std::clamp(low, -kLargest, kLargest) + 0.0f);
-  const float span = std::max(high - f16_to_f32(offset), 0.0f);
+  const float span = std::max(0.0f, high - f16_to_f32(offset));  // never -0
   return {f32_to_f16(std::min(span / static_cast<float>((1 << bits) - 1), kLargest)), offset};
 }
 

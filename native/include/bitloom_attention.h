@@ -80,7 +80,8 @@ typedef struct bl_kv_segment {
  * m): x[s]   = soft_cap(scale * q[t, h] . k[s, g]) - slope[h] * |d - s| + mask[h, t, s],  d = t + m - n
  *   output = sum_s exp(x[s] - lse) * v[s, g],  lse = ln(sum_s exp(x[s]) + exp(sink[h]))
  * over the keys that t sees. A row that sees none, or has only -infinity among its x, is 0 with lse
- * -infinity. Keys that are not seen never touch a result, NaN or not.
+ * -infinity. Keys that are not seen, or whose x is -infinity, never touch a result, nor do their values, NaN
+ * or not.
  *
  * Sequences: one; or, with cu_queries and cu_keys, several side by side in q, k and v (ragged); or, with
  * segments, those of the block tables, whose keys are the first segment's and then the second's (what is in

@@ -30,6 +30,10 @@ constexpr Name kMatmulNames[] = {
     {"activation_bits", "activationBits"},
     {"activation_group", "activationGroup"},
 };
+constexpr Name kKvNames[] = {{"key_mean", "keyMean"},
+                             {"num_heads", "numKvHeads"},
+                             {"num_pages", "numPages"},
+                             {"page_size", "pageSize"}};
 constexpr Name kPrepareNames[] = {{"norm_weight", "norm.weight"}, {"output", "out"}};
 
 bool is_word(char c) {
@@ -48,6 +52,7 @@ std::string js_word(const Call& call, std::string_view word) {
   if (word == call.op->name) return call.op->js_name;
   const std::string_view op = call.op->js_name;
   if (op == "prepareActivations") return std::string(find(kPrepareNames, word));
+  if (op == "kvAppend" || op == "kvGather") return std::string(find(kKvNames, word));
   if (op != "matmul") return std::string(word);
   std::string name(find(kMatmulNames, word));
   const std::string_view low_rank = "lowRank";

@@ -102,6 +102,45 @@ describe('matmul on a device', () => {
     expect(error(y.toSync('cpu').toArray(), expected)).toBeLessThan(1e-3);
   });
 
+  it.each(['q4_0', 'q8_0', 'u4_g128', 'u4z_g64', 't2_g64', 'u5_g32', 'q4_k', 'i8_row'] as const)(
+    "%s: compute 'i8' has the scalar kernel's bits",
+    async (format) => {
+      const [m, n, k] = [18, 40, 512];
+      const w = weights(format, n, k);
+      const x = new Tensor('f32', values(m * k, 5), [m, k]);
+      const [moved, there] = [await packWeights(w, { for: 'cuda' }).to(cuda), await x.to(cuda)];
+      const scalar = { compute: 'i8', algorithm: 'dequant', isa: 'scalar' } as const;
+      for (const activationBits of [4, 8] as const) {
+        const y = matmul(there, moved, { compute: 'i8', activationBits }).toSync('cpu');
+        expect(y.toArray()).toEqual(matmul(x, w, { ...scalar, activationBits }).toArray());
+      }
+      // A scale per row: sums of integers over a group of weights, or over all of K.
+      const y = matmul(there, moved, { compute: 'i8', activationGroup: 'row' }).toSync('cpu');
+      const expected = matmul(x, w, { ...scalar, activationGroup: 'row' }).toArray();
+      expect(error(y.toArray(), expected)).toBeLessThan(1e-6);
+      // Few rows: warps share K.
+      const few = matmul(await new Tensor('f32', x.data.slice(0, 3 * k), [3, k]).to(cuda), moved, {
+        compute: 'i8',
+      }).toSync('cpu');
+      const first = matmul(x, w, scalar)
+        .toArray()
+        .slice(0, 3 * n);
+      expect(error(few.toArray(), first)).toBeLessThan(1e-6);
+    },
+  );
+
+  it('multiplies codes with codes', async () => {
+    const [m, n, k] = [20, 33, 192];
+    const w = weights('i8_row', n, k);
+    const codes = Int8Array.from(values(m * k, 11), (value) => Math.round(value * 127));
+    const x = new Tensor('i8', codes, [m, k]);
+    const aScales = new Tensor('f32', values(m, 12), [m]);
+    const there = await packWeights(w, { for: 'cuda' }).to(cuda);
+    const y = matmul(await x.to(cuda), there, { aScales: await aScales.to(cuda) }).toSync('cpu');
+    const expected = matmul(x, w, { aScales, algorithm: 'dequant', isa: 'scalar' }).toArray();
+    expect(error(y.toArray(), expected)).toBeLessThan(1e-6);
+  });
+
   it('says what it wants', async () => {
     const w = weights('u4_g32', 16, 64);
     const x = await new Tensor('f32', values(64, 5), [1, 64]).to(cuda);

@@ -14,20 +14,22 @@ BITLOOM_CUDA_TEST(matmul_first) {
 
 BITLOOM_CUDA_TEST(matmul_formats) {
   for (const char* format :
-       {"u1_g128",     "u2_g64",   "u3_g32",   "u4_g32",     "u5_g64",    "u6_g128",      "u7_g256",
-        "u8_g32",      "i1_g32",   "i2_row",   "i3_g64",     "i4_row",    "i5_g32",       "i6_g32",
-        "i7_g64",      "i8_row",   "u1z_g32",  "u2z_g32",    "u3z_g64",   "u4z_g32",      "u5z_row",
-        "u6z_g128",    "u7z_g32",  "u8z_g64",  "i4z_g64",    "i8z_g32",   "u4_g128_bf16", "u4z_g64_bf16",
-        "u8_row_bf16", "t2_g256",  "nf4_g64",  "fp4_g32",    "cb1_g32",   "cb2_g64",      "cb3_row",
-        "cb4_g128",    "cb5_g32",  "cb6_g64",  "cb8_row",    "bfp2_g8",   "bfp3_g16",     "bfp4_g32",
-        "bfp5_g16",    "bfp6_g64", "bfp7_g8",  "bfp8_g128",  "e2m1_g16",  "e2m1_g8",      "e2m3_g32",
-        "e3m2_g32",    "e4m3_g32", "e5m2_g64", "mxint8_g32", "nvfp4_g16", "mxfp4",        "nvfp4",
-        "q8_0",        "q4_0",     "q4_1",     "q5_0",       "q5_1",      "q2_k",         "q3_k",
-        "q4_k",        "q5_k",     "q6_k",     "tq1_0",      "tq2_0",     "iq4_nl",       "f16",
-        "bf16",        "f32",      "cbs2_g32", "cbs3_g64",   "cbs4_g128", "lut2_row",     "lut3_row_bf16",
-        "lut4_row"}) {
-    check_identity({}, format, 16, 24, 256);
-    check_identity({}, format, 64, 24, 256);
+       {"u1_g128",       "u2_g64",   "u3_g32",   "u4_g32",   "u5_g64",     "u6_g128",      "u7_g256",
+        "u8_g32",        "i1_g32",   "i2_row",   "i3_g64",   "i4_row",     "i5_g32",       "i6_g32",
+        "i7_g64",        "i8_row",   "u1z_g32",  "u2z_g32",  "u3z_g64",    "u4z_g32",      "u5z_row",
+        "u6z_g128",      "u7z_g32",  "u8z_g64",  "i4z_g64",  "i8z_g32",    "u4_g128_bf16", "u4z_g64_bf16",
+        "u8_row_bf16",   "t2_g256",  "nf4_g64",  "fp4_g32",  "cb1_g32",    "cb2_g64",      "cb3_row",
+        "cb4_g128",      "cb5_g32",  "cb6_g64",  "cb7_g32",  "cb8_row",    "bfp2_g8",      "bfp3_g16",
+        "bfp4_g32",      "bfp5_g16", "bfp6_g64", "bfp7_g8",  "bfp8_g128",  "e2m1_g16",     "e2m1_g8",
+        "e2m3_g32",      "e3m2_g32", "e4m3_g32", "e5m2_g64", "mxint8_g32", "nvfp4_g16",    "mxfp4",
+        "nvfp4",         "q8_0",     "q4_0",     "q4_1",     "q5_0",       "q5_1",         "q2_k",
+        "q3_k",          "q4_k",     "q5_k",     "q6_k",     "tq1_0",      "tq2_0",        "iq4_nl",
+        "f16",           "bf16",     "f32",      "cbs2_g32", "cbs3_g64",   "cbs4_g128",    "lut2_row",
+        "lut3_row_bf16", "lut4_row"}) {
+    for (const Settings& settings : all_archs()) {
+      check_identity(settings, format, 16, 24, 256);
+      check_identity(settings, format, 64, 24, 256);
+    }
   }
 }
 

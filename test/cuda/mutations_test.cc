@@ -59,7 +59,7 @@ void mutate(const std::string& kernel, int32_t arch, const Run& run, const std::
   std::printf("mutations of %s compute_%d: %d of %d noticed\n", kernel.c_str(), arch, caught, dropped);
 }
 
-Run product(const char* format, int64_t m) {
+Run product(const char* format, int64_t m, int32_t compute = BL_COMPUTE_f32, int32_t group = 0) {
   return [=](TestQueue& queue) {
     constexpr int64_t n = 200, k = 576;
     const PackedWeights b(queue, format, n, k, 3);
@@ -69,6 +69,8 @@ Run product(const char* format, int64_t m) {
     args.a = a.device();
     args.b = b.device();
     args.c = c.device();
+    args.compute = compute;
+    args.activation_group = group;
     bl_error error{};
     check_ok(matmul(queue, args, &error), error, format);
     return bytes_of(queue, c);
@@ -96,6 +98,11 @@ BITLOOM_CUDA_TEST(mutations) {
     mutate("matmul_prompt_c4", arch, product("u4_g64", 70));
     mutate("matmul_prompt_t4", arch, product("nf4_g64", 70));
     mutate("matmul_stream_c4", arch, product("u4_g64", 3));
+    mutate("matmul_prompt_fine_c4", arch, product("u4_g64", 70, BL_COMPUTE_i8));
+    mutate("matmul_prompt_fine_z4", arch, product("u4z_g64", 70, BL_COMPUTE_i8));
+    mutate("matmul_prompt_coarse_c4", arch, product("u4_g128", 70, BL_COMPUTE_i8, 1));
+    mutate("matmul_prompt_whole_c8", arch, product("i8_row", 70, BL_COMPUTE_i8, 1));
+    mutate("matmul_stream_fine_c4", arch, product("u4_g64", 3, BL_COMPUTE_i8));
     // block_reduce begins with a barrier for blocks that reduce again. These do so from the 2^20th row on.
     mutate("rms_norm_wide", arch, normalized, "reduce.cuh:33");
   }

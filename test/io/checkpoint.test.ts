@@ -1,85 +1,22 @@
 // What importers give, decoded, is what the formats' formulas say of the checkpoint, value by value.
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { dequantize, matmul, Tensor } from '../../lib/index.js';
+import { importQuantized } from '../../lib/io/index.js';
 import {
-  type ImportedWeight,
-  importQuantized,
-  mapFile,
-  memorySource,
-  quantizedLayers,
-  readSafetensors,
-  type SafetensorsTensorInput,
-  safetensorsBytes,
-  writeSafetensors,
-} from '../../lib/io/index.js';
-import { referenceMatmul } from '../reference/matmul.js';
-import { gaussian } from '../reference/random.js';
+  awqConfig,
+  compressedConfig,
+  firstWrong,
+  gptqConfig,
+  opened,
+  prefix,
+} from './checkpoint_cases.js';
 import {
   awqTensors,
   type CompressedOptions,
   compressedTensors,
   gptqTensors,
-  type Layer,
   type LayerOptions,
-  layerWeights,
   randomLayer,
 } from './checkpoint_layers.js';
-
-const prefix = 'model.layers.0.mlp.up_proj';
-const opened = (tensors: SafetensorsTensorInput[]) =>
-  readSafetensors(memorySource(safetensorsBytes({ tensors })));
-
-const gptqConfig = ({ bits, groupSize }: LayerOptions, version: 1 | 2 = 1) => ({
-  quant_method: 'gptq',
-  bits,
-  group_size: groupSize,
-  desc_act: true,
-  sym: false,
-  checkpoint_format: version === 1 ? 'gptq' : 'gptq_v2',
-});
-const awqConfig = ({ groupSize }: LayerOptions) => ({
-  quant_method: 'awq',
-  bits: 4,
-  group_size: groupSize,
-  version: 'gemm',
-  zero_point: true,
-});
-const compressedConfig = ({ bits, groupSize }: LayerOptions) => ({
-  quant_method: 'compressed-tensors',
-  format: 'pack-quantized',
-  ignore: ['lm_head'],
-  config_groups: {
-    group_0: {
-      targets: ['Linear'],
-      weights: {
-        num_bits: bits,
-        type: 'int',
-        strategy: groupSize === -1 ? 'channel' : 'group',
-        group_size: groupSize === -1 ? null : groupSize,
-      },
-    },
-  },
-});
-
-/** Index of the first weight that differs from the layer's, -1 if none does. */
-function firstWrong(layer: Layer, { weight, columnOrder }: ImportedWeight): number {
-  const { rows, cols } = layer;
-  expect(weight.shape).toEqual([rows, cols]);
-  if (columnOrder !== undefined) {
-    expect(Array.from(columnOrder).sort((a, b) => a - b)).toEqual(layer.groupOf.map((_, k) => k));
-  }
-  const expected = layerWeights(layer);
-  const values = dequantize(weight).data;
-  return values.findIndex((value, i) => {
-    const row = Math.floor(i / cols) * cols;
-    const j = i - row;
-    return value !== expected[row + (columnOrder?.[j] ?? j)];
-  });
-}
 
 const cases = [2, 3, 4, 8].flatMap((bits) =>
   [32, 64, 128, 256, -1].map((groupSize) => ({ bits, groupSize })),
@@ -275,135 +212,5 @@ describe('compressed-tensors', () => {
     };
     const file = opened(compressedTensors(layer, prefix, { zeros: 'packed' }));
     expect(firstWrong(layer, importQuantized(file, prefix, config))).toBe(-1);
-  });
-});
-
-describe('scales in f32', () => {
-  const options = { rows: 32, cols: 64, bits: 4, groupSize: 32, zeros: [1, 16] } as const;
-  it.each(['f16', 'bf16'] as const)('that are all %s numbers', (scaleType) => {
-    const layer = randomLayer({ ...options, scaleType }, 2);
-    const file = opened(gptqTensors({ ...layer, scaleType: 'f32' }, prefix, 1));
-    const imported = importQuantized(file, prefix, gptqConfig(options));
-    expect(imported.weight.format).toBe(scaleType === 'f16' ? 'u4z_g32' : 'u4z_g32_bf16');
-    expect(firstWrong(layer, imported)).toBe(-1);
-  });
-});
-
-it('random layers of every kind', () => {
-  const layers = fc.record({
-    bits: fc.constantFrom(2, 3, 4, 8),
-    groupSize: fc.constantFrom(32, 64, 128, 256, -1),
-    words: fc.integer({ min: 1, max: 6 }),
-    rowWords: fc.integer({ min: 1, max: 3 }),
-    scaleType: fc.constantFrom('f16' as const, 'bf16' as const, 'f32' as const),
-    shuffled: fc.boolean(),
-    kind: fc.constantFrom('gptq', 'gptq_v2', 'awq', 'packed', 'i8', 'none'),
-    seed: fc.nat(),
-  });
-  fc.assert(
-    fc.property(layers, ({ kind, words, rowWords, seed, ...given }) => {
-      const bits = kind === 'awq' ? 4 : given.bits;
-      const middle = 2 ** (bits - 1);
-      const zeros = { gptq: [1, 2 ** bits] as const, none: [middle, middle] as const };
-      const options: LayerOptions = {
-        ...given,
-        bits,
-        rows: rowWords * 32,
-        cols: words * 32,
-        shuffled: given.shuffled && kind !== 'awq',
-        ...(kind === 'gptq' || kind === 'none' ? { zeros: zeros[kind] } : {}),
-      };
-      const layer = randomLayer(options, seed);
-      const imported =
-        kind === 'awq'
-          ? importQuantized(opened(awqTensors(layer, prefix)), prefix, awqConfig(options))
-          : kind.startsWith('gptq')
-            ? importQuantized(
-                opened(gptqTensors(layer, prefix, kind === 'gptq' ? 1 : 2)),
-                prefix,
-                gptqConfig(options, kind === 'gptq' ? 1 : 2),
-              )
-            : importQuantized(
-                opened(
-                  compressedTensors(layer, prefix, {
-                    zeros: kind as CompressedOptions['zeros'],
-                    gIdx: 'given',
-                  }),
-                ),
-                prefix,
-                compressedConfig(options),
-              );
-      expect(firstWrong(layer, imported)).toBe(-1);
-    }),
-    { numRuns: 60 },
-  );
-});
-
-it('multiplies: activations in columnOrder', () => {
-  const [m, rows, cols] = [3, 64, 256];
-  const options = { rows, cols, bits: 4, groupSize: 64, zeros: [1, 16], shuffled: true } as const;
-  const layer = randomLayer({ ...options, usual: true }, 4);
-  const file = opened(gptqTensors(layer, prefix, 1));
-  const { weight, columnOrder } = importQuantized(file, prefix, gptqConfig(options));
-  const x = gaussian(m * cols, 8);
-  const ordered = x.map((_, i) => {
-    const j = i % cols;
-    return x[i - j + (columnOrder?.[j] as number)] as number;
-  });
-  const product = matmul(new Tensor('f32', ordered, [m, cols]), weight).data;
-  const { values, magnitudes } = referenceMatmul(x, layerWeights(layer), m, rows, cols);
-  // Sums of 256 products in f32: each of them rounded, and each addition.
-  const bound = 256 * 2 ** -23;
-  const wrong = product.findIndex(
-    (value, i) => !(Math.abs(value - (values[i] as number)) <= bound * (magnitudes[i] as number)),
-  );
-  expect(wrong).toBe(-1);
-});
-
-describe('files', () => {
-  const options = { rows: 32, cols: 64, bits: 4, groupSize: 32 };
-  const layers = ['model.layers.0.q', 'model.layers.1.q'];
-
-  it('lists layers in the order of the file, whole ones only', () => {
-    const layer = randomLayer(options, 1);
-    const other: SafetensorsTensorInput[] = ['a.qweight', 'scales', '.qweight', 'b.scales'].map(
-      (name) => ({ name, type: 'f16', shape: [1], data: new Uint8Array(2) }),
-    );
-    const file = opened([
-      ...gptqTensors(layer, layers[1] as string, 2),
-      ...other,
-      ...compressedTensors(layer, layers[0] as string, { zeros: 'packed' }),
-    ]);
-    expect(quantizedLayers(file)).toEqual([layers[1], layers[0]]);
-    expect(quantizedLayers(opened(other))).toEqual([]);
-  });
-
-  it('reads mapped files, and layers in two of them', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'bitloom-checkpoint-'));
-    try {
-      const layer = randomLayer(options, 6);
-      const [first, ...rest] = gptqTensors(layer, prefix, 2);
-      const paths = ['1.safetensors', '2.safetensors'].map((name) => join(folder, name));
-      await writeSafetensors(paths[0] as string, { tensors: [first as SafetensorsTensorInput] });
-      await writeSafetensors(paths[1] as string, { tensors: rest });
-      const sources = paths.map(mapFile);
-      const files = sources.map(readSafetensors);
-      const all = { tensors: new Map(files.flatMap((file) => [...file.tensors])) };
-      expect(quantizedLayers(all)).toEqual([prefix]);
-      const imported = importQuantized(all, prefix, gptqConfig(options, 2));
-      for (const source of sources) source.dispose();
-      expect(firstWrong(layer, imported)).toBe(-1);
-    } finally {
-      await rm(folder, { recursive: true });
-    }
-  });
-
-  it('reads data at odd addresses', () => {
-    const layer = randomLayer(options, 7);
-    const bytes = safetensorsBytes({ tensors: gptqTensors(layer, prefix, 2) });
-    const shifted = new Uint8Array(bytes.length + 1).subarray(1);
-    shifted.set(bytes);
-    const file = readSafetensors(memorySource(shifted));
-    expect(firstWrong(layer, importQuantized(file, prefix, gptqConfig(options, 2)))).toBe(-1);
   });
 });

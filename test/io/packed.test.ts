@@ -104,7 +104,7 @@ describe('savePacked, loadPacked', () => {
     await expect(savePacked(path, none)).rejects.toThrow(
       expect.objectContaining({
         code: 'BL_INVALID_ARGUMENT',
-        message: 'savePacked: "w" is no QuantizedTensor',
+        message: 'savePacked: "w" is no QuantizedTensor or MixedTensor',
       }),
     );
     const gone = QuantizedTensor.empty('q4_0', [1, 32]);
@@ -151,7 +151,7 @@ describe('savePacked, loadPacked', () => {
       );
     }
     const ok = readPacked(memorySource(fileOf({ ...levels, codebook: [-1, 1] }, 6)));
-    expect(ok.get('w')?.codebook).toEqual(Float32Array.of(-1, 1));
+    expect(ok.weights.get('w')?.codebook).toEqual(Float32Array.of(-1, 1));
     expect(() => readPacked(memorySource(fileOf(sound, 18, { type: 'i8' })))).toThrow(
       'tensor "w" is i8 [18], expected u8 [18]',
     );
@@ -207,7 +207,7 @@ describe('savePacked, loadPacked', () => {
     fc.assert(
       fc.property(fc.oneof(description, fc.constant(sound)), sizes, (value, bytes) => {
         try {
-          const matrix = readPacked(memorySource(fileOf(value, bytes))).get('w');
+          const matrix = readPacked(memorySource(fileOf(value, bytes))).weights.get('w');
           expect(matrix?.bytes.length).toBe(bytes);
           accepted++;
         } catch (error) {

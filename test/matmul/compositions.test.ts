@@ -284,7 +284,7 @@ describe('mixed', () => {
       expect(thrown(body)).toMatchObject({ code, message });
     check(
       'BL_INVALID_SHAPE',
-      'quantizeMixed: widths has 3 entries, expected 4 (= ceil(x.shape[1] / groupSize))',
+      'quantizeMixed: widths has 3 entries, expected 4 (= ceil(cols / groupSize))',
       () => quantizeMixed(source, Uint8Array.of(1, 2, 3), 32),
     );
     check('BL_OUT_OF_RANGE', 'quantizeMixed: widths[1] is 9, expected 1 to 8', () =>
@@ -293,8 +293,14 @@ describe('mixed', () => {
     check('BL_INVALID_SHAPE', 'quantizeMixed: x.rank is 1, expected 2', () =>
       quantizeMixed(Tensor.zeros('f32', [5]), Uint8Array.of(1), 32),
     );
-    expect(thrown(() => quantizeMixed(source, Uint8Array.of(1), 48)).code).toBe(
-      'BL_INVALID_FORMAT',
+    check('BL_INVALID_ARGUMENT', 'quantizeMixed: groupSize is 48, expected a multiple of 32', () =>
+      quantizeMixed(source, Uint8Array.of(1), 48),
+    );
+    check('BL_INVALID_ARGUMENT', 'quantizeMixed: widths is null, expected a Uint8Array', () =>
+      quantizeMixed(source, null as never, 32),
+    );
+    check('BL_INVALID_ARGUMENT', 'quantizeMixed: options is null, expected an object', () =>
+      quantizeMixed(source, Uint8Array.of(1, 2, 3, 4), 32, null as never),
     );
     const w = quantizeMixed(source, Uint8Array.of(1, 2, 3, 4), 32);
     check('BL_INVALID_SHAPE', 'mixed: x has 99 columns, expected 100 (= weights.cols)', () =>

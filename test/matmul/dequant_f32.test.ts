@@ -80,6 +80,7 @@ describe.each(levels)('matmul dequant f32 at level %s', (isa) => {
       'q5_1',
       'q6_k',
       'cb6_g32',
+      'cb7_g64',
       'e4m3_g16',
     ];
     for (const format of formatsHere) {

@@ -1,5 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { matmul, matmulAsync, matmulWorkspaceBytes, pack, Tensor } from '../../lib/index.js';
+import {
+  matmul,
+  matmulAsync,
+  matmulWorkspaceBytes,
+  pack,
+  packWeights,
+  prepareActivations,
+  Tensor,
+} from '../../lib/index.js';
 import { quantized } from '../quantize/cases.js';
 import { gaussian } from '../reference/random.js';
 
@@ -182,6 +190,27 @@ describe('matmul: errors', () => {
     expect(matmulWorkspaceBytes(a, wide(2048), options)).toBe(bytes);
     const refused = { ...options, out: Tensor.zeros('f32', [1, 1]) };
     expect(matmulWorkspaceBytes(a, wide(16), refused)).toBeUndefined();
+  });
+
+  it('names values that are no words, whatever they are', () => {
+    const prepare = prepareActivations as (...values: unknown[]) => unknown;
+    for (const [message, wrong] of [
+      ['matmul: algorithm is 5, expected', () => call(a, b, { algorithm: 5n })],
+      ['matmul: activation is 5, expected', () => call(a, b, { activation: 5n })],
+      ['run: isa is 5, expected', () => call(a, b, { isa: 5n })],
+      ['run: threads is Symbol(x), expected', () => call(a, b, { threads: Symbol('x') })],
+      ['prepareActivations: algorithm is 5', () => prepare(a, { algorithm: 5n })],
+      ['prepareActivations: out is an Array, expected', () => prepare(a, { out: [] })],
+      ['prepareActivations: out is null, expected', () => prepare(a, { out: null })],
+      ['packWeights: for is 5, expected', () => packWeights(b, { for: 5n as never })],
+    ] as const) {
+      expect(wrong).toThrow(
+        expect.objectContaining({
+          code: 'BL_INVALID_ARGUMENT',
+          message: expect.stringContaining(message),
+        }),
+      );
+    }
   });
 
   it('writes nothing when it refuses', () => {

@@ -86,6 +86,7 @@ export function referenceFormatNames(): string[] {
       [32, 64, 128].flatMap((size) => [`${kind}_g${size}`, `${kind}_g${size}_bf16`]),
     ),
     ...[2, 3, 4].flatMap((bits) => [`lut${bits}_row`, `lut${bits}_row_bf16`]),
+    ...inGroups(['cb7']),
   ];
 }
 

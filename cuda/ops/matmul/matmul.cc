@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "../../backend.h"
+#include "matmul_i8.h"
 #include "operands.h"
 #include "weights.h"
 
@@ -60,22 +61,8 @@ bool is_direct(const bl_matmul_args& args, const Matrix& a) {
 bl_status prepare(Queue& queue, const bl_matmul_args& args, int64_t batch, const Matrix& a, Scratch& rows,
                   Scratch& factors, ProductParams* p, bl_error* error) {
   PrepareParams prepare{};
-  Matrix scales;
-  BL_RETURN_IF_ERROR(read_scales("a_scales", args.a_scales, args.a.rank, args.batch, batch, &scales, error));
-  prepare.a = a.data;
-  prepare.a_row = a.row;
-  prepare.a_column = a.column;
-  prepare.a_dtype = a.dtype;
-  prepare.a_columns = static_cast<int32_t>(a.columns);
-  prepare.m = p->m;
-  prepare.k = p->k;
+  BL_RETURN_IF_ERROR(plan_rows(args, batch, a, p->m, p->k, &prepare, error));
   prepare.padded_k = static_cast<int32_t>(ceil_div(p->k, kUnitDepth) * kUnitDepth);
-  prepare.a_scales = static_cast<const float*>(scales.data);
-  prepare.scales_row = scales.row;
-  prepare.scales_column = scales.column;
-  prepare.scale_columns = args.a_scales.rank == args.a.rank ? 32 : 0;
-  prepare.column_scale = static_cast<const float*>(args.column_scale.data);
-  prepare.column_order = static_cast<const int32_t*>(args.column_order.data);
   BL_RETURN_IF_ERROR(
       rows.allocate(static_cast<uint64_t>(p->m) * static_cast<uint64_t>(prepare.padded_k) * 2, error));
   BL_RETURN_IF_ERROR(factors.allocate(static_cast<uint64_t>(p->m) * sizeof(float), error));
@@ -141,6 +128,7 @@ bl_status launch_finish(Queue& queue, const ProductParams& p, bl_error* error) {
 // What all matrices of a stack share.
 struct Plan {
   PlannedWeights b;  // of the whole stack
+  IntegerPlan integers;
   int64_t batches, n;
 };
 
@@ -170,6 +158,11 @@ bl_status run(Queue& queue, const bl_matmul_args& args, const Plan& plan, int64_
     BL_RETURN_IF_ERROR(queue.upload(rows.as<void>(), header, sizeof(header), error));
     p.epilogue.header = rows.as<float>();
     return launch_finish(queue, p, error);
+  }
+  if (plan.integers.codes != nullptr) {
+    BL_RETURN_IF_ERROR(run_integers(queue, args, plan.integers, batch, a, p.b, needs_finish(args), &p,
+                                    partial, rows, factors, error));
+    return p.partial == nullptr ? BL_STATUS_ok : launch_finish(queue, p, error);
   }
   if (is_direct(args, a)) {
     p.a = a.data;
@@ -230,9 +223,10 @@ bl_status unpack(Queue& queue, Scratch& to, Scratch& tables, PlannedWeights* b, 
 
 bl_status matmul(Queue& queue, const bl_matmul_args& args, bl_error* error) {
   using namespace gemm;
-  BL_RETURN_IF_ERROR(check_supported(args, error));
-  if (args.b.rows == 0 || element_count(args.c) == 0) return BL_STATUS_ok;
   Plan plan{};
+  plan.integers = plan_integers(args);
+  BL_RETURN_IF_ERROR(check_supported(args, plan.integers.codes != nullptr, error));
+  if (args.b.rows == 0 || element_count(args.c) == 0) return BL_STATUS_ok;
   plan.batches = std::max<int64_t>(args.batch, 1);
   plan.n = args.b.rows / plan.batches;
   // What may fail fails before anything is written.
@@ -250,7 +244,8 @@ bl_status matmul(Queue& queue, const bl_matmul_args& args, bl_error* error) {
   Scratch unpacked(queue), tables(queue);
   if (args.b.cols > 0) {
     plan.b = plan_weights(args.b);
-    if (plan.b.product == nullptr) BL_RETURN_IF_ERROR(unpack(queue, unpacked, tables, &plan.b, error));
+    if (plan.b.product == nullptr && plan.integers.codes == nullptr)
+      BL_RETURN_IF_ERROR(unpack(queue, unpacked, tables, &plan.b, error));
   }
   for (int64_t batch = 0; batch < plan.batches; ++batch) {
     BL_RETURN_IF_ERROR(run(queue, args, plan, batch, error));

@@ -54,15 +54,36 @@ bl_status read_scales(const char* name, const bl_tensor& tensor, int32_t rank_of
   return read_matrix(name, scales, batches, batch, out, error);
 }
 
-bl_status check_supported(const bl_matmul_args& args, bl_error* error) {
+bl_status plan_rows(const bl_matmul_args& args, int64_t batch, const Matrix& a, int32_t m, int32_t k,
+                    PrepareParams* out, bl_error* error) {
+  Matrix scales;
+  BL_RETURN_IF_ERROR(read_scales("a_scales", args.a_scales, args.a.rank, args.batch, batch, &scales, error));
+  out->a = a.data;
+  out->a_row = a.row;
+  out->a_column = a.column;
+  out->a_dtype = a.dtype;
+  out->a_columns = static_cast<int32_t>(a.columns);
+  out->m = m;
+  out->k = k;
+  out->a_scales = static_cast<const float*>(scales.data);
+  out->scales_row = scales.row;
+  out->scales_column = scales.column;
+  out->scale_columns = args.a_scales.rank == args.a.rank ? 32 : 0;
+  out->column_scale = static_cast<const float*>(args.column_scale.data);
+  out->column_order = static_cast<const int32_t*>(args.column_order.data);
+  return BL_STATUS_ok;
+}
+
+bl_status check_supported(const bl_matmul_args& args, bool integers, bl_error* error) {
   BL_CHECK(args.b.layout == BL_LAYOUT_fragments, unsupported,
            "matmul: b.layout is %d on device, expected 2 (fragments)", args.b.layout);
   BL_CHECK(args.prepared == nullptr, unsupported,
            "matmul: prepared is given on device, expected the activations");
   BL_CHECK(args.compute != BL_COMPUTE_i1, unsupported,
            "matmul: compute is 3 (i1), which is not there on device");
-  BL_CHECK(args.activation_bits != 4 && args.activation_group == 0, unsupported,
-           "matmul: activation_bits and activation_group are given, which are not there on device");
+  BL_CHECK(integers || (args.activation_bits != 4 && args.activation_group == 0), unsupported,
+           "matmul: activation_bits and activation_group are given, which are not there on device for this "
+           "format");
   BL_CHECK(args.algorithm == BL_ALGORITHM_auto || args.algorithm == BL_ALGORITHM_dequant, unsupported,
            "matmul: algorithm is %d on device, expected 0 (auto) or 2 (dequant)", args.algorithm);
   BL_CHECK(args.low_rank_ids.data == nullptr, unsupported,

@@ -24,12 +24,16 @@ bl_status read_matrix(const char* name, const bl_tensor& tensor, int64_t batches
 bl_status read_scales(const char* name, const bl_tensor& tensor, int32_t rank_of_rows, int64_t batches,
                       int64_t batch, Matrix* out, bl_error* error);
 
+// How m rows of a become rows of k columns, as b has them: everything of `out` but what is written.
+bl_status plan_rows(const bl_matmul_args& args, int64_t batch, const Matrix& a, int32_t m, int32_t k,
+                    PrepareParams* out, bl_error* error);
+
 inline bool is_gated(const bl_matmul_args& args) {
   return args.activation == BL_ACTIVATION_swiglu || args.activation == BL_ACTIVATION_geglu;
 }
 
-// What products of these arguments cannot do yet, before anything is written.
-bl_status check_supported(const bl_matmul_args& args, bl_error* error);
+// What products of these arguments cannot do yet, before anything is written. integers: they are of int8.
+bl_status check_supported(const bl_matmul_args& args, bool integers, bl_error* error);
 
 // The epilogue of a matrix of the stack; n: rows of b in it. `low`, `row_factors` and `header` are left null.
 bl_status plan_epilogue(const bl_matmul_args& args, int64_t batch, int64_t n, Epilogue* out, bl_error* error);

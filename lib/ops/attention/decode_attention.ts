@@ -12,6 +12,8 @@ export type DecodeAttentionOptions<D extends FloatDType = 'f32'> = Omit<
 > & {
   /** [sequences + 1]: sequence i has queries [cuQueries[i], cuQueries[i + 1]). Default: equally many each. */
   cuQueries?: Tensor<'i32'>;
+  /** Where the pages hold no values: channels of a value, the first ones of its key. Default: all of them. */
+  valueDim?: number;
 };
 
 /**
@@ -30,7 +32,7 @@ export type DecodeAttentionOptions<D extends FloatDType = 'f32'> = Omit<
  *
  * @example
  * ```ts
- * const pages = new KVPages({ keys: 'i8', pageSize: 64, numKvHeads: 8, headDim: 128, numPages: 16 });
+ * const pages = new KVPages({ keyFormat: 'i8', pageSize: 64, numKvHeads: 8, keyDim: 128, numPages: 16 });
  * kvAppend(k, v, slots, pages);
  * const blockTable = new Tensor('i32', [0, 1, 2], [1, 3]);
  * const lengths = new Tensor('i32', [130], [1]);
@@ -67,9 +69,11 @@ function prepare<D extends FloatDType>(
       `${op}: segments is not an array of 1 or 2 segments`,
     );
   }
-  const values = attentionValues(op, options, { segments });
-  const first = segments[0] as KVSegment;
-  const output = outputTensor(options.out, [...q.shape.slice(0, 2), first.pages.valueDim], q);
+  const { valueDim, ...rest } = options;
+  const values = attentionValues(op, rest, { segments });
+  const { pages } = segments[0] as KVSegment;
+  const dim = pages.values === undefined ? (valueDim ?? pages.keyDim) : pages.valueDim;
+  const output = outputTensor(options.out, [...q.shape.slice(0, 2), dim], q);
   return {
     op: 'attention',
     values: [...tensorValues(q), ...tensorValues(output), ...values, runValue(options)],

@@ -74,8 +74,8 @@ export interface PagesView {
   readonly valueFormat: string;
   /** Tokens of a page. */
   readonly pageSize: number;
-  /** Heads in a page: all kv heads, or 1 where each has a block table of its own. */
-  readonly numHeads: number;
+  /** Heads in a page: all, or 1 where each has a block table of its own. */
+  readonly numKvHeads: number;
   readonly keyDim: number;
   readonly valueDim: number;
   readonly numPages: number;

@@ -1,3 +1,4 @@
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import {
   type AsyncOptions,
@@ -59,7 +60,7 @@ function prepare<D extends FloatDType>(
   if (!Object.hasOwn(approximationIds, approximation)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `gelu: approximation is ${JSON.stringify(approximation)}, expected erf or tanh`,
+      `gelu: approximation is ${described(approximation)}, expected erf or tanh`,
     );
   }
   const output = outputTensor(options.out, x.shape, x);

@@ -1,59 +1,13 @@
-import { checkTensor, described } from '../../arguments.js';
+import { checkNumber, checkObject, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
-import { formatInfo, type QuantizedTensor } from '../../quantized_tensor.js';
+import { columnsByWidth, isMixedTensor, MixedTensor } from '../../mixed_tensor.js';
+import { QuantizedTensor } from '../../quantized_tensor.js';
 import { type AsyncOptions, sequence } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
 import { type QuantizeMethod, quantize } from '../quantize/quantize.js';
 import { type SumOptions, sumOfProducts, type Term } from './accumulate.js';
 import type { OutputDType } from './options.js';
-
-/** The columns of one width. */
-export interface MixedSegment {
-  readonly width: number;
-  /** [N, columns of this width] */
-  readonly weights: QuantizedTensor;
-  /** Where they stand in the matrix: [columns of this width]. */
-  readonly columns: Tensor<'i32'>;
-}
-
-/** A matrix [rows, cols] whose groups of columns have widths of their own; see {@link quantizeMixed}. */
-export class MixedTensor {
-  constructor(
-    readonly rows: number,
-    readonly cols: number,
-    readonly groupSize: number,
-    /** Bits of each group of `groupSize` columns. */
-    readonly widths: Uint8Array,
-    readonly segments: readonly MixedSegment[],
-  ) {}
-
-  get shape(): readonly [rows: number, cols: number] {
-    return [this.rows, this.cols];
-  }
-
-  /** Bits per weight, scales and column numbers included. */
-  get bits(): number {
-    const bytes = this.segments.reduce(
-      (sum, { weights, columns }) => sum + weights.bytes.byteLength + columns.bytes.byteLength,
-      0,
-    );
-    return (bytes * 8) / Math.max(this.rows * this.cols, 1);
-  }
-
-  /** Lets go of the memory. */
-  dispose(): void {
-    for (const { weights, columns } of this.segments) {
-      weights.dispose();
-      columns.dispose();
-    }
-  }
-
-  /** {@link dispose}, for `using`. */
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-}
 
 /** Options of {@link quantizeMixed}. */
 export interface QuantizeMixedOptions {
@@ -64,66 +18,57 @@ export interface QuantizeMixedOptions {
 
 /**
  * Quantizes groups of columns to widths of their own, as SliM-LLM (Huang et al. 2024) chooses them by salience.
- * Columns of one width are gathered into one matrix of format `u<width>_g<groupSize>`.
+ * Columns of one width are gathered into one matrix of format `u<width>_g<g>`: a group shares its scales if its size is
+ * 32, 64, 128 or 256, and else has one per g columns, the largest of these sizes that divides it.
  *
- * @param x [N, K], f32, f16 or bf16, contiguous rows
+ * @param x [N, K], f32, f16 or bf16
  * @param widths [ceil(K / groupSize)], bits of each group of columns, 1 to 8
- * @param groupSize 32, 64, 128 or 256
- * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE` (a width), `BL_INVALID_FORMAT` (groupSize)
+ * @param groupSize a multiple of 32
+ * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE` (a width), `BL_INVALID_ARGUMENT` (groupSize)
  *
  * @example
  * ```ts
  * const w = quantizeMixed(weights, Uint8Array.of(4, 2, 2, 3), 128); // [N, 512]
- * const y = mixed(x, w);
+ * const y = mixed(x, packWeights(w));
  * ```
  */
 export function quantizeMixed(
   x: Tensor<FloatDType>,
   widths: Uint8Array,
   groupSize: number,
-  { zeroPoint = false, method = 'minmax' }: QuantizeMixedOptions = {},
+  options: QuantizeMixedOptions = {},
 ): MixedTensor {
+  checkTensor('quantizeMixed', 'x', x);
+  checkObject('quantizeMixed', 'options', options);
+  const { zeroPoint = false, method = 'minmax' } = options;
+  if (!(widths instanceof Uint8Array)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `quantizeMixed: widths is ${described(widths)}, expected a Uint8Array`,
+    );
+  }
+  checkNumber(
+    'quantizeMixed',
+    'groupSize',
+    groupSize,
+    'a multiple of 32',
+    (size) => size >= 32 && size % 32 === 0,
+  );
   if (x.rank !== 2) {
     throw argumentError('BL_INVALID_SHAPE', `quantizeMixed: x.rank is ${x.rank}, expected 2`);
   }
   const [rows, cols] = x.shape as [number, number];
-  formatInfo(`u4_g${groupSize}`);
-  const groups = Math.ceil(cols / groupSize);
-  if (widths.length !== groups) {
-    throw argumentError(
-      'BL_INVALID_SHAPE',
-      `quantizeMixed: widths has ${widths.length} entries, expected ${groups} (= ceil(x.shape[1] / groupSize))`,
-    );
-  }
-  const bad = widths.findIndex((width) => width < 1 || width > 8);
-  if (bad >= 0) {
-    throw argumentError(
-      'BL_OUT_OF_RANGE',
-      `quantizeMixed: widths[${bad}] is ${widths[bad]}, expected 1 to 8`,
-    );
-  }
-  const segments = [...new Set(widths)]
-    .sort((a, b) => a - b)
-    .map((width) => {
-      const columns = columnsOf(widths, width, groupSize, cols);
-      const format = `u${width}${zeroPoint ? 'z' : ''}_g${groupSize}` as Format;
+  const scaleGroup = [256, 128, 64, 32].find((size) => groupSize % size === 0) as number;
+  const matrices = [...columnsByWidth('quantizeMixed', cols, groupSize, widths)].map(
+    ([width, columns]) => {
+      const format = `u${width}${zeroPoint ? 'z' : ''}_g${scaleGroup}` as Format;
       const gathered = gather(x, columns);
       const weights = quantize(gathered, format, { method });
       gathered.dispose();
-      return { width, weights, columns: new Tensor('i32', columns, [columns.length]) };
-    });
-  return new MixedTensor(rows, cols, groupSize, Uint8Array.from(widths), segments);
-}
-
-/** The columns of the groups that have `width`. */
-function columnsOf(widths: Uint8Array, width: number, groupSize: number, cols: number): Int32Array {
-  const columns: number[] = [];
-  widths.forEach((own, group) => {
-    const end = Math.min((group + 1) * groupSize, cols);
-    for (let column = group * groupSize; own === width && column < end; column++)
-      columns.push(column);
-  });
-  return Int32Array.from(columns);
+      return weights;
+    },
+  );
+  return new MixedTensor([rows, cols], groupSize, widths, matrices);
 }
 
 /** x[:, columns], new memory of the same dtype. */
@@ -154,7 +99,7 @@ export function mixed<D extends OutputDType = 'f32'>(
   options: SumOptions<D> = {},
 ): Tensor<D> {
   checkTensor('mixed', 'x', x);
-  if (!(weights instanceof MixedTensor)) {
+  if (!isMixedTensor(weights)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
       `mixed: weights is ${described(weights)}, expected a MixedTensor`,
@@ -170,6 +115,10 @@ export function mixed<D extends OutputDType = 'f32'>(
     weights: segment.weights,
     columnOrder: segment.columns,
   }));
+  // Without columns the rest of the sum is still due: bias, addend, residual.
+  if (terms.length === 0) {
+    terms.push({ weights: QuantizedTensor.empty('u4_g32', [weights.rows, 0]) });
+  }
   return sumOfProducts(x, terms, options);
 }
 

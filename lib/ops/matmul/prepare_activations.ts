@@ -1,4 +1,10 @@
-import { checkObject, checkOptions, checkTensor, checkWeights } from '../../arguments.js';
+import {
+  checkObject,
+  checkOptions,
+  checkTensor,
+  checkWeights,
+  described,
+} from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { native } from '../../native.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
@@ -95,7 +101,13 @@ function prepare(
   if (options.compute !== undefined && options.compute !== 'i8') {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `prepareActivations: compute is ${JSON.stringify(options.compute)}, expected i8`,
+      `prepareActivations: compute is ${described(options.compute)}, expected i8`,
+    );
+  }
+  if (options.out !== undefined && !(options.out instanceof PreparedActivations)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `prepareActivations: out is ${described(options.out)}, expected PreparedActivations`,
     );
   }
   const tables = neededTables(x, options);

@@ -1,6 +1,6 @@
 import { argumentError } from '../../errors.js';
 import { native } from '../../native.js';
-import { elementCount } from '../../tensor.js';
+import { elementCount } from '../../shape.js';
 
 /**
  * Activations in the form that `matmul` with `compute: 'i8'` reads, made by `prepareActivations`: int8 codes with a

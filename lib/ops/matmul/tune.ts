@@ -1,6 +1,7 @@
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { type Isa, isas } from '../../generated.js';
 import { machine } from '../../machine.js';
@@ -178,6 +179,6 @@ function levelOf(op: string, isa: string): number {
   if (Object.hasOwn(isas, isa)) return isas[isa as Isa];
   throw argumentError(
     'BL_INVALID_ARGUMENT',
-    `${op}: isa is ${JSON.stringify(isa)}, expected one of ${Object.keys(isas).join(', ')}`,
+    `${op}: isa is ${described(isa)}, expected one of ${Object.keys(isas).join(', ')}`,
   );
 }

@@ -1,5 +1,5 @@
 // matmul's options as native/node/ops/matmul/matmul.cc reads them.
-import { checkNumber, checkObject } from '../../arguments.js';
+import { checkNumber, checkObject, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { NativeValue } from '../../native.js';
 import { type AsyncOptions, checkedTensorValues } from '../../run.js';
@@ -71,7 +71,7 @@ function idOf(
   const words = Object.keys(ids);
   throw argumentError(
     'BL_INVALID_ARGUMENT',
-    `${op}: ${name} is ${JSON.stringify(word)}, expected ${words.slice(0, -1).join(', ')} or ${words.at(-1)}`,
+    `${op}: ${name} is ${described(word)}, expected ${words.slice(0, -1).join(', ')} or ${words.at(-1)}`,
   );
 }
 

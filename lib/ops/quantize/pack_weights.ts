@@ -1,6 +1,7 @@
-import { checkWeights } from '../../arguments.js';
+import { checkWeights, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
+import { isMixedTensor, MixedTensor } from '../../mixed_tensor.js';
 import {
   QuantizedTensor,
   type QuantizedTensorOptions,
@@ -29,9 +30,10 @@ export interface PackWeightsOptions extends RunOptions {
  *
  * matmul takes canonical weights too and packs them as it goes, sixteen rows at a time, at each call.
  *
- * @param weights [rows, cols] in any format
+ * @param weights [rows, cols] in any format; of a {@link MixedTensor} the matrix of each width is packed
  * @returns a matrix [rows, cols] of the same format in layout lanes16 (`'cuda'`: fragments): a view of `weights`' own bytes or new memory
- * @throws `BL_INVALID_ARGUMENT`, `BL_OUT_OF_MEMORY`
+ * @throws `BL_INVALID_ARGUMENT`, `BL_OUT_OF_MEMORY`, `BL_UNSUPPORTED` (a MixedTensor for `'cuda'`: `mixed` runs on the
+ *   processor)
  *
  * @example
  * ```ts
@@ -39,26 +41,57 @@ export interface PackWeightsOptions extends RunOptions {
  * const y = matmul(x, w);
  * ```
  */
-export function packWeights<F extends Format>(
-  weights: QuantizedTensor<F>,
+export function packWeights<W extends QuantizedTensor | MixedTensor>(
+  weights: W,
   options: PackWeightsOptions = {},
-): QuantizedTensor<F> {
-  const plan = planPack(weights, options);
-  return plan === undefined ? weights : pack(weights, plan);
+): W {
+  const packed = plansOf(weights, options).map(({ matrix, plan }) =>
+    plan === undefined ? matrix : pack(matrix, plan),
+  );
+  return assembled(weights, packed);
 }
 
 /** {@link packWeights} on a worker thread. */
-export async function packWeightsAsync<F extends Format>(
-  weights: QuantizedTensor<F>,
+export async function packWeightsAsync<W extends QuantizedTensor | MixedTensor>(
+  weights: W,
   options: PackWeightsOptions & AsyncOptions = {},
-): Promise<QuantizedTensor<F>> {
-  const plan = planPack(weights, options);
+): Promise<W> {
   const { signal } = options;
-  if (plan === undefined) {
+  const packed: QuantizedTensor[] = [];
+  for (const { matrix, plan } of plansOf(weights, options)) {
     signal?.throwIfAborted();
-    return weights;
+    const call = plan === undefined || signal === undefined ? plan : { ...plan, signal };
+    packed.push(call === undefined ? matrix : await packAsync(matrix, call));
   }
-  return packAsync(weights, signal === undefined ? plan : { ...plan, signal });
+  return assembled(weights, packed);
+}
+
+/** The matrices of `weights`, each with its call of pack; `undefined`: none. */
+function plansOf(
+  weights: QuantizedTensor | MixedTensor,
+  options: PackWeightsOptions,
+): { matrix: QuantizedTensor; plan: PackOptions | undefined }[] {
+  if (!isMixedTensor(weights)) return [{ matrix: weights, plan: planPack(weights, options) }];
+  if (options.for === 'cuda') {
+    throw argumentError(
+      'BL_UNSUPPORTED',
+      'packWeights: for is "cuda", expected decode, prefill or both (weights is a MixedTensor)',
+    );
+  }
+  return weights.segments.map(({ weights: matrix }) => ({
+    matrix,
+    plan: planPack(matrix, options),
+  }));
+}
+
+/** What `weights` is with these matrices for its own; itself if they are. */
+function assembled<W extends QuantizedTensor | MixedTensor>(
+  weights: W,
+  matrices: readonly QuantizedTensor[],
+): W {
+  if (!isMixedTensor(weights)) return matrices[0] as W;
+  if (weights.segments.every((segment, i) => segment.weights === matrices[i])) return weights;
+  return new MixedTensor(weights.shape, weights.groupSize, weights.widths, matrices) as W;
 }
 
 /** Whether a packed matrix takes the memory that the canonical one had. */
@@ -76,7 +109,7 @@ function planPack<F extends Format>(
   if (!['decode', 'prefill', 'both', 'cuda'].includes(use)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `packWeights: for is ${JSON.stringify(use)}, expected decode, prefill, both or cuda`,
+      `packWeights: for is ${described(use)}, expected decode, prefill, both or cuda`,
     );
   }
   const layout = use === 'cuda' ? 'fragments' : 'lanes16';

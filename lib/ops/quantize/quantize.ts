@@ -1,3 +1,4 @@
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
 import { finiteCodebook, formatInfo, QuantizedTensor } from '../../quantized_tensor.js';
@@ -93,7 +94,7 @@ function prepare<F extends Format>(
   if (!Object.hasOwn(methodIds, method)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `quantize: method is ${JSON.stringify(method)}, expected minmax or mse`,
+      `quantize: method is ${described(method)}, expected minmax or mse`,
     );
   }
   if (input.rank !== 2) {

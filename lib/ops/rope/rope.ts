@@ -1,3 +1,4 @@
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import {
   type AsyncOptions,
@@ -104,7 +105,7 @@ function scalingValues(scaling: RopeScaling | undefined): number[] {
   if (!Object.hasOwn(scalingIds, scaling.type)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `rope: scaling.type is ${JSON.stringify(scaling.type)}, expected linear, llama3 or yarn`,
+      `rope: scaling.type is ${described(scaling.type)}, expected linear, llama3 or yarn`,
     );
   }
   const id = scalingIds[scaling.type];
@@ -140,7 +141,7 @@ function prepare<D extends FloatDType>(
   if (!Object.hasOwn(modeIds, mode)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `rope: mode is ${JSON.stringify(mode)}, expected interleaved or half`,
+      `rope: mode is ${described(mode)}, expected interleaved or half`,
     );
   }
   const output = outputTensor(options.out, x.shape, x);

@@ -119,15 +119,16 @@ bool pack_values(const float* rows, int64_t stride, int64_t value_dim, int64_t p
 
 struct TaskMemory {
   uint8_t* queries;  // [2][steps][16][32] bf16
-  float* scores;     // [32][kBlock]
+  float* scores[2];  // [32][kBlock] each: of a block, and of the one before
   uint8_t* weights;  // [2][kBlock / 32][16][32] bf16
   float* row;        // [head_dim]
   uint64_t bytes;
 
   TaskMemory(const AttentionCall& call, uint8_t* memory) {
     queries = memory;
-    scores = reinterpret_cast<float*>(queries + 2 * steps_of(call.head_dim) * kTileBytes);
-    weights = reinterpret_cast<uint8_t*>(scores + kPromptRows * kBlock);
+    scores[0] = reinterpret_cast<float*>(queries + 2 * steps_of(call.head_dim) * kTileBytes);
+    scores[1] = scores[0] + kPromptRows * kBlock;
+    weights = reinterpret_cast<uint8_t*>(scores[1] + kPromptRows * kBlock);
     row = reinterpret_cast<float*>(weights + 2 * (kBlock / 32) * kTileBytes);
     bytes = static_cast<uint64_t>(reinterpret_cast<uint8_t*>(row + padded16(call.head_dim) + 32) - memory);
   }
@@ -156,9 +157,11 @@ void load_queries(const AttentionCall& call, const PromptTask& task, float scale
   }
 }
 
-// scores [32][kBlock] of `pairs` pairs of units.
-inline void score_block(const TaskMemory& memory, const uint8_t* keys, int64_t steps, int64_t unit_pairs,
-                        bool two) {
+// scores [32][kBlock] of `unit_pairs` pairs of units. gap(done, all): between products, after `done` of `all`
+// of them.
+template <typename Gap>
+inline void score_block(const TaskMemory& memory, float* scores_out, const uint8_t* keys, int64_t steps,
+                        int64_t unit_pairs, bool two, Gap&& gap) {
   const uint8_t* first = memory.queries;
   const uint8_t* second = memory.queries + steps * kTileBytes;
   for (int64_t pair = 0; pair < unit_pairs; ++pair) {
@@ -176,8 +179,9 @@ inline void score_block(const TaskMemory& memory, const uint8_t* keys, int64_t s
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
       }
+      gap(pair * steps + i + 1, unit_pairs * steps);
     }
-    float* scores = memory.scores + 32 * pair;
+    float* scores = scores_out + 32 * pair;
     _tile_stored(0, scores, kBlock * 4);
     _tile_stored(1, scores + 16, kBlock * 4);
     if (!two) continue;
@@ -185,6 +189,11 @@ inline void score_block(const TaskMemory& memory, const uint8_t* keys, int64_t s
     _tile_stored(3, scores + 16 * kBlock + 16, kBlock * 4);
   }
 }
+
+// A block of keys in the chunk.
+struct Block {
+  int64_t offset = 0, present = 0;
+};
 
 // 2^x for x <= 0 or NaN; 0 below -150.
 inline __m512 exp2_weight(__m512 x) {
@@ -339,22 +348,23 @@ void run_prompt_bf16(const AttentionCall& call, const PromptTask& task, float* s
   const int64_t stride = state_floats(call);
   const bool two = rows > 16;
   const TileScope scope;
-  for (int64_t block = 0; block < count; block += kBlock) {
-    const int64_t present = std::min(count - block, kBlock);
-    const int64_t at = task.before + first + block;  // in the sequence
-    if (at + present <= seen_begin || at >= seen_end) continue;
-    const int64_t pairs_of_units = (present + 31) / 32;
-    score_block(own, task.packed + block / kUnit * steps * kTileBytes, steps, pairs_of_units, two);
-    const bool all = !masks && present == kBlock && at >= all_begin && at + kBlock <= all_end;
-    for (int64_t i = 0; i < rows; ++i) {
-      float* scores = own.scores + i * kBlock;
+  // The weights of a block are computed between the products of the next one's scores: the matrix unit leaves
+  // the vector units idle.
+  Block before;
+  int parity = 0;
+  const auto weigh_rows = [&](int64_t begin, int64_t end) {
+    const int64_t at = task.before + first + before.offset;  // in the sequence
+    const bool all = !masks && before.present == kBlock && at >= all_begin && at + kBlock <= all_end;
+    for (int64_t i = begin; i < end; ++i) {
+      float* scores = own.scores[parity ^ 1] + i * kBlock;
       uint64_t seen[2] = {~uint64_t{0}, ~uint64_t{0}};
       if (!all) {
-        seen[0] = seen_keys(call, row[i], at, std::min(present, kKeyTile));
-        seen[1] = present > kKeyTile ? seen_keys(call, row[i], at + kKeyTile, present - kKeyTile) : 0;
+        seen[0] = seen_keys(call, row[i], at, std::min(before.present, kKeyTile));
+        seen[1] =
+            before.present > kKeyTile ? seen_keys(call, row[i], at + kKeyTile, before.present - kKeyTile) : 0;
       }
       if (terms) {
-        add_terms(call, row[i], at, present, scores);
+        add_terms(call, row[i], at, before.present, scores);
         for (int64_t s = 0; s < kBlock; s += 16) {
           _mm512_storeu_ps(scores + s, _mm512_mul_ps(_mm512_loadu_ps(scores + s), _mm512_set1_ps(kLog2E)));
         }
@@ -362,9 +372,30 @@ void run_prompt_bf16(const AttentionCall& call, const PromptTask& task, float* s
       uint8_t* weights = own.weights + i / 16 * (kBlock / 32) * kTileBytes + i % 16 * 64;
       weigh_row(call, scores, weights, seen, all, state + i * stride);
     }
-    const uint8_t* values = task.packed + key_bytes(call) + block / 32 * value_step_bytes(call);
-    add_block(own, values, tiles, pairs_of_units, two, state, stride);
+  };
+  const auto add_before = [&] {
+    const uint8_t* values = task.packed + key_bytes(call) + before.offset / 32 * value_step_bytes(call);
+    add_block(own, values, tiles, (before.present + 31) / 32, two, state, stride);
+  };
+  for (int64_t offset = 0; offset < count; offset += kBlock) {
+    const int64_t present = std::min(count - offset, kBlock);
+    const int64_t at = task.before + first + offset;
+    if (at + present <= seen_begin || at >= seen_end) continue;
+    const uint8_t* keys_at = task.packed + offset / kUnit * steps * kTileBytes;
+    int64_t weighed = before.present == 0 ? rows : 0;
+    score_block(own, own.scores[parity], keys_at, steps, (present + 31) / 32, two,
+                [&](int64_t done, int64_t all) {
+                  const int64_t end = std::max(weighed, rows * done / all);
+                  weigh_rows(weighed, end);
+                  weighed = end;
+                });
+    if (before.present != 0) add_before();
+    before = {offset, present};
+    parity ^= 1;
   }
+  if (before.present == 0) return;
+  weigh_rows(0, rows);
+  add_before();
 }
 
 void finish_prompt_bf16(const AttentionCall& call, const PromptTask& task, float* state) {

@@ -1,4 +1,5 @@
-// attention in f32 at level avx512: core.inl with vectors of 16, and pages of f16 without decoding them first.
+// attention in f32 at level avx512: core.inl with vectors of 16, and pages of f16 without decoding them
+// first.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -44,8 +45,8 @@ void attention_f32(const AttentionCall& call, const AttentionTask& task, uint8_t
               });
 }
 
-void attention_join_f32(const AttentionCall& call, int64_t query, int64_t head, const float* states, int64_t count,
-                        uint8_t* memory) {
+void attention_join_f32(const AttentionCall& call, int64_t query, int64_t head, const float* states,
+                        int64_t count, uint8_t* memory) {
   join_states(call, query, head, states, count, memory);
 }
 

@@ -149,11 +149,10 @@ bool are_finite(const KvPage& layout, const Tile& tile, int64_t units) {
 
 void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Work& work, Halves& halves, const Row* rows,
                         const Tile& tile, const Tile& next, int64_t first, int64_t count) {
-  uint64_t any = 0, all = ~uint64_t{0};
+  uint64_t any = 0;
   for (int64_t row = 0; row < work.rows; ++row) {
     work.seen[row] = seen_keys(call, rows[row], first, count);
     any |= work.seen[row];
-    all &= work.seen[row];
   }
   if (any == 0) return;
   const int64_t units = (count + kUnit - 1) / kUnit;
@@ -173,6 +172,8 @@ void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Wo
     if (row >= work.rows || !finish_scores(call, work, rows[row], row, first, count)) continue;
     halves.factor[row] = weigh(work, row, count);
   }
+  uint64_t all = ~uint64_t{0};  // weigh() takes keys out whose scores are -infinity
+  for (int64_t row = 0; row < work.rows; ++row) all &= work.seen[row];
   const bool masked = all != ~uint64_t{0} && !are_finite(segment.value_page, tile, units);
   for (int64_t row = 0; row < halves.rows; row += kGroup) {
     if (masked) {

@@ -1,4 +1,5 @@
-// attention in integers at level avx512 (VNNI): both products of four rows and 64 keys with the pages' codes as they stand.
+// attention in integers at level avx512 (VNNI): both products of four rows and 64 keys with the pages' codes
+// as they stand.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -31,18 +32,20 @@
 
 namespace {
 
-// Part `part` of dwords of codes, a code in each byte: from 0 (kSigned false), or with zero_of() taken off. One affine map
-// over GF(2) for each byte: shift, mask and sign at once.
+// Part `part` of dwords of codes, a code in each byte: from 0 (kSigned false), or with zero_of() taken off.
+// One affine map over GF(2) for each byte: shift, mask and sign at once.
 template <int kBits, bool kSigned>
 inline __m512i codes_of(__m512i dwords, int part) {
   if constexpr (kBits == 8) {
     return kSigned ? dwords : _mm512_xor_si512(dwords, _mm512_set1_epi8(static_cast<char>(0x80)));
   } else if constexpr (kBits == 4) {
     constexpr int64_t kMatrix = kSigned ? 0x0102040808080808 : 0x0102040800000000;
-    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (4 * part)), kSigned ? 0xf8 : 0);
+    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (4 * part)),
+                                         kSigned ? 0xf8 : 0);
   } else {
     constexpr int64_t kMatrix = kSigned ? 0x0102020202020202 : 0x0102000000000000;
-    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (2 * part)), kSigned ? 0xfe : 0);
+    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (2 * part)),
+                                         kSigned ? 0xfe : 0);
   }
 }
 
@@ -52,10 +55,11 @@ inline __m512i broadcast(const void* dword) {
   return _mm512_set1_epi32(value);
 }
 
-// Scores of four rows and a tile's 64 keys. The next tile's keys are fetched line by line as this one's are read: four
-// streams, as many as it takes to get the whole bandwidth.
+// Scores of four rows and a tile's 64 keys. The next tile's keys are fetched line by line as this one's are
+// read: four streams, as many as it takes to get the whole bandwidth.
 template <int kBits, bool kFetch>
-void score_rows(const KvPage& layout, const Tile& tile, const Tile& next, const Integers& ints, int64_t row, float* scores) {
+void score_rows(const KvPage& layout, const Tile& tile, const Tile& next, const Integers& ints, int64_t row,
+                float* scores) {
   constexpr int kParts = 8 / kBits;
   const int8_t* query = ints.codes + row * ints.query_bytes;
   __m512i sum[kGroup][kUnits];
@@ -78,7 +82,8 @@ void score_rows(const KvPage& layout, const Tile& tile, const Tile& next, const 
     }
   }
   for (int u = 0; u < kUnits; ++u) {
-    const __m512 token = kBits == 8 ? _mm512_loadu_ps(tile.key_page[u] + tile.unit[u] * kUnit * 4) : _mm512_setzero_ps();
+    const __m512 token =
+        kBits == 8 ? _mm512_loadu_ps(tile.key_page[u] + tile.unit[u] * kUnit * 4) : _mm512_setzero_ps();
     for (int r = 0; r < kGroup; ++r) {
       const __m512 scale = _mm512_set1_ps(ints.query_scale[row + r]);
       const __m512 dot = _mm512_cvtepi32_ps(sum[r][u]);
@@ -89,8 +94,8 @@ void score_rows(const KvPage& layout, const Tile& tile, const Tile& next, const 
   }
 }
 
-// Scores of all rows and a tile's keys. Where keys have scales of channels, the query is quantized for each page; units of
-// other pages are computed again with theirs.
+// Scores of all rows and a tile's keys. Where keys have scales of channels, the query is quantized for each
+// page; units of other pages are computed again with theirs.
 template <int kBits>
 void score_tile(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work, Integers& ints) {
   if constexpr (kBits == 8) {
@@ -127,8 +132,8 @@ void score_tile(const KvPage& layout, const Tile& tile, const Tile& next, const 
 
 // sums = sums * factor + weights x values for four rows and kVecs vectors of channels from `column` on.
 template <int kBits, int kVecs, bool kFetch>
-inline void add_columns(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work, const Integers& ints,
-                        int64_t row, int64_t column) {
+inline void add_columns(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work,
+                        const Integers& ints, int64_t row, int64_t column) {
   constexpr int kParts = 8 / kBits;
   constexpr int kRows = 4 / kParts;                       // of dwords in a unit
   constexpr int kOwn = kBits == 8 || kVecs == 1 ? 1 : 2;  // groups of channels among the vectors
@@ -147,7 +152,8 @@ inline void add_columns(const KvPage& layout, const Tile& tile, const Tile& next
         dwords[v] = _mm512_loadu_si512(tile.values[u] + (i * layout.lanes + column + v * kUnit) * 4);
       }
       if constexpr (kFetch) {
-        for (int s = 0; s < static_cast<int>(kUnits); ++s) fetch(next.values[s] + (fetched + u * kRows + i) * 64);
+        for (int s = 0; s < static_cast<int>(kUnits); ++s)
+          fetch(next.values[s] + (fetched + u * kRows + i) * 64);
       }
       for (int p = 0; p < kParts; ++p) {
         const uint8_t* at = weights + (u * 4 + i * kParts + p) * 4;
@@ -155,7 +161,8 @@ inline void add_columns(const KvPage& layout, const Tile& tile, const Tile& next
           __m512i weight[kOwn];
           for (int g = 0; g < kOwn; ++g) weight[g] = broadcast(at + r * row_bytes + g * kKeyTile);
           for (int v = 0; v < kVecs; ++v) {
-            sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], weight[v * kOwn / kVecs], codes_of<kBits, true>(dwords[v], p));
+            sum[r][v] =
+                _mm512_dpbusd_epi32(sum[r][v], weight[v * kOwn / kVecs], codes_of<kBits, true>(dwords[v], p));
           }
         }
       }
@@ -166,15 +173,16 @@ inline void add_columns(const KvPage& layout, const Tile& tile, const Tile& next
     const float* scales = ints.weight_scale + (row + r) * ints.value_groups + group;
     const __m512 factor = _mm512_set1_ps(ints.factor[row + r]);
     for (int v = 0; v < kVecs; ++v) {
-      const __m512 added = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][v]), _mm512_set1_ps(scales[v * kOwn / kVecs]));
+      const __m512 added =
+          _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][v]), _mm512_set1_ps(scales[v * kOwn / kVecs]));
       _mm512_storeu_ps(sums + v * kUnit, _mm512_fmadd_ps(_mm512_loadu_ps(sums + v * kUnit), factor, added));
     }
   }
 }
 
 template <int kBits, bool kFetch>
-void add_values(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work, const Integers& ints,
-                int64_t row) {
+void add_values(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work,
+                const Integers& ints, int64_t row) {
   int64_t column = 0;
   for (; column + 4 * kUnit <= layout.lanes; column += 4 * kUnit) {
     add_columns<kBits, 4, kFetch>(layout, tile, next, work, ints, row, column);
@@ -186,7 +194,6 @@ void add_values(const KvPage& layout, const Tile& tile, const Tile& next, const 
 
 template <int kBits>
 void mix_tile(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work, Integers& ints) {
-  load_value_scales(layout, tile, ints);
   for (int64_t row = 0; row < ints.rows; row += kGroup) {
     quantize_weights<kBits != 8>(layout, work, ints, row);
     if (row == 0) {
@@ -205,12 +212,14 @@ void attention_i8(const AttentionCall& call, const AttentionTask& task, uint8_t*
   attend_task_integers(call, task, memory);
 }
 
-void attention_join_i8(const AttentionCall& call, int64_t query, int64_t head, const float* states, int64_t count,
-                       uint8_t* memory) {
+void attention_join_i8(const AttentionCall& call, int64_t query, int64_t head, const float* states,
+                       int64_t count, uint8_t* memory) {
   join_states(call, query, head, states, count, memory);
 }
 
-uint64_t attention_scratch_bytes_i8(const AttentionCall& call, int64_t rows) { return integers_scratch_bytes(call, rows); }
+uint64_t attention_scratch_bytes_i8(const AttentionCall& call, int64_t rows) {
+  return integers_scratch_bytes(call, rows);
+}
 
 #include "../../isa/end.h"
 #endif  // __x86_64__

@@ -61,8 +61,9 @@ Sight::Sight(const AttentionCall& call, int64_t query, int64_t queries, int64_t 
   sink_end = std::min(sinks, end);
   begin = std::max<int64_t>(diagonal - window + 1, 0);
   if (!call.causal) end = std::max<int64_t>(std::min(end, diagonal + window), 0);
-  if (begin <= sink_end) {  // one stretch
+  if (begin <= sink_end) {  // one stretch; not causal, the window may end before the sinks do
     begin = sink_end > 0 ? 0 : begin;
+    end = std::max(end, sink_end);
     sink_end = 0;
   }
 }

@@ -121,8 +121,18 @@ float weigh(Work& work, int64_t row, int64_t count) {
       if ((seen >> s & 1) == 0) scores[s] = kMinusInfinity;
     }
   }
-  Vec largest = Vec::set(kMinusInfinity);
-  for (int64_t s = 0; s < end; s += kLanes) largest = max(largest, Vec::load(scores + s));
+  Vec largest = Vec::set(kMinusInfinity), most_negative = Vec::set(kMinusInfinity);
+  for (int64_t s = 0; s < end; s += kLanes) {
+    const Vec x = Vec::load(scores + s);
+    largest = max(largest, x);
+    most_negative = max(most_negative, Vec::set(0) - x);
+  }
+  // A key whose score is -infinity is as one that is not seen, whatever its value.
+  if (most_negative.reduce_max() == -kMinusInfinity) {
+    for (int64_t s = 0; s < end; ++s) {
+      if (scores[s] == kMinusInfinity) work.seen[row] &= ~(uint64_t{1} << s);
+    }
+  }
   const float old_maximum = work.maximum[row];
   const float tile_maximum = largest.reduce_max();
   const float maximum = tile_maximum > old_maximum ? tile_maximum : old_maximum;

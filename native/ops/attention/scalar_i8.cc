@@ -1,5 +1,5 @@
-// The specification of attention in integers (compute i8): each step as README.md, "int8", says, one row at a time. What is
-// rounded to integers is computed in f32 as the vector kernels do; the rest is in double.
+// The specification of attention in integers (compute i8): each step as README.md, "int8", says, one row at a
+// time. What is rounded to integers is computed in f32 as the vector kernels do; the rest is in double.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -113,8 +113,8 @@ void load_token(const AttentionCall& call, const Tile& tile, bool values, int64_
   const KeySegment& segment = call.segments[tile.segment];
   const bool own = values && segment.paged->values.data != nullptr;
   const AttentionCall::Place place = call.place(tile.segment, tile.sequence, tile.kv_head, tile.first + s);
-  decode_kv(own ? segment.value_page : segment.key_page, call.page(tile.segment, own, place.page, tile.kv_head),
-            place.index, 1, row);
+  decode_kv(own ? segment.value_page : segment.key_page,
+            call.page(tile.segment, own, place.page, tile.kv_head), place.index, 1, row);
 }
 
 void score_floats(const AttentionCall& call, const Tile& tile, Work& work) {
@@ -205,9 +205,10 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head
   const int64_t row = call.first_query(sequence) + t;
   const Sight sight(call, t, queries, keys, head);
   const int64_t bytes = dtype_bytes(call.q.dtype);
-  load_values(call.q.dtype,
-              static_cast<const uint8_t*>(call.q.data) + (row * call.q.strides[0] + head * call.q.strides[1]) * bytes,
-              call.q.strides[2], call.head_dim, work.query);
+  load_values(
+      call.q.dtype,
+      static_cast<const uint8_t*>(call.q.data) + (row * call.q.strides[0] + head * call.q.strides[1]) * bytes,
+      call.q.strides[2], call.head_dim, work.query);
   for (int64_t i = 0; i < call.head_dim; ++i) work.query[i] *= call.scale;
   AttentionCall added = call;  // finish_score() without the scale, which is in the query
   added.scale = 1;
@@ -226,7 +227,8 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head
           work.seen[s] = (key < sight.sink_end || (key >= sight.begin && key < sight.end)) &&
                          !is_masked(call, sequence, t, head, key, keys);
         }
-        is_integer_segment(call.segments[segment]) ? score_integers(call, tile, work) : score_floats(call, tile, work);
+        is_integer_segment(call.segments[segment]) ? score_integers(call, tile, work)
+                                                   : score_floats(call, tile, work);
         for (int64_t s = 0; s < tile.count; ++s) {
           const int64_t key = before + first + s;
           if (!work.seen[s]) continue;
@@ -234,6 +236,8 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head
             work.scores[s] = finish_score(added, work.scores[s], sequence, t, head, key, keys);
           }
           if (probabilities != nullptr) probabilities[key] = work.scores[s];
+          // As one that is not seen, whatever its value.
+          if (work.scores[s] == kMinusInfinity) work.seen[s] = false;
         }
         attend_tile(call, tile, work);
       }
@@ -253,7 +257,8 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head
   for (int64_t i = 0; i < call.value_dim; ++i) {
     work.row[i] = state.total == 0 ? 0 : static_cast<float>(state.sums[i] / state.total);
   }
-  store_values(call.output.dtype, output_row(call, row, head), call.output.strides[2], call.value_dim, work.row);
+  store_values(call.output.dtype, output_row(call, row, head), call.output.strides[2], call.value_dim,
+               work.row);
   const double lse = state.total == 0 ? kMinusInfinity : state.maximum + std::log(state.total);
   if (call.lse.data != nullptr) *lse_of(call, row, head) = static_cast<float>(lse);
   for (int64_t s = 0; probabilities != nullptr && s < call.probabilities.shape[2]; ++s) {
@@ -267,7 +272,8 @@ void attention_i8(const AttentionCall& call, const AttentionTask& task, uint8_t*
   Work work(call, memory);
   for (int64_t sequence = task.sequence_begin; sequence < task.sequence_end; ++sequence) {
     for (int64_t t = task.query_begin; t < task.query_end; ++t) {
-      for (int64_t head = task.head_begin; head < task.head_end; ++head) attend(call, sequence, t, head, work);
+      for (int64_t head = task.head_begin; head < task.head_end; ++head)
+        attend(call, sequence, t, head, work);
     }
   }
 }
@@ -276,7 +282,8 @@ void attention_join_i8(const AttentionCall&, int64_t, int64_t, const float*, int
 
 uint64_t attention_scratch_bytes_i8(const AttentionCall& call, int64_t) {
   const int64_t floats = 2 * call.head_dim + std::max(call.head_dim, call.value_dim);
-  return static_cast<uint64_t>(2 * call.value_dim) * sizeof(double) + static_cast<uint64_t>(floats) * sizeof(float);
+  return static_cast<uint64_t>(2 * call.value_dim) * sizeof(double) +
+         static_cast<uint64_t>(floats) * sizeof(float);
 }
 
 }  // namespace bitloom::scalar

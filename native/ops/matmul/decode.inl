@@ -59,8 +59,8 @@ inline __attribute__((always_inline)) void with_decoder(const PanelFormat& f, Bo
       return with_code_decoder<5>(f, body);
     case 6:
       return with_code_decoder<6>(f, body);
-    case 7:  // integers only
-      return body(CodeDecoder<7, Integers<7>>(f));
+    case 7:
+      return with_code_decoder<7>(f, body);
     default:
       return with_code_decoder<8>(f, body);
   }

@@ -1,0 +1,43 @@
+// What a decoder asks of a cache of keys and values.
+import type { AttentionCompute, KVSegment } from '../ops/attention/options.js';
+import type { FloatDType, Tensor } from '../tensor.js';
+import type { LayerCache } from './kv_cache.js';
+
+/** One layer of a cache in pages, during a step. */
+export interface PagedLayer {
+  /** Adds the step's keys (rotated) and values, [tokens, numKvHeads, headDim | valueDim]. */
+  append(keys: Tensor<FloatDType>, values: Tensor<FloatDType>): void;
+  /** What attention reads, once they are added. */
+  segments(): readonly KVSegment[];
+  readonly compute: AttentionCompute;
+  /** Receives the attention weights of the step's last queries, [numHeads, queries, keys]; undefined: not asked for. */
+  readonly probabilities: Tensor<'f32'> | undefined;
+}
+
+/** New tokens on their way through the layers. */
+export interface CacheStep {
+  /** Where the first of them stands in the text. */
+  readonly position: number;
+  layer(index: number): LayerCache | PagedLayer;
+  /** They are there, once what was recorded has run. */
+  commit(): void;
+  /** They are not. */
+  abort(): void;
+}
+
+/** A cache that {@link Decoder.forward} works with: {@link KVCache} or {@link PagedDecoderCache}. */
+export interface DecoderCache {
+  readonly numLayers: number;
+  /** Tokens of a text that it takes. */
+  readonly capacity: number;
+  /** Tokens of the text so far. */
+  readonly length: number;
+  /** Throws `BL_OUT_OF_RANGE` unless `count` more tokens have room. */
+  need(count: number): void;
+  /** Takes the cache for one call; the returned function gives it back. */
+  acquire(): () => void;
+  begin(count: number): CacheStep;
+  dispose(): void;
+}
+
+export const isPaged = (layer: LayerCache | PagedLayer): layer is PagedLayer => 'append' in layer;

@@ -1,0 +1,336 @@
+import { checkObject, checkOptions } from '../arguments.js';
+import { argumentError } from '../errors.js';
+import { type KVFormat, kvFormats } from '../generated.js';
+import type { AttentionCompute } from '../ops/attention/options.js';
+import { Tensor } from '../tensor.js';
+import type { ModelConfig } from './config.js';
+import type { CacheStep, DecoderCache, PagedLayer } from './decoder_cache.js';
+import type { PagedKVBatch } from './paged/paged_kv_batch.js';
+import { PagedKVCache } from './paged/paged_kv_cache.js';
+import type { PagedKVSequence } from './paged/paged_kv_sequence.js';
+import type { CachePolicy, LayerView, Observation } from './policies/index.js';
+
+/** `int8`, `int4`, `int2` stand for `i8`, `i4`, `i2`. */
+export type CacheFormat = KVFormat | 'int8' | 'int4' | 'int2';
+
+/** Options of {@link PagedDecoderCache}, and of `decoder.generate(prompt, { cache })`. */
+export interface PagedCacheOptions {
+  /** How keys and values are kept, or each of them. Default `'f16'`. */
+  format?: CacheFormat | { keys: CacheFormat; values: CacheFormat };
+  /** The newest tokens, which stay in f16. Default: 64 for formats of 2 and 4 bits, else 0. */
+  recent?: number;
+  /** Tokens of a page. Default 64; 32 for i2. */
+  pageSize?: number;
+  /** Which keys stay when there are more than its budget. Default: all stay. */
+  policy?: CachePolicy;
+  /** Tokens of a text. Default: the decoder's contextLength. */
+  capacity?: number;
+  /** How attention computes. Default `'f32'`. */
+  compute?: AttentionCompute;
+}
+
+const known = new Set(['format', 'recent', 'pageSize', 'policy', 'capacity', 'compute']);
+const aliases: Record<string, KVFormat> = { int8: 'i8', int4: 'i4', int2: 'i2' };
+
+// Tokens of a step at most (chunkTokens of decoder.ts), and tokens that are added one by one before a policy decides anew.
+const stepTokens = 256;
+const interval = 64;
+
+function formatOf(format: CacheFormat): KVFormat {
+  const name = aliases[format] ?? format;
+  if (Object.hasOwn(kvFormats, name)) return name as KVFormat;
+  throw argumentError(
+    'BL_INVALID_FORMAT',
+    `PagedDecoderCache: format is ${JSON.stringify(format)}, expected one of ${Object.keys(kvFormats).join(', ')}`,
+  );
+}
+
+/** A layer's sequence, and what a policy knows of its keys. */
+interface Layer {
+  sequence: PagedKVSequence;
+  positions: Int32Array[];
+  scores: Float32Array[];
+  observed: Observation | undefined;
+}
+
+/**
+ * Keys and values of one text for a {@link Decoder}: in pages of any format, and compressed by a policy. Layers are sequences
+ * of one pool of pages, so that a policy may give them different lengths.
+ *
+ * With a policy, memory is bounded by its budget and the tokens of one step (256), however long the text: a prompt is computed
+ * in steps, and the cache is compressed after each.
+ *
+ * @example
+ * ```ts
+ * const cache = decoder.createPagedCache({ format: 'i4', policy: snapKV({ budget: 512 }) });
+ * for await (const text of decoder.generate(prompt, { cache })) process.stdout.write(text);
+ * ```
+ */
+export class PagedDecoderCache implements DecoderCache {
+  readonly capacity: number;
+  readonly policy: CachePolicy | undefined;
+  readonly #pool: PagedKVCache;
+  readonly #layers: Layer[];
+  readonly #numHeads: number;
+  readonly #compute: AttentionCompute;
+  #length = 0;
+  #peakKeys = 0;
+  #busy = false;
+  #disposed = false;
+
+  /** @throws `BL_INVALID_ARGUMENT`, `BL_INVALID_FORMAT`, `BL_OUT_OF_RANGE`, `BL_OUT_OF_MEMORY` */
+  constructor(config: ModelConfig, contextLength: number, options: PagedCacheOptions = {}) {
+    checkOptions('PagedDecoderCache', options, known);
+    const { capacity = contextLength, policy, compute = 'f32', format = 'f16' } = options;
+    if (!Number.isInteger(capacity) || capacity < 1 || capacity > config.contextLength) {
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `PagedDecoderCache: capacity is ${capacity}, expected 1 to ${config.contextLength} (= config.contextLength)`,
+      );
+    }
+    if (policy !== undefined) checkObject('PagedDecoderCache', 'policy', policy);
+    const keys = formatOf(typeof format === 'string' ? format : format.keys);
+    const values = formatOf(typeof format === 'string' ? format : format.values);
+    const isSmall = [keys, values].some((name) => kvFormats[name].bits <= 4);
+    const { recent = isSmall ? 64 : 0, pageSize = keys === 'i2' ? 32 : 64 } = options;
+    const { numLayers, numKvHeads, headDim, valueDim, numHeads } = config;
+    const most = Math.min(capacity, (policy?.budget ?? capacity) + interval);
+    // Layers have the budget on average; each has a page that is not full, and the tokens of a step come on top.
+    const pages = (tokens: number): number => Math.ceil(tokens / pageSize) + 2;
+    const step = Math.min(stepTokens, capacity);
+    this.capacity = capacity;
+    this.policy = policy;
+    this.#numHeads = numHeads;
+    this.#compute = compute;
+    this.#pool = new PagedKVCache({
+      numLayers: 1,
+      numKvHeads,
+      headDim,
+      valueDim,
+      pageSize,
+      format: { keys, values },
+      recent,
+      numPages: numLayers * pages(policy === undefined ? capacity : most + step),
+      ...(recent > 0 || kvFormats[keys].scale === 'channel'
+        ? { numRecentPages: numLayers * pages(recent + step) }
+        : {}),
+    });
+    this.#layers = Array.from({ length: numLayers }, () => ({
+      sequence: this.#pool.create(),
+      positions: Array.from({ length: numKvHeads }, () => new Int32Array(0)),
+      scores: Array.from({ length: numKvHeads }, () => new Float32Array(0)),
+      observed: undefined,
+    }));
+  }
+
+  get numLayers(): number {
+    return this.#layers.length;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
+  /** Keys that each layer has. */
+  get keys(): number[] {
+    return this.#layers.map(({ sequence }) => sequence.length);
+  }
+
+  /** The most keys that all layers have had together. */
+  get peakKeys(): number {
+    return this.#peakKeys;
+  }
+
+  /** Memory of all pages; of those in use. */
+  get stats(): { bytes: number; usedBytes: number } {
+    const { bytes, usedBytes } = this.#pool.stats;
+    return { bytes, usedBytes };
+  }
+
+  need(count: number): void {
+    this.#check('need');
+    if (this.#length + count > this.capacity) {
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `PagedDecoderCache: ${this.#length} tokens and ${count} more exceed the context of ${this.capacity}`,
+      );
+    }
+  }
+
+  /** Forgets all tokens but the first `length`; not with a policy, which may have let go of them. */
+  rewind(length: number): void {
+    this.#check('rewind');
+    if (this.policy !== undefined) {
+      throw argumentError('BL_UNSUPPORTED', 'PagedDecoderCache: rewind with a policy');
+    }
+    if (!Number.isInteger(length) || length < 0 || length > this.#length) {
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `PagedDecoderCache: rewind to ${length}, expected 0 to ${this.#length} (= length)`,
+      );
+    }
+    for (const { sequence } of this.#layers) sequence.trim(length);
+    this.#length = length;
+  }
+
+  acquire(): () => void {
+    this.#check('acquire');
+    if (this.#busy) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        'PagedDecoderCache: another step is using the cache; await it, or give each generation its own cache',
+      );
+    }
+    this.#busy = true;
+    return () => {
+      this.#busy = false;
+    };
+  }
+
+  begin(count: number): CacheStep {
+    this.#check('begin');
+    this.need(count);
+    const batches: PagedKVBatch[] = [];
+    const abort = (): void => {
+      for (const batch of batches) batch.abort();
+    };
+    try {
+      for (const { sequence } of this.#layers) batches.push(this.#pool.batch([sequence], count));
+    } catch (error) {
+      abort();
+      throw error;
+    }
+    const observed = Math.min(this.policy?.observes(count) ?? 0, count);
+    const layers = this.#layers.map(({ sequence }, i) =>
+      this.#pagedLayer(batches[i] as PagedKVBatch, sequence.length, observed),
+    );
+    return {
+      position: this.#length,
+      layer: (index) => layers[index] as PagedLayer,
+      commit: () => {
+        for (const batch of batches) batch.commit();
+        this.#added(count, layers);
+      },
+      abort,
+    };
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#pool.dispose();
+  }
+
+  /** {@link dispose}, for `using`. */
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #pagedLayer(batch: PagedKVBatch, keys: number, observed: number): PagedLayer {
+    return {
+      append: (k, v) => batch.append(0, k, v),
+      segments: () => batch.segments(0),
+      compute: this.#compute,
+      probabilities:
+        observed === 0 ? undefined : Tensor.empty('f32', [this.#numHeads, observed, keys]),
+    };
+  }
+
+  /** After a step: scores, and what the policy lets go of. */
+  #added(count: number, steps: readonly PagedLayer[]): void {
+    const { policy } = this;
+    const first = this.#length;
+    this.#length += count;
+    let total = 0;
+    for (const { sequence } of this.#layers) total += sequence.length;
+    this.#peakKeys = Math.max(this.#peakKeys, total);
+    if (policy === undefined) return;
+    for (const [i, layer] of this.#layers.entries()) {
+      const { probabilities } = steps[i] as PagedLayer;
+      const added = Int32Array.from({ length: count }, (_, t) => first + t);
+      layer.positions = layer.positions.map((old) => joined(old, added));
+      layer.scores = layer.scores.map((old) => joined(old, new Float32Array(count)));
+      if (probabilities !== undefined) {
+        const [, queries, keys] = probabilities.shape as [number, number, number];
+        layer.observed = { probabilities, queries, keys };
+      }
+      layer.scores = policy.score(layer.scores, layer.observed);
+    }
+    const most = policy.budget * this.#layers.length;
+    if (total > most + (count > 1 ? 0 : (interval - 1) * this.#layers.length))
+      this.#compress(policy);
+    for (const layer of this.#layers) layer.observed = undefined;
+  }
+
+  #compress(policy: CachePolicy): void {
+    const views = this.#layers.map((layer, i): LayerView => {
+      const { positions, scores, observed } = layer;
+      const { numKvHeads } = this.#pool;
+      const keys = layer.sequence.length;
+      return {
+        layer: i,
+        numLayers: this.#layers.length,
+        numKvHeads,
+        keys,
+        positions,
+        scores,
+        observed,
+      };
+    });
+    const budgets = policy.budgets(views);
+    for (const [i, layer] of this.#layers.entries()) {
+      const view = views[i] as LayerView;
+      const count = Math.min(Math.max(Math.floor(budgets[i] as number), 1), view.keys);
+      if (count < view.keys) this.#keep(layer, policy.select(view, count));
+    }
+  }
+
+  /** Keeps `kept[head]` of each head, which are equally many. */
+  #keep(layer: Layer, kept: readonly Int32Array[]): void {
+    const { numKvHeads, headDim, valueDim } = this.#pool;
+    const count = (kept[0] as Int32Array).length;
+    const { k, v } = layer.sequence.gather(0);
+    const part = (from: Tensor<'f32'>, dim: number): Tensor<'f32'> => {
+      const source = from.data as Float32Array;
+      const data = new Float32Array(count * numKvHeads * dim);
+      for (const [head, indices] of kept.entries()) {
+        for (let t = 0; t < count; t++) {
+          const at = ((indices[t] as number) * numKvHeads + head) * dim;
+          data.set(source.subarray(at, at + dim), (t * numKvHeads + head) * dim);
+        }
+      }
+      return new Tensor('f32', data, [count, numKvHeads, dim]);
+    };
+    const keys = part(k, headDim);
+    const values = part(v as Tensor<'f32'>, valueDim);
+    // Pages first go back, so that the budget need not hold both.
+    layer.sequence.free();
+    layer.sequence = this.#pool.create();
+    layer.sequence.append(0, keys, values);
+    layer.positions = layer.positions.map((old, head) => picked(old, kept[head] as Int32Array));
+    layer.scores = layer.scores.map((old, head) => picked(old, kept[head] as Int32Array));
+  }
+
+  #check(what: string): void {
+    if (this.#disposed) {
+      throw argumentError('BL_DETACHED', `PagedDecoderCache: ${what} after dispose()`);
+    }
+  }
+}
+
+function joined<A extends Int32Array | Float32Array>(a: A, b: A): A {
+  const all = new (a.constructor as new (length: number) => A)(a.length + b.length);
+  all.set(a);
+  all.set(b, a.length);
+  return all;
+}
+
+function picked<A extends Int32Array | Float32Array>(from: A, indices: Int32Array): A {
+  return (from as Float32Array).constructor === Float32Array
+    ? (Float32Array.from(indices, (i) => from[i] as number) as A)
+    : (Int32Array.from(indices, (i) => from[i] as number) as A);
+}
