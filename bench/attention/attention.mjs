@@ -41,9 +41,9 @@ export function* cases({ tiny }) {
   }
 }
 
-/** Output of the first query's first head. */
-function firstHead(q, k, v) {
-  const [m, , channels] = q.shape;
+/** Output of the first query's first head, where it sees all keys but those after it. */
+export function firstHead(q, k, v, m = q.shape[0]) {
+  const channels = q.shape[2];
   const [keys, sharedHeads] = k.shape;
   const row = (tensor, token) =>
     tensor.data.subarray(token * sharedHeads * channels).subarray(0, channels);

@@ -26,6 +26,8 @@
 
 #include "core.inl"
 
+#include "tile.inl"
+
 #include "integers.inl"
 
 namespace {
@@ -52,8 +54,6 @@ inline __m512i broadcast(const void* dword) {
   std::memcpy(&value, dword, 4);
   return _mm512_set1_epi32(value);
 }
-
-inline void fetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 // Scores of four rows and a tile's 64 keys. The next tile's keys are fetched line by line as this one's are
 // read: four streams, as many as it takes to get the whole bandwidth.
@@ -194,7 +194,6 @@ void add_values(const KvPage& layout, const Tile& tile, const Tile& next, const 
 
 template <int kBits>
 void mix_tile(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work, Integers& ints) {
-  load_value_scales(layout, tile, ints);
   for (int64_t row = 0; row < ints.rows; row += kGroup) {
     quantize_weights<kBits != 8>(layout, work, ints, row);
     if (row == 0) {

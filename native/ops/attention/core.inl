@@ -111,8 +111,8 @@ void score(const Work& work, Units& units, int64_t first, int64_t count) {
 
 // ---- softmax ----
 
-// Turns a row's scores into weights and brings its sums to the new maximum.
-void weigh(Work& work, int64_t row, int64_t count) {
+// Turns a row's scores into weights. What its sums are to be multiplied by, to be of the new maximum.
+float weigh(Work& work, int64_t row, int64_t count) {
   float* scores = work.scores + row * kKeyTile;
   const int64_t end = (count + kLanes - 1) / kLanes * kLanes;
   const uint64_t seen = work.seen[row];
@@ -147,6 +147,10 @@ void weigh(Work& work, int64_t row, int64_t count) {
   const float factor = exp_one(old_maximum - base);
   work.maximum[row] = maximum;
   work.total[row] = work.total[row] * factor + total.reduce_add();
+  return factor;
+}
+
+inline void scale_sums(const Work& work, int64_t row, float factor) {
   if (factor == 1) return;
   float* sums = work.sums + row * work.stride;
   for (int64_t i = 0; i < work.stride; i += kLanes) (Vec::load(sums + i) * Vec::set(factor)).store(sums + i);
@@ -252,6 +256,24 @@ void clear_chunk(Work& work) {
   for (int64_t i = 0; i < work.rows * work.stride; ++i) work.sums[i] = 0;
 }
 
+// Terms and probabilities of a row's scores in a tile, whose first key is `first` of the sequence. False if it sees none:
+// weights are 0 then.
+bool finish_scores(const AttentionCall& call, const Work& work, const Row& at, int64_t row, int64_t first, int64_t count) {
+  float* scores = work.scores + row * kKeyTile;
+  if (work.seen[row] == 0) {
+    for (int64_t s = 0; s < kKeyTile; ++s) scores[s] = 0;
+    return false;
+  }
+  if (has_score_terms(call)) add_terms(call, at, first, count, scores);
+  if (call.probabilities.data != nullptr) {
+    float* to = probability_row(call, call.first_query(at.sequence) + at.query, at.head);
+    for (int64_t s = 0; s < count; ++s) {
+      if (work.seen[row] >> s & 1) to[first + s] = scores[s];
+    }
+  }
+  return true;
+}
+
 // The first `count` keys from `first` on of a segment into the chunk's state. before: keys of segments before.
 void attend_tile(const AttentionCall& call, Work& work, const Row* rows, Units& units, int64_t before, int64_t first,
                  int64_t count) {
@@ -262,21 +284,9 @@ void attend_tile(const AttentionCall& call, Work& work, const Row* rows, Units& 
   }
   if (any == 0) return;
   score(work, units, first, count);
-  const bool terms = has_score_terms(call);
   for (int64_t row = 0; row < work.rows; ++row) {
-    float* scores = work.scores + row * kKeyTile;
-    if (work.seen[row] == 0) {
-      for (int64_t s = 0; s < kKeyTile; ++s) scores[s] = 0;  // weights
-      continue;
-    }
-    if (terms) add_terms(call, rows[row], before + first, count, scores);
-    if (call.probabilities.data != nullptr) {
-      float* to = probability_row(call, call.first_query(rows[row].sequence) + rows[row].query, rows[row].head);
-      for (int64_t s = 0; s < count; ++s) {
-        if (work.seen[row] >> s & 1) to[before + first + s] = scores[s];
-      }
-    }
-    weigh(work, row, count);
+    if (!finish_scores(call, work, rows[row], row, before + first, count)) continue;
+    scale_sums(work, row, weigh(work, row, count));
   }
   for (int64_t s = 0; s < count; s += kUnit) {
     if ((any >> s & 0xffff) == 0) continue;

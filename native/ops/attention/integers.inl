@@ -1,46 +1,13 @@
 // Attention in integers (compute i8) over pages whose codes are integers, vectors of 16: what happens between the two products
-// of a tile. Included after core.inl. What is rounded where: README.md, "int8".
+// of a tile. Included after tile.inl. What is rounded where: README.md, "int8".
 
 namespace {
-
-constexpr int64_t kGroup = 4;           // rows that go through everything together; there may be fewer
-constexpr int64_t kUnits = kKeyTile / kUnit;
 
 // What is taken off a code before it is multiplied by its scale, so that codes lie around 0 and what their factor is rounded
 // by weighs little. For 8 bits, keys: what makes a code unsigned.
 constexpr int32_t zero_of(int32_t bits) { return 1 << (bits - 1); }
 
 inline int64_t padded64(int64_t n) { return (n + 63) / 64 * 64; }
-
-// The pages of a tile's units. Units that begin behind the last key repeat the one before: nobody sees those.
-struct Tile {
-  const uint8_t* key_page[kUnits];
-  const uint8_t* value_page[kUnits];
-  const uint8_t* keys[kUnits];  // codes
-  const uint8_t* values[kUnits];
-  int64_t unit[kUnits];  // in its page
-
-  Tile(const AttentionCall& call, int64_t sequence, int64_t kv_head, int32_t segment, int64_t first, int64_t count) {
-    const KvPage& key_layout = call.segments[segment].key_page;
-    const KvPage& value_layout = call.segments[segment].value_page;
-    const bool one_page = key_layout.page_size % kKeyTile == 0;
-    for (int64_t u = 0; u < kUnits; ++u) {
-      const int64_t token = first + u * kUnit;
-      if (u > 0 && (one_page || token >= count)) {
-        key_page[u] = key_page[u - 1];
-        value_page[u] = value_page[u - 1];
-        unit[u] = unit[u - 1] + (one_page ? 1 : 0);
-      } else {
-        const AttentionCall::Place place = call.place(segment, sequence, kv_head, token);
-        key_page[u] = call.page(segment, false, place.page, kv_head);
-        value_page[u] = call.page(segment, true, place.page, kv_head);
-        unit[u] = place.index / kUnit;
-      }
-      keys[u] = key_layout.unit(key_page[u], unit[u]);
-      values[u] = value_layout.unit(value_page[u], unit[u]);
-    }
-  }
-};
 
 // A task's part of the workspace behind that of Work. Rows are padded to a multiple of kGroup.
 struct Integers {
@@ -67,7 +34,7 @@ struct Integers {
   const uint8_t* scaled_for = nullptr;      // page of keys that `codes` is for
 
   Integers(const AttentionCall& call, int64_t row_count, uint8_t* memory)
-      : rows((row_count + kGroup - 1) / kGroup * kGroup),
+      : rows(in_groups(row_count)),
         query_bytes(padded64(call.head_dim)),
         value_groups((call.value_dim + kKvValueGroup - 1) / kKvValueGroup) {
     uint8_t* next = memory;

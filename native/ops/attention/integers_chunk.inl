@@ -22,6 +22,12 @@ void weigh_tile(const AttentionCall& call, Work& work, Integers& ints, const Row
       }
     }
   }
+  // A key whose score is -infinity is as one that is not seen, whatever its value.
+  for (int64_t row = 0; row < work.rows && ints.any_odd; ++row) {
+    for (int64_t s = 0; s < kKeyTile; ++s) {
+      if (work.scores[row * kKeyTile + s] == kMinusInfinity) work.seen[row] &= ~(uint64_t{1} << s);
+    }
+  }
   for (int64_t row = 0; row < ints.rows; row += kGroup) weigh_rows(work, ints, row);
 }
 
@@ -53,6 +59,7 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
       if (keys.bits == 8) score_tile<8>(keys, tile, next, work, ints);
       if (keys.bits == 4) score_tile<4>(keys, tile, next, work, ints);
       if (keys.bits == 2) score_tile<2>(keys, tile, next, work, ints);
+      load_value_scales(values, tile, ints);
       weigh_tile(call, work, ints, rows, before + at, count);
       if (values.bits == 8) mix_tile<8>(values, tile, next, work, ints);
       if (values.bits == 4) mix_tile<4>(values, tile, next, work, ints);
@@ -65,7 +72,7 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
 
 // A task; segments of other formats are computed in f32.
 void attend_task_integers(const AttentionCall& call, const AttentionTask& task, uint8_t* memory) {
-  const int64_t rows = (task.rows() + kGroup - 1) / kGroup * kGroup;
+  const int64_t rows = in_groups(task.rows());
   Work work(call, rows, memory);
   Integers ints(call, rows, memory + align_up(work.bytes));
   work.rows = task.rows();
@@ -83,7 +90,7 @@ void attend_task_integers(const AttentionCall& call, const AttentionTask& task, 
 }
 
 uint64_t integers_scratch_bytes(const AttentionCall& call, int64_t rows) {
-  const int64_t padded = (rows + kGroup - 1) / kGroup * kGroup;
+  const int64_t padded = in_groups(rows);
   const uint64_t core = align_up(Work(call, padded, nullptr).bytes);
   return core + Integers(call, padded, nullptr).bytes;
 }
