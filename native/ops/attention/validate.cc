@@ -93,6 +93,7 @@ bl_status check_segment(const bl_attention_args& args, int32_t index, bl_error* 
   BL_RETURN_IF_ERROR(check_index(name[3], segment.lengths, dtype_bit(BL_DTYPE_i32), 1, 2, error));
   const int64_t sequences = sequences_of(args), heads = kv_heads_of(args);
   const bl_tensor& table = segment.block_table;
+  BL_CHECK(heads >= 1, invalid_shape, "attention: %s.shape[1] is 0, expected at least 1 kv head", name[2]);
   BL_RETURN_IF_ERROR(check_dim({"attention", name[2]}, table, 0, sequences, "sequences", error));
   BL_RETURN_IF_ERROR(check_dim({"attention", name[3]}, segment.lengths, 0, sequences, "sequences", error));
   if (segment.lengths.rank == 2) {
