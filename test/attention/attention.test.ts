@@ -205,7 +205,11 @@ describe('attention', () => {
             [...Array<number>(before).fill(minus), ...scores],
             [keys, 1, 1],
           );
-          const v = new Tensor('f32', [...Array<number>(before).fill(inf), ...values], [keys, 1, 1]);
+          const v = new Tensor(
+            'f32',
+            [...Array<number>(before).fill(inf), ...values],
+            [keys, 1, 1],
+          );
           const q = new Tensor('f32', [1], [1, 1, 1]);
           expect([name, isa, ...attention(q, k, v, { scale: 1, isa }).toArray()]).toEqual([
             name,

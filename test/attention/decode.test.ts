@@ -127,7 +127,10 @@ describe('decodeAttention', () => {
         const actual = decode(q, [cache.segment], 600, { ...options, isa });
         const expected = attend(q, cache.tokens(0), { ...options, isa });
         for (const name of ['output', 'lse', 'probabilities'] as const) {
-          expect([name, firstDifference(actual[name].bytes, expected[name].bytes)]).toEqual([name, -1]);
+          expect([name, firstDifference(actual[name].bytes, expected[name].bytes)]).toEqual([
+            name,
+            -1,
+          ]);
         }
       }
     }
@@ -150,7 +153,13 @@ describe('decodeAttention', () => {
 
   it('gives the same bits on any number of threads, beside others or alone, and on a worker', async () => {
     const lengths = [1, 1500, 40, 513, 1024];
-    const plan = { keyFormat: 'i4', valueFormat: 'i8', kvHeads: 2, keyDim: 32, valueDim: 32 } as const;
+    const plan = {
+      keyFormat: 'i4',
+      valueFormat: 'i8',
+      kvHeads: 2,
+      keyDim: 32,
+      valueDim: 32,
+    } as const;
     const cache = paged({ ...plan, lengths, pageSize: 16 });
     const { pages, blockTable } = cache.segment;
     const q = queriesOf('f16', [2, 2, 2, 2, 2], 8, 32);
@@ -239,9 +248,18 @@ describe('decodeAttention', () => {
 
   it('takes keys in two segments, the newest in full precision', () => {
     for (const [old, recent] of [
-      [[512, 1024], [40, 3]],
-      [[130, 0], [17, 600]],
-      [[600, 5], [0, 1]],
+      [
+        [512, 1024],
+        [40, 3],
+      ],
+      [
+        [130, 0],
+        [17, 600],
+      ],
+      [
+        [600, 5],
+        [0, 1],
+      ],
     ] as [number[], number[]][]) {
       const plan = { kvHeads: 2, keyDim: 32, valueDim: 32 };
       const first = paged({ ...plan, keyFormat: 'i2', pageSize: 32, lengths: old });
@@ -253,7 +271,11 @@ describe('decodeAttention', () => {
       for (const isa of isas) {
         const all = decode(q, [first.segment, second.segment], most, { ...options, isa });
         for (const threads of [2, 7]) {
-          const again = decode(q, [first.segment, second.segment], most, { ...options, isa, threads });
+          const again = decode(q, [first.segment, second.segment], most, {
+            ...options,
+            isa,
+            threads,
+          });
           expect(firstDifference(again.output.bytes, all.output.bytes)).toBe(-1);
         }
         for (const [i, begin, end] of [
@@ -280,7 +302,14 @@ describe('decodeAttention', () => {
       [40, 600, 1],
       [0, 17, 1030],
     ];
-    const plan = { keyFormat: 'bfp8', pageSize: 16, lengths, kvHeads: 3, keyDim: 16, valueDim: 24 } as const;
+    const plan = {
+      keyFormat: 'bfp8',
+      pageSize: 16,
+      lengths,
+      kvHeads: 3,
+      keyDim: 16,
+      valueDim: 24,
+    } as const;
     const cache = paged(plan);
     const q = queriesOf('f32', [2, 2], 6, 16);
     for (const isa of isas) {
@@ -316,7 +345,14 @@ describe('decodeAttention', () => {
       ['i4', 36, 36, 24],
       ['f16', 20, 9, 8],
     ] as const) {
-      const cache = paged({ keyFormat, keyDim, valueDim: 0, pageSize, kvHeads: 1, lengths: [530, 33] });
+      const cache = paged({
+        keyFormat,
+        keyDim,
+        valueDim: 0,
+        pageSize,
+        kvHeads: 1,
+        lengths: [530, 33],
+      });
       const q = queriesOf('f32', [1, 1], 16, keyDim);
       for (const isa of isas) {
         const all = decodeAttention(q, [cache.segment], { isa, valueDim });
@@ -327,7 +363,9 @@ describe('decodeAttention', () => {
           expect(rowsOf(all, i, i + 1)).toEqual(expected.output.toArray());
         }
         if (valueDim === keyDim) {
-          expect(firstDifference(decodeAttention(q, [cache.segment], { isa }).bytes, all.bytes)).toBe(-1);
+          expect(
+            firstDifference(decodeAttention(q, [cache.segment], { isa }).bytes, all.bytes),
+          ).toBe(-1);
         }
       }
     }
@@ -335,7 +373,14 @@ describe('decodeAttention', () => {
 
   it('never reads tokens beyond a length, nor pages that no sequence has', () => {
     for (const format of ['f32', 'bf16', 'i8', 'bfp8', 'f8e4m3'] as const) {
-      const cache = paged({ keyFormat: format, pageSize: 32, lengths: [70], kvHeads: 1, keyDim: 16, valueDim: 16 });
+      const cache = paged({
+        keyFormat: format,
+        pageSize: 32,
+        lengths: [70],
+        kvHeads: 1,
+        keyDim: 16,
+        valueDim: 16,
+      });
       const { pages, blockTable } = cache.segment;
       const q = queriesOf('f32', [2], 4, 16);
       const expected = isas.map((isa) => decodeAttention(q, [cache.segment], { isa }));

@@ -27,7 +27,9 @@ function check({ q, k, v, options, output, ...more }: GoldenCall, tolerance: num
     // x = ln(probability) + lse.
     const scores = probabilities.data.map((p, i) => {
       const row = Math.floor(i / keys);
-      return Math.log(p) + (lse.data[(row % queries) * heads + Math.floor(row / queries)] as number);
+      return (
+        Math.log(p) + (lse.data[(row % queries) * heads + Math.floor(row / queries)] as number)
+      );
     });
     if (more.scores !== undefined) {
       expect(worst(scores, more.scores, 4 * tolerance, 0)).toBeLessThanOrEqual(1);

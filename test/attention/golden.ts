@@ -1,5 +1,10 @@
 // Golden vectors of attention (shared/golden) as calls of attention(): what the files of different makers share.
-import { type AttentionOptions, type FloatDType, type RaggedOptions, Tensor } from '../../lib/index.js';
+import {
+  type AttentionOptions,
+  type FloatDType,
+  type RaggedOptions,
+  Tensor,
+} from '../../lib/index.js';
 import { product } from '../reference/attention_cases.js';
 
 export interface GoldenCall {
@@ -53,11 +58,7 @@ export function batchOf({ data, heads, rows, dim, packed }: Block, batch: number
 /** One batch, after the rows of `past`, cut to `rows` rows. */
 export function rowsOf(block: Block, past: Block | undefined, batch: number, rows?: number) {
   const values = [...(past === undefined ? [] : batchOf(past, batch)), ...batchOf(block, batch)];
-  const all = new Tensor('f32', values, [
-    (past?.rows ?? 0) + block.rows,
-    block.heads,
-    block.dim,
-  ]);
+  const all = new Tensor('f32', values, [(past?.rows ?? 0) + block.rows, block.heads, block.dim]);
   return rows === undefined ? all : all.slice(0, rows);
 }
 
@@ -68,7 +69,14 @@ export function rowsOf(block: Block, past: Block | undefined, batch: number, row
 export function maskOf(
   values: readonly number[],
   kind: 'u8' | 'f32',
-  { batches, batch, heads, queries, columns, keys }: Record<'batches' | 'batch' | 'heads' | 'queries' | 'columns' | 'keys', number>,
+  {
+    batches,
+    batch,
+    heads,
+    queries,
+    columns,
+    keys,
+  }: Record<'batches' | 'batch' | 'heads' | 'queries' | 'columns' | 'keys', number>,
 ): Tensor<'u8' | 'f32'> {
   const one = queries * columns;
   const isShared = values.length === one;

@@ -36,7 +36,8 @@ function slopesOf(heads: number, maxBias: number): number[] {
 /** [rows, heads, d] from [rows][heads][d] in a format of ggml. */
 function decoded(hex: string, { type, d, hkv, n_kv: rows }: GgmlCase): Tensor<FloatDType> {
   const bytes = new Uint8Array(Buffer.from(hex, 'hex'));
-  if (type === 'f32' || type === 'f16' || type === 'bf16') return new Tensor(type, bytes, [rows, hkv, d]);
+  if (type === 'f32' || type === 'f16' || type === 'bf16')
+    return new Tensor(type, bytes, [rows, hkv, d]);
   const size = referenceRowBytes(type, d);
   const values = Array.from({ length: rows * hkv }, (_, row) => [
     ...decodeReferenceRow(type, bytes.subarray(row * size, (row + 1) * size), d),

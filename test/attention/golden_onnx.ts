@@ -3,7 +3,7 @@
 // Their causal mask counts from the first key (query t sees keys 0 to t, after the past, or after the keys that
 // nonpad_kv_seqlen says are there before); with the keys cut to those that the last query sees that is our rule.
 import { goldenCases } from '../reference/op_checks.js';
-import { type Block, type Golden, type GoldenCall, maskOf, batchOf, rowsOf } from './golden.js';
+import { type Block, batchOf, type Golden, type GoldenCall, maskOf, rowsOf } from './golden.js';
 
 interface Call {
   batches: number;
@@ -48,7 +48,9 @@ function callsOf(golden: Call): GoldenCall[] {
           : { mask: maskOf(mask.values, mask.kind, { ...shape, columns: mask.columns }) }),
       },
       output: batchOf(y, batch),
-      ...(golden.probabilities === undefined ? {} : { probabilities: matrix(golden.probabilities) }),
+      ...(golden.probabilities === undefined
+        ? {}
+        : { probabilities: matrix(golden.probabilities) }),
       ...(golden.scores === undefined ? {} : { scores: matrix(golden.scores) }),
     };
   });
@@ -86,7 +88,8 @@ function onnxCall(golden: OnnxCase): Call {
   const input = (name: string) => given(name) as OnnxTensor;
   const { q_num_heads: heads, kv_num_heads: kvHeads, qk_matmul_output_mode: mode } = attributes;
   const [mask, lengths] = [given('attn_mask'), given('nonpad_kv_seqlen')];
-  const matrix = golden.expected[golden.node_outputs.filter((name) => name !== '').indexOf('qk_matmul_output')];
+  const matrix =
+    golden.expected[golden.node_outputs.filter((name) => name !== '').indexOf('qk_matmul_output')];
   return {
     batches: input('Q').shape[0] as number,
     q: block(input('Q'), heads),
@@ -126,7 +129,8 @@ export function onnxFlexAttention(): Golden {
   const golden: Golden = { cases: [], leftOut: {} };
   for (const one of goldenCases<OnnxCase>('onnx_flexattention.json') ?? []) {
     if ('prob_mod' in one.attributes || 'score_mod' in one.attributes) {
-      golden.leftOut[one.case] = 'a graph of its own works on the scores, which the file does not have';
+      golden.leftOut[one.case] =
+        'a graph of its own works on the scores, which the file does not have';
       continue;
     }
     const isHalf = one.inputs[0]?.dtype === 'float16';
@@ -165,8 +169,10 @@ interface OrtCase {
 }
 
 const ortLeftOut: Record<string, string> = {
-  Attention4DAttnMaskBoolAllFalse: 'a row that sees nothing is the mean of all values; here it is 0',
-  'Attention4DWithPastAndPresentQkMatmul#5': 'its soft cap goes after the mask; the formula has it before',
+  Attention4DAttnMaskBoolAllFalse:
+    'a row that sees nothing is the mean of all values; here it is 0',
+  'Attention4DWithPastAndPresentQkMatmul#5':
+    'its soft cap goes after the mask; the formula has it before',
 };
 
 export function ortAttention(): Golden {
@@ -180,7 +186,11 @@ export function ortAttention(): Golden {
     const packed = one.layout === '3D';
     const query = { heads: one.q_num_heads, rows: one.q_sequence_length, packed };
     const kv = { heads: one.kv_num_heads, rows: one.kv_sequence_length, packed };
-    const past = { ...kv, rows: one.past_key === null ? 0 : one.past_sequence_length, packed: false };
+    const past = {
+      ...kv,
+      rows: one.past_key === null ? 0 : one.past_sequence_length,
+      packed: false,
+    };
     const columns = past.rows + one.kv_sequence_length;
     const mask = one.attn_mask ?? one.attn_mask_bool;
     golden.cases.push({

@@ -2,9 +2,18 @@
 // bias or a whole projection before attention: a line of arithmetic, done here in double.
 //
 // Their padding masks add -10000 rather than hide, which shows where a row sees nothing else: f32 masks here.
-import { goldenCases } from '../reference/op_checks.js';
-import { batchOf, type Block, columnsOf, f32, type Golden, type GoldenCall, project } from './golden.js';
+
 import { offsets } from '../reference/attention_cases.js';
+import { goldenCases } from '../reference/op_checks.js';
+import {
+  type Block,
+  batchOf,
+  columnsOf,
+  f32,
+  type Golden,
+  type GoldenCall,
+  project,
+} from './golden.js';
 
 const hidden = -10000;
 
@@ -93,7 +102,10 @@ function mhaCalls(one: MhaCase, output: number[]): GoldenCall[] {
     dim: width / heads,
     packed: false,
   });
-  const [pastKeys, pastValues] = [past(one.past_key_data, size), past(one.past_value_data, valueSize)];
+  const [pastKeys, pastValues] = [
+    past(one.past_key_data, size),
+    past(one.past_value_data, valueSize),
+  ];
   // A cache with room for more than it holds.
   const before = one.past_seq_len_data?.[0] ?? pastKeys.rows;
   const keys = before + k.rows;
@@ -105,9 +117,10 @@ function mhaCalls(one: MhaCase, output: number[]): GoldenCall[] {
       );
     const padding = one.mask_type === 'MASK_2D_KEY_PADDING' ? one.key_padding_mask_data : undefined;
     const added: number[] = Array.from({ length: heads * queries * keys }, (__, i) => {
-      const bias = one.attention_bias_data?.[
-        (one.broadcast_attention_bias === true ? 0 : batch * heads * queries * keys) + i
-      ];
+      const bias =
+        one.attention_bias_data?.[
+          (one.broadcast_attention_bias === true ? 0 : batch * heads * queries * keys) + i
+        ];
       return (bias ?? 0) + (padding?.[batch * keys + (i % keys)] === 0 ? hidden : 0);
     });
     return {
@@ -203,7 +216,11 @@ function contribCalls(one: ContribCase): GoldenCall[] {
   };
   return Array.from({ length: batches }, (_, batch) => {
     const part = (values: number[], width: number) =>
-      f32(values.slice(batch * rows * width, (batch + 1) * rows * width), [rows, heads, width / heads]);
+      f32(values.slice(batch * rows * width, (batch + 1) * rows * width), [
+        rows,
+        heads,
+        width / heads,
+      ]);
     const added = Array.from({ length: heads * rows * rows }, (__, i) => {
       const bias = one.vectors.attention_bias?.[batch * heads * rows * rows + i] ?? 0;
       return bias + (isSeen(batch, Math.floor(i / rows) % rows, i % rows) ? 0 : hidden);
@@ -247,7 +264,11 @@ export function ortPacked(): Golden {
     const bias = one.vectors.attention_bias;
     const rows = lengths[0] as number;
     const mask = Array.from({ length: bias === undefined ? 0 : heads * tokens * rows }, (_, i) => {
-      const [h, token, s] = [Math.floor(i / rows / tokens), Math.floor(i / rows) % tokens, i % rows];
+      const [h, token, s] = [
+        Math.floor(i / rows / tokens),
+        Math.floor(i / rows) % tokens,
+        i % rows,
+      ];
       const [batch, t] = [Math.floor(token / rows), token % rows];
       return bias?.[((batch * heads + h) * longest + t) * longest + s] as number;
     });

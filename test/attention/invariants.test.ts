@@ -2,7 +2,13 @@
 // error that does not grow with the number of keys.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { attention, attentionAsync, type FloatDType, mergeStates, Tensor } from '../../lib/index.js';
+import {
+  attention,
+  attentionAsync,
+  type FloatDType,
+  mergeStates,
+  Tensor,
+} from '../../lib/index.js';
 import { attentionReference } from '../reference/attention.js';
 import {
   attend,
@@ -144,7 +150,11 @@ describe('attention', () => {
           };
           // Any keys to any part; a part may have none. The sink goes with the last one.
           const random = randomSource(plan.seed + 1);
-          const [queries, heads, dim] = [q.shape[0], q.shape[1], v.shape[2]] as [number, number, number];
+          const [queries, heads, dim] = [q.shape[0], q.shape[1], v.shape[2]] as [
+            number,
+            number,
+            number,
+          ];
           const keys = k.shape[0] as number;
           const partOf = Array.from({ length: keys }, () => Math.floor(random() * parts));
           const own = (x: Tensor<FloatDType | 'u8'>, axis: number, part: number): Tensor => {
@@ -179,11 +189,18 @@ describe('attention', () => {
           const largest = v.toArray().reduce((most, x) => Math.max(most, Math.abs(x)), 0);
           const wobble = expected.wobble.reduce((most, x) => Math.max(most, x), 0);
           // A part is off as attention is; a weight by lse's error, and by the rounding of lse itself.
-          const size = lses.data.reduce((most, x) => (Number.isFinite(x) ? Math.max(most, Math.abs(x)) : most), 0);
+          const size = lses.data.reduce(
+            (most, x) => (Number.isFinite(x) ? Math.max(most, Math.abs(x)) : most),
+            0,
+          );
           const lseSteps = 16 + wobble + size;
           const steps = (16 + 2 * wobble + 2 * lseSteps) * epsilon.f32 + epsilon[partType] / 2;
-          expect(worst(joined.output.data, expected.output, largest * steps + 1e-37, 0)).toBeLessThanOrEqual(1);
-          expect(worst(joined.lse.data, expected.lse, lseSteps * epsilon.f32, epsilon.f32)).toBeLessThanOrEqual(1);
+          expect(
+            worst(joined.output.data, expected.output, largest * steps + 1e-37, 0),
+          ).toBeLessThanOrEqual(1);
+          expect(
+            worst(joined.lse.data, expected.lse, lseSteps * epsilon.f32, epsilon.f32),
+          ).toBeLessThanOrEqual(1);
         },
       ),
       { numRuns: 20 },
@@ -201,7 +218,10 @@ describe('attention', () => {
       const lse = Tensor.zeros('f32', [1, 1]);
       const expected = attentionReference(q, k, v);
       const output = attention(q, k, v, { isa, lse });
-      return [worst(output.data, expected.output, epsilon.f32, 0), worst(lse.data, expected.lse, epsilon.f32, epsilon.f32)];
+      return [
+        worst(output.data, expected.output, epsilon.f32, 0),
+        worst(lse.data, expected.lse, epsilon.f32, epsilon.f32),
+      ];
     });
     // In steps of f32 at 1.
     for (const [output, lse] of errors as [number, number][]) {

@@ -52,8 +52,18 @@ describe('mergeStates', () => {
           );
           const lses = strided('f32', weights, shape.slice(0, 3), gaps.slice(1));
           const expected = reference(outputs, lses);
-          const out = strided(dtype, new Float32Array(product(shape.slice(1))), shape.slice(1), gaps.slice(1));
-          const lse = strided('f32', new Float32Array(product(shape.slice(1, 3))), shape.slice(1, 3), gaps.slice(2));
+          const out = strided(
+            dtype,
+            new Float32Array(product(shape.slice(1))),
+            shape.slice(1),
+            gaps.slice(1),
+          );
+          const lse = strided(
+            'f32',
+            new Float32Array(product(shape.slice(1, 3))),
+            shape.slice(1, 3),
+            gaps.slice(2),
+          );
           const result = mergeStates(outputs, lses, { out, lse });
           expect(result.output).toBe(out);
           expect(result.lse).toBe(lse);
@@ -61,7 +71,9 @@ describe('mergeStates', () => {
           expect(
             worst(out.toArray(), expected.output, largest * (epsilon[dtype] / 2 + 2 ** -40), 0),
           ).toBeLessThanOrEqual(1);
-          expect(worst(lse.toArray(), expected.lse, 2 ** -40, epsilon.f32 / 2)).toBeLessThanOrEqual(1);
+          expect(worst(lse.toArray(), expected.lse, 2 ** -40, epsilon.f32 / 2)).toBeLessThanOrEqual(
+            1,
+          );
         },
       ),
       { numRuns: 50 },
@@ -105,8 +117,16 @@ describe('mergeStates', () => {
     const all = mergeStates(outputs, lses);
     const join = (...parts: { output: Tensor<'f32'>; lse: Tensor<'f32'> }[]) =>
       mergeStates(
-        new Tensor('f32', parts.flatMap((part) => part.output.toArray()), [parts.length, 7, 1, 16]),
-        new Tensor('f32', parts.flatMap((part) => part.lse.toArray()), [parts.length, 7, 1]),
+        new Tensor(
+          'f32',
+          parts.flatMap((part) => part.output.toArray()),
+          [parts.length, 7, 1, 16],
+        ),
+        new Tensor(
+          'f32',
+          parts.flatMap((part) => part.lse.toArray()),
+          [parts.length, 7, 1],
+        ),
       );
     const part = (i: number) => ({
       output: outputs.slice(i, i + 1).reshape([7, 1, 16]),
@@ -114,7 +134,9 @@ describe('mergeStates', () => {
     });
     const joined = join(join(part(3), part(1)), join(part(0), part(2)));
     expect(worst(joined.output.data, all.output.data, 32 * epsilon.f32, 0)).toBeLessThanOrEqual(1);
-    expect(worst(joined.lse.data, all.lse.data, 8 * epsilon.f32, epsilon.f32)).toBeLessThanOrEqual(1);
+    expect(worst(joined.lse.data, all.lse.data, 8 * epsilon.f32, epsilon.f32)).toBeLessThanOrEqual(
+      1,
+    );
   });
 
   it('says what is wrong', async () => {

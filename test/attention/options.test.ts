@@ -110,7 +110,10 @@ describe('options of attention', () => {
         const weights = probabilities.toArray();
         const lses = lse.toArray();
         const sinks = options.sinks?.toArray();
-        const steps = lses.reduce((most, x) => (Number.isFinite(x) ? Math.max(most, Math.abs(x)) : most), 0);
+        const steps = lses.reduce(
+          (most, x) => (Number.isFinite(x) ? Math.max(most, Math.abs(x)) : most),
+          0,
+        );
         for (let h = 0; h < heads; h++) {
           for (let t = 0; t < queries; t++) {
             const at = (h * queries + t) * keys;
@@ -138,7 +141,14 @@ describe('options of attention', () => {
       return parents.map((__, s) => (path.has(s) ? 1 : 0));
     });
     const mask = new Tensor('u8', seen, [1, 6, 6]);
-    const plan = { dtype: 'f32' as const, kvHeads: 2, group: 2, headDim: 16, valueDim: 16, seed: 5 };
+    const plan = {
+      dtype: 'f32' as const,
+      kvHeads: 2,
+      group: 2,
+      headDim: 16,
+      valueDim: 16,
+      seed: 5,
+    };
     const { q, k, v } = inputsOf({ ...plan, lengths: [[6, 76]], gaps: [] });
     for (const isa of isas) {
       const tree = attention(q, k, v, { mask, isa }).toArray();

@@ -67,8 +67,7 @@ function rangeOf(options: ReferenceOptions) {
 function maskReader(mask: Tensor): (h: number, row: number, column: number) => number {
   const values = mask.toArray();
   const [heads, rows, columns] = mask.shape as [number, number, number];
-  return (h, row, column) =>
-    at(values, ((heads === 1 ? 0 : h) * rows + row) * columns + column);
+  return (h, row, column) => at(values, ((heads === 1 ? 0 : h) * rows + row) * columns + column);
 }
 
 /** Whether a sequence's query t sees its key s with head h. */

@@ -109,7 +109,12 @@ export function offsets(counts: readonly number[]): Tensor<'i32'> {
   return new Tensor('i32', sums, [sums.length]);
 }
 
-export function inputsOf(plan: Pick<Plan, 'dtype' | 'lengths' | 'kvHeads' | 'group' | 'headDim' | 'valueDim' | 'seed' | 'gaps'>): Inputs {
+export function inputsOf(
+  plan: Pick<
+    Plan,
+    'dtype' | 'lengths' | 'kvHeads' | 'group' | 'headDim' | 'valueDim' | 'seed' | 'gaps'
+  >,
+): Inputs {
   const { dtype, kvHeads, group, headDim, valueDim, seed, gaps } = plan;
   const queries = total(plan.lengths.map(([n]) => n));
   const keys = total(plan.lengths.map(([, m]) => m));
@@ -158,11 +163,7 @@ export function optionsOf(plan: Plan): Options {
   if (plan.blockMask !== undefined && lengths.length === 1) {
     const [rows, columnsOfBlock] = plan.blockMask;
     const [n, m] = lengths[0] as [number, number];
-    const blocks = [
-      plan.maskHeads ? heads : 1,
-      Math.ceil(n / rows),
-      Math.ceil(m / columnsOfBlock),
-    ];
+    const blocks = [plan.maskHeads ? heads : 1, Math.ceil(n / rows), Math.ceil(m / columnsOfBlock)];
     const seen = each(product(blocks), () => (random() < 0.7 ? 1 : 0));
     options.blockMask = {
       mask: new Tensor('u8', seen, blocks),

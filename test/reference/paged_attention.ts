@@ -55,7 +55,15 @@ export interface Paged {
 
 /** A sequence's tokens do not depend on page size, on the order of pages, or on other sequences. */
 export function paged(plan: PagedPlan): Paged {
-  const { keyFormat, valueFormat = keyFormat, pageSize, kvHeads, keyDim, valueDim, seed = 1 } = plan;
+  const {
+    keyFormat,
+    valueFormat = keyFormat,
+    pageSize,
+    kvHeads,
+    keyDim,
+    valueDim,
+    seed = 1,
+  } = plan;
   const perHead = Array.isArray(plan.lengths[0]);
   // Tables: of each sequence, or of each of its heads.
   const lengths = (perHead ? plan.lengths.flat() : plan.lengths) as readonly number[];
@@ -119,7 +127,9 @@ export function queriesOf(
   dim: number,
   seed = 1,
 ): Tensor<FloatDType> {
-  const values = counts.flatMap((count, i) => [...gaussian(count * heads * dim, seed + 1000 * (i + 1))]);
+  const values = counts.flatMap((count, i) => [
+    ...gaussian(count * heads * dim, seed + 1000 * (i + 1)),
+  ]);
   const shape = [counts.reduce((a, b) => a + b, 0), heads, dim];
   if (values.length !== product(shape)) throw new Error('queriesOf');
   return new Tensor(dtype, values, shape);
@@ -146,5 +156,9 @@ export function headsOf<D extends FloatDType>(x: Tensor<D>, begin: number, end: 
 export function stacked(...parts: readonly Tensor<'f32'>[]): Tensor<'f32'> {
   const [first] = parts as [Tensor<'f32'>];
   const rows = parts.reduce((sum, part) => sum + (part.shape[0] as number), 0);
-  return new Tensor('f32', parts.flatMap((part) => part.toArray()), [rows, ...first.shape.slice(1)]);
+  return new Tensor(
+    'f32',
+    parts.flatMap((part) => part.toArray()),
+    [rows, ...first.shape.slice(1)],
+  );
 }

@@ -87,12 +87,18 @@ bl_status check_segment(const bl_attention_args& args, int32_t index, bl_error* 
              "attention: output.shape[2] is %lld without values, expected at most %lld (= channels of a key)",
              ll(value_dim_of(args)), ll(args.q.shape[2]));
   }
-  BL_CHECK(segment.block_table.data != nullptr && segment.lengths.data != nullptr, invalid_argument,
+  // Data may be null where there is none: sequences without pages yet.
+  BL_CHECK(segment.block_table.rank != 0 && segment.lengths.rank != 0, invalid_argument,
            "attention: %s or %s is missing, expected both with pages", name[2], name[3]);
+  BL_RETURN_IF_ERROR(
+      check_tensor({"attention", name[2]}, segment.block_table, dtype_bit(BL_DTYPE_i32), 2, 3, error));
+  BL_RETURN_IF_ERROR(
+      check_tensor({"attention", name[3]}, segment.lengths, dtype_bit(BL_DTYPE_i32), 1, 2, error));
   BL_RETURN_IF_ERROR(check_index(name[2], segment.block_table, dtype_bit(BL_DTYPE_i32), 2, 3, error));
   BL_RETURN_IF_ERROR(check_index(name[3], segment.lengths, dtype_bit(BL_DTYPE_i32), 1, 2, error));
   const int64_t sequences = sequences_of(args), heads = kv_heads_of(args);
   const bl_tensor& table = segment.block_table;
+  BL_CHECK(heads >= 1, invalid_shape, "attention: %s.shape[1] is 0, expected at least 1 kv head", name[2]);
   BL_RETURN_IF_ERROR(check_dim({"attention", name[2]}, table, 0, sequences, "sequences", error));
   BL_RETURN_IF_ERROR(check_dim({"attention", name[3]}, segment.lengths, 0, sequences, "sequences", error));
   if (segment.lengths.rank == 2) {
