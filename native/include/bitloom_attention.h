@@ -154,15 +154,15 @@ typedef enum bl_linear_rule {
 typedef struct bl_linear_attention_args {
   size_t size;
   bl_run run;
-  bl_tensor q;      /* [tokens, num_heads, key_dim] f32, f16 or bf16 */
-  bl_tensor k;      /* [tokens, num_kv_heads, key_dim] */
-  bl_tensor v;      /* [tokens, num_kv_heads, value_dim] */
-  bl_tensor output; /* [tokens, num_heads, value_dim]; as the state, apart from all else */
-  bl_tensor state;  /* [sequences, num_kv_heads, key_dim, value_dim] f32, contiguous: read and written */
-  bl_tensor decay;  /* log of g, at most 0: f32 [num_kv_heads], [tokens, num_kv_heads] or [tokens, num_kv_heads, key_dim];
-                       data NULL: g = 1. At most -200, -infinity too: the state is forgotten, NaN and all. Above 0 it
-                       grows as the formula says */
-  bl_tensor beta;   /* [tokens, num_kv_heads] f32, of the delta rule only; data NULL: 1 */
+  bl_tensor q;         /* [tokens, num_heads, key_dim] f32, f16 or bf16 */
+  bl_tensor k;         /* [tokens, num_kv_heads, key_dim] */
+  bl_tensor v;         /* [tokens, num_kv_heads, value_dim] */
+  bl_tensor output;    /* [tokens, num_heads, value_dim]; as the state, apart from all else */
+  bl_tensor state;     /* [sequences, num_kv_heads, key_dim, value_dim] f32, contiguous: read and written */
+  bl_tensor decay;     /* log of g, at most 0: f32 [num_kv_heads], [tokens, num_kv_heads] or [tokens,
+                          num_kv_heads, key_dim];     data NULL: g = 1. At most -200, -infinity too: the state is
+                          forgotten, NaN and all. Above 0 it     grows as the formula says */
+  bl_tensor beta;      /* [tokens, num_kv_heads] f32, of the delta rule only; data NULL: 1 */
   bl_tensor cu_tokens; /* [sequences + 1] i32, from 0 up to tokens; data NULL: one sequence */
   float scale;         /* 0: 1 / sqrt(key_dim) */
   int32_t rule;        /* bl_linear_rule */

@@ -78,7 +78,7 @@ describe('a decoder with a cache in pages', () => {
     const run = (cuts: number[]) => {
       const cache = decoder.createPagedCache({ format: 'f32', pageSize: 16 });
       let at = 0;
-      let logits = new Float32Array();
+      let logits: Float32Array = new Float32Array();
       for (const cut of [...cuts, ids.length]) {
         logits = decoder.forward(ids.slice(at, cut), { cache }).data;
         at = cut;
