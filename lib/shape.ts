@@ -70,7 +70,10 @@ export function forEachPlace(
   visit: (place: number) => void,
 ): void {
   const walk = (axis: number, place: number): void => {
-    if (axis === shape.length) return visit(place);
+    if (axis === shape.length) {
+      visit(place);
+      return;
+    }
     for (let i = 0; i < (shape[axis] as number); i++)
       walk(axis + 1, place + i * (strides[axis] as number));
   };

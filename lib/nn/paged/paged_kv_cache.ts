@@ -1,6 +1,6 @@
 import { argumentError } from '../../errors.js';
 import type { KVFormat } from '../../generated.js';
-import { type KVAppendOptions } from '../../ops/kv/kv_append.js';
+import type { KVAppendOptions } from '../../ops/kv/kv_append.js';
 import { KVPages } from '../../ops/kv/kv_pages.js';
 import { isRecording } from '../../run.js';
 import { BlockPool, type BlockPoolStats } from './block_pool.js';

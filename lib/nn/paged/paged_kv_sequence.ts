@@ -149,7 +149,10 @@ export class PagedKVSequence {
     this.#check('removeRange');
     this.#checkRange('removeRange', begin, end);
     if (begin === end) return;
-    if (end === this.length) return this.trim(begin);
+    if (end === this.length) {
+      this.trim(begin);
+      return;
+    }
     this.#edit('removeRange', () => this.#remove(begin, end, options.reposition === true));
     this.#version++;
   }

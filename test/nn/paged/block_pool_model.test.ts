@@ -36,7 +36,7 @@ type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never;
 const text = (topic: number, begin: number, count: number): number[] =>
   Array.from({ length: count }, (_, i) => ((begin + i) * 7 + (topic % 2) * 31) % 97);
 
-function apply(model: PoolModel, { kind, which, a, b }: Operation): void {
+function apply(model: PoolModel, { kind, which, a, b }: Operation): unknown {
   const all = [...model.entries.keys()];
   const sequence = all[which % Math.max(all.length, 1)];
   const { pageSize } = model.pool;

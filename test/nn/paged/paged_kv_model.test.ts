@@ -29,7 +29,7 @@ const text = (topic: number, begin: number, count: number): number[] =>
 
 const kept = new WeakMap<KVModel, number[][]>();
 
-function apply(model: KVModel, { kind, which, a, b }: Operation): void {
+function apply(model: KVModel, { kind, which, a, b }: Operation): unknown {
   const all = [...model.entries.keys()];
   if (all.length === 0) all.push(model.create());
   const sequence = all[which % all.length] as PagedKVSequence;
