@@ -1,6 +1,6 @@
-// kv_append and kv_gather at every level of this machine against level scalar: the same bytes, whatever the shape, the
-// slots, the threads, and whether values are finite. For processors that are not at hand: test/native/arm64.sh.
-// Argument: a seed.
+// kv_append and kv_gather at every level of this machine against level scalar: the same bytes, whatever the
+// shape, the slots, the threads, and whether values are finite. For processors that are not at hand:
+// test/native/arm64.sh. Argument: a seed.
 #include "bitloom_attention.h"
 #include "levels.h"
 
