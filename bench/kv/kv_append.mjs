@@ -42,6 +42,9 @@ function prepare(format, m, { heads, channels, numPages }) {
     keyDim: channels,
     numPages,
   });
+  // The system gives memory at the first touch, which takes longer than a token.
+  pages.keys.bytes.fill(0);
+  pages.values.bytes.fill(0);
   const k = gaussianTensor([m, heads, channels]);
   const v = gaussianTensor([m, heads, channels], 2);
   const variants = Math.max(1, Math.floor((numPages * pageSize) / Math.max(m, pageSize)));
