@@ -7,6 +7,8 @@ export default defineConfig({
       'test/{norm,elementwise,rope,softmax,embedding,attention,sampling,quantize}/**/*.test.ts',
       'test/cuda/**/*.test.ts',
     ],
+    // decodeAttention does not run on devices.
+    exclude: ['test/attention/decode*.test.ts'],
     setupFiles: ['test/setup.ts', 'test/cuda/on_device.ts'],
     env: { BITLOOM_TEST_DEVICE: process.env.BITLOOM_TEST_DEVICE ?? 'cuda:0' },
     pool: 'forks',

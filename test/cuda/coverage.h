@@ -1,4 +1,5 @@
-// Which instructions of the kernels the tests have executed. What they have not must stand in unreachable.inc.
+// Which instructions of the kernels the tests have executed. What they have not must stand in
+// unreachable.inc.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +13,9 @@ namespace bitloom::cuda::testing {
 // `image`: "<module>.compute_<arch>".
 void remember_executed(const std::string& image, const std::string& kernel, const ptx::Counters& counters);
 
-// Prints the kernels of the used modules that were never launched, the instructions that were never executed and can be as
-// far as unreachable.inc knows, and the rows of that list that excuse nothing. Gives the number of all these.
+// Prints the kernels of the used modules that were never launched, the instructions that were never executed
+// and can be as far as unreachable.inc knows, and the rows of that list that excuse nothing. Gives the number
+// of all these.
 size_t print_unexecuted();
 
 // Line `number`, from 1, of a file of the module's family or of those that all share; of others nothing.

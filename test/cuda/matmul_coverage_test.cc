@@ -1,5 +1,5 @@
-// matmul: every kernel with every kind of scales that a format has, and with everything its epilogue can do, so that every
-// instruction runs. Small shapes: other tests are about values.
+// matmul: every kernel with every kind of scales that a format has, and with everything its epilogue can do,
+// so that every instruction runs. Small shapes: other tests are about values.
 #include <set>
 #include <tuple>
 
@@ -40,8 +40,9 @@ std::vector<Representative> representatives() {
                       b.tables > 1, b.exponent_shift)
              .second)
       continue;
-    all.push_back({info.name, kernel, std::max<int64_t>(info.block_elements, 32),
-                   plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c')});
+    all.push_back(
+        {info.name, kernel, std::max<int64_t>(info.block_elements, 32),
+         plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c')});
   }
   return all;
 }

@@ -100,7 +100,8 @@ struct Partition {
   int64_t tasks() const { return head_groups * parts; }
 
   int64_t owner(const KvCall& call, int64_t slot) const {
-    return static_cast<uint32_t>(slot) / static_cast<uint32_t>(call.keys.page_size) % static_cast<uint32_t>(parts);
+    return static_cast<uint32_t>(slot) / static_cast<uint32_t>(call.keys.page_size) %
+           static_cast<uint32_t>(parts);
   }
 
   void run(const Writer& writer, int64_t task) const {
