@@ -49,6 +49,21 @@ for (const format of [
   const w = await packWeights(quantize(dense, format), { for: 'cuda' }).to(device);
   for (const m of [1, 8, 64]) matmul(await halves([m, k]), w);
 }
+// In int8: a scale per 32 activations, or per row.
+for (const [format, activationGroup] of [
+  ['u4_g128', 32],
+  ['q8_0', 32],
+  ['q4_k', 32],
+  ['u4_g128', 'row'],
+  ['u8_g128', 'row'],
+  ['u4_row', 'row'],
+  ['i8_row', 'row'],
+]) {
+  const w = await packWeights(quantize(dense, format), { for: 'cuda' }).to(device);
+  for (const m of [1, 64]) {
+    matmul(await halves([m, k]), w, { compute: 'i8', activationGroup });
+  }
+}
 
 const head = { q: [1, 8, 128], keys: [512, 2, 128] };
 attention(await there(head.q), await there(head.keys), await there(head.keys), { causal: true });

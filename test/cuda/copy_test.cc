@@ -130,7 +130,7 @@ BITLOOM_CUDA_TEST(copy) {
     check(counters.total("").bytes == 2 * 8192 && counters.total("").sectors * 32 == 2 * 8192,
           "copy: every byte moved is used");
   }
-  TestQueue few({80, {}, 1});
+  TestQueue few({first_arch(), {}, 1});
   run(few, {.shape = {16 * 256 * 4 + 4}, .name = " long"});
   run(few, {.shape = {16 * 256 + 3}, .name = " long"});
   run(few, {.shape = {16 * 256 + 3}, .output = BL_DTYPE_f16, .name = " long"});

@@ -171,7 +171,7 @@ BITLOOM_CUDA_TEST(elementwise) {
     every_branch(queue);
     counters(queue);
   }
-  TestQueue few({80, {}, 1});  // fewer blocks than pieces: the kernels' strides over them
+  TestQueue few({first_arch(), {}, 1});  // fewer blocks than pieces: the kernels' strides over them
   all_ops(few, {.shape = {16 * 256 * 8 + 8}, .name = " long"});
   all_ops(few, {.shape = {16 * 256 + 3}, .name = " long"});
 }

@@ -2,14 +2,15 @@
 #include "matmul_calls.h"
 
 namespace bitloom::cuda::testing {
+namespace {
 
 // Everything that may follow the product, one by one and together, in both kernels, with strides.
-BITLOOM_CUDA_TEST(matmul_epilogue) {
+void epilogues(const Settings& settings) {
   constexpr int64_t n = 70, k = 128;
   for (int64_t m : {3, 37}) {
     for (int32_t activation = BL_ACTIVATION_none; activation <= BL_ACTIVATION_geglu; ++activation) {
       for (int32_t parts = 0; parts < 16; parts += activation % 3 + 1) {
-        Call call({}, "u4_g32", n, k);
+        Call call(settings, "u4_g32", n, k);
         TestQueue& queue = call.queue;
         const bool gated = activation >= BL_ACTIVATION_swiglu;
         const int64_t columns = gated ? n / 2 : n;
@@ -40,12 +41,12 @@ BITLOOM_CUDA_TEST(matmul_epilogue) {
   }
 }
 
-BITLOOM_CUDA_TEST(matmul_codes) {
+void codes(const Settings& settings) {
   constexpr int64_t n = 75, k = 96;
   for (int64_t m : {2, 21}) {
     for (bool scales : {false, true}) {
       // c of i8: codes may differ by one where the CPU's product is nearly half way.
-      Call call({}, "u4_g32", n, k);
+      Call call(settings, "u4_g32", n, k);
       Tensor a(call.queue, BL_DTYPE_f16, {m, k}), c(call.queue, BL_DTYPE_i8, {m, n});
       Tensor c_scales(call.queue, BL_DTYPE_f32, {m, (n + 31) / 32});
       a.uniform(1);
@@ -60,7 +61,7 @@ BITLOOM_CUDA_TEST(matmul_codes) {
       }
     }
     for (bool per_row : {false, true}) {
-      Call call({}, "i8_g32", n, k);
+      Call call(settings, "i8_g32", n, k);
       Tensor a(call.queue, BL_DTYPE_i8, {m, k}), c(call.queue, BL_DTYPE_f32, {m, n});
       Tensor scales(call.queue, BL_DTYPE_f32,
                     per_row ? std::vector<int64_t>{m} : std::vector<int64_t>{m, k / 32});
@@ -73,10 +74,10 @@ BITLOOM_CUDA_TEST(matmul_codes) {
   }
 }
 
-BITLOOM_CUDA_TEST(matmul_additions) {
+void additions(const Settings& settings) {
   constexpr int64_t n = 48, k = 64, rank = 5;
   for (int64_t m : {3, 20}) {
-    Call call({}, "q4_0", n, k);
+    Call call(settings, "q4_0", n, k);
     TestQueue& queue = call.queue;
     Tensor a(queue, BL_DTYPE_bf16, {m, k}), c(queue, BL_DTYPE_f32, {m, n});
     Tensor down(queue, BL_DTYPE_f16, {rank, k}), up(queue, BL_DTYPE_f32, {n, rank}, {1, n});
@@ -105,7 +106,7 @@ BITLOOM_CUDA_TEST(matmul_additions) {
     call.set(&bl_matmul_args::outlier_values, values);
     call.compare(c, 0.03, "low rank and outliers");
     // Columns of a picked and scaled.
-    Call order({}, "u4_g32", n, k);
+    Call order(settings, "u4_g32", n, k);
     Tensor wide(order.queue, BL_DTYPE_f32, {m, k + 9}), out(order.queue, BL_DTYPE_f32, {m, n});
     Tensor column_order(order.queue, BL_DTYPE_i32, {k}), column_scale(order.queue, BL_DTYPE_f32, {k + 9});
     std::vector<int32_t> picked;
@@ -120,11 +121,11 @@ BITLOOM_CUDA_TEST(matmul_additions) {
   }
 }
 
-BITLOOM_CUDA_TEST(matmul_batch) {
+void batches(const Settings& settings) {
   constexpr int64_t batch = 3, n = 32, k = 96;
   for (int64_t m : {2, 19}) {
     for (bool gated : {false, true}) {
-      Call call({}, "i4_g32", batch * n, k);
+      Call call(settings, "i4_g32", batch * n, k);
       TestQueue& queue = call.queue;
       Tensor a(queue, BL_DTYPE_f16, {batch, m, k}), c(queue, BL_DTYPE_f16, {batch, m, gated ? n / 2 : n});
       Tensor bias(queue, BL_DTYPE_f32, {batch * n});
@@ -138,7 +139,7 @@ BITLOOM_CUDA_TEST(matmul_batch) {
     }
   }
   // K = 0: what is added is all there is. M = 0: nothing.
-  TestQueue queue;
+  TestQueue queue(settings);
   Tensor bias(queue, BL_DTYPE_f32, {20}), c(queue, BL_DTYPE_f32, {3, 20}), none(queue, BL_DTYPE_f16, {3, 0});
   bias.uniform(2);
   bl_matmul_args args = arguments();
@@ -156,6 +157,21 @@ BITLOOM_CUDA_TEST(matmul_batch) {
   queue.launches.clear();
   check_ok(matmul(queue, args, &error), error, "M = 0");
   check(queue.launches.empty(), "M = 0 launches nothing");
+}
+
+}  // namespace
+
+BITLOOM_CUDA_TEST(matmul_epilogue) {
+  for (const Settings& settings : all_archs()) epilogues(settings);
+}
+BITLOOM_CUDA_TEST(matmul_codes) {
+  for (const Settings& settings : all_archs()) codes(settings);
+}
+BITLOOM_CUDA_TEST(matmul_additions) {
+  for (const Settings& settings : all_archs()) additions(settings);
+}
+BITLOOM_CUDA_TEST(matmul_batch) {
+  for (const Settings& settings : all_archs()) batches(settings);
 }
 
 BITLOOM_CUDA_TEST(matmul_errors) {

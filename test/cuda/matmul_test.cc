@@ -26,8 +26,10 @@ BITLOOM_CUDA_TEST(matmul_formats) {
         "q3_k",          "q4_k",     "q5_k",     "q6_k",     "tq1_0",      "tq2_0",        "iq4_nl",
         "f16",           "bf16",     "f32",      "cbs2_g32", "cbs3_g64",   "cbs4_g128",    "lut2_row",
         "lut3_row_bf16", "lut4_row"}) {
-    check_identity({}, format, 16, 24, 256);
-    check_identity({}, format, 64, 24, 256);
+    for (const Settings& settings : all_archs()) {
+      check_identity(settings, format, 16, 24, 256);
+      check_identity(settings, format, 64, 24, 256);
+    }
   }
 }
 

@@ -125,7 +125,7 @@ BITLOOM_CUDA_TEST(sampling) {
     large(queue);
     specials(queue);
   }
-  TestQueue few({80, {}, 1});
+  TestQueue few({first_arch(), {}, 1});
   run(few, {.vocab = 5000, .name = " on a small device"});
   for (const Settings& settings : all_schedules()) {
     if (settings.options.copy_delivery != bitloom::ptx::CopyDelivery::poisoned)

@@ -4,17 +4,21 @@
 #include <fstream>
 #include <sstream>
 
+#include "coverage.h"
 #include "native/base/error.h"
 
 namespace bitloom::cuda::testing {
 namespace {
 
-constexpr int32_t kArchs[] = {80, 120};
+constexpr int32_t kArchs[] = {BITLOOM_CUDA_TEST_ARCHS};
 
-// Of an A100 and an RTX PRO 6000 (sm_120).
+// Of an A100, H100, B200 and RTX PRO 6000 (sm_120).
 Limits limits_of(const Settings& settings) {
-  Limits limits = settings.arch >= 120 ? Limits{settings.arch, 188, 99 << 10, 100 << 10, 1536}
-                                       : Limits{settings.arch, 108, 163 << 10, 164 << 10, 2048};
+  const int32_t arch = settings.arch;
+  Limits limits = arch >= 120   ? Limits{arch, 188, 99 << 10, 100 << 10, 1536}
+                  : arch >= 100 ? Limits{arch, 148, 227 << 10, 228 << 10, 2048}
+                  : arch >= 90  ? Limits{arch, 132, 227 << 10, 228 << 10, 2048}
+                                : Limits{arch, 108, 163 << 10, 164 << 10, 2048};
   if (settings.multiprocessors > 0) limits.multiprocessors = settings.multiprocessors;
   return limits;
 }
@@ -39,42 +43,11 @@ const std::map<std::string, Parsed>::value_type& parsed(const std::string& modul
   return *at;
 }
 
-// What has run of each kernel, by "<module>.compute_<arch>" and kernel.
-struct Coverage {
-  std::vector<bool> executed;
-  std::vector<std::string> text;
-};
-std::map<std::string, std::map<std::string, Coverage>>& coverage() {
-  static std::map<std::string, std::map<std::string, Coverage>> all;
-  return all;
-}
-
-void remember(const std::string& module, const std::string& kernel, const ptx::Counters& counters) {
-  Coverage& entry = coverage()[module][kernel];
-  if (entry.executed.empty()) {
-    entry.executed.assign(counters.counts.size(), true);
-    for (uint32_t pc : counters.never_executed()) entry.executed[pc] = false;
-    for (uint32_t pc = 0; pc < counters.counts.size(); ++pc)
-      entry.text.push_back(counters.program->describe(pc));
-    return;
-  }
-  std::vector<bool> now(counters.counts.size(), true);
-  for (uint32_t pc : counters.never_executed()) now[pc] = false;
-  for (size_t pc = 0; pc < now.size(); ++pc) entry.executed[pc] = entry.executed[pc] || now[pc];
-}
-
-std::vector<std::string> kernels_of(const std::string& text) {
-  std::vector<std::string> names;
-  for (size_t at = text.find(".entry "); at != std::string::npos; at = text.find(".entry ", at + 1)) {
-    const size_t from = at + 7;
-    names.push_back(text.substr(from, text.find_first_of("( \n", from) - from));
-  }
-  return names;
-}
-
 uint64_t address_of(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
 
 }  // namespace
+
+int32_t first_arch() { return kArchs[0]; }
 
 std::vector<Settings> all_archs() {
   std::vector<Settings> all;
@@ -175,40 +148,20 @@ bl_status TestQueue::launch_bytes(const ModuleImages& module, const char* name, 
   config.options = settings.options;
   if (name == mutated_kernel) config.options.drop_instruction = mutated_pc;
   launches.push_back({module.name, name, shape, machine.launch(*loaded, name, config)});
-  remember(image, name, launches.back().report.counters);
+  if (name != mutated_kernel) remember_executed(image, name, launches.back().report.counters);
   return BL_STATUS_ok;
 }
 
-void print_unexecuted(bool whole_modules) {
-  for (const auto& [module, kernels] : coverage()) {
-    for (const auto& [kernel, entry] : kernels) {
-      for (size_t pc = 0; pc < entry.executed.size(); ++pc) {
-        if (!entry.executed[pc])
-          std::printf("never executed: %s: %s\n", module.c_str(), entry.text[pc].c_str());
-      }
-    }
-    if (!whole_modules) continue;
-    const size_t dot = module.find('.');
-    const int32_t arch = std::stoi(module.substr(module.rfind('_') + 1));
-    for (const std::string& kernel : kernels_of(parsed(module.substr(0, dot), arch).second.text)) {
-      if (!kernels.count(kernel)) std::printf("never launched: %s: %s\n", module.c_str(), kernel.c_str());
-    }
+std::vector<std::string> kernels_of_image(const std::string& image) {
+  const size_t dot = image.find('.');
+  const std::string text =
+      parsed(image.substr(0, dot), std::stoi(image.substr(image.rfind('_') + 1))).second.text;
+  std::vector<std::string> names;
+  for (size_t at = text.find(".entry "); at != std::string::npos; at = text.find(".entry ", at + 1)) {
+    const size_t from = at + 7;
+    names.push_back(text.substr(from, text.find_first_of("( \n", from) - from));
   }
-}
-
-size_t unexecuted(const std::string& module) {
-  size_t count = 0;
-  for (const auto& [image, kernels] : coverage()) {
-    if (image.substr(0, image.find('.')) != module) continue;
-    for (const auto& [kernel, entry] : kernels) {
-      for (bool executed : entry.executed) count += executed ? 0 : 1;
-    }
-    const int32_t arch = std::stoi(image.substr(image.rfind('_') + 1));
-    for (const std::string& kernel : kernels_of(parsed(module, arch).second.text)) {
-      count += kernels.count(kernel) ? 0 : 1;
-    }
-  }
-  return count;
+  return names;
 }
 
 }  // namespace bitloom::cuda::testing

@@ -13,8 +13,11 @@
 
 namespace bitloom::cuda::testing {
 
+// Of those that the tests are built for (BITLOOM_CUDA_TEST_ARCHS).
+int32_t first_arch();
+
 struct Settings {
-  int32_t arch = 80;            // which PTX: compute_<arch>
+  int32_t arch = first_arch();  // which PTX: compute_<arch>
   ptx::Options options = {};    // schedule seed, delivery of copies, sums of mma
   int32_t multiprocessors = 0;  // 0: as the architecture's best known device
 };
@@ -72,10 +75,7 @@ class TestQueue : public Queue {
   uint64_t scratch_bytes_ = 0;
 };
 
-// Prints, per architecture and kernel, the instructions that no launch of this process has executed; with
-// `whole_modules` also the kernels of the used modules that were never launched.
-void print_unexecuted(bool whole_modules);
-// How many there are of a module, kernels never launched counted with one each.
-size_t unexecuted(const std::string& module);
+// Names of the kernels of "<module>.compute_<arch>".
+std::vector<std::string> kernels_of_image(const std::string& image);
 
 }  // namespace bitloom::cuda::testing

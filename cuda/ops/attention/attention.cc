@@ -34,7 +34,7 @@ struct PromptKernel {
   int rows, columns;
 };
 constexpr PromptKernel kPromptKernels[] = {
-#define BL_CUDA_ATTENTION_PROMPT(name, rows, columns) {#name, rows, columns},
+#define BL_CUDA_ATTENTION_PROMPT(name, rows, columns, blocks) {#name, rows, columns},
 #include "kernels.inc"
 #undef BL_CUDA_ATTENTION_PROMPT
 };

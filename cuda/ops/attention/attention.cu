@@ -9,8 +9,14 @@ extern __shared__ float4 attention_shared[];
       name(const __grid_constant__ bitloom::cuda::AttentionParams p) {                                \
     bitloom::cuda::decode<wide, rows, vectors>(p, reinterpret_cast<float*>(attention_shared));        \
   }
-#define BL_CUDA_ATTENTION_PROMPT(name, rows, columns)                                                 \
-  extern "C" __global__ void __launch_bounds__(bitloom::cuda::kPromptThreads)                         \
+// Of sm_120, shared memory holds one block of attention_prompt_128, which needs two registers more there.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kWideBlocks = 1;
+#else
+constexpr int kWideBlocks = 0;
+#endif
+#define BL_CUDA_ATTENTION_PROMPT(name, rows, columns, blocks)                                         \
+  extern "C" __global__ void __launch_bounds__(bitloom::cuda::kPromptThreads, blocks)                 \
       name(const __grid_constant__ bitloom::cuda::AttentionParams p) {                                \
     bitloom::cuda::prompt<rows, columns>(p, reinterpret_cast<float*>(attention_shared));              \
   }

@@ -191,7 +191,7 @@ __device__ __forceinline__ void finish_rows(const AttentionParams& p, DecodeStat
     }
     if (p.splits == 1) {
       store_element(p.output.dtype, p.output.data,
-                    row_offset(p, p.output, kv_head, row) + channel * p.output.strides[2], sum / weights);
+                    row_offset(p, p.output, kv_head, row) + channel * p.output.strides[2], normalized(sum, weights));
     } else {
       const int64_t at = (blockIdx.x * p.kv_heads + kv_head) * p.rows + row;
       p.partial[at * width + channel] = sum;
@@ -274,7 +274,7 @@ __device__ __forceinline__ void decode(const AttentionParams& p, float* shared) 
         for (int i = 0; i < kVector; ++i) state.sums[r][n][i] *= share;
       }
       state.largest[r] = largest;
-      weights[r] = sees ? weight : -1.0f;
+      weights[r] = sees && score != kMinusInfinity ? weight : -1.0f;
     }
     add_values<kWide>(p, weights, v_head, first, to, state);
   }
@@ -302,7 +302,7 @@ __device__ __forceinline__ void merge_splits(const AttentionParams& p) {
       const float share = expf(p.state[(s * all_rows + at) * 2] - finite_maximum(largest));
       sum = fmaf(share, p.partial[(s * all_rows + at) * p.v.width + channel], sum);
     }
-    store_element(p.output.dtype, p.output.data, output + channel * p.output.strides[2], sum / weights);
+    store_element(p.output.dtype, p.output.data, output + channel * p.output.strides[2], normalized(sum, weights));
   }
 }
 

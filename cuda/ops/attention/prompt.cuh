@@ -127,9 +127,10 @@ __device__ __forceinline__ void weigh(const AttentionParams& p, const PromptTile
     float sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const float weight = expf(scores[i][j] * p.scale - finite_maximum(largest));
+      const float score = scores[i][j] * p.scale;
+      const float weight = expf(score - finite_maximum(largest));
       if (sees[j]) sum += weight;
-      tiles.weights[(y * kRows + i) * kKeyStride + x + 16 * j] = sees[j] ? weight : -1.0f;
+      tiles.weights[(y * kRows + i) * kKeyStride + x + 16 * j] = sees[j] && score != kMinusInfinity ? weight : -1.0f;
     }
     state.weights[i] = fmaf(state.weights[i], share, warp_reduce(sum, Sum{}, 16));
     state.largest[i] = largest;
@@ -224,7 +225,7 @@ __device__ __forceinline__ void prompt(const AttentionParams& p, float* shared) 
     for (int i = 0; i < kRows; ++i) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        tiles.weights[(y * kRows + i) * kColumnStride + 4 * x + e] = state.sums[i][c][e] / state.weights[i];
+        tiles.weights[(y * kRows + i) * kColumnStride + 4 * x + e] = normalized(state.sums[i][c][e], state.weights[i]);
       }
     }
     __syncthreads();

@@ -14,6 +14,9 @@ __device__ __forceinline__ uint32_t query_of(const AttentionParams& p, int64_t r
   return static_cast<uint32_t>(row) / static_cast<uint32_t>(p.group);
 }
 
+// A row that has seen nothing is 0.
+__device__ __forceinline__ float normalized(float sum, float weights) { return weights == 0.0f ? 0.0f : sum / weights; }
+
 // Keys [first, last) that a row sees.
 struct KeyRange {
   int64_t first, last;

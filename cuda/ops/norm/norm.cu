@@ -65,7 +65,7 @@ __device__ __forceinline__ void finish(const NormParams& p, char* output, int64_
 
 // One row with everything in f64; kMean: layer_norm.
 template <bool kWide, bool kMean>
-__device__ __noinline__ void careful_row(const NormParams& p, const char* x, char* output) {
+__device__ __forceinline__ void careful_row(const NormParams& p, const char* x, char* output) {
   __shared__ double shared[32];
   double mean = 0, squares = 0;
   const double length = static_cast<double>(p.rows.length);

@@ -2,6 +2,7 @@
 // sines once, in f64 as the CPU does, and rotates all its heads with them. Products and sums are rounded one by one, so
 // that results have the CPU's bits wherever the tables agree (f64 sine and cosine differ by 2 ulp at most, which a
 // rounding to f32 hides but for one value in some 10^8).
+#include "../../tile/angle.cuh"
 #include "../../tile/typed.cuh"
 #include "config.h"
 
@@ -21,7 +22,7 @@ __device__ __forceinline__ void make_table(const RopeParams& p, Table& table, in
     double frequency = p.frequencies != nullptr ? p.frequencies[first + i] : p.inline_frequencies[first + i];
     if (p.freq_factors != nullptr) frequency /= p.freq_factors[first + i];
     double sine, cosine;
-    sincos(position * frequency, &sine, &cosine);
+    sine_and_cosine(position * frequency, &sine, &cosine);
     table.cosine[i] = static_cast<float>(cosine * p.magnitude);
     table.sine[i] = static_cast<float>(sine * p.magnitude);
   }

@@ -19,6 +19,13 @@ struct PickShared {
   double reduce[32];
 };
 
+// What is asked for: the first rank below `limit` (1 to all candidates) that is at least `rank`, or at which the sum is at
+// least `sum`, or the weight below `weight`.
+struct Question {
+  int64_t limit, rank;
+  double sum, weight;
+};
+
 struct Found {
   bool is;          // else: of the last rank looked at
   int64_t rank;     // in the order of all candidates
@@ -37,24 +44,26 @@ class Walk {
   __device__ float largest() const { return largest_; }
   __device__ int64_t candidates() const { return candidates_; }
 
-  // The first rank below `limit` (1 to candidates()) at which test(rank, sum, weight) holds. All threads call it and get
-  // the same.
-  template <typename Test>
-  __device__ __noinline__ Found find(int64_t limit, Test test) {
+  // All threads call it and get the same. Stands once in the kernel, where it is inlined: calls would cost a stack.
+  __device__ __forceinline__ Found find(const Question& question) {
     int64_t base = 0;
     double sum = 0;
     uint64_t bound = ~uint64_t{0}, before = 0;
     double before_weight = 0;
+#pragma unroll 1
     for (;;) {
       load(bound);
-      const int inside = static_cast<int>(min(static_cast<int64_t>(count_), limit - base));
+      const int inside = static_cast<int>(min(static_cast<int64_t>(count_), question.limit - base));
       const int i = threadIdx.x;
       __syncthreads();
       if (i == 0) shared_.found = kPickKeys;
       __syncthreads();
-      if (i < inside && test(base + i, sum + sums()[i], shared_.weights[i])) atomicMin(&shared_.found, i);
+      if (i < inside && (base + i >= question.rank || sum + sums()[i] >= question.sum ||
+                         shared_.weights[i] < question.weight)) {
+        atomicMin(&shared_.found, i);
+      }
       __syncthreads();
-      const bool is = shared_.found < inside, ends = base + inside >= limit;
+      const bool is = shared_.found < inside, ends = base + inside >= question.limit;
       if (is || ends) {
         const int at = is ? shared_.found : inside - 1;
         return {is,
@@ -76,7 +85,7 @@ class Walk {
   __device__ const double* sums() const { return shared_.sums[kScanSteps % 2]; }
 
   // The batch of keys below `bound`, of which there is at least one.
-  __device__ __noinline__ void load(uint64_t bound) {
+  __device__ __forceinline__ void load(uint64_t bound) {
     if (bound == bound_) return;
     bound_ = bound;
     const uint64_t least = threshold(bound);
@@ -183,43 +192,60 @@ class Walk {
   int count_ = 0;       // keys of it
 };
 
+constexpr double kNever = 1.0 / 0.0;
+
+// The questions of a draw, in their order.
+enum class Asked : int { top_k_mass, top_p, min_p, kept_mass, draw, end };
+
 // One block.
 __device__ __forceinline__ void pick(const SampleParams& p, PickShared& shared) {
   if (p.result->nan != 0 || p.result->bad_previous != 0 || p.result->largest == 0) return;  // the host reports it
   Walk walk(p, shared);
-  const auto up_to = [&](int64_t count) {  // the sum of the first `count`
-    return walk.find(count, [=](int64_t rank, double, double) { return rank == count - 1; }).sum;
-  };
-  int64_t kept = walk.candidates();
+  int64_t all = walk.candidates();
+  const bool has_top_k = p.top_k > 0 && p.top_k < all;
   double mass = 0;
-  if (p.top_k > 0 && p.top_k < kept) {
-    kept = p.top_k;
-    mass = up_to(kept);
+  if (has_top_k) {
+    all = p.top_k;
   } else {
     double part = 0;
 #pragma unroll 1
     for (int64_t i = threadIdx.x; i < p.mass_blocks; i += blockDim.x) part += p.masses[i];
     mass = block_reduce(part, 0.0, Sum{}, shared.reduce);
   }
-  const int64_t all = kept;
-  if (p.top_p > 0 && p.top_p < 1) {
-    const double wanted = p.top_p * mass;
-    const Found at = walk.find(kept, [=](int64_t, double sum, double) { return sum >= wanted; });
-    if (at.is) kept = at.rank + 1;
+  int64_t kept = all;
+#pragma unroll 1
+  for (int number = 0; number < static_cast<int>(Asked::end); ++number) {
+    const Asked asked = static_cast<Asked>(number);
+    Question question = {kept, kept - 1, kNever, -1};  // the sum of the first `kept`
+    if (asked == Asked::top_k_mass) {
+      if (!has_top_k) continue;
+    } else if (asked == Asked::top_p) {
+      if (!(p.top_p > 0 && p.top_p < 1)) continue;
+      question.rank = kept, question.sum = p.top_p * mass;
+    } else if (asked == Asked::min_p) {
+      if (!(p.min_p > 0)) continue;
+      question.rank = kept, question.weight = p.min_p;
+    } else if (asked == Asked::kept_mass) {
+      if (kept == all) continue;
+    } else {  // a sum above draw * mass, which is not negative; or what has underflowed
+      question.rank = kept;
+      question.sum = __longlong_as_double(__double_as_longlong(p.draw * mass) + 1);
+      question.weight = 0x1p-1074;
+    }
+    const Found at = walk.find(question);
+    if (asked == Asked::top_k_mass || asked == Asked::kept_mass) {
+      mass = at.sum;
+    } else if (asked == Asked::top_p) {
+      if (at.is) kept = at.rank + 1;
+    } else if (asked == Asked::min_p) {
+      if (at.is) kept = at.rank;  // never 0: the first weighs 1
+    } else if (threadIdx.x == 0) {
+      // What has underflowed can't be drawn: the last before it.
+      const bool vanished = at.weight == 0;
+      p.result->token = id_of(vanished ? at.before : at.key);
+      p.result->probability = static_cast<float>((vanished ? at.before_weight : at.weight) / mass);
+    }
   }
-  if (p.min_p > 0) {
-    const Found at = walk.find(kept, [=](int64_t, double, double weight) { return weight < p.min_p; });
-    if (at.is) kept = at.rank;  // never 0: the first weighs 1
-  }
-  if (kept != all) mass = up_to(kept);
-  const double target = p.draw * mass;
-  const Found at =
-      walk.find(kept, [=](int64_t, double sum, double weight) { return sum > target || weight == 0; });
-  if (threadIdx.x != 0) return;
-  // What has underflowed can't be drawn: the last before it.
-  const bool vanished = at.weight == 0;
-  p.result->token = id_of(vanished ? at.before : at.key);
-  p.result->probability = static_cast<float>((vanished ? at.before_weight : at.weight) / mass);
 }
 
 }  // namespace bitloom::cuda

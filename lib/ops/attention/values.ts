@@ -113,7 +113,7 @@ export function attentionValues(
   if ('k' in source) {
     add(0, [...checkedTensorValues(op, 'k', source.k), ...checkedTensorValues(op, 'v', source.v)]);
   } else {
-    source.segments.forEach((segment, i) => add(1 + i, segmentValues(op, segment)));
+    for (const [i, segment] of source.segments.entries()) add(1 + i, segmentValues(op, segment));
   }
   tensor(3, 'cuQueries', options.cuQueries);
   tensor(4, 'cuKeys', options.cuKeys);

@@ -1,0 +1,98 @@
+// matmul: every kernel with every kind of scales that a format has, and with everything its epilogue can do, so that every
+// instruction runs. Small shapes: other tests are about values.
+#include <set>
+#include <tuple>
+
+#include "cuda/ops/matmul/weights.h"
+#include "matmul_calls.h"
+#include "weights.h"
+
+namespace bitloom::cuda::testing {
+namespace {
+
+struct Representative {
+  const char* format;
+  std::string kernel;
+  int64_t step;   // K is a multiple of it
+  int64_t depth;  // units that a lane of the stream kernel has under way
+};
+
+// The first format of each way through a kernel: how codes and scales are stored, and what goes with them.
+std::vector<Representative> representatives() {
+  using Way = std::tuple<std::string, int32_t, int32_t, bool, int32_t, bool, int32_t>;
+  std::set<Way> seen;
+  std::vector<Representative> all;
+  for (int32_t format = 0; format < BL_FORMAT_count; ++format) {
+    const bl_format_info& info = *bl_get_format_info(format);
+    const std::vector<float> levels = codebook_for(format);
+    bl_weights w{};
+    w.format = format;
+    w.layout = BL_LAYOUT_fragments;
+    w.rows = 16, w.cols = 1024;
+    w.codebook = levels.empty() ? nullptr : levels.data();
+    w.codebook_size = static_cast<int32_t>(levels.size());
+    const gemm::PlannedWeights plan = gemm::plan_weights(w);
+    const gemm::FragmentWeights& b = plan.weights;
+    const std::string kernel =
+        plan.product != nullptr ? plan.product : "unpack " + std::to_string(static_cast<int>(plan.unpack));
+    const int32_t group = b.group_shift >= 31 ? 31 : std::min(b.group_shift, 6);
+    if (!seen.emplace(kernel, b.scale_type, static_cast<int32_t>(b.second), b.super_bytes != 0, group,
+                      b.tables > 1, b.exponent_shift)
+             .second)
+      continue;
+    all.push_back({info.name, kernel, std::max<int64_t>(info.block_elements, 32),
+                   plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c')});
+  }
+  return all;
+}
+
+// The i-th of a row of calls that differ in everything that follows the product.
+void call_once(const Settings& settings, const Representative& of, int64_t m, int64_t n, int64_t k, int32_t i,
+               float scale) {
+  Call call(settings, of.format, n, k);
+  TestQueue& queue = call.queue;
+  const int32_t type = kFloatDtypes[i % 3];
+  Tensor a(queue, i % 2 == 0 ? BL_DTYPE_f16 : BL_DTYPE_f32, {m, k}), c(queue, type, {m, n});
+  Tensor bias(queue, BL_DTYPE_f32, {n}), row_scale(queue, BL_DTYPE_f32, {n});
+  Tensor addend(queue, kFloatDtypes[(i + 1) % 3], {m, n}), residual(queue, kFloatDtypes[(i + 2) % 3], {m, n});
+  a.uniform(1, scale);
+  bias.uniform(2);
+  row_scale.uniform(3);
+  addend.uniform(4);
+  residual.uniform(5);
+  call.set(&bl_matmul_args::a, a);
+  if (i % 4 != 0) {
+    call.set(&bl_matmul_args::bias, bias);
+    call.set(&bl_matmul_args::row_scale, row_scale);
+    call.set(&bl_matmul_args::addend, addend);
+    call.set(&bl_matmul_args::residual, residual);
+  }
+  call.device.activation = call.host.activation = i % 5;
+  // Activations of sums around zero and far from it: rounded factors weigh by what is summed, not by the sum.
+  const double bound = (0.02 + 0.1 * scale) * (static_cast<double>(k) / 256) + 2 * epsilon_of(type);
+  call.compare(c, bound, shape_name(of.format, m, n, k) + " call " + std::to_string(i));
+}
+
+}  // namespace
+
+BITLOOM_CUDA_TEST(matmul_coverage) {
+  std::set<std::string> kernels;
+  for (const Representative& of : representatives()) {
+    const bool is_first = kernels.insert(of.kernel).second;
+    const int64_t k = (256 + 32 + of.step - 1) / of.step * of.step;
+    for (Settings settings : all_archs()) {
+      settings.multiprocessors = 1;  // no splits of K: the products' kernels do what follows
+      for (int64_t m : {3, 9, 17}) call_once(settings, of, m, 30, k, 1, 0.2f);
+      if (!is_first) continue;
+      for (int32_t i = 0; i < 15; ++i) {
+        for (int64_t m : {9, 17}) call_once(settings, of, m, 18, of.step, i, i % 3 == 0 ? 10.0f : 1.0f);
+      }
+      // 15 warps, whose sums are added in turns of 8, 4, 2 and 1; and partial sums.
+      call_once(settings, of, 2, 40, (15 * 64 * of.depth + of.step - 1) / of.step * of.step, 1, 0.1f);
+      settings.multiprocessors = 4;
+      for (int64_t m : {3, 19}) call_once(settings, of, m, 20, 1280, 1, 0.1f);
+    }
+  }
+}
+
+}  // namespace bitloom::cuda::testing
