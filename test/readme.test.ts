@@ -10,10 +10,9 @@ function runExample(file: string, heading: string, more = '') {
   const text = readFileSync(join(root, file), 'utf8');
   const [, code] = /^```ts\n([\s\S]*?)^```/m.exec(text.slice(text.indexOf(heading))) ?? [];
   // Sources are run as they are: the examples have no type annotations.
-  const program = (code as string).replace(
-    "'bitloom'",
-    JSON.stringify(join(root, 'dist/esm/index.js')),
-  );
+  const program = (code as string)
+    .replace("'bitloom'", JSON.stringify(join(root, 'dist/esm/index.js')))
+    .replace("'bitloom/nn'", JSON.stringify(join(root, 'dist/esm/nn/index.js')));
   return spawnSync(process.execPath, ['--input-type=module', '--eval', program + more], {
     encoding: 'utf8',
   });
@@ -59,9 +58,16 @@ it("the guide's example of products runs", () => {
   );
 });
 
-it("the guide's example of paged caches runs", () => {
+it("the guide's example of pages runs", () => {
   const more = 'console.log(back.k.shape.join(), back.v.shape.join());';
   const result = runExample('docs/guide.md', '## Paged caches', more);
   expect(result.stderr).toBe('');
   expect(result.stdout.trim()).toBe('1,2,64 1,2,64');
+});
+
+it("the guide's example of paged caches runs", () => {
+  const result = runExample('docs/guide.md', '## Paged cache for many sequences');
+  expect(result.stderr).toBe('');
+  // 300 tokens: 3 pages have left the 64 recent ones. 2 more and a page less; the match is of whole sealed pages.
+  expect(result.stdout.trim()).toBe('301 238 192 3');
 });

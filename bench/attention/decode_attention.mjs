@@ -34,7 +34,7 @@ function decodeCase({ heads, sharedHeads, channels, format, keys, sequences, sha
   const what = sequences === 1 ? '' : shared ? ', the same pages' : ', their own pages';
   return {
     family: 'attention',
-    op: 'decodeAttention',
+    op: 'decode_attention',
     case: `${heads}/${sharedHeads}x${channels} ${keys} keys${what}`,
     format,
     m: sequences,

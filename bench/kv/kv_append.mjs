@@ -18,7 +18,7 @@ export function* cases({ tiny }) {
       const numPages = cold && !tiny ? Math.ceil(coldBytes / (heads * head)) : m;
       yield {
         family: 'kv',
-        op: 'kvAppend',
+        op: 'kv_append',
         case: `${heads}x${channels}`,
         format,
         m,

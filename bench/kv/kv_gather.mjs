@@ -13,7 +13,7 @@ export function* cases({ tiny }) {
       bitloom.kvPageBytes(format, 'values', pageSize, channels);
     yield {
       family: 'kv',
-      op: 'kvGather',
+      op: 'kv_gather',
       case: `${heads}x${channels}`,
       format,
       m,

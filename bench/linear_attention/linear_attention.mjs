@@ -26,7 +26,7 @@ export function* cases({ tiny }) {
       const vectors = 4 * m * heads * channels * 4 + (axes === 3 ? 4 * m * heads * channels : 0);
       yield {
         family: 'linear_attention',
-        op: 'linearAttention',
+        op: 'linear_attention',
         case: `${name} ${heads}x${channels}x${channels}${cold ? ' cold' : ''}`,
         format: 'f32',
         m,
