@@ -3,6 +3,7 @@
 // row_kernels.h). For processors that are not at hand: test/native/arm64.sh. Argument: a seed.
 #include "levels.h"
 #include "bitloom_attention.h"
+#include "linear_attention_levels.h"
 
 #include <algorithm>
 #include <functional>
@@ -326,6 +327,7 @@ int main(int argc, char** argv) {
   for (const int32_t dtype : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16}) {
     for (const int64_t head_dim : {1, 7, 8, 20, 64}) attention(random, 3 + random.below(40), head_dim, dtype);
   }
+  linear_attention_all(random);
   for (const int64_t k : {1, 15, 33, 200}) {
     for (const int32_t bits : {0, 4, 8}) around_products(random, k, bits, BL_DTYPE_f32);
     around_products(random, k, 0, BL_DTYPE_i8);
