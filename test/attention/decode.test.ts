@@ -8,6 +8,7 @@ import {
   decodeAttention,
   decodeAttentionAsync,
   type FloatDType,
+  type Isa,
   type KVSegment,
   kvAppend,
   Tensor,
@@ -53,6 +54,14 @@ function attend(
 const rowsOf = (x: Tensor<FloatDType>, begin: number, end: number): number[] =>
   x.slice(begin, end).toArray();
 
+/** Whether pages are multiplied as they stand, two channels or tokens of f16 beside each other: another order of sums. */
+const sumsInPairs = (isa: Isa, keys: string, values: string): boolean =>
+  keys === 'f16' &&
+  values === 'f16' &&
+  isa !== 'scalar' &&
+  isa !== 'avx2' &&
+  process.arch === 'x64';
+
 describe('decodeAttention', () => {
   it.each(kvFormatNames)('gives the bits of attention on what the pages hold, %s', (format) => {
     fc.assert(
@@ -94,7 +103,11 @@ describe('decodeAttention', () => {
             const tokens = cache.tokens(i);
             const expected = attend(part, tokens, { isa });
             const actual = rowsOf(all, begin, end);
-            expect(actual).toEqual(expected.output.toArray());
+            if (sumsInPairs(isa, format, valueFormat ?? format)) {
+              expect(worst(actual, expected.output.data, 2e-5, 0)).toBeLessThanOrEqual(1);
+            } else {
+              expect(actual).toEqual(expected.output.toArray());
+            }
             expectFormula(isa, { q: part, ...tokens }, { causal: true }, expected);
           });
         },
@@ -291,7 +304,8 @@ describe('decodeAttention', () => {
           const expected = attend(inputs.q, inputs, { ...own, isa });
           const actual = rowsOf(all.output, begin, end);
           // Chunks are counted from the beginning of a segment: where that makes no difference, the same bits.
-          if ((old[i] as number) % 512 === 0 || isa === 'scalar') {
+          const sameChunks = (old[i] as number) % 512 === 0 && !sumsInPairs(isa, 'f16', 'f16');
+          if (sameChunks || isa === 'scalar') {
             expect(actual).toEqual(expected.output.toArray());
           }
           expect(worst(actual, expected.output.data, 2e-5, 0)).toBeLessThanOrEqual(1);
