@@ -9,9 +9,11 @@ BITLOOM_CUDA_TEST(matmul_i8_exact) {
   for (const char* format : {"i8_row", "i4_row"}) {
     const bool bytes = format[1] == '8';
     for (int64_t m : {5, 33}) {
-      for (int32_t multiprocessors : {1, 132}) {
+      // Both PTX images, whole and cut along K.
+      for (int32_t variant = 0; variant < 4; ++variant) {
         Settings settings;
-        settings.multiprocessors = multiprocessors;
+        settings.arch = variant < 2 ? 80 : 120;
+        settings.multiprocessors = variant % 2 == 0 ? 1 : 132;
         Call call(settings, format, n, k);
         set_compute(call, {});
         Tensor a(call.queue, BL_DTYPE_i8, {m, k}), scales(call.queue, BL_DTYPE_f32, {m});
