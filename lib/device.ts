@@ -1,6 +1,6 @@
 // Devices beside the processor: what there is, their memory, and streams of work on them.
 import { argumentError, BitloomError } from './errors.js';
-import { native, type NativeGraph, type NativeMemory, type NativeStream } from './native.js';
+import { type NativeGraph, type NativeMemory, type NativeStream, native } from './native.js';
 
 /** Where the data of a tensor lies. */
 export type DeviceName = 'cpu' | `cuda:${number}`;

@@ -46,6 +46,8 @@ export {
 export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.js';
 export {
   type CachePolicy,
+  type CakeOptions,
+  type ChunkKVOptions,
   cake,
   chunkKV,
   h2o,
@@ -54,6 +56,7 @@ export {
   type PolicyOptions,
   pyramidKV,
   type SnapKVOptions,
+  type StreamingLLMOptions,
   scissorhands,
   snapKV,
   streamingLLM,

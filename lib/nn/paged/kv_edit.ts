@@ -1,6 +1,6 @@
 // Changes of a sequence that move tokens: their keys and values are decoded, turned if need be, and written again.
 import { kvAppend } from '../../ops/kv/kv_append.js';
-import { kvGather, type KVTokens } from '../../ops/kv/kv_gather.js';
+import { type KVTokens, kvGather } from '../../ops/kv/kv_gather.js';
 import { KVPages } from '../../ops/kv/kv_pages.js';
 import { Tensor } from '../../tensor.js';
 import type { ChunkMatch } from './block_pool.js';

@@ -4,13 +4,13 @@ import type { KVAppendOptions } from '../../ops/kv/kv_append.js';
 import { KVPages } from '../../ops/kv/kv_pages.js';
 import { isRecording } from '../../run.js';
 import { BlockPool, type BlockPoolStats } from './block_pool.js';
-import type { Copy } from './kv_step.js';
 import {
   type CachePlan,
   type PagedKVCacheOptions,
   planCache,
   type RopeSetting,
 } from './kv_options.js';
+import type { Copy } from './kv_step.js';
 import { PageMemory } from './page_memory.js';
 import { checkCounts, PagedKVBatch } from './paged_kv_batch.js';
 import { PagedKVSequence } from './paged_kv_sequence.js';

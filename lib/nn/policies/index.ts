@@ -1,10 +1,13 @@
 export {
+  type CakeOptions,
+  type ChunkKVOptions,
   cake,
   chunkKV,
   h2o,
   type PolicyOptions,
   pyramidKV,
   type SnapKVOptions,
+  type StreamingLLMOptions,
   scissorhands,
   snapKV,
   streamingLLM,

@@ -21,6 +21,30 @@ export interface SnapKVOptions extends WindowOptions {
   pool?: number;
 }
 
+/** Options of {@link streamingLLM}. */
+export interface StreamingLLMOptions extends PolicyOptions {
+  /** First tokens that stay. Default 4. */
+  sinks?: number;
+}
+
+/** Options of {@link cake}. */
+export interface CakeOptions extends SnapKVOptions {
+  /** How much the entropy counts: its exponent is 1 / tau1. Default 1. */
+  tau1?: number;
+  /** The same for the variance. Default 1. */
+  tau2?: number;
+  /** How much a key's variance counts beside its mean. Default 200. */
+  gamma?: number;
+}
+
+/** Options of {@link chunkKV}. */
+export interface ChunkKVOptions extends WindowOptions {
+  /** Keys of a chunk. Default 10. */
+  chunk?: number;
+  /** Layers that share a choice. Default 1. */
+  reuse?: number;
+}
+
 interface Parts {
   name: string;
   budget: number;
@@ -97,9 +121,7 @@ const latest: CachePolicy['score'] = (before, observation) =>
  * decoder.generate(text, { cache: { policy: streamingLLM({ budget: 256 }) } });
  * ```
  */
-export function streamingLLM(
-  options: PolicyOptions & { /** Default 4. */ sinks?: number },
-): CachePolicy {
+export function streamingLLM(options: StreamingLLMOptions): CachePolicy {
   const name = 'streamingLLM';
   const budget = wholeOption(name, 'budget', options.budget, 1);
   const sinks = wholeOption(name, 'sinks', options.sinks ?? Math.min(4, budget - 1), 0);
@@ -204,13 +226,7 @@ function shares(budget: number, least: number, weights: readonly number[]): numb
  * CAKE (Qin et al. 2025): a layer's share of the budget is entropy^(1 / tau1) * variance^(1 / tau2) of the attention of the last
  * `window` queries, over keys and over queries; score = mean + gamma * variance of a key's weights over those queries, pooled.
  */
-export function cake(
-  options: SnapKVOptions & {
-    /** Default 1. */ tau1?: number;
-    /** Default 1. */ tau2?: number;
-    /** Default 200. */ gamma?: number;
-  },
-): CachePolicy {
+export function cake(options: CakeOptions): CachePolicy {
   const { name, window } = snap('cake', options);
   const { tau1 = 1, tau2 = 1, gamma = 200, pool = 5 } = options;
   return policy({
@@ -251,9 +267,7 @@ export function cake(
  * ChunkKV (Liu et al. 2025): keys stay or go by chunks of `chunk` neighbours, by the sum of their snapKV scores over all heads;
  * of every `reuse` layers the first one's choice serves all.
  */
-export function chunkKV(
-  options: WindowOptions & { /** Default 10. */ chunk?: number /** Default 1. */; reuse?: number },
-): CachePolicy {
+export function chunkKV(options: ChunkKVOptions): CachePolicy {
   const name = 'chunkKV';
   const window = windowOf(name, options);
   const size = wholeOption(name, 'chunk', options.chunk ?? 10, 1);
