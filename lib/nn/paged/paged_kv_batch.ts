@@ -29,9 +29,9 @@ type Tables = Pick<KVSegment, 'blockTable' | 'lengths'>;
 export class PagedKVBatch {
   /** New tokens of all sequences together. */
   readonly tokens: number;
-  /** [tokens]: where each new token stands in its sequence. */
+  /** Shape `[tokens]`: where each new token stands in its sequence. */
   readonly positions: Tensor<'i32'>;
-  /** [sequences + 1]: sequence i has new tokens [cu[i], cu[i + 1]). */
+  /** Shape `[sequences + 1]`: sequence i has new tokens [cu[i], cu[i + 1]). */
   readonly cuQueries: Tensor<'i32'>;
   readonly #cache: PagedKVCache;
   readonly #sequences: readonly PagedKVSequence[];

@@ -10,7 +10,7 @@ export type DecodeAttentionOptions<D extends FloatDType = 'f32'> = Omit<
   AttentionOptions<D>,
   'blockMask'
 > & {
-  /** [sequences + 1]: sequence i has queries [cuQueries[i], cuQueries[i + 1]). Default: equally many each. */
+  /** Shape `[sequences + 1]`: sequence i has queries [cuQueries[i], cuQueries[i + 1]). Default: equally many each. */
   cuQueries?: Tensor<'i32'>;
   /** Where the pages hold no values: channels of a value, the first ones of its key. Default: all of them. */
   valueDim?: number;

@@ -25,9 +25,9 @@ export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptio
   window?: number;
   /** With a window: the first `sinkTokens` keys are seen too (StreamingLLM, Xiao et al. 2024). Default 0. */
   sinkTokens?: number;
-  /** [numHeads]: a window for each head in place of `window`; 0: none (MoA, Fu et al. 2024). */
+  /** Shape `[numHeads]`: a window for each head in place of `window`; 0: none (MoA, Fu et al. 2024). */
   windows?: Tensor<'i32'>;
-  /** [numHeads]: in place of `sinkTokens`. */
+  /** Shape `[numHeads]`: in place of `sinkTokens`. */
   sinkCounts?: Tensor<'i32'>;
   /** With causal: keys s < prefix are seen by all (prefix-LM). Default 0. */
   prefix?: number;
@@ -35,12 +35,12 @@ export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptio
   causalBlock?: number;
   /** Scores become softCap * tanh(score / softCap), before slopes and mask (Gemma 2). Default 0: not. */
   softCap?: number;
-  /** [numHeads]: score - slope * |d - s| (ALiBi, Press et al. 2022). */
+  /** Shape `[numHeads]`: score - slope * |d - s| (ALiBi, Press et al. 2022). */
   slopes?: Tensor<'f32'>;
-  /** [numHeads]: a logit that takes part in the softmax without a value (learned sinks, gpt-oss). */
+  /** Shape `[numHeads]`: a logit that takes part in the softmax without a value (learned sinks, gpt-oss). */
   sinks?: Tensor<'f32'>;
   /**
-   * [numHeads or 1, queries, n]: u8 (0: not seen) or f32 (added to the score), of the last n keys of a sequence; those before
+   * Shape `[numHeads or 1, queries, n]`: u8 (0: not seen) or f32 (added to the score), of the last n keys of a sequence; those before
    * are as the other options say. A tree of draft tokens is a mask over the last keys.
    */
   mask?: Tensor<'u8' | 'f32'>;
@@ -48,9 +48,9 @@ export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptio
   blockMask?: BlockMask;
   /** Default `'f32'`. Others are a permission: a better mode may run where there is no kernel. */
   compute?: AttentionCompute;
-  /** [queries, numHeads]: receives ln(sum of exp(score)), -infinity where nothing is seen. */
+  /** Shape `[queries, numHeads]`: receives ln(sum of exp(score)), -infinity where nothing is seen. */
   lse?: Tensor<'f32'>;
-  /** [numHeads, queries, keys]: receives the softmax's weights, 0 for keys that are not seen. */
+  /** Shape `[numHeads, queries, keys]`: receives the softmax's weights, 0 for keys that are not seen. */
   probabilities?: Tensor<'f32'>;
   /** Where to write, [queries, numHeads, valueDim]; must not overlap what is read. Default: a new f32 tensor. */
   out?: Tensor<D>;
@@ -58,9 +58,9 @@ export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptio
 
 /** Sequences side by side. */
 export interface RaggedOptions {
-  /** [sequences + 1]: sequence i has queries [cuQueries[i], cuQueries[i + 1]). */
+  /** Shape `[sequences + 1]`: sequence i has queries [cuQueries[i], cuQueries[i + 1]). */
   cuQueries?: Tensor<'i32'>;
-  /** [sequences + 1]: and keys [cuKeys[i], cuKeys[i + 1]). */
+  /** Shape `[sequences + 1]`: and keys [cuKeys[i], cuKeys[i + 1]). */
   cuKeys?: Tensor<'i32'>;
 }
 

@@ -27,7 +27,7 @@ export interface LinearAttentionOptions<D extends FloatDType = 'f32'> extends Ru
   decay?: Tensor<'f32'>;
   /** [tokens, numKvHeads], for the rule 'delta'. Default: 1. */
   beta?: Tensor<'f32'>;
-  /** [sequences + 1]: sequence i is tokens [cuTokens[i], cuTokens[i + 1]). Default: one sequence. */
+  /** Shape `[sequences + 1]`: sequence i is tokens [cuTokens[i], cuTokens[i + 1]). Default: one sequence. */
   cuTokens?: Tensor<'i32'>;
   /** Multiplies the output. Default, also for 0: 1 / sqrt(keyDim). */
   scale?: number;
@@ -40,7 +40,7 @@ export interface LinearAttentionOptions<D extends FloatDType = 'f32'> extends Ru
 }
 
 export interface LinearAttentionResult<D extends FloatDType = 'f32'> {
-  /** [tokens, numHeads, valueDim]: `options.out`, or a new f32 tensor. */
+  /** Shape `[tokens, numHeads, valueDim]`: `options.out`, or a new f32 tensor. */
   output: Tensor<D>;
   /** After the last token of each sequence: `options.state`, or a new tensor. */
   state: Tensor<'f32'>;
