@@ -18,6 +18,7 @@ export interface PagedLayer {
 export interface CacheStep {
   /** Where the first of them stands in the text. */
   readonly position: number;
+  /** Where layer `index` puts its keys and values. */
   layer(index: number): LayerCache | PagedLayer;
   /** They are there, once what was recorded has run. */
   commit(): void;
@@ -36,7 +37,9 @@ export interface DecoderCache {
   need(count: number): void;
   /** Takes the cache for one call; the returned function gives it back. */
   acquire(): () => void;
+  /** Room for `count` more tokens, which are there after the step's commit. */
   begin(count: number): CacheStep;
+  /** Frees the memory; any later use but this throws `BL_DETACHED`. */
   dispose(): void;
 }
 

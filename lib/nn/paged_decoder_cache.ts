@@ -191,6 +191,7 @@ export class PagedDecoderCache implements DecoderCache {
     };
   }
 
+  /** Room for `count` more tokens, which are there after the step's commit. */
   begin(count: number): CacheStep {
     this.#check('begin');
     this.need(count);
@@ -219,6 +220,7 @@ export class PagedDecoderCache implements DecoderCache {
     };
   }
 
+  /** Frees the pages; any later use but this throws `BL_DETACHED`. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;

@@ -31,7 +31,7 @@ export interface PagedKVCacheStats {
 
 /**
  * Keys and values of many sequences in pages of one memory, quantized as they come. Sequences share pages (forks, equal
- * prefixes) until one of them writes; attention reads the pages where they lie ({@link decodeAttention}).
+ * prefixes) until one of them writes; attention reads the pages where they lie (`decodeAttention`).
  *
  * With `recent`, and for i4 and i2 keys, a sequence is whole quantized pages ('sealed') and then recent tokens in full
  * precision: two segments for attention.

@@ -5,6 +5,7 @@ import { type NativeValue, native } from '../../native.js';
 import { optionalTensorValues, tensorValues } from '../../run.js';
 import { Tensor } from '../../tensor.js';
 
+/** What the pages of {@link KVPages} hold. */
 export interface KVPagesOptions {
   /** How keys are kept. */
   keyFormat: KVFormat;

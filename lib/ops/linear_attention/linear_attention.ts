@@ -39,6 +39,7 @@ export interface LinearAttentionOptions<D extends FloatDType = 'f32'> extends Ru
   out?: Tensor<D>;
 }
 
+/** What {@link linearAttention} returns. */
 export interface LinearAttentionResult<D extends FloatDType = 'f32'> {
   /** Shape `[tokens, numHeads, valueDim]`: `options.out`, or a new f32 tensor. */
   output: Tensor<D>;
