@@ -197,7 +197,7 @@ void quantize_query(const KvPage& layout, Integers& ints) {
 // ---- softmax ----
 
 // Turns the scores of four rows into weights, exp(x - maximum); factor: what older sums are to be multiplied by.
-void weigh_rows(Work& work, Integers& ints, int64_t row) {
+void weigh_rows(Work& work, Integers& ints, Ahead& ahead, int64_t row) {
   float* scores = work.scores + row * kKeyTile;
   const __m512 log2e = _mm512_set1_ps(1.44269504f);
   __m512 largest[kGroup];
@@ -225,6 +225,7 @@ void weigh_rows(Work& work, Integers& ints, int64_t row) {
   alignas(16) float bases[kGroup];
   _mm_store_ps(bases, _mm_mul_ps(base, _mm_set1_ps(1.44269504f)));
   for (int r = 0; r < kGroup; ++r) {
+    ahead.step();
     const __m512 from = _mm512_set1_ps(bases[r]);
     __m512 weight[kUnits];
     for (int v = 0; v < kUnits; ++v) {
@@ -311,7 +312,7 @@ void load_value_scales(const KvPage& layout, const Tile& tile, Integers& ints) {
 
 // Weights times scales of values as integers, for four rows and each group of channels; sums of weights times middles.
 template <bool kChannel>
-void quantize_weights(const KvPage& layout, const Work& work, Integers& ints, int64_t row) {
+void quantize_weights(const KvPage& layout, const Work& work, Integers& ints, Ahead& ahead, int64_t row) {
   const int64_t groups = kChannel ? layout.groups : 1;
   const float* weights = work.scores + row * kKeyTile;
   for (int64_t g = 0; g < groups; ++g) {
@@ -330,6 +331,7 @@ void quantize_weights(const KvPage& layout, const Work& work, Integers& ints, in
     _mm_store_ps(inverse, inverse_of(most, 255));
     _mm_store_ps(scale, _mm_div_ps(most, _mm_set1_ps(255)));
     for (int r = 0; r < kGroup; ++r) {
+      ahead.step();
       const int64_t at = (row + r) * ints.value_groups + g;
       const __m512 by = _mm512_set1_ps(inverse[r]);
       for (int v = 0; v < kUnits; ++v) x[r][v] = _mm512_mul_ps(x[r][v], by);

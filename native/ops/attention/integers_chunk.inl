@@ -8,7 +8,8 @@ inline void fetch_headers(const KvPage& layout, const uint8_t* const (&pages)[kU
 }
 
 // What follows the dot products of a tile: terms, probabilities, softmax.
-void weigh_tile(const AttentionCall& call, Work& work, Integers& ints, const Row* rows, int64_t first, int64_t count) {
+void weigh_tile(const AttentionCall& call, Work& work, Integers& ints, Ahead& ahead, const Row* rows, int64_t first,
+                int64_t count) {
   const bool terms = has_score_terms(call);
   if (terms || call.probabilities.data != nullptr) {
     for (int64_t row = 0; row < work.rows; ++row) {
@@ -28,7 +29,7 @@ void weigh_tile(const AttentionCall& call, Work& work, Integers& ints, const Row
       if (work.scores[row * kKeyTile + s] == kMinusInfinity) work.seen[row] &= ~(uint64_t{1} << s);
     }
   }
-  for (int64_t row = 0; row < ints.rows; row += kGroup) weigh_rows(work, ints, row);
+  for (int64_t row = 0; row < ints.rows; row += kGroup) weigh_rows(work, ints, ahead, row);
 }
 
 // Keys [first, end) of a segment of integers, which are one chunk.
@@ -56,14 +57,16 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
         fetch_headers(keys, next.key_page);
         fetch_headers(values, next.value_page);
       }
-      if (keys.bits == 8) score_tile<8>(keys, tile, next, work, ints);
-      if (keys.bits == 4) score_tile<4>(keys, tile, next, work, ints);
-      if (keys.bits == 2) score_tile<2>(keys, tile, next, work, ints);
+      Ahead ahead(keys, values, next);
+      if (keys.bits == 8) score_tile<8>(keys, tile, ahead, work, ints);
+      if (keys.bits == 4) score_tile<4>(keys, tile, ahead, work, ints);
+      if (keys.bits == 2) score_tile<2>(keys, tile, ahead, work, ints);
       load_value_scales(values, tile, ints);
-      weigh_tile(call, work, ints, rows, before + at, count);
-      if (values.bits == 8) mix_tile<8>(values, tile, next, work, ints);
-      if (values.bits == 4) mix_tile<4>(values, tile, next, work, ints);
-      if (values.bits == 2) mix_tile<2>(values, tile, next, work, ints);
+      weigh_tile(call, work, ints, ahead, rows, before + at, count);
+      if (values.bits == 8) mix_tile<8>(values, tile, ahead, work, ints);
+      if (values.bits == 4) mix_tile<4>(values, tile, ahead, work, ints);
+      if (values.bits == 2) mix_tile<2>(values, tile, ahead, work, ints);
+      ahead.rest();
     }
     tile = next;
   }
