@@ -1,5 +1,6 @@
 // attention: validate, choose a kernel, cut into tasks, run, join what was cut along the keys.
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 
 #include "../../base/backend.h"
@@ -32,9 +33,6 @@ const AttentionKernelRow kKernels[] = {
 #undef BL_ATTENTION_KERNEL
 };
 
-// Workspaces of a call at most; slot i runs tasks i, i + slots, ...: late queries, which see more keys when
-// causal, are spread over all slots.
-constexpr int64_t kMaxSlots = 64;
 // Multiply-adds below which waking other threads costs more than it brings (about 10 microseconds).
 constexpr double kSerialWork = 1 << 17;
 
@@ -88,7 +86,8 @@ bl_status run_attention(const AttentionCall& call, const bl_attention_args& args
   bl_run run = args.run;
   if (work_of(call) < kSerialWork) run.threads = 1;
   const AttentionPlan plan(call, kernel, thread_count(run));
-  const int64_t slots = std::min(std::max<int64_t>(plan.task_count(), 1), kMaxSlots);
+  // A workspace for each thread, which stays in its cache; each takes the next task that nobody has.
+  const int64_t slots = std::min<int64_t>(std::max<int64_t>(plan.task_count(), 1), thread_count(run));
   const uint64_t slot_bytes = align_up(kernel.scratch_bytes(call, plan.max_rows()));
   const uint64_t task_bytes = align_up(static_cast<uint64_t>(plan.task_count()) * sizeof(AttentionTask));
   const uint64_t state_bytes = align_up(static_cast<uint64_t>(plan.state_floats()) * sizeof(float));
@@ -101,21 +100,23 @@ bl_status run_attention(const AttentionCall& call, const bl_attention_args& args
   uint8_t* memory = scratch.data() + task_bytes + state_bytes;
   plan.write(tasks, states);
   if (call.probabilities.data != nullptr) clear_probabilities(call);
+  std::atomic<int64_t> next{0};
   parallel_for(run, slots, [&](int64_t slot) {
-    for (int64_t i = slot; i < plan.task_count(); i += slots) {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < plan.task_count();) {
       kernel.run(call, tasks[i], memory + static_cast<uint64_t>(slot) * slot_bytes);
     }
   });
   if (plan.chunk_slots() == 0) return BL_STATUS_ok;
-  const int64_t joins = std::min(call.queries, slots);
-  parallel_for(run, joins, [&](int64_t slot) {
+  std::atomic<int64_t> next_join{0};
+  parallel_for(run, slots, [&](int64_t slot) {
     uint8_t* own = memory + static_cast<uint64_t>(slot) * slot_bytes;
     int64_t sequence = 0;
-    for (int64_t query = slot; query < call.queries; query += joins) {
+    for (int64_t i; (i = next_join.fetch_add(1, std::memory_order_relaxed)) < call.queries * call.kv_heads;) {
+      const int64_t query = i / call.kv_heads, kv_head = i % call.kv_heads;
       while (query >= call.first_query(sequence + 1)) ++sequence;
-      for (int64_t head = 0; head < call.heads; ++head) {
+      for (int64_t head = kv_head * call.group(); head < (kv_head + 1) * call.group(); ++head) {
         const float* row = states + (query * call.heads + head) * plan.chunk_slots() * state_floats(call);
-        kernel.join(call, query, head, row, plan.chunks(sequence, head / call.group()), own);
+        kernel.join(call, query, head, row, plan.chunks(sequence, kv_head), own);
       }
     }
   });

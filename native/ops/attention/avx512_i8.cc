@@ -28,26 +28,14 @@
 
 #include "tile.inl"
 
+namespace {
+inline int64_t padded_rows(int64_t rows) { return in_groups(rows); }
+inline uint64_t own_bytes(const AttentionCall&) { return 0; }
+}  // namespace
+
 #include "integers.inl"
 
 namespace {
-
-// Part `part` of dwords of codes, a code in each byte: from 0 (kSigned false), or with zero_of() taken off.
-// One affine map over GF(2) for each byte: shift, mask and sign at once.
-template <int kBits, bool kSigned>
-inline __m512i codes_of(__m512i dwords, int part) {
-  if constexpr (kBits == 8) {
-    return kSigned ? dwords : _mm512_xor_si512(dwords, _mm512_set1_epi8(static_cast<char>(0x80)));
-  } else if constexpr (kBits == 4) {
-    constexpr int64_t kMatrix = kSigned ? 0x0102040808080808 : 0x0102040800000000;
-    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (4 * part)),
-                                         kSigned ? 0xf8 : 0);
-  } else {
-    constexpr int64_t kMatrix = kSigned ? 0x0102020202020202 : 0x0102000000000000;
-    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (2 * part)),
-                                         kSigned ? 0xfe : 0);
-  }
-}
 
 inline __m512i broadcast(const void* dword) {
   int32_t value;

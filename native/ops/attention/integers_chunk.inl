@@ -41,7 +41,7 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
   const int64_t sequence = task.sequence_begin;
   const int64_t length = call.segment_keys(segment, sequence, kv_head);
   load_queries(work, ints);
-  clear_integers(work, ints);
+  clear_integers(values, work, ints);
   Tile tile(call, sequence, kv_head, segment, first, length);
   for (int64_t at = first; at < end; at += kKeyTile) {
     const bool more = at + kKeyTile < length;
@@ -75,7 +75,7 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
 
 // A task; segments of other formats are computed in f32.
 void attend_task_integers(const AttentionCall& call, const AttentionTask& task, uint8_t* memory) {
-  const int64_t rows = in_groups(task.rows());
+  const int64_t rows = padded_rows(task.rows());
   Work work(call, rows, memory);
   Integers ints(call, rows, memory + align_up(work.bytes));
   work.rows = task.rows();
@@ -93,7 +93,7 @@ void attend_task_integers(const AttentionCall& call, const AttentionTask& task, 
 }
 
 uint64_t integers_scratch_bytes(const AttentionCall& call, int64_t rows) {
-  const int64_t padded = in_groups(rows);
+  const int64_t padded = padded_rows(rows);
   const uint64_t core = align_up(Work(call, padded, nullptr).bytes);
   return core + Integers(call, padded, nullptr).bytes;
 }

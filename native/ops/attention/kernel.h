@@ -15,7 +15,7 @@ namespace bitloom {
 // do not depend on how chunks are dealt to threads.
 constexpr int64_t kKeyTile = 64;
 constexpr int64_t kKeyChunk = 512;
-constexpr int64_t kMaxTaskRows = 32;
+constexpr int64_t kMaxTaskRows = 64;
 
 // Where a stretch of keys lies: rows of k and v, or pages.
 struct KeySegment {
