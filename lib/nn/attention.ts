@@ -94,7 +94,9 @@ export class Attention {
       ...(isa === undefined ? {} : { isa }),
       ...(threads === undefined ? {} : { threads }),
     };
-    this.#mix = { ...run, causal: true, window: options.window ?? 0 };
+    // Where activations are rounded to int8 anyway, prompts are multiplied in bf16 (a matrix unit, where there is one).
+    const compute = query.compute === 'f32' ? 'f32' : 'bf16';
+    this.#mix = { ...run, causal: true, window: options.window ?? 0, compute };
     const { mode, theta, rotaryDim, scaling } = options.rope;
     this.#rope = {
       ...run,
