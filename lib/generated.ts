@@ -46,8 +46,9 @@ export const operators = {
   kvAppend: 16,
   kvGather: 17,
   linearAttention: 18,
-  sample: 19,
-  prepareActivations: 20,
+  moeRoute: 19,
+  sample: 20,
+  prepareActivations: 21,
 } as const;
 export type OperatorName = keyof typeof operators;
 

@@ -111,6 +111,13 @@ export {
   type TuneOptions,
   tuneMatmul,
 } from './ops/matmul/tune.js';
+export {
+  type MoERouteOptions,
+  type MoERoutes,
+  type MoEScoring,
+  moeRoute,
+  moeRouteAsync,
+} from './ops/moe/moe_route.js';
 export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
 export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {

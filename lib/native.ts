@@ -104,6 +104,7 @@ export interface Native extends NativeDevices {
   mul: NativeOperator;
   attention: NativeOperator;
   mergeStates: NativeOperator;
+  moeRoute: NativeOperator;
   kvAppend: NativeOperator;
   kvGather: NativeOperator;
   linearAttention: NativeOperator;
