@@ -45,9 +45,10 @@ export const operators = {
   mergeStates: 15,
   kvAppend: 16,
   kvGather: 17,
-  linearAttention: 18,
-  sample: 19,
-  prepareActivations: 20,
+  nearestKeys: 18,
+  linearAttention: 19,
+  sample: 20,
+  prepareActivations: 21,
 } as const;
 export type OperatorName = keyof typeof operators;
 

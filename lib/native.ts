@@ -106,6 +106,7 @@ export interface Native extends NativeDevices {
   mergeStates: NativeOperator;
   kvAppend: NativeOperator;
   kvGather: NativeOperator;
+  nearestKeys: NativeOperator;
   linearAttention: NativeOperator;
   sample: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */
