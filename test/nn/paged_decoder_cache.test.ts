@@ -1,33 +1,18 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
-  type CachePolicy,
   cake,
-  chunkKV,
   type Decoder,
-  h2o,
   load,
   perplexity,
   pyramidKV,
-  scissorhands,
   snapKV,
   streamingLLM,
-  tova,
 } from '../../lib/nn/index.js';
 import { expectError } from '../reference/op_checks.js';
 import { tinyModel } from './models.js';
+import { policies } from './policies/all.js';
 
 const prompt = 'Once upon a time there was a little dog who lived in a house by the sea. ';
-const policies: Record<string, (budget: number) => CachePolicy> = {
-  streamingLLM: (budget) => streamingLLM({ budget }),
-  tova: (budget) => tova({ budget }),
-  h2o: (budget) => h2o({ budget }),
-  scissorhands: (budget) => scissorhands({ budget }),
-  snapKV: (budget) => snapKV({ budget }),
-  pyramidKV: (budget) => pyramidKV({ budget }),
-  cake: (budget) => cake({ budget }),
-  chunkKV: (budget) => chunkKV({ budget, reuse: 2 }),
-};
-
 let decoder: Decoder;
 beforeAll(async () => {
   decoder = await load(tinyModel, { activations: 'f32' });
