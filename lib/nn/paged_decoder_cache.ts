@@ -236,7 +236,9 @@ export class PagedDecoderCache implements DecoderCache {
     const tokens = this.policy?.probe;
     if (!this.#isProbeDue || tokens === undefined) return undefined;
     this.#isProbeDue = false;
-    const batches = this.#layers.map(({ sequence }) => this.#pool.batch([sequence], tokens.length));
+    const batches = this.#layers.map(({ sequence }) =>
+      this.#pool.batch([sequence], tokens.length).hold(),
+    );
     const layers = this.#layers.map(({ sequence }, i) =>
       this.#pagedLayer(batches[i] as PagedKVBatch, sequence.length, 0, tokens.length),
     );

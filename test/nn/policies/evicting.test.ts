@@ -51,7 +51,7 @@ describe('compressKV', () => {
       step(policy, layers, layers[0]?.positions.length === 0 ? keys : 0, (l) => seen[l]);
       return compress(policy, layers).budgets;
     };
-    expect(run([0.3, 0.1])).toEqual([2 + 12, 2 + 4]);
+    expect(run([3, 1])).toEqual([2 + 12, 2 + 4]);
     expect(run([1, 0])).toEqual([18, 2]);
     expect(run([0, 0])).toEqual([10, 10]);
   });
