@@ -7,9 +7,22 @@ export { type D2OOptions, d2o } from './d2o.js';
 export { type ElasticCacheOptions, elasticCache } from './elastic_cache.js';
 export { type EMSOptions, ems } from './ems.js';
 export { type EpiCacheOptions, epiCache } from './epi_cache.js';
+export {
+  clusterEpisodes,
+  EpisodicCache,
+  type EpisodicCacheOptions,
+  type Episodes,
+  meanEmbedding,
+} from './episodes.js';
 export { type GuiKVOptions, guiKV } from './gui_kv.js';
 export { type InfiniRetriOptions, infiniRetri } from './infini_retri.js';
 export { type LookMOptions, lookM } from './look_m.js';
+export {
+  type KeySimilarityOptions,
+  keySimilarity,
+  type RetrievalHeadsOptions,
+  retrievalHeads,
+} from './measure.js';
 export type { PolicyOptions, PositionRange, SnapKVOptions, WindowOptions } from './parts.js';
 export {
   h2o,

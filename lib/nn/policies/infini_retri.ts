@@ -23,8 +23,7 @@ export interface InfiniRetriOptions extends ProbeOptions {
  * the budget is full; the newest `window` tokens stay as well.
  *
  * The paper keeps the token ids of those sentences, and computes them anew before the next block, so that the model's own context is
- * never exceeded. A cache keeps keys and values where they stood, which is cheaper and has no recomputation to offer; for the paper's way,
- * see `retrieve`.
+ * never exceeded. A cache keeps keys and values where they stood, which costs less; nothing is computed again.
  */
 export function infiniRetri(options: InfiniRetriOptions): CachePolicy {
   const name = 'infiniRetri';

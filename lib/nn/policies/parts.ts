@@ -118,6 +118,30 @@ export function rangesOf(
   return ranges;
 }
 
+/** One range within [low, high). */
+export function checkedRange(
+  name: string,
+  option: string,
+  range: PositionRange,
+  low: number,
+  high: number,
+): PositionRange {
+  const [begin, end] = range;
+  if (
+    Number.isInteger(begin) &&
+    Number.isInteger(end) &&
+    begin >= low &&
+    end > begin &&
+    end <= high
+  ) {
+    return range;
+  }
+  throw argumentError(
+    'BL_OUT_OF_RANGE',
+    `${name}: ${option} is [${range}], expected whole numbers begin < end from ${low} to ${high}`,
+  );
+}
+
 /** Numbers begin to end - 1. */
 export const range = (begin: number, end: number): number[] =>
   Array.from({ length: Math.max(end - begin, 0) }, (_, i) => begin + i);
