@@ -45,10 +45,11 @@ export const operators = {
   mergeStates: 15,
   kvAppend: 16,
   kvGather: 17,
-  linearAttention: 18,
-  moeRoute: 19,
-  sample: 20,
-  prepareActivations: 21,
+  nearestKeys: 18,
+  linearAttention: 19,
+  moeRoute: 20,
+  sample: 21,
+  prepareActivations: 22,
 } as const;
 export type OperatorName = keyof typeof operators;
 

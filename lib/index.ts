@@ -65,6 +65,12 @@ export {
 } from './ops/kv/kv_gather.js';
 export { KVPages, type KVPagesOptions, kvPageBytes } from './ops/kv/kv_pages.js';
 export {
+  type NearestKeys,
+  type NearestKeysOptions,
+  nearestKeys,
+  nearestKeysAsync,
+} from './ops/kv/nearest_keys.js';
+export {
   type LinearAttentionOptions,
   type LinearAttentionResult,
   type LinearRule,

@@ -107,6 +107,7 @@ export interface Native extends NativeDevices {
   moeRoute: NativeOperator;
   kvAppend: NativeOperator;
   kvGather: NativeOperator;
+  nearestKeys: NativeOperator;
   linearAttention: NativeOperator;
   sample: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */

@@ -12,6 +12,8 @@ export interface PagedLayer {
   readonly compute: AttentionCompute;
   /** Receives the attention weights of the step's last queries, [numHeads, queries, keys]; undefined: not asked for. */
   readonly probabilities: Tensor<'f32'> | undefined;
+  /** Receives the hidden states that the layer reads, [tokens, hidden]; undefined: not asked for. */
+  readonly hidden?: Tensor<'f32'> | undefined;
 }
 
 /** New tokens on their way through the layers. */
@@ -22,6 +24,8 @@ export interface CacheStep {
   layer(index: number): LayerCache | PagedLayer;
   /** They are there, once what was recorded has run. */
   commit(): void;
+  /** The same; where that takes long, other work has its turn meanwhile. Default: {@link commit}. */
+  commitAsync?(): Promise<void>;
   /** They are not. */
   abort(): void;
 }
@@ -39,6 +43,12 @@ export interface DecoderCache {
   acquire(): () => void;
   /** Room for `count` more tokens, which are there after the step's commit. */
   begin(count: number): CacheStep;
+  /** Tokens of a step at most; default: as many as the decoder takes at once. */
+  readonly stepTokens?: number;
+  /** Tokens that {@link probe} may ask for at most. Default 0. */
+  readonly probeTokens?: number;
+  /** After a step's commit: tokens to compute for their attention weights alone. Undefined: none are wanted. */
+  probe?(): { tokens: readonly number[]; step: CacheStep } | undefined;
   /** Frees the memory; any later use but this throws `BL_DETACHED`. */
   dispose(): void;
 }

@@ -12,7 +12,8 @@ namespace {
 
 const KvKernel kKernels[] = {
 #define BL_KV_KERNEL(isa) \
-  {"kv_" #isa, BL_ISA_##isa, isa::kv_encode_token, isa::kv_encode_page, isa::kv_decode_token},
+  {"kv_" #isa,          BL_ISA_##isa,         isa::kv_encode_token, \
+   isa::kv_encode_page, isa::kv_decode_token, isa::kv_nearest_row},
 #include "kernels.inc"
 #undef BL_KV_KERNEL
 };
