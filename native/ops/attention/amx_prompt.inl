@@ -29,41 +29,69 @@ struct Group {
 // How many there can be at once: of a block's scores, and of all pairs of tiles of values.
 constexpr int64_t kMaxGroups = kBlock / 32 + (kMaxChannels + 31) / 32;
 
-// A queue of groups. Of<Unit>: Unit multiplies tiles.
+// A queue of groups, done by halves of a step: two products and what they load. Unit multiplies tiles.
+//
+// What the vector units do stands between single products: instructions behind several of them wait until those are done
+// (on a processor in its slow state, 96 vector instructions cost 8 cycles spread behind 4 products and 41 in one lump).
 template <typename Unit>
 class Products {
  public:
-  void clear() { count_ = current_ = at_ = done_ = steps_ = 0; }
+  void clear() { count_ = current_ = at_ = left_ = 0; }
   void add(const Group& group) {
     groups_[count_++] = group;
-    steps_ += group.steps;
+    left_ += 2 * group.steps;
   }
-  int64_t steps() const { return steps_; }
+  int64_t left() const { return left_; }  // halves
+  bool at_second() const { return second_; }
 
-  // Multiplies until `end` of steps() are done.
-  void run(int64_t end) {
+  void run(int64_t halves) {
+    Nothing nothing;
+    for (; halves > 0; --halves) second_ ? second_half(nothing) : first_half(nothing);
+  }
+
+  // gap.template operator()<0>() behind the first product, <1>() behind the second.
+  template <typename Gap>
+  [[gnu::always_inline]] void first_half(Gap& gap) {
     // GCC 12 does not know that tile loads read memory.
     __asm__ volatile("" : : : "memory");
-    for (; done_ < end; ++done_) {
-      const Group& group = groups_[current_];
-      if (at_ == 0) begin(group);
-      const uint8_t* left = group.left + at_ * group.column_step;
-      const uint8_t* right = group.right + at_ * group.column_step;
-      _tile_loadd(4, group.first + at_ * kTileBytes, 64);
-      _tile_loadd(6, left, 64);
-      _tile_loadd(7, right, 64);
-      _tile_loadd(5, group.second + at_ * kTileBytes, 64);
-      Unit::multiply(current_ < scores);
-      if (++at_ < group.steps) continue;
-      store(group);
-      at_ = 0;
-      ++current_;
-    }
+    const Group& group = groups_[current_];
+    if (at_ == 0) begin(group);
+    const int64_t offset = at_ * group.column_step;
+    const uint8_t* left = group.left + offset;
+    const uint8_t* right = group.right + offset;
+    _tile_loadd(4, group.first + at_ * kTileBytes, 64);
+    _tile_loadd(6, left, 64);
+    _tile_loadd(7, right, 64);
+    Unit::template multiply<0>(current_ < scores);
+    gap.template operator()<0>();
+    Unit::template multiply<1>(current_ < scores);
+    gap.template operator()<1>();
+    second_ = true;
+    --left_;
+  }
+  template <typename Gap>
+  [[gnu::always_inline]] void second_half(Gap& gap) {
+    const Group& group = groups_[current_];
+    _tile_loadd(5, group.second + at_ * kTileBytes, 64);
+    Unit::template multiply<2>(current_ < scores);
+    gap.template operator()<0>();
+    Unit::template multiply<3>(current_ < scores);
+    gap.template operator()<1>();
+    second_ = false;
+    --left_;
+    if (++at_ < group.steps) return;
+    store(group);
+    at_ = 0;
+    ++current_;
   }
 
   int64_t scores = 0;  // groups that are of scores: the first ones
 
  private:
+  struct Nothing {
+    template <int>
+    void operator()() {}
+  };
   static void begin(const Group& group) {
     if (!group.adds) return zero_sums();
     _tile_loadd(0, group.sums, group.stride);
@@ -79,7 +107,8 @@ class Products {
   }
 
   Group groups_[kMaxGroups];
-  int64_t count_ = 0, current_ = 0, at_ = 0, done_ = 0, steps_ = 0;
+  int64_t count_ = 0, current_ = 0, at_ = 0, left_ = 0;
+  bool second_ = false;
 };
 
 // The rows of a task.
@@ -149,10 +178,51 @@ inline Seen seen_in_block(const AttentionCall& call, const TaskRows& rows, int64
   return seen;
 }
 
+// Gaps: parts kFirst and up of a row's weights, kEach behind each product.
+template <typename Mode, int kFirst, int kEach>
+struct Parts {
+  Mode& mode;
+  typename Mode::Weighed& row;
+
+  template <int kGap>
+  [[gnu::always_inline]] void operator()() {
+    mode.template weigh<kFirst + kGap * kEach>(row);
+    if constexpr (kEach == 2) mode.template weigh<kFirst + kGap * kEach + 1>(row);
+  }
+};
+
+// A row's weights in four parts, with `halves` halves of products between them.
+template <typename Mode>
+inline void weigh_row(Mode& mode, Products<typename Mode::Unit>& products, int64_t halves, int64_t i, const Block& block,
+                      const Seen& seen, int64_t buffer) {
+  typename Mode::Weighed row;
+  mode.begin_row(row, i, block, seen, buffer);
+  if (halves > 1 && products.at_second()) {
+    products.run(1);
+    --halves;
+  }
+  Parts<Mode, 0, 1> first{mode, row};
+  Parts<Mode, 2, 1> second{mode, row};
+  Parts<Mode, 0, 2> all{mode, row};
+  if (halves > 1) {
+    products.first_half(first);
+    products.second_half(second);
+    products.run(halves - 2);
+  } else if (halves == 1) {
+    products.at_second() ? products.second_half(all) : products.first_half(all);
+  } else {
+    all.template operator()<0>();
+    all.template operator()<1>();
+  }
+  mode.end_row(row);
+}
+
 // A task, in the order told at the head. Mode (of a kernel):
 //   Unit                                  multiplies
 //   add_scores(products, block, parity)   queues a block's scores, to buffer `parity`
-//   begin_chunk(block), weigh(row, block, seen, parity), end_chunk(block)    scores to weights; the chunk's weights are complete
+//   begin_chunk(block)                    the first block of a chunk is weighed
+//   begin_row, weigh<0 to 3>, end_row     scores of a row to weights; Weighed is what stands in registers meanwhile
+//   end_chunk(block)                      the chunk's weights are complete
 //   value_pairs(), add_values(products, pair), add_to_states()   the completed chunk's products with pair `pair` of tiles of
 //                                         values; all are done
 template <typename Mode>
@@ -177,11 +247,11 @@ void run_task(const AttentionCall& call, const PromptTask& task, const TaskRows&
     if (weighed != nullptr) {
       if (weighed->first) mode.begin_chunk(*weighed);
       for (int64_t i = 0; i < rows.count; ++i) {
-        mode.weigh(i, *weighed, seen_in_block(call, rows, i, *weighed, masks), (n & 1) ^ 1);
-        products.run(products.steps() * (i + 1) / rows.count);
+        weigh_row(mode, products, products.left() / (rows.count - i), i, *weighed,
+                  seen_in_block(call, rows, i, *weighed, masks), (n & 1) ^ 1);
       }
     }
-    products.run(products.steps());
+    products.run(products.left());
     if (pair > pairs) {
       mode.add_to_states();
       pair = pairs;
@@ -194,7 +264,7 @@ void run_task(const AttentionCall& call, const PromptTask& task, const TaskRows&
   products.clear();
   products.scores = 0;
   for (; pair < pairs; ++pair) mode.add_values(products, pair);
-  products.run(products.steps());
+  products.run(products.left());
   mode.add_to_states();
 }
 

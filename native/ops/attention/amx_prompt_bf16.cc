@@ -120,11 +120,12 @@ bool pack_values(const float* rows, int64_t stride, int64_t value_dim, int64_t p
 // ---- a task ----
 
 struct Bf16 {
+  template <int kSums>
   static void multiply(bool) {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    if constexpr (kSums == 0) _tile_dpbf16ps(0, 4, 6);
+    if constexpr (kSums == 1) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (kSums == 2) _tile_dpbf16ps(2, 5, 6);
+    if constexpr (kSums == 3) _tile_dpbf16ps(3, 5, 7);
   }
 };
 
@@ -187,7 +188,17 @@ struct TaskBf16 {
   void store();
   int64_t add_scores(Products<Bf16>& products, const Block& block, int64_t buffer);
   void begin_chunk(const Block& block);
-  void weigh(int64_t i, const Block& block, const Seen& seen, int64_t buffer);
+  struct Weighed {
+    __m512 y[kBlock / 16];  // scores less the base
+    __m512 total;
+    uint8_t* to;
+    float* totals;
+  };
+  void begin_row(Weighed& w, int64_t i, const Block& block, const Seen& seen, int64_t buffer);
+  template <int kPart>
+  void weigh(Weighed& w);
+  void end_row(const Weighed& w) { _mm512_storeu_ps(w.totals, w.total); }
+  void prepare(int64_t i, const Block& block, const Seen& seen, float* scores);
   void raise(int64_t i, float largest, int64_t step);
   void end_chunk(const Block& block);
   int64_t value_pairs() const { return value_tiles(call) / 2; }
@@ -242,39 +253,56 @@ void TaskBf16::begin_chunk(const Block& block) {
   begin[parity] = block.offset / 32;
 }
 
-// Scores of a row to weights in bf16.
-void TaskBf16::weigh(int64_t i, const Block& block, const Seen& seen, int64_t buffer) {
+// A row's scores less its base where all keys are seen and the base stays.
+[[gnu::always_inline]] inline void TaskBf16::begin_row(Weighed& w, int64_t i, const Block& block, const Seen& seen,
+                                                       int64_t buffer) {
+  constexpr int kVectors = kBlock / 16;
   float* from = scores[buffer] + i * kBlock;
+  if (!terms && seen.all) {
+    const __m512 less = _mm512_set1_ps(base[i]);
+    for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_sub_ps(_mm512_loadu_ps(from + 16 * v), less);
+  }
+  const __m512 largest =
+      _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(w.y[0], w.y[1]), _mm512_max_ps(w.y[2], w.y[3])),
+                    _mm512_max_ps(_mm512_max_ps(w.y[4], w.y[5]), _mm512_max_ps(w.y[6], w.y[7])));
+  if (terms || !seen.all || _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kHeadroom), _CMP_GT_OQ) != 0) {
+    prepare(i, block, seen, from);
+    for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_loadu_ps(from + 16 * v);
+  }
+  w.totals = totals + 16 * i;
+  w.total = _mm512_loadu_ps(w.totals);
+  w.to = weight_row(i, block.offset / 32);
+}
+
+// The same where there are terms, not all keys are seen, or the base must rise.
+[[gnu::noinline]] void TaskBf16::prepare(int64_t i, const Block& block, const Seen& seen, float* from) {
   if (terms) {
     add_terms(call, rows[i], block.at, block.present, from);
     for (int64_t s = 0; s < kBlock; s += 16) {
       _mm512_storeu_ps(from + s, _mm512_mul_ps(_mm512_loadu_ps(from + s), _mm512_set1_ps(kLog2E)));
     }
   }
-  const __m512 nothing = _mm512_set1_ps(kMinusInfinity);
-  __m512 x[kBlock / 16];
-  for (int v = 0; v < kBlock / 16; ++v) x[v] = _mm512_loadu_ps(from + 16 * v);
-  if (!seen.all) {
-    for (int v = 0; v < kBlock / 16; ++v) {
-      x[v] = _mm512_mask_blend_ps(static_cast<__mmask16>(seen.keys[v / 4] >> (v % 4 * 16)), nothing, x[v]);
-    }
+  __m512 largest = _mm512_set1_ps(kMinusInfinity);
+  for (int v = 0; v < kBlock / 16; ++v) {
+    const __mmask16 keys = static_cast<__mmask16>(seen.keys[v / 4] >> (v % 4 * 16));
+    const __m512 x = _mm512_mask_loadu_ps(_mm512_set1_ps(kMinusInfinity), keys, from + 16 * v);
+    _mm512_storeu_ps(from + 16 * v, x);
+    largest = _mm512_max_ps(largest, x);
   }
-  const __m512 largest = _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3])),
-                                       _mm512_max_ps(_mm512_max_ps(x[4], x[5]), _mm512_max_ps(x[6], x[7])));
-  const int64_t step = block.offset / 32;
-  if (_mm512_cmp_ps_mask(largest, _mm512_set1_ps(base[i] + kHeadroom), _CMP_GT_OQ) != 0) {
-    raise(i, _mm512_reduce_max_ps(largest), step);
-  }
+  const float most = _mm512_reduce_max_ps(largest);
+  if (most > base[i] + kHeadroom) raise(i, most, block.offset / 32);
   // Nothing seen yet: weights of 0 rather than 2^(-inf + inf).
-  const __m512 from_base = _mm512_set1_ps(base[i] == kMinusInfinity ? 0 : base[i]);
-  __m512 total = _mm512_loadu_ps(totals + 16 * i);
-  for (int v = 0; v < kBlock / 16; v += 2) {
-    const __m512 low = exp2_weight(_mm512_sub_ps(x[v], from_base));
-    const __m512 high = exp2_weight(_mm512_sub_ps(x[v + 1], from_base));
-    total = _mm512_add_ps(total, _mm512_add_ps(low, high));
-    _mm512_storeu_si512(weight_row(i, step + v / 2), reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+  const __m512 less = _mm512_set1_ps(base[i] == kMinusInfinity ? 0 : base[i]);
+  for (int v = 0; v < kBlock / 16; ++v) {
+    _mm512_storeu_ps(from + 16 * v, _mm512_sub_ps(_mm512_loadu_ps(from + 16 * v), less));
   }
-  _mm512_storeu_ps(totals + 16 * i, total);
+}
+
+template <int kPart>
+[[gnu::always_inline]] inline void TaskBf16::weigh(Weighed& w) {
+  const __m512 low = exp2_weight(w.y[2 * kPart]), high = exp2_weight(w.y[2 * kPart + 1]);
+  w.total = _mm512_add_ps(w.total, _mm512_add_ps(low, high));
+  _mm512_storeu_si512(w.to + kPart * kTileBytes, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
 }
 
 // A row's base to one at or above `largest`; what has been computed with the old one is rescaled.

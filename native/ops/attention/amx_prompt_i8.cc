@@ -38,17 +38,36 @@ namespace {
 constexpr float kTop = 7.99435344f;  // log2(255): the weight of a score that is the base
 
 struct Int8 {
+  template <int kSums>
   static void multiply(bool scores) {
-    if (scores) {
-      _tile_dpbssd(0, 4, 6);
-      _tile_dpbssd(1, 4, 7);
-      _tile_dpbssd(2, 5, 6);
-      _tile_dpbssd(3, 5, 7);
-    } else {  // weights have no sign
-      _tile_dpbusd(0, 4, 6);
-      _tile_dpbusd(1, 4, 7);
-      _tile_dpbusd(2, 5, 6);
-      _tile_dpbusd(3, 5, 7);
+    // Weights have no sign.
+    if constexpr (kSums == 0) {
+      if (scores) {
+        _tile_dpbssd(0, 4, 6);
+      } else {
+        _tile_dpbusd(0, 4, 6);
+      }
+    }
+    if constexpr (kSums == 1) {
+      if (scores) {
+        _tile_dpbssd(1, 4, 7);
+      } else {
+        _tile_dpbusd(1, 4, 7);
+      }
+    }
+    if constexpr (kSums == 2) {
+      if (scores) {
+        _tile_dpbssd(2, 5, 6);
+      } else {
+        _tile_dpbusd(2, 5, 6);
+      }
+    }
+    if constexpr (kSums == 3) {
+      if (scores) {
+        _tile_dpbssd(3, 5, 7);
+      } else {
+        _tile_dpbusd(3, 5, 7);
+      }
     }
   }
 };
@@ -76,13 +95,14 @@ struct TaskI8 {
   int32_t* scores[2];   // [32][kBlock] each
   uint8_t* weights[2];  // [2][kChunkSteps][16][64] each: of a chunk
   int32_t* sums;        // [32][tiles * 16]: weights times values of a chunk
-  float* row;           // [kBlock]
+  float* row;           // [kBlock]: scores less the base
   int parity = 0;       // of the chunk that is weighed
   int complete = 0;     // of the one before, whose weights are complete
   int64_t begin[2], end[2];  // its steps
   int64_t chunk[2];
   float query_scale[kPromptRows], offset[kPromptRows];  // x = sum * query_scale * key_scale + offset
   float base[2][kPromptRows];
+  const float* key_scale;     // of the chunk's blocks
   float poison[kPromptRows];  // NaN: of rows whose scores can not be told, else 0
 
   TaskI8(const AttentionCall& c, const PromptTask& t, const TaskRows& r, float* s, uint8_t* memory)
@@ -119,8 +139,16 @@ struct TaskI8 {
   void load();
   int64_t add_scores(Products<Int8>& products, const Block& block, int64_t buffer);
   void begin_chunk(const Block& block);
-  void weigh(int64_t i, const Block& block, const Seen& seen, int64_t buffer);
-  void add_terms_to(int64_t i, const Block& block, const Seen& seen, float scale, __m512 (&x)[kBlock / 16]);
+  struct Weighed {
+    __m512 y[kBlock / 16];  // scores less the base, plus kTop
+    __m512i half;
+    uint8_t* to;
+  };
+  void begin_row(Weighed& w, int64_t i, const Block& block, const Seen& seen, int64_t buffer);
+  template <int kPart>
+  void weigh(Weighed& w);
+  void end_row(const Weighed&) {}
+  void prepare(int64_t i, const Block& block, const Seen& seen, const int32_t* from, float scale);
   void raise(int64_t i, float base, int64_t step);
   void end_chunk(const Block& block);
   int64_t value_pairs() const { return tiles / 2; }
@@ -174,7 +202,9 @@ void TaskI8::begin_chunk(const Block& block) {
   parity ^= 1;
   chunk[parity] = block.chunk;
   begin[parity] = block.offset / 64;
-  const float* mean = PackedI8(call, task.chunk(block.chunk)).mean;
+  const PackedI8 packed(call, task.chunk(block.chunk));
+  const float* mean = packed.mean;
+  key_scale = packed.key_scale;
   for (int64_t i = 0; i < rows.count; ++i) {
     __m512 sum = _mm512_setzero_ps();
     for (int64_t j = 0; j < channels; j += 16) {
@@ -188,62 +218,63 @@ void TaskI8::begin_chunk(const Block& block) {
   }
 }
 
-// Scores of a row, in units of log2, where there are terms.
-[[gnu::noinline]] void TaskI8::add_terms_to(int64_t i, const Block& block, const Seen& seen, float scale,
-                                            __m512 (&x)[kBlock / 16]) {
-  for (int v = 0; v < kBlock / 16; ++v) {
-    _mm512_storeu_ps(row + 16 * v, _mm512_fmadd_ps(x[v], _mm512_set1_ps(scale), _mm512_set1_ps(offset[i])));
+// A row's scores less its base where all keys are seen and the base stays.
+[[gnu::always_inline]] inline void TaskI8::begin_row(Weighed& w, int64_t i, const Block& block, const Seen& seen,
+                                                     int64_t buffer) {
+  constexpr int kVectors = kBlock / 16;
+  const int32_t* from = scores[buffer] + i * kBlock;
+  const float scale = query_scale[i] * key_scale[block.offset / kBlock];
+  const __m512 by = _mm512_set1_ps(scale), shift = _mm512_set1_ps(offset[i] - base[parity][i] + kTop);
+  for (int v = 0; v < kVectors; ++v) {
+    w.y[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(from + 16 * v)), by, shift);
   }
-  add_terms(call, rows[i], block.at, block.present, row);
+  const __m512 largest =
+      _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(w.y[0], w.y[1]), _mm512_max_ps(w.y[2], w.y[3])),
+                    _mm512_max_ps(_mm512_max_ps(w.y[4], w.y[5]), _mm512_max_ps(w.y[6], w.y[7])));
+  if (terms || !seen.all || _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kTop), _CMP_GT_OQ) != 0) {
+    prepare(i, block, seen, from, scale);
+    for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_loadu_ps(row + 16 * v);
+  }
+  w.to = weight_row(parity, i, block.offset / 64);
+}
+
+// The same, to `row`, where there are terms, not all keys are seen, or the base must rise.
+[[gnu::noinline]] void TaskI8::prepare(int64_t i, const Block& block, const Seen& seen, const int32_t* from,
+                                       float scale) {
+  for (int64_t s = 0; s < kBlock; s += 16) {
+    const __m512 x = _mm512_cvtepi32_ps(_mm512_loadu_si512(from + s));
+    _mm512_storeu_ps(row + s, _mm512_fmadd_ps(x, _mm512_set1_ps(scale), _mm512_set1_ps(offset[i])));
+  }
+  if (terms) add_terms(call, rows[i], block.at, block.present, row);
+  const __m512 unit = _mm512_set1_ps(terms ? kLog2E : 1);
+  __m512 largest = _mm512_set1_ps(kMinusInfinity);
   for (int v = 0; v < kBlock / 16; ++v) {
-    x[v] = _mm512_mul_ps(_mm512_loadu_ps(row + 16 * v), _mm512_set1_ps(kLog2E));
     const __mmask16 keys = static_cast<__mmask16>(seen.keys[v / 4] >> (v % 4 * 16));
+    const __m512 x =
+        _mm512_mask_mul_ps(_mm512_set1_ps(kMinusInfinity), keys, _mm512_loadu_ps(row + 16 * v), unit);
     // NaN and +infinity, which codes can not hold
-    if ((_mm512_fpclass_ps_mask(x[v], 0x89) & keys) != 0) poison[i] = __builtin_nanf("");
+    if (_mm512_fpclass_ps_mask(x, 0x89) != 0) poison[i] = __builtin_nanf("");
+    _mm512_storeu_ps(row + 16 * v, x);
+    largest = _mm512_max_ps(largest, x);
+  }
+  const float most = _mm512_reduce_max_ps(largest);
+  if (most > base[parity][i]) raise(i, most, block.offset / 64);
+  // Nothing seen yet: -infinity stays.
+  const float less = base[parity][i] == kMinusInfinity ? 0 : kTop - base[parity][i];
+  for (int64_t s = 0; s < kBlock; s += 16) {
+    _mm512_storeu_ps(row + s, _mm512_add_ps(_mm512_loadu_ps(row + s), _mm512_set1_ps(less)));
   }
 }
 
-// Scores of a row to weights.
-void TaskI8::weigh(int64_t i, const Block& block, const Seen& seen, int64_t buffer) {
-  constexpr int kVectors = kBlock / 16;
-  const int32_t* from = scores[buffer] + i * kBlock;
-  float scale = query_scale[i] * PackedI8(call, task.chunk(block.chunk)).key_scale[block.offset / kBlock];
-  float rest = offset[i];
-  __m512 x[kVectors], y[kVectors];
-  for (int v = 0; v < kVectors; ++v) x[v] = _mm512_cvtepi32_ps(_mm512_loadu_si512(from + 16 * v));
-  if (terms) {
-    add_terms_to(i, block, seen, scale, x);
-    scale = 1;
-    rest = 0;
-  }
-  float shift = rest - base[parity][i] + kTop;
-  for (bool again = true;;) {
-    for (int v = 0; v < kVectors; ++v) y[v] = _mm512_fmadd_ps(x[v], _mm512_set1_ps(scale), _mm512_set1_ps(shift));
-    if (!seen.all) {
-      for (int v = 0; v < kVectors; ++v) {
-        const __mmask16 keys = static_cast<__mmask16>(seen.keys[v / 4] >> (v % 4 * 16));
-        y[v] = _mm512_mask_blend_ps(keys, _mm512_set1_ps(kMinusInfinity), y[v]);
-      }
-    }
-    if (!again) break;
-    const __m512 largest = _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(y[0], y[1]), _mm512_max_ps(y[2], y[3])),
-                                         _mm512_max_ps(_mm512_max_ps(y[4], y[5]), _mm512_max_ps(y[6], y[7])));
-    if (_mm512_cmp_ps_mask(largest, _mm512_set1_ps(kTop), _CMP_GT_OQ) == 0) break;
-    __m512 most = _mm512_set1_ps(kMinusInfinity);
-    for (int v = 0; v < kVectors; ++v) {
-      const __mmask16 keys = static_cast<__mmask16>(seen.keys[v / 4] >> (v % 4 * 16));
-      const __m512 score = _mm512_fmadd_ps(x[v], _mm512_set1_ps(scale), _mm512_set1_ps(rest));
-      most = _mm512_mask_max_ps(most, keys, most, score);
-    }
-    raise(i, _mm512_reduce_max_ps(most), block.offset / 64);
-    shift = rest - base[parity][i] + kTop;
-    again = false;
-  }
-  for (int v = 0; v < kVectors; v += 4) {
-    __m512i w[4];
-    for (int j = 0; j < 4; ++j) w[j] = _mm512_cvtps_epi32(exp2_weight(y[v + j]));
-    const __m512i low = _mm512_packus_epi32(w[0], w[1]), high = _mm512_packus_epi32(w[2], w[3]);
-    _mm512_storeu_si512(weight_row(parity, i, block.offset / 64 + v / 4), _mm512_packus_epi16(low, high));
+template <int kPart>
+[[gnu::always_inline]] inline void TaskI8::weigh(Weighed& w) {
+  const __m512i low = _mm512_cvtps_epi32(exp2_weight(w.y[2 * kPart]));
+  const __m512i high = _mm512_cvtps_epi32(exp2_weight(w.y[2 * kPart + 1]));
+  const __m512i both = _mm512_packus_epi32(low, high);
+  if constexpr (kPart % 2 == 0) {
+    w.half = both;
+  } else {
+    _mm512_storeu_si512(w.to + kPart / 2 * kTileBytes, _mm512_packus_epi16(w.half, both));
   }
 }
 
