@@ -117,7 +117,8 @@ describe('decodeAttention in integers', () => {
     fc.assert(
       fc.property(
         fc.record({
-          queries: fc.integer({ min: 1, max: 9 }),
+          // Fewer than 32 rows: more are a prompt, whose steps are others.
+          queries: fc.integer({ min: 1, max: 6 }),
           keys: fc.integer({ min: 1, max: 700 }),
           kvHeads: fc.integer({ min: 1, max: 2 }),
           group: fc.integer({ min: 1, max: 5 }),
@@ -249,7 +250,8 @@ describe('decodeAttention over f16', () => {
     fc.assert(
       fc.property(
         fc.record({
-          queries: fc.integer({ min: 1, max: 9 }),
+          // Fewer than 32 rows: more are a prompt, whose steps are others.
+          queries: fc.integer({ min: 1, max: 6 }),
           keys: fc.integer({ min: 1, max: 700 }),
           kvHeads: fc.integer({ min: 1, max: 2 }),
           group: fc.integer({ min: 1, max: 5 }),

@@ -103,7 +103,8 @@ struct TaskI8 {
   float query_scale[kPromptRows], offset[kPromptRows];  // x = sum * query_scale * key_scale + offset
   float base[2][kPromptRows];
   const float* key_scale;     // of the chunk's blocks
-  float poison[kPromptRows];  // NaN: of rows whose scores can not be told, else 0
+  float query_poison[kPromptRows];  // NaN where the query is not finite, else 0
+  float poison[2][kPromptRows];     // NaN where a score of the chunk can not be told
 
   TaskI8(const AttentionCall& c, const PromptTask& t, const TaskRows& r, float* s, uint8_t* memory)
       : call(c),
@@ -176,7 +177,7 @@ void TaskI8::load() {
     }
     const float most = largest_of(largest);
     const bool finite = most < __builtin_inff();
-    poison[i] = finite ? 0 : __builtin_nanf("");
+    query_poison[i] = finite ? 0 : __builtin_nanf("");
     query_scale[i] = finite ? most / 127 : 0;
     const __m512 inverse = _mm512_set1_ps(finite ? inverse_of(most) : 0);
     for (int64_t j = 0; j < channels && finite; j += 16) {
@@ -212,7 +213,7 @@ void TaskI8::begin_chunk(const Block& block) {
     }
     const float dot = _mm512_reduce_add_ps(sum);
     const bool finite = std::abs(dot) < __builtin_inff();
-    if (!finite) poison[i] = __builtin_nanf("");
+    poison[parity][i] = finite ? query_poison[i] : __builtin_nanf("");
     offset[i] = finite ? dot : 0;
     base[parity][i] = kMinusInfinity;
   }
@@ -250,10 +251,11 @@ void TaskI8::begin_chunk(const Block& block) {
   __m512 largest = _mm512_set1_ps(kMinusInfinity);
   for (int v = 0; v < kBlock / 16; ++v) {
     const __mmask16 keys = static_cast<__mmask16>(seen.keys[v / 4] >> (v % 4 * 16));
-    const __m512 x =
-        _mm512_mask_mul_ps(_mm512_set1_ps(kMinusInfinity), keys, _mm512_loadu_ps(row + 16 * v), unit);
+    __m512 x = _mm512_mask_mul_ps(_mm512_set1_ps(kMinusInfinity), keys, _mm512_loadu_ps(row + 16 * v), unit);
     // NaN and +infinity, which codes can not hold
-    if (_mm512_fpclass_ps_mask(x, 0x89) != 0) poison[i] = __builtin_nanf("");
+    const __mmask16 odd = _mm512_fpclass_ps_mask(x, 0x89);
+    if (odd != 0) poison[parity][i] = __builtin_nanf("");
+    x = _mm512_mask_mov_ps(x, odd, _mm512_setzero_ps());
     _mm512_storeu_ps(row + 16 * v, x);
     largest = _mm512_max_ps(largest, x);
   }
@@ -313,8 +315,8 @@ void TaskI8::add_to_states() {
   for (int64_t i = 0; i < rows.count; ++i) {
     float* own = state + i * stride;
     const float own_base = base[complete][i];
-    own[1] += poison[i];
     if (own_base == kMinusInfinity) continue;
+    own[1] += poison[complete][i];
     __m512i count = _mm512_setzero_si512();
     for (int64_t j = begin[complete]; j < end[complete]; ++j) {
       count = _mm512_dpbusd_epi32(count, _mm512_loadu_si512(weight_row(complete, i, j)), _mm512_set1_epi8(1));
