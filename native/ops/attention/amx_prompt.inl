@@ -29,10 +29,11 @@ struct Group {
 // How many there can be at once: of a block's scores, and of all pairs of tiles of values.
 constexpr int64_t kMaxGroups = kBlock / 32 + (kMaxChannels + 31) / 32;
 
-// A queue of groups, done by halves of a step: two products and what they load. Unit multiplies tiles.
+// A queue of groups, done by halves of a step: two products and two loads each. Unit multiplies tiles.
 //
-// What the vector units do stands between single products: instructions behind several of them wait until those are done
-// (on a processor in its slow state, 96 vector instructions cost 8 cycles spread behind 4 products and 41 in one lump).
+// What the vector units do stands behind each load and product: instructions behind several of them wait until those have
+// begun. On a processor in its slow state (matmul/amx_tiles.inl) a step takes 195 cycles; with 288 vector instructions it takes
+// 300 where these stand in one lump, 215 behind the products, 185 behind loads and products.
 template <typename Unit>
 class Products {
  public:
@@ -49,34 +50,41 @@ class Products {
     for (; halves > 0; --halves) second_ ? second_half(nothing) : first_half(nothing);
   }
 
-  // gap.template operator()<0>() behind the first product, <1>() behind the second.
+  // gap.template operator()<0 to 3>() behind the loads and products.
   template <typename Gap>
   [[gnu::always_inline]] void first_half(Gap& gap) {
     // GCC 12 does not know that tile loads read memory.
     __asm__ volatile("" : : : "memory");
     const Group& group = groups_[current_];
-    if (at_ == 0) begin(group);
+    const bool of_scores = current_ < scores;
     const int64_t offset = at_ * group.column_step;
     const uint8_t* left = group.left + offset;
     const uint8_t* right = group.right + offset;
+    if (at_ == 0) begin(group);
     _tile_loadd(4, group.first + at_ * kTileBytes, 64);
-    _tile_loadd(6, left, 64);
-    _tile_loadd(7, right, 64);
-    Unit::template multiply<0>(current_ < scores);
     gap.template operator()<0>();
-    Unit::template multiply<1>(current_ < scores);
+    _tile_loadd(6, left, 64);
     gap.template operator()<1>();
+    Unit::template multiply<0>(of_scores);
+    gap.template operator()<2>();
+    _tile_loadd(7, right, 64);
+    gap.template operator()<3>();
     second_ = true;
     --left_;
   }
   template <typename Gap>
   [[gnu::always_inline]] void second_half(Gap& gap) {
+    __asm__ volatile("" : : : "memory");
     const Group& group = groups_[current_];
-    _tile_loadd(5, group.second + at_ * kTileBytes, 64);
-    Unit::template multiply<2>(current_ < scores);
+    const bool of_scores = current_ < scores;
+    Unit::template multiply<1>(of_scores);
     gap.template operator()<0>();
-    Unit::template multiply<3>(current_ < scores);
+    _tile_loadd(5, group.second + at_ * kTileBytes, 64);
     gap.template operator()<1>();
+    Unit::template multiply<2>(of_scores);
+    gap.template operator()<2>();
+    Unit::template multiply<3>(of_scores);
+    gap.template operator()<3>();
     second_ = false;
     --left_;
     if (++at_ < group.steps) return;
@@ -178,43 +186,76 @@ inline Seen seen_in_block(const AttentionCall& call, const TaskRows& rows, int64
   return seen;
 }
 
-// Gaps: parts kFirst and up of a row's weights, kEach behind each product.
-template <typename Mode, int kFirst, int kEach>
-struct Parts {
+// A row that is weighed, in pieces for the gaps of a half of a step, or of two.
+template <typename Mode>
+struct RowWork {
   Mode& mode;
-  typename Mode::Weighed& row;
+  const Block& block;
+  const Seen& seen;
+  int64_t row, buffer;
+  typename Mode::Weighed weighed;
+
+  [[gnu::always_inline]] void begin() { mode.begin_row(weighed, row, block, seen, buffer); }
+  template <int kPart>
+  [[gnu::always_inline]] void weigh() {
+    mode.template weigh<kPart>(weighed);
+  }
+  [[gnu::always_inline]] void end() { mode.end_row(weighed); }
+};
+
+template <typename Mode>
+struct WholeRow {
+  RowWork<Mode>& work;
 
   template <int kGap>
   [[gnu::always_inline]] void operator()() {
-    mode.template weigh<kFirst + kGap * kEach>(row);
-    if constexpr (kEach == 2) mode.template weigh<kFirst + kGap * kEach + 1>(row);
+    if constexpr (kGap == 0) work.begin();
+    if constexpr (kGap == 1) work.template weigh<0>();
+    if constexpr (kGap == 2) work.template weigh<1>();
+    if constexpr (kGap == 2) work.template weigh<2>();
+    if constexpr (kGap == 3) work.template weigh<3>();
+    if constexpr (kGap == 3) work.end();
+  }
+};
+template <typename Mode, int kHalf>
+struct HalfOfRow {
+  RowWork<Mode>& work;
+
+  template <int kGap>
+  [[gnu::always_inline]] void operator()() {
+    if constexpr (kHalf == 0 && kGap == 0) work.begin();
+    if constexpr (kHalf == 0 && kGap == 1) work.template weigh<0>();
+    if constexpr (kHalf == 0 && kGap == 2) work.template weigh<1>();
+    if constexpr (kHalf == 1 && kGap == 0) work.template weigh<2>();
+    if constexpr (kHalf == 1 && kGap == 2) work.template weigh<3>();
+    if constexpr (kHalf == 1 && kGap == 3) work.end();
   }
 };
 
-// A row's weights in four parts, with `halves` halves of products between them.
+// A row's weights, with `halves` halves of products among them.
 template <typename Mode>
 inline void weigh_row(Mode& mode, Products<typename Mode::Unit>& products, int64_t halves, int64_t i, const Block& block,
                       const Seen& seen, int64_t buffer) {
-  typename Mode::Weighed row;
-  mode.begin_row(row, i, block, seen, buffer);
+  RowWork<Mode> work{mode, block, seen, i, buffer, {}};
+  WholeRow<Mode> whole{work};
+  HalfOfRow<Mode, 0> first{work};
+  HalfOfRow<Mode, 1> second{work};
   if (halves > 1 && products.at_second()) {
     products.run(1);
     --halves;
   }
-  Parts<Mode, 0, 1> first{mode, row};
-  Parts<Mode, 2, 1> second{mode, row};
-  Parts<Mode, 0, 2> all{mode, row};
   if (halves > 1) {
     products.first_half(first);
     products.second_half(second);
     products.run(halves - 2);
   } else if (halves == 1) {
-    products.at_second() ? products.second_half(all) : products.first_half(all);
+    products.at_second() ? products.second_half(whole) : products.first_half(whole);
   } else {
-    all.template operator()<0>();
-    all.template operator()<1>();
+    whole.template operator()<0>();
+    whole.template operator()<1>();
+    whole.template operator()<2>();
+    whole.template operator()<3>();
   }
-  mode.end_row(row);
 }
 
 // A task, in the order told at the head. Mode (of a kernel):

@@ -37,6 +37,10 @@ namespace {
 
 constexpr float kTop = 7.99435344f;  // log2(255): the weight of a score that is the base
 
+// What a chunk's base lies above the largest score of its first block: a third as many rows find a larger one in a later
+// block, when all their weights must be halved.
+constexpr float kRoom = 0.5f;
+
 struct Int8 {
   template <int kSums>
   static void multiply(bool scores) {
@@ -159,6 +163,7 @@ struct TaskI8 {
 
 // Queries to codes in tiles.
 void TaskI8::load() {
+  for (float(&each)[kPromptRows] : base) std::fill(each, each + kPromptRows, kMinusInfinity);
   const __m512 factor = _mm512_set1_ps(terms ? call.scale : call.scale * kLog2E);
   std::memset(queries, 0, static_cast<size_t>(2 * steps * kTileBytes));
   std::memset(query, 0, static_cast<size_t>(kPromptRows * channels * 4));
@@ -225,16 +230,26 @@ void TaskI8::begin_chunk(const Block& block) {
   constexpr int kVectors = kBlock / 16;
   const int32_t* from = scores[buffer] + i * kBlock;
   const float scale = query_scale[i] * key_scale[block.offset / kBlock];
-  const __m512 by = _mm512_set1_ps(scale), shift = _mm512_set1_ps(offset[i] - base[parity][i] + kTop);
-  for (int v = 0; v < kVectors; ++v) {
-    w.y[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(from + 16 * v)), by, shift);
+  const bool plain = !terms && seen.all;
+  __m512i x[kVectors];
+  for (int v = 0; v < kVectors; ++v) x[v] = _mm512_loadu_si512(from + 16 * v);
+  // The base of a chunk comes from its first block.
+  if (plain && block.first) {
+    const __m512i largest =
+        _mm512_max_epi32(_mm512_max_epi32(_mm512_max_epi32(x[0], x[1]), _mm512_max_epi32(x[2], x[3])),
+                         _mm512_max_epi32(_mm512_max_epi32(x[4], x[5]), _mm512_max_epi32(x[6], x[7])));
+    base[parity][i] = fmaf(static_cast<float>(_mm512_reduce_max_epi32(largest)), scale, offset[i]) + kRoom;
   }
-  const __m512 largest =
-      _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(w.y[0], w.y[1]), _mm512_max_ps(w.y[2], w.y[3])),
-                    _mm512_max_ps(_mm512_max_ps(w.y[4], w.y[5]), _mm512_max_ps(w.y[6], w.y[7])));
-  if (terms || !seen.all || _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kTop), _CMP_GT_OQ) != 0) {
-    prepare(i, block, seen, from, scale);
-    for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_loadu_ps(row + 16 * v);
+  const __m512 by = _mm512_set1_ps(scale), shift = _mm512_set1_ps(offset[i] - base[parity][i] + kTop);
+  for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(x[v]), by, shift);
+  if (!plain || !block.first) {
+    const __m512 largest =
+        _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(w.y[0], w.y[1]), _mm512_max_ps(w.y[2], w.y[3])),
+                      _mm512_max_ps(_mm512_max_ps(w.y[4], w.y[5]), _mm512_max_ps(w.y[6], w.y[7])));
+    if (!plain || _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kTop), _CMP_GT_OQ) != 0) {
+      prepare(i, block, seen, from, scale);
+      for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_loadu_ps(row + 16 * v);
+    }
   }
   w.to = weight_row(parity, i, block.offset / 64);
 }
@@ -285,7 +300,7 @@ template <int kPart>
 [[gnu::noinline]] void TaskI8::raise(int64_t i, float largest, int64_t step) {
   const float before = base[parity][i];
   const float by = before == kMinusInfinity ? 0 : std::ceil(largest - before);
-  base[parity][i] = before == kMinusInfinity ? largest : before + by;
+  base[parity][i] = before == kMinusInfinity ? largest + kRoom : before + by;
   const int bits = by < 16 ? static_cast<int>(by) : 16;
   const __m512i half = _mm512_set1_epi16(static_cast<int16_t>(1 << bits >> 1));
   for (int64_t j = begin[parity]; j < step; ++j) {
@@ -312,24 +327,33 @@ void TaskI8::add_values(Products<Int8>& products, int64_t pair) {
 
 void TaskI8::add_to_states() {
   const float* scale = PackedI8(call, task.chunk(chunk[complete])).value_scale;
+  alignas(64) float factor[kPromptRows], other[kPromptRows];  // of the state, and of the chunk
+  for (int64_t i = 0; i < kPromptRows; i += 16) {
+    const __m512i row_of_lane = _mm512_add_epi32(
+        _mm512_set1_epi32(static_cast<int>(i)),
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m512i at = _mm512_mullo_epi32(row_of_lane, _mm512_set1_epi32(static_cast<int>(stride)));
+    const __m512 before = _mm512_i32gather_ps(at, state, 4), own = _mm512_loadu_ps(base[complete] + i);
+    const __m512 larger = _mm512_max_ps(before, own), ln2 = _mm512_set1_ps(0.693147181f);
+    exp(Vec{_mm512_mul_ps(_mm512_sub_ps(before, larger), ln2)}).store(factor + i);
+    exp(Vec{_mm512_mul_ps(_mm512_sub_ps(own, larger), ln2)}).store(other + i);
+  }
   for (int64_t i = 0; i < rows.count; ++i) {
     float* own = state + i * stride;
     const float own_base = base[complete][i];
     if (own_base == kMinusInfinity) continue;
-    own[1] += poison[complete][i];
     __m512i count = _mm512_setzero_si512();
     for (int64_t j = begin[complete]; j < end[complete]; ++j) {
       count = _mm512_dpbusd_epi32(count, _mm512_loadu_si512(weight_row(complete, i, j)), _mm512_set1_epi8(1));
     }
-    const float larger = std::max(own[0], own_base);
-    const float factor = std::exp2(own[0] - larger), other = std::exp2(own_base - larger) / 255;
-    own[0] = larger;
-    own[1] = own[1] * factor + static_cast<float>(_mm512_reduce_add_epi32(count)) * other;
+    const float by = other[i] / 255;
+    own[0] = std::max(own[0], own_base);
+    own[1] = own[1] * factor[i] + static_cast<float>(_mm512_reduce_add_epi32(count)) * by + poison[complete][i];
+    const __m512 keep = _mm512_set1_ps(factor[i]), take = _mm512_set1_ps(by);
     for (int64_t j = 0; j < tiles * 16; j += 16) {
       const __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(sums + i * tiles * 16 + j));
-      const __m512 by = _mm512_mul_ps(_mm512_loadu_ps(scale + j), _mm512_set1_ps(other));
-      const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(own + 16 + j), _mm512_set1_ps(factor));
-      _mm512_storeu_ps(own + 16 + j, _mm512_fmadd_ps(sum, by, before));
+      const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(own + 16 + j), keep);
+      _mm512_storeu_ps(own + 16 + j, _mm512_fmadd_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(scale + j), take), before));
     }
   }
 }

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kBlock = 128;  // keys that share a scale
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
+constexpr float kRoom = 0.5f;        // of a chunk's base above its first block's scores
 constexpr float kTop = 7.99435344f;  // log2(255): the weight of a score that is the base
 
 // 2^x for x <= 8, within 1.8e-3 of itself.
@@ -130,7 +131,7 @@ bool weigh(const AttentionCall& call, const RowOfChunk& row, const Packed& packe
     float largest = kMinusInfinity;
     for (int64_t s = begin; s < end; ++s) largest = std::max(largest, x[s - begin]);
     if (base == kMinusInfinity) {
-      base = largest;
+      base = largest == kMinusInfinity ? largest : largest + kRoom;
     } else if (largest > base) {
       const float by = std::ceil(largest - base);
       const int bits = by < 16 ? static_cast<int>(by) : 16;
