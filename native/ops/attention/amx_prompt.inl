@@ -264,8 +264,8 @@ inline void weigh_row(Mode& mode, Products<typename Mode::Unit>& products, int64
 //   begin_chunk(block)                    the first block of a chunk is weighed
 //   begin_row, weigh<0 to 3>, end_row     scores of a row to weights; Weighed is what stands in registers meanwhile
 //   end_chunk(block)                      the chunk's weights are complete
-//   value_pairs(), add_values(products, pair), add_to_states()   the completed chunk's products with pair `pair` of tiles of
-//                                         values; all are done
+//   value_pairs(), add_values(products, pair)   the completed chunk's products with pair `pair` of tiles of values
+//   finish_values(), add_to_state(row)    all of these are done; what they left, to a row's state
 template <typename Mode>
 void run_task(const AttentionCall& call, const PromptTask& task, const TaskRows& rows, Mode& mode) {
   Block blocks[kPackedChunks * kBlocks];
@@ -274,6 +274,11 @@ void run_task(const AttentionCall& call, const PromptTask& task, const TaskRows&
   const bool masks = has_masks(call);
   const int64_t pairs = mode.value_pairs(), quota = (pairs + kBlocks - 1) / kBlocks;
   int64_t pair = pairs;  // of the chunk that is multiplied with its values; `pairs`: none is
+  bool left = false;       // sums that are not in the states yet
+  const auto add_left = [&] {
+    for (int64_t i = 0; left && i < rows.count; ++i) mode.add_to_state(i);
+    left = false;
+  };
   Products<typename Mode::Unit> products;
   const TileScope scope;
   for (int64_t n = 0; n <= count; ++n) {
@@ -281,6 +286,7 @@ void run_task(const AttentionCall& call, const PromptTask& task, const TaskRows&
     products.clear();
     products.scores = n < count ? mode.add_scores(products, blocks[n], n & 1) : 0;
     if (pair < pairs) {
+      add_left();
       const int64_t end = weighed->last ? pairs : std::min(pair + quota, pairs);
       for (; pair < end; ++pair) mode.add_values(products, pair);
       if (pair == pairs) pair = pairs + 1;
@@ -290,11 +296,14 @@ void run_task(const AttentionCall& call, const PromptTask& task, const TaskRows&
       for (int64_t i = 0; i < rows.count; ++i) {
         weigh_row(mode, products, products.left() / (rows.count - i), i, *weighed,
                   seen_in_block(call, rows, i, *weighed, masks), (n & 1) ^ 1);
+        if (left) mode.add_to_state(i);
       }
+      left = false;
     }
     products.run(products.left());
     if (pair > pairs) {
-      mode.add_to_states();
+      mode.finish_values();
+      left = true;
       pair = pairs;
     }
     if (weighed != nullptr && weighed->last) {
@@ -305,8 +314,11 @@ void run_task(const AttentionCall& call, const PromptTask& task, const TaskRows&
   products.clear();
   products.scores = 0;
   for (; pair < pairs; ++pair) mode.add_values(products, pair);
+  add_left();
   products.run(products.left());
-  mode.add_to_states();
+  mode.finish_values();
+  left = true;
+  add_left();
 }
 
 }  // namespace

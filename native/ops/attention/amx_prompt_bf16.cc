@@ -203,14 +203,19 @@ struct TaskBf16 {
   void end_chunk(const Block& block);
   int64_t value_pairs() const { return value_tiles(call) / 2; }
   void add_values(Products<Bf16>& products, int64_t pair);
-  void add_to_states() {}
+  // Sums are those of the states.
+  void finish_values() {}
+  void add_to_state(int64_t) {}
 };
 
 // Queries to tiles, states to the workspace.
 void TaskBf16::load() {
   const __m512 factor_of_q = _mm512_set1_ps(terms ? call.scale : call.scale * kLog2E);
   std::memset(queries, 0, static_cast<size_t>(2 * steps * kTileBytes));
-  for (uint8_t* each : weights) std::memset(each, 0, static_cast<size_t>(2 * kChunkSteps * kTileBytes));
+  // Rows that are not there weigh nothing.
+  for (uint8_t* each : weights) {
+    if (rows.count < kPromptRows) std::memset(each, 0, static_cast<size_t>(2 * kChunkSteps * kTileBytes));
+  }
   for (int64_t i = 0; i < rows.count; ++i) {
     const int64_t offset =
         (call.first_query(task.sequence) + rows[i].query) * call.q.strides[0] + rows[i].head * call.q.strides[1];

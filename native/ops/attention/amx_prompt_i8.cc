@@ -107,6 +107,10 @@ struct TaskI8 {
   float query_scale[kPromptRows], offset[kPromptRows];  // x = sum * query_scale * key_scale + offset
   float base[2][kPromptRows];
   const float* key_scale;     // of the chunk's blocks
+  // Of the chunk whose sums are complete:
+  const float* value_scale;
+  bool sees[kPromptRows];  // which rows see some of it
+  alignas(64) float factor[kPromptRows], other[kPromptRows];  // of the state, and of the chunk
   float query_poison[kPromptRows];  // NaN where the query is not finite, else 0
   float poison[2][kPromptRows];     // NaN where a score of the chunk can not be told
 
@@ -158,7 +162,8 @@ struct TaskI8 {
   void end_chunk(const Block& block);
   int64_t value_pairs() const { return tiles / 2; }
   void add_values(Products<Int8>& products, int64_t pair);
-  void add_to_states();
+  void finish_values();
+  void add_to_state(int64_t i);
 };
 
 // Queries to codes in tiles.
@@ -167,7 +172,10 @@ void TaskI8::load() {
   const __m512 factor = _mm512_set1_ps(terms ? call.scale : call.scale * kLog2E);
   std::memset(queries, 0, static_cast<size_t>(2 * steps * kTileBytes));
   std::memset(query, 0, static_cast<size_t>(kPromptRows * channels * 4));
-  for (uint8_t* each : weights) std::memset(each, 0, static_cast<size_t>(2 * kChunkSteps * kTileBytes));
+  // Rows that are not there weigh nothing.
+  for (uint8_t* each : weights) {
+    if (rows.count < kPromptRows) std::memset(each, 0, static_cast<size_t>(2 * kChunkSteps * kTileBytes));
+  }
   for (int64_t i = 0; i < rows.count; ++i) {
     const int64_t at =
         (call.first_query(task.sequence) + rows[i].query) * call.q.strides[0] + rows[i].head * call.q.strides[1];
@@ -325,36 +333,43 @@ void TaskI8::add_values(Products<Int8>& products, int64_t pair) {
                 end[complete] - begin[complete], reinterpret_cast<uint8_t*>(sums + 32 * pair), tiles * 64, false});
 }
 
-void TaskI8::add_to_states() {
-  const float* scale = PackedI8(call, task.chunk(chunk[complete])).value_scale;
-  alignas(64) float factor[kPromptRows], other[kPromptRows];  // of the state, and of the chunk
+// What the states and the completed chunk's sums are multiplied by.
+void TaskI8::finish_values() {
+  value_scale = PackedI8(call, task.chunk(chunk[complete])).value_scale;
   for (int64_t i = 0; i < kPromptRows; i += 16) {
     const __m512i row_of_lane = _mm512_add_epi32(
         _mm512_set1_epi32(static_cast<int>(i)),
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     const __m512i at = _mm512_mullo_epi32(row_of_lane, _mm512_set1_epi32(static_cast<int>(stride)));
     const __m512 before = _mm512_i32gather_ps(at, state, 4), own = _mm512_loadu_ps(base[complete] + i);
-    const __m512 larger = _mm512_max_ps(before, own), ln2 = _mm512_set1_ps(0.693147181f);
-    exp(Vec{_mm512_mul_ps(_mm512_sub_ps(before, larger), ln2)}).store(factor + i);
-    exp(Vec{_mm512_mul_ps(_mm512_sub_ps(own, larger), ln2)}).store(other + i);
+    const __m512 most = _mm512_max_ps(before, own), ln2 = _mm512_set1_ps(0.693147181f);
+    exp(Vec{_mm512_mul_ps(_mm512_sub_ps(before, most), ln2)}).store(factor + i);
+    exp(Vec{_mm512_mul_ps(_mm512_sub_ps(own, most), ln2)}).store(other + i);
   }
   for (int64_t i = 0; i < rows.count; ++i) {
     float* own = state + i * stride;
-    const float own_base = base[complete][i];
-    if (own_base == kMinusInfinity) continue;
+    sees[i] = base[complete][i] != kMinusInfinity;
+    if (!sees[i]) continue;
     __m512i count = _mm512_setzero_si512();
     for (int64_t j = begin[complete]; j < end[complete]; ++j) {
       count = _mm512_dpbusd_epi32(count, _mm512_loadu_si512(weight_row(complete, i, j)), _mm512_set1_epi8(1));
     }
-    const float by = other[i] / 255;
-    own[0] = std::max(own[0], own_base);
-    own[1] = own[1] * factor[i] + static_cast<float>(_mm512_reduce_add_epi32(count)) * by + poison[complete][i];
-    const __m512 keep = _mm512_set1_ps(factor[i]), take = _mm512_set1_ps(by);
-    for (int64_t j = 0; j < tiles * 16; j += 16) {
-      const __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(sums + i * tiles * 16 + j));
-      const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(own + 16 + j), keep);
-      _mm512_storeu_ps(own + 16 + j, _mm512_fmadd_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(scale + j), take), before));
-    }
+    other[i] /= 255;
+    own[0] = std::max(own[0], base[complete][i]);
+    own[1] = own[1] * factor[i] + static_cast<float>(_mm512_reduce_add_epi32(count)) * other[i] + poison[complete][i];
+  }
+}
+
+// The next chunk's weights may be on their way already.
+void TaskI8::add_to_state(int64_t i) {
+  if (!sees[i]) return;
+  float* own = state + i * stride;
+  const __m512 keep = _mm512_set1_ps(factor[i]), take = _mm512_set1_ps(other[i]);
+  for (int64_t j = 0; j < tiles * 16; j += 16) {
+    const __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(sums + i * tiles * 16 + j));
+    const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(own + 16 + j), keep);
+    const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(value_scale + j), take);
+    _mm512_storeu_ps(own + 16 + j, _mm512_fmadd_ps(sum, scale, before));
   }
 }
 

@@ -59,8 +59,9 @@ inline __m512i quads(__m512 a, __m512 b, __m512 c, __m512 d) {
 }
 
 struct PackMemory {
-  float *panel, *rows, *scales, *spare;
-  float* all;  // the chunk's keys [32 units][head_dim][16 tokens], then its values [512][tiles * 16]
+  float *rows, *scales, *spare;
+  float* sums;  // [head_dim][16]: of keys, token by token of a unit
+  float* all;   // the chunk's keys [32 units][head_dim][16 tokens], then its values [512][tiles * 16]
   uint64_t bytes;
 
   PackMemory(const AttentionCall& call, uint8_t* memory) {
@@ -70,10 +71,10 @@ struct PackMemory {
       next += padded16(floats);
       return taken;
     };
-    panel = take(call.head_dim * kUnit);
     rows = take(padded16(call.value_dim) * kUnit);
     scales = take(2 * call.head_dim);
     spare = take(padded16(std::max(call.head_dim, call.value_dim)) + kUnit * call.head_dim);
+    sums = take(call.head_dim * kUnit);
     all = take(std::max(call.head_dim, value_tiles(call) * 16) * kKeyChunk);
     bytes = static_cast<uint64_t>(reinterpret_cast<uint8_t*>(next) - memory);
   }
@@ -85,29 +86,38 @@ inline __mmask16 tokens_of(int64_t count, int64_t unit) {
   return static_cast<__mmask16>((1u << present) - 1);
 }
 
-// Takes the mean over `count` tokens off the keys in own.all; absent tokens become 0.
-void subtract_mean(const PackMemory& own, int64_t head_dim, int64_t count, float* mean) {
-  const int64_t units = (count + kUnit - 1) / kUnit;
-  for (int64_t i = 0; i < head_dim; ++i) {
-    float* keys = own.all + i * kUnit;
-    __m512 sum = _mm512_setzero_ps();
-    for (int64_t u = 0; u < units; ++u) {
-      sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(tokens_of(count, u), keys + u * head_dim * kUnit));
+// The chunk's keys to own.all, absent tokens 0, and their mean.
+void gather_keys(const AttentionCall& call, const PackMemory& own, Units& units, int64_t first, int64_t count,
+                 float* mean) {
+  const int64_t panel = call.head_dim * kUnit;
+  std::memset(own.sums, 0, static_cast<size_t>(panel) * sizeof(float));
+  // Blocks end at whole pairs of units.
+  for (int64_t u = 0; u < (count + 31) / 32 * 2; ++u) {
+    const __mmask16 tokens = tokens_of(count, u);
+    float* to = own.all + u * panel;
+    const float* keys = tokens != 0 ? units.keys(first + u * kUnit, to) : to;
+    for (int64_t i = 0; i < panel; i += kUnit) {
+      const __m512 x = _mm512_maskz_loadu_ps(tokens, keys + i);
+      _mm512_storeu_ps(to + i, x);
+      _mm512_storeu_ps(own.sums + i, _mm512_add_ps(_mm512_loadu_ps(own.sums + i), x));
     }
-    mean[i] = _mm512_reduce_add_ps(sum) / static_cast<float>(count);
-    const __m512 middle = _mm512_set1_ps(mean[i]);
-    for (int64_t u = 0; u < units; ++u) {
-      float* at = keys + u * head_dim * kUnit;
-      _mm512_storeu_ps(at, _mm512_maskz_sub_ps(tokens_of(count, u), _mm512_loadu_ps(at), middle));
-    }
+  }
+  for (int64_t i = 0; i < call.head_dim; ++i) {
+    mean[i] = _mm512_reduce_add_ps(_mm512_loadu_ps(own.sums + i * kUnit)) / static_cast<float>(count);
   }
 }
 
-// A block's keys [begin, end) units to codes. False if one is not finite.
-bool quantize_keys(const PackMemory& own, int64_t head_dim, int64_t begin, int64_t end, uint8_t* tiles, float* scale) {
+// Units [begin, end) of keys less the mean to codes. False if one is not finite.
+bool quantize_keys(const PackMemory& own, int64_t head_dim, int64_t count, int64_t begin, int64_t end,
+                   const float* mean, uint8_t* tiles, float* scale) {
   __m512i largest = _mm512_setzero_si512();
-  for (int64_t i = begin * head_dim; i < end * head_dim; ++i) {
-    largest = _mm512_max_epi32(largest, magnitude_of(_mm512_loadu_ps(own.all + i * kUnit)));
+  for (int64_t u = begin; u < end; ++u) {
+    const float* keys = own.all + u * head_dim * kUnit;
+    const __mmask16 tokens = tokens_of(count, u);
+    for (int64_t i = 0; i < head_dim; ++i) {
+      const __m512 x = _mm512_maskz_sub_ps(tokens, _mm512_loadu_ps(keys + i * kUnit), _mm512_set1_ps(mean[i]));
+      largest = _mm512_max_epi32(largest, magnitude_of(x));
+    }
   }
   const float most = largest_of(largest);
   if (!(most < __builtin_inff())) return false;
@@ -115,12 +125,14 @@ bool quantize_keys(const PackMemory& own, int64_t head_dim, int64_t begin, int64
   const __m512 inverse = _mm512_set1_ps(inverse_of(most));
   const int64_t quads_of_unit = steps_of(head_dim) * 16;
   for (int64_t u = begin; u < end; ++u) {
+    const float* keys = own.all + u * head_dim * kUnit;
+    const __mmask16 tokens = tokens_of(count, u);
     for (int64_t quad = 0; quad < quads_of_unit; ++quad) {
       __m512 x[4];
       for (int64_t j = 0; j < 4; ++j) {
         const int64_t i = 4 * quad + j;
-        const __m512 key = i < head_dim ? _mm512_loadu_ps(own.all + (u * head_dim + i) * kUnit) : _mm512_setzero_ps();
-        x[j] = _mm512_mul_ps(key, inverse);
+        const __m512 key = i < head_dim ? _mm512_loadu_ps(keys + i * kUnit) : _mm512_setzero_ps();
+        x[j] = _mm512_maskz_mul_ps(tokens, _mm512_sub_ps(key, _mm512_set1_ps(mean[i])), inverse);
       }
       _mm512_storeu_si512(tiles + (u * quads_of_unit + quad) * 64, quads(x[0], x[1], x[2], x[3]));
     }
@@ -163,27 +175,22 @@ bool pack_prompt_i8(const AttentionCall& call, int64_t sequence, int64_t kv_head
   Units units(call, sequence, kv_head, segment, own.scales, own.spare);
   const int64_t first = chunk * kKeyChunk;
   const int64_t count = std::min(units.count() - first, kKeyChunk);
-  const int64_t filled = (count + kUnit - 1) / kUnit, panel = call.head_dim * kUnit;
-  for (int64_t u = 0; u < filled; ++u) {
-    const float* keys = units.keys(first + u * kUnit, own.panel);
-    std::memcpy(own.all + u * panel, keys, static_cast<size_t>(panel) * sizeof(float));
-  }
   std::memset(to.mean, 0, static_cast<size_t>(steps_of(call.head_dim)) * 256);
-  subtract_mean(own, call.head_dim, count, to.mean);
-  // Blocks end at whole pairs of units: absent tokens are 0.
-  const int64_t even = (filled + 1) / 2 * 2;
-  std::memset(own.all + filled * panel, 0, static_cast<size_t>((even - filled) * panel) * sizeof(float));
+  gather_keys(call, own, units, first, count, to.mean);
   for (int64_t b = 0; b * kBlock < count; ++b) {
-    const int64_t begin = b * kBlock / kUnit, end = std::min(begin + kBlock / kUnit, even);
-    if (!quantize_keys(own, call.head_dim, begin, end, to.keys, to.key_scale + b)) return false;
+    const int64_t begin = b * kBlock / kUnit, end = std::min(begin + kBlock / kUnit, (count + 31) / 32 * 2);
+    if (!quantize_keys(own, call.head_dim, count, begin, end, to.mean, to.keys, to.key_scale + b)) return false;
   }
   const int64_t stride = value_tiles(call) * 16;
-  std::memset(own.all, 0, static_cast<size_t>((count + 63) / 64 * 64 * stride) * sizeof(float));
-  for (int64_t u = 0; u < filled; ++u) {
+  const int64_t whole = (count + 63) / 64 * 64;  // absent tokens are 0
+  std::memset(own.all + count * stride, 0, static_cast<size_t>((whole - count) * stride) * sizeof(float));
+  for (int64_t u = 0; u * kUnit < count; ++u) {
     const float* rows = units.values(first + u * kUnit, own.rows, true);
     for (int64_t s = u * kUnit; s < std::min(count, (u + 1) * kUnit); ++s) {
-      std::memcpy(own.all + s * stride, rows + (s - u * kUnit) * units.row_stride(),
+      float* value = own.all + s * stride;
+      std::memcpy(value, rows + (s - u * kUnit) * units.row_stride(),
                   static_cast<size_t>(call.value_dim) * sizeof(float));
+      std::fill(value + call.value_dim, value + stride, 0.0f);
     }
   }
   return quantize_values(own, count, value_tiles(call), to.values, to.value_scale);
