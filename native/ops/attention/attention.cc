@@ -76,12 +76,8 @@ void clear_probabilities(const AttentionCall& call) {
   }
 }
 
-bl_status run_attention(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
-  if (const PromptKernel* prompt = choose_prompt(call, args.compute, isa_of(args.run)); prompt != nullptr) {
-    bool done = false;
-    BL_RETURN_IF_ERROR(run_prompt(call, *prompt, args.run, &done, error));
-    if (done) return BL_STATUS_ok;
-  }
+// All of a call by the kernels of single tasks.
+bl_status run_tasks(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
   const AttentionKernelRow& kernel = choose(call, args);
   bl_run run = args.run;
   if (work_of(call) < kSerialWork) run.threads = 1;
@@ -121,6 +117,57 @@ bl_status run_attention(const AttentionCall& call, const bl_attention_args& args
     }
   });
   return BL_STATUS_ok;
+}
+
+// Sequences [begin, end) of a call as one of their own. offsets [end - begin + 1]: room.
+AttentionCall part_of(const AttentionCall& call, int64_t begin, int64_t end, int32_t* offsets) {
+  AttentionCall part = call;
+  const int64_t first = call.first_query(begin);
+  const auto advance = [](bl_tensor* tensor, int axis, int64_t steps) {
+    if (tensor->data == nullptr) return;
+    const int64_t bytes = steps * tensor->strides[axis] * dtype_bytes(tensor->dtype);
+    tensor->data = static_cast<uint8_t*>(tensor->data) + bytes;
+    tensor->shape[axis] -= steps;
+  };
+  for (bl_tensor* rows : {&part.q, &part.output, &part.lse}) advance(rows, 0, first);
+  for (bl_tensor* columns : {&part.mask, &part.probabilities}) advance(columns, 1, first);
+  part.sequences = end - begin;
+  part.queries = call.first_query(end) - first;
+  if (call.cu_queries != nullptr) {
+    for (int64_t i = begin; i <= end; ++i) {
+      offsets[i - begin] = static_cast<int32_t>(call.first_query(i) - first);
+    }
+    part.cu_queries = offsets;
+  }
+  part.first_sequence += begin;
+  if (call.cu_keys != nullptr) part.cu_keys = call.cu_keys + begin;
+  return part;
+}
+
+// Each sequence by the kernel that its own queries and values ask for, so that a row's bits do not depend on what else is in
+// the call; neighbours without a kernel of prompts together.
+bl_status run_attention(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
+  const int32_t isa = isa_of(args.run);
+  const Scratch memory(static_cast<uint64_t>(call.sequences + 1) * sizeof(int32_t));
+  BL_CHECK(memory.data() != nullptr, out_of_memory, "attention: cannot allocate %llu bytes for offsets",
+           static_cast<unsigned long long>(call.sequences + 1) * sizeof(int32_t));
+  int32_t* const offsets = reinterpret_cast<int32_t*>(memory.data());
+  int64_t begin = 0;  // of those that wait for run_tasks()
+  const auto run_waiting = [&](int64_t end) {
+    if (begin == end) return BL_STATUS_ok;
+    return run_tasks(begin == 0 && end == call.sequences ? call : part_of(call, begin, end, offsets), args,
+                     error);
+  };
+  for (int64_t sequence = 0; sequence < call.sequences; ++sequence) {
+    const PromptKernel* prompt = choose_prompt(call, sequence, args.compute, isa);
+    if (prompt == nullptr) continue;
+    bool done = false;
+    BL_RETURN_IF_ERROR(run_prompt(call, *prompt, args.run, sequence, &done, error));
+    if (!done) continue;
+    BL_RETURN_IF_ERROR(run_waiting(sequence));
+    begin = sequence + 1;
+  }
+  return run_waiting(call.sequences);
 }
 
 }  // namespace
