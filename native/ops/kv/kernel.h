@@ -13,13 +13,13 @@ constexpr int64_t kv_row_floats(int64_t dim) { return (dim + 15) / 16 * 16; }
 
 // Three functions, each the same as the specification (native/formats/kv_page.h) bit for bit. A row is
 // kv_row_floats(dim) floats; those beyond dim are zero in what an encoder gets, and of no meaning in what a
-// decoder writes. Rows have room for kMaxKvDim floats. Pure: no allocation, no threads, no errors. Pages are
-// aligned to 4 bytes, rows to 64.
+// decoder writes. Pure: no allocation, no threads, no errors. Pages and rows are aligned to 4 bytes.
 
-// encode_kv of one token; not for keys of KvScale::channel. May change the row.
-using KvEncodeToken = void (*)(const KvPage& layout, uint8_t* page, int64_t token, float* row);
-// encode_kv of a whole page of keys of KvScale::channel: rows [page_size].
-using KvEncodePage = void (*)(const KvPage& layout, uint8_t* page, const float* rows);
+// encode_kv of one token; not for keys of KvScale::channel.
+using KvEncodeToken = void (*)(const KvPage& layout, uint8_t* page, int64_t token, const float* row);
+// encode_kv of a whole page of keys of KvScale::channel: rows [page_size], `stride` floats from one to the
+// next.
+using KvEncodePage = void (*)(const KvPage& layout, uint8_t* page, const float* rows, int64_t stride);
 // decode_kv of one token.
 using KvDecodeToken = void (*)(const KvPage& layout, const uint8_t* page, int64_t token, float* row);
 
@@ -34,11 +34,11 @@ struct KvKernel {
 // The best kernel of the call's ISA level.
 const KvKernel& choose_kv_kernel(const char* op, const bl_run& run);
 
-#define BL_KV_KERNEL(isa)                                                                     \
-  namespace isa {                                                                             \
-  void kv_encode_token(const KvPage& layout, uint8_t* page, int64_t token, float* row);       \
-  void kv_encode_page(const KvPage& layout, uint8_t* page, const float* rows);                \
-  void kv_decode_token(const KvPage& layout, const uint8_t* page, int64_t token, float* row); \
+#define BL_KV_KERNEL(isa)                                                                      \
+  namespace isa {                                                                              \
+  void kv_encode_token(const KvPage& layout, uint8_t* page, int64_t token, const float* row);  \
+  void kv_encode_page(const KvPage& layout, uint8_t* page, const float* rows, int64_t stride); \
+  void kv_decode_token(const KvPage& layout, const uint8_t* page, int64_t token, float* row);  \
   }
 #include "kernels.inc"
 #undef BL_KV_KERNEL
