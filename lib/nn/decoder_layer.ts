@@ -3,7 +3,7 @@ import type { DType } from '../generated.js';
 import { Tensor } from '../tensor.js';
 import type { Attention, AttentionScratch, HeadsView } from './attention.js';
 import type { ModelConfig } from './config.js';
-import type { PagedLayer } from './decoder_cache.js';
+import type { MixingLayer, PagedLayer } from './decoder_cache.js';
 import type { LayerCache } from './kv_cache.js';
 import type { MLP, MLPScratch } from './mlp.js';
 import type { RMSNorm } from './rms_norm.js';
@@ -129,7 +129,7 @@ export class DecoderLayer {
   ) {}
 
   /** Changes `tensors.residual` in place. */
-  forward(tensors: StepTensors, cache: LayerCache | PagedLayer, start: number): void {
+  forward(tensors: StepTensors, cache: LayerCache | PagedLayer | MixingLayer, start: number): void {
     const { residual, positions } = tensors;
     const step = { cache, start, positions, scratch: tensors.attention };
     const attentionInput = normed(this.attentionNorm, this.attention.input, tensors);

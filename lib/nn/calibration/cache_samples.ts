@@ -1,25 +1,21 @@
 import { argumentError, BitloomError } from '../../errors.js';
-import { Tensor } from '../../tensor.js';
+import type { Tensor } from '../../tensor.js';
 import type { Decoder } from '../decoder.js';
-import { turnKeys } from '../paged/turn_keys.js';
+import { SamplingCache } from './sampling_cache.js';
 
-/** Keys and values of a layer for a calibration text. */
+/** What a layer's attention gets for a calibration text, before the rotary embedding. */
 export interface CacheSamples {
-  /** [tokens, numKvHeads, headDim], as a cache gets them: rotated, unless asked for otherwise. */
+  /** [tokens, numHeads, headDim]; left out: all channels of the keys weigh the same. */
+  readonly queries?: Tensor<'f32'>;
+  /** [tokens, numKvHeads, headDim] */
   readonly keys: Tensor<'f32'>;
   /** [tokens, numKvHeads, valueDim] */
   readonly values: Tensor<'f32'>;
 }
 
-/** Options of {@link cacheSamples}. */
-export interface CacheSamplesOptions {
-  /** Keys as they are before the rotary embedding. Default: false. */
-  unrotated?: boolean;
-}
-
 /**
- * Keys and values that a decoder computes for a text, by layer: what {@link fitChannelOrder}, {@link fitLowRank} and
- * {@link fitKeyMean} learn from.
+ * Queries, keys and values that a decoder computes for a text, by layer, not rotated: what {@link fitChannelOrder} and
+ * {@link fitLowRank} learn from. Computes on this thread, all of the text in f32 memory.
  *
  * @param text text, or token ids; at most the decoder's context
  * @throws `BL_INVALID_ARGUMENT` for a text without tokens, `BL_OUT_OF_RANGE` for one beyond the context, `BL_NOT_FOUND` for text
@@ -27,16 +23,12 @@ export interface CacheSamplesOptions {
  *
  * @example
  * ```ts
- * const samples = await cacheSamples(decoder, calibrationText);
- * const orders = samples.map((layer) => fitChannelOrder(layer, decoder.config.rope));
+ * const samples = cacheSamples(decoder, calibrationText);
+ * const channelOrders = samples.map((layer) => fitChannelOrder(layer, decoder.config.rope));
  * ```
  */
-export async function cacheSamples(
-  decoder: Decoder,
-  text: string | readonly number[],
-  { unrotated = false }: CacheSamplesOptions = {},
-): Promise<CacheSamples[]> {
-  const { tokenizer, config } = decoder;
+export function cacheSamples(decoder: Decoder, text: string | readonly number[]): CacheSamples[] {
+  const { tokenizer, contextLength } = decoder;
   if (typeof text === 'string' && tokenizer === undefined) {
     throw new BitloomError('BL_NOT_FOUND', 'cacheSamples: the model file has no tokenizer');
   }
@@ -47,52 +39,13 @@ export async function cacheSamples(
   if (ids.length === 0) {
     throw argumentError('BL_INVALID_ARGUMENT', 'cacheSamples: text has no tokens');
   }
-  if (ids.length > decoder.contextLength) {
+  if (ids.length > contextLength) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
-      `cacheSamples: text has ${ids.length} tokens, expected at most ${decoder.contextLength} (= decoder.contextLength)`,
+      `cacheSamples: text has ${ids.length} tokens, expected at most ${contextLength} (= decoder.contextLength)`,
     );
   }
-  const cache = decoder.createCache({ capacity: ids.length });
-  try {
-    const logits = await decoder.forwardAsync([...ids], { cache });
-    logits.dispose();
-    return Array.from({ length: config.numLayers }, (_, layer) => {
-      const { keys, values } = cache.layer(layer);
-      const copy = { keys: copied(keys as Tensor<'f32'>), values: copied(values as Tensor<'f32'>) };
-      if (unrotated) {
-        const { freqFactors } = decoder.parts.layers[layer]?.attention.options ?? {};
-        turnBack(copy.keys, decoder, freqFactors);
-      }
-      return copy;
-    });
-  } finally {
-    cache.dispose();
-  }
-}
-
-const copied = (tensor: Tensor<'f32'>): Tensor<'f32'> =>
-  new Tensor('f32', Float32Array.from(tensor.data), tensor.shape);
-
-function turnBack(keys: Tensor<'f32'>, decoder: Decoder, freqFactors?: Tensor<'f32'>): void {
-  const { mode, theta, rotaryDim, scaling } = decoder.config.rope;
-  const tokens = keys.shape[0] as number;
-  turnKeys(
-    keys,
-    Int32Array.from({ length: tokens }, (_, t) => -t),
-    {
-      mode,
-      theta,
-      rotaryDim,
-      ...(scaling === undefined ? {} : { scaling }),
-      ...(freqFactors === undefined ? {} : { freqFactors }),
-    },
-  );
-  // YaRN's magnitude is in the keys; where they are turned on anew it would come in a second time.
-  if (scaling?.type !== 'yarn') return;
-  const { data } = keys;
-  const headDim = keys.shape[2] as number;
-  for (let i = 0; i < data.length; i++) {
-    if (i % headDim < rotaryDim) data[i] = (data[i] as number) / scaling.attentionFactor;
-  }
+  const cache = new SamplingCache(decoder.config, ids.length);
+  decoder.forward([...ids], { cache }).dispose();
+  return cache.samples;
 }

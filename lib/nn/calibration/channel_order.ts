@@ -1,4 +1,5 @@
 import { argumentError } from '../../errors.js';
+import type { Tensor } from '../../tensor.js';
 import type { RopeConfig } from '../rope_config.js';
 import type { CacheSamples } from './cache_samples.js';
 
@@ -14,19 +15,22 @@ export interface ChannelOrder {
 }
 
 /**
- * The order of a layer's channels by falling magnitude (block floating point with rearranged outliers: Trukhanov and
+ * An order of a layer's channels in which blocks of 16 lose less (block floating point with rearranged outliers: Trukhanov and
  * Soloveychik 2024, "Accurate Block Quantization in LLMs with Outliers"), for {@link LoadOptions.channelOrders}: the
  * permutation is folded into the projections, and costs nothing later.
  *
- * Keys: `m[i] = sum over heads of (the pair's mean square) / (the head's)`, one order for all heads, as they share the
- * frequencies. Channels that are not rotated are sorted among themselves. Values: mean square of each channel, by head.
+ * Channels are sorted by falling mean square, if samples rounded in blocks then lose less than as they stand. Keys: pairs
+ * move together, by `sum over heads of (the pair's mean square) / (the head's)`, in one order for all heads, as they share the
+ * frequencies; channels that are not rotated are sorted among themselves. An error counts times the mean square of the
+ * queries in its channel: without outliers large channels matter most, and sorting would only bring them together.
+ * Values: by head.
  *
- * @param samples keys (rotated or not) and values of the layer for some text
+ * @param samples queries, keys and values of the layer for some text
  * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE` (rotaryDim), `BL_NON_FINITE`
  *
  * @example
  * ```ts
- * const samples = await cacheSamples(decoder, calibrationText);
+ * const samples = cacheSamples(decoder, calibrationText);
  * const channelOrders = samples.map((layer) => fitChannelOrder(layer, decoder.config.rope));
  * const reordered = await load('model.gguf', { channelOrders });
  * for await (const text of reordered.generate(prompt, { cache: { format: 'bfp4' } })) process.stdout.write(text);
@@ -36,10 +40,39 @@ export function fitChannelOrder(
   samples: CacheSamples,
   rope: Pick<RopeConfig, 'mode' | 'rotaryDim'>,
 ): ChannelOrder {
-  const keys = channelEnergy('keys', samples.keys);
-  const values = channelEnergy('values', samples.values);
-  const { mode, rotaryDim } = rope;
-  const headDim = (keys[0] as Float64Array).length;
+  const { keys, values, queries } = samples;
+  const keyEnergy = channelEnergy('keys', keys);
+  const valueEnergy = channelEnergy('values', values);
+  const weights = queries === undefined ? undefined : channelEnergy('queries', queries);
+  const numHeads = weights?.length ?? keyEnergy.length;
+  const headDim = (keyEnergy[0] as Float64Array).length;
+  if (numHeads % keyEnergy.length !== 0 || (weights?.[0]?.length ?? headDim) !== headDim) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `fitChannelOrder: queries have shape [${queries?.shape}], expected heads in groups of keys of [${keys.shape}]`,
+    );
+  }
+  const group = numHeads / keyEnergy.length;
+  const sorted = keyOrder(keyEnergy, rope, headDim);
+  const all = keyEnergy.map((_, g) => weights?.slice(g * group, (g + 1) * group) ?? []);
+  const loss = (order: Int32Array): number =>
+    all.reduce((sum, heads, g) => sum + blockLoss(keys, g, order, heads), 0);
+  return {
+    keys: loss(sorted) < loss(identity(headDim)) ? sorted : identity(headDim),
+    values: valueEnergy.map((energy, g) => {
+      const order = descending(energy);
+      const as = identity(energy.length);
+      return blockLoss(values, g, order, []) < blockLoss(values, g, as, []) ? order : as;
+    }),
+  };
+}
+
+/** Pairs by falling energy. */
+function keyOrder(
+  keys: readonly Float64Array[],
+  { mode, rotaryDim }: Pick<RopeConfig, 'mode' | 'rotaryDim'>,
+  headDim: number,
+): Int32Array {
   if (!Number.isInteger(rotaryDim) || rotaryDim % 2 !== 0 || rotaryDim < 0 || rotaryDim > headDim) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
@@ -49,8 +82,9 @@ export function fitChannelOrder(
   const energy = new Float64Array(headDim);
   for (const head of keys) {
     const total = head.reduce((sum, x) => sum + x, 0);
-    if (total > 0)
-      for (const [i, x] of head.entries()) energy[i] = (energy[i] as number) + x / total;
+    for (const [i, x] of head.entries()) {
+      if (total > 0) energy[i] = (energy[i] as number) + x / total;
+    }
   }
   const half = rotaryDim / 2;
   const [a, b] = pairChannels(mode, half);
@@ -65,8 +99,45 @@ export function fitChannelOrder(
   }
   const rest = descending(energy.subarray(rotaryDim));
   for (const [place, i] of rest.entries()) order[rotaryDim + place] = rotaryDim + i;
-  return { keys: order, values: values.map(descending) };
+  return order;
 }
+
+/**
+ * What a head loses if each 16 channels of `order` are rounded to 4 bits with an exponent in common:
+ * `sum (x - rounded)^2 weight`; weights are summed over `heads`, 1 where there are none.
+ */
+function blockLoss(
+  { data, shape }: Tensor<'f32'>,
+  head: number,
+  order: Int32Array,
+  heads: readonly Float64Array[],
+): number {
+  const [tokens = 0, numHeads = 0, dim = 0] = shape;
+  const weights = Float64Array.from(order, (channel) =>
+    heads.length === 0 ? 1 : heads.reduce((sum, head) => sum + (head[channel] as number), 0),
+  );
+  let loss = 0;
+  for (let token = 0; token < tokens; token++) {
+    const row = (token * numHeads + head) * dim;
+    for (let first = 0; first < dim; first += 16) {
+      const end = Math.min(first + 16, dim);
+      let largest = 0;
+      for (let p = first; p < end; p++) {
+        largest = Math.max(largest, Math.abs(data[row + (order[p] as number)] as number));
+      }
+      if (largest === 0) continue;
+      // The smallest power of two at which 7 steps reach the largest.
+      const step = 2 ** Math.ceil(Math.log2(largest / 7.5));
+      for (let p = first; p < end; p++) {
+        const x = data[row + (order[p] as number)] as number;
+        loss += (x - Math.round(x / step) * step) ** 2 * (weights[p] as number);
+      }
+    }
+  }
+  return loss;
+}
+
+const identity = (count: number): Int32Array => Int32Array.from({ length: count }, (_, i) => i);
 
 /** The first and the second channel of pair j. */
 export function pairChannels(
@@ -83,16 +154,19 @@ function descending(values: Float64Array): Int32Array {
 }
 
 /** Mean square of each channel, by head. */
-function channelEnergy(name: string, { shape, data }: CacheSamples['keys']): Float64Array[] {
+function channelEnergy(
+  name: string,
+  { shape, data, size, contiguous }: Tensor<'f32'>,
+): Float64Array[] {
   const [tokens = 0, heads = 0, dim = 0] = shape;
-  if (shape.length !== 3 || tokens * heads * dim === 0) {
+  if (shape.length !== 3 || size === 0 || !contiguous) {
     throw argumentError(
       'BL_INVALID_SHAPE',
-      `fitChannelOrder: ${name} has shape [${shape}], expected [tokens, heads, channels], none of them 0`,
+      `fitChannelOrder: ${name} has shape [${shape}], expected contiguous [tokens, heads, channels], none of them 0`,
     );
   }
   const energy = Array.from({ length: heads }, () => new Float64Array(dim));
-  for (let i = 0; i < data.length; i++) {
+  for (let i = 0; i < size; i++) {
     const x = data[i] as number;
     if (!Number.isFinite(x)) {
       throw argumentError('BL_NON_FINITE', `fitChannelOrder: ${name}[${i}] is ${x}`);
