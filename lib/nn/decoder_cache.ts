@@ -1,5 +1,6 @@
 // What a decoder asks of a cache of keys and values.
-import type { AttentionCompute, KVSegment } from '../ops/attention/options.js';
+import type { AttentionCompute, AttentionOptions, KVSegment } from '../ops/attention/options.js';
+import type { RopeOptions } from '../ops/rope/rope.js';
 import type { FloatDType, Tensor } from '../tensor.js';
 import type { LayerCache } from './kv_cache.js';
 
@@ -16,12 +17,34 @@ export interface PagedLayer {
   readonly hidden?: Tensor<'f32'> | undefined;
 }
 
+/** Queries, keys and values of a step's new tokens, none of them rotated. */
+export interface UnrotatedStep {
+  /** [tokens, numHeads, headDim]; may be written */
+  readonly query: Tensor<'f32'>;
+  /** [tokens, numKvHeads, headDim]; may be written */
+  readonly key: Tensor<'f32'>;
+  /** [tokens, numKvHeads, valueDim] */
+  readonly value: Tensor<'f32'>;
+  /** [tokens] */
+  readonly positions: Tensor<'i32'>;
+  readonly rope: RopeOptions;
+  /** How attention is computed; no `out`. */
+  readonly attention: AttentionOptions;
+  /** [tokens, numHeads, valueDim], to be written. */
+  readonly out: Tensor<'f32'>;
+}
+
+/** One layer of a cache that does rotation and attention by itself, with operators only: they may be recorded. */
+export interface MixingLayer {
+  mix(step: UnrotatedStep): void;
+}
+
 /** New tokens on their way through the layers. */
 export interface CacheStep {
   /** Where the first of them stands in the text. */
   readonly position: number;
   /** Where layer `index` puts its keys and values. */
-  layer(index: number): LayerCache | PagedLayer;
+  layer(index: number): LayerCache | PagedLayer | MixingLayer;
   /** They are there, once what was recorded has run. */
   commit(): void;
   /** The same; where that takes long, other work has its turn meanwhile. Default: {@link commit}. */
@@ -53,4 +76,8 @@ export interface DecoderCache {
   dispose(): void;
 }
 
-export const isPaged = (layer: LayerCache | PagedLayer): layer is PagedLayer => 'append' in layer;
+export const isPaged = (layer: LayerCache | PagedLayer | MixingLayer): layer is PagedLayer =>
+  'append' in layer;
+
+export const isMixing = (layer: LayerCache | PagedLayer | MixingLayer): layer is MixingLayer =>
+  'mix' in layer;

@@ -4,7 +4,7 @@ import { mul } from '../ops/elementwise/mul.js';
 import { Tensor } from '../tensor.js';
 import type { Attention, AttentionScratch, HeadsView } from './attention.js';
 import type { ModelConfig } from './config.js';
-import { isPaged, type PagedLayer } from './decoder_cache.js';
+import { isPaged, type MixingLayer, type PagedLayer } from './decoder_cache.js';
 import type { LayerCache } from './kv_cache.js';
 import type { MLP, MLPScratch } from './mlp.js';
 import type { RMSNorm } from './rms_norm.js';
@@ -132,7 +132,7 @@ export class DecoderLayer {
   ) {}
 
   /** Changes `tensors.residual` in place. */
-  forward(tensors: StepTensors, cache: LayerCache | PagedLayer, start: number): void {
+  forward(tensors: StepTensors, cache: LayerCache | PagedLayer | MixingLayer, start: number): void {
     const { residual, positions } = tensors;
     const step = { cache, start, positions, scratch: tensors.attention };
     if (isPaged(cache) && cache.hidden !== undefined) {

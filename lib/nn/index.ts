@@ -9,9 +9,17 @@ export {
   type AttentionScratch,
   type AttentionStep,
 } from './attention.js';
+export { type CacheSamples, cacheSamples } from './calibration/cache_samples.js';
+export { type ChannelOrder, fitChannelOrder } from './calibration/channel_order.js';
 export type { Architecture, ModelConfig } from './config.js';
 export { Decoder, type DecoderOptions, type DecoderParts, type ForwardOptions } from './decoder.js';
-export type { CacheStep, DecoderCache, PagedLayer } from './decoder_cache.js';
+export type {
+  CacheStep,
+  DecoderCache,
+  MixingLayer,
+  PagedLayer,
+  UnrotatedStep,
+} from './decoder_cache.js';
 export { DecoderLayer } from './decoder_layer.js';
 export type {
   FinishReason,
