@@ -53,6 +53,22 @@ __device__ __forceinline__ uint32_t table_copy(int lane) {
 template <class Codes, int kCount>
 __device__ __forceinline__ void group_scales(const FragmentWeights& b, float unit, const GroupBits<kCount>& bits,
                                              GroupScale (&g)[kCount]) {
+  if constexpr (Codes::kScalesSums) {  // f32, of plain scales
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float scale = b.scale_type == kScaleF16 ? ptx::f32_of_f16(static_cast<uint16_t>(bits.scale[i]))
+                                                    : __uint_as_float(bits.scale[i] << 16);
+      g[i] = {__float_as_uint(scale), 0, 0};
+    }
+    return;
+  }
+  if constexpr (Codes::kBf16) {  // of a byte, exact in bf16
+    float scale[kCount];
+    scale_values(b.scale_type, bits.scale, scale);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) g[i] = {ptx::bf16x2_of(scale[i], scale[i]), 0, 0};
+    return;
+  }
   if constexpr (Codes::kPlainScale) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {

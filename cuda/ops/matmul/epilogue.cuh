@@ -19,7 +19,7 @@ __device__ __forceinline__ float outlier_sum(const Epilogue& e, int m, int n) {
 
 // y[m, n] from the product of a's row as it was prepared and b's row n.
 __device__ __forceinline__ float finish_sum(const Epilogue& e, float product, int m, int n) {
-  float y = product * e.header[1];
+  float y = e.header != nullptr ? product * e.header[1] : product;
   if (e.row_factors != nullptr) y *= e.row_factors[m];
   if (e.row_scale != nullptr) y *= e.row_scale[n];
   y *= e.scale;

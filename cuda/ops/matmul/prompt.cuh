@@ -3,9 +3,9 @@
 // in registers, by the warp that multiplies them and by no other.
 #pragma once
 
-#include "../../ptx/mma.cuh"
 #include "../../tile/activation_tile.cuh"
 #include "../../tile/group_scale.cuh"
+#include "../../tile/scaled_sums.cuh"
 #include "epilogue.cuh"
 
 namespace bitloom::cuda::gemm {
@@ -161,6 +161,7 @@ struct PromptTile {
     const uint32_t* scales = now + 32 * warp + lane / 4;
     const int part = p.ready_groups * kPromptColumns;
     uint32_t words[2][Codes::kWords];
+    float sums[Codes::kScalesSums ? 2 : 1][8][4] = {};  // of a group, or of its part in this unit
     constexpr bool kByHalves = Codes::kWords >= 8;  // a half's words are read when it is their turn
 #pragma unroll
     for (int tile = 0; tile < 2 && !kByHalves; ++tile) {
@@ -190,8 +191,13 @@ struct PromptTile {
           decode_step(decode, words[tile], 2 * half + u, g, weights);
 #pragma unroll
           for (int i = 0; i < 8; ++i) {
-            ptx::mma_m16n8k16_f16(acc[tile][i], weights, u == 0 ? x[i].x : x[i].z, u == 0 ? x[i].y : x[i].w);
+            mma_step<Codes>(Codes::kScalesSums ? sums[tile][i] : acc[tile][i], weights, u == 0 ? x[i].x : x[i].z,
+                            u == 0 ? x[i].y : x[i].w);
           }
+        }
+        if (Codes::kScalesSums && (half == 1 || p.ready_groups > 1)) {
+#pragma unroll
+          for (int i = 0; i < 8; ++i) add_scaled(acc[tile][i], sums[tile][i], g);
         }
       }
     }
@@ -229,7 +235,7 @@ struct PromptTile {
 
   __device__ __forceinline__ void run() {
     if constexpr (Codes::kTable) Codes::fill(p.b.table, p.b.tables, thread, kPromptThreads);
-    const float unit_factor = p.b.header[0];
+    const float unit_factor = Codes::kBf16 ? 1 : p.b.header[0];
     const Codes decode(p.b.zero, p.b.exponent_shift);
     char* write = stages;  // of the next unit to be copied
     const char *read = stages, *last = stages + (kPromptStages - 1) * stage_bytes;
