@@ -52,6 +52,7 @@ __device__ __forceinline__ uint32_t shifted(uint32_t word, int right) {
 struct F16Products {
   static constexpr bool kBf16 = false;
   static constexpr bool kScalesSums = false;  // scales multiply the sums of products, in f32, and no weights
+  static constexpr bool kByteScales = false;  // kPlainScale, but of a byte
 };
 
 // f16 bits of 2^e twice, -14 <= e <= 15.

@@ -10,6 +10,7 @@ namespace bitloom::cuda {
 struct Bf16Products {
   static constexpr bool kBf16 = true;
   static constexpr bool kTable = false;
+  static constexpr bool kPlainScale = true;
 };
 
 // bf16 bits of 2^e twice, -126 <= e <= 127.
@@ -21,8 +22,8 @@ template <int kBits>
 struct CentredBf16 : Bf16Products {
   static_assert(kBits == 4 || kBits == 8);
   static constexpr bool kScalesSums = true;
+  static constexpr bool kByteScales = false;
   static constexpr int kWords = kBits;
-  static constexpr bool kPlainScale = true;
   uint32_t back;  // 4 bits: -(128 + zero)
 
   __device__ __forceinline__ CentredBf16(float zero, int) { back = ptx::bf16x2_of(-128 - zero, -128 - zero); }
@@ -44,8 +45,8 @@ struct CentredBf16 : Bf16Products {
 template <int kBits>
 struct ElementsBf16 : Bf16Products {
   static constexpr bool kScalesSums = false;
+  static constexpr bool kByteScales = true;
   static constexpr int kWords = kBits;
-  static constexpr bool kPlainScale = false;
   int shift;       // of the magnitude: 6 at 4 bits, else 4 or 5
   uint32_t power;  // 2^(127 - bias)
 
@@ -72,6 +73,7 @@ struct ElementsBf16 : Bf16Products {
 // bf16 weights as they are.
 struct HalvesBf16 : Halves {
   static constexpr bool kBf16 = true;
+  static constexpr bool kPlainScale = true;
   __device__ __forceinline__ HalvesBf16(float zero, int shift) : Halves(zero, shift) {}
 };
 

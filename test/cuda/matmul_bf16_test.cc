@@ -1,4 +1,5 @@
-// matmul with activations of bf16 as they lie: every kernel of kernels_bf16.inc against the CPU's scalar kernel.
+// matmul with activations of bf16 as they lie: every kernel of kernels_bf16.inc against the CPU's scalar
+// kernel.
 #include "cuda/ops/matmul/config.h"
 #include "matmul_calls.h"
 
@@ -6,9 +7,9 @@ namespace bitloom::cuda::testing {
 namespace {
 
 // Of each kernel, formats with every kind of scales and groups that it is given.
-constexpr const char* kFormats[] = {"u4_g32",  "i4_g64_bf16", "q4_0",    "u4_row",   "u8_g128", "i8_row",    "q8_0",
-                                    "u8_g32",  "mxfp4",       "e2m1_g8", "e2m1_g64", "nvfp4",   "nvfp4_g16", "e2m3_g32",
-                                    "e3m2_g16", "e4m3_g32",   "e4m3_g128", "bf16"};
+constexpr const char* kFormats[] = {"u4_g32",    "i4_g64_bf16", "q4_0",     "u4_row",   "u8_g128",   "i8_row",
+                                    "q8_0",      "u8_g32",      "mxfp4",    "e2m1_g8",  "e2m1_g64",  "nvfp4",
+                                    "nvfp4_g16", "e2m3_g32",    "e3m2_g16", "e4m3_g32", "e4m3_g128", "bf16"};
 
 bool is_bf16(const TestQueue& queue) {
   for (const Launched& launch : queue.launches) {
@@ -19,8 +20,8 @@ bool is_bf16(const TestQueue& queue) {
 
 // Device and the CPU's scalar kernel in f32, within `bound` of the sum of absolute products. a: values of i.
 template <typename Fill>
-void compare(const Settings& settings, const std::string& format, int64_t m, int64_t n, int64_t k, double bound,
-             const Fill& values, bool transposed = false) {
+void compare(const Settings& settings, const std::string& format, int64_t m, int64_t n, int64_t k,
+             double bound, const Fill& values, bool transposed = false) {
   const std::string what = shape_name(format, m, n, k) + " bf16";
   try {
     TestQueue queue(settings);
@@ -71,7 +72,8 @@ BITLOOM_CUDA_TEST(matmul_bf16_formats) {
   }
 }
 
-// A row of the identity: the weight itself, exactly (its code times its scale is one rounding on either side).
+// A row of the identity: the weight itself, exactly (its code times its scale is one rounding on either
+// side).
 BITLOOM_CUDA_TEST(matmul_bf16_identity) {
   for (const char* format : kFormats) {
     for (int64_t m : {16, 64}) {

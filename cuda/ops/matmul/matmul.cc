@@ -1,6 +1,5 @@
 // Host side of matmul: which kernels run, with which grid.
 #include <algorithm>
-#include <cstring>
 
 #include "../../backend.h"
 #include "matmul_i8.h"
@@ -25,7 +24,7 @@ struct Launch {
 };
 
 // kPlainScale of the kernel's codes.
-bool has_plain_scale(const PlannedWeights& b) { return std::strchr(b.product, 'c') != nullptr; }
+bool has_plain_scale(const PlannedWeights& b) { return b.product[0] == 'c' || b.product == b.bf16; }
 
 // The stream kernel: as many warps as give each about what it has under way at once, and splits of K where
 // the row tiles are fewer than two for a multiprocessor. Of M it depends not at all, so that a row's bits do

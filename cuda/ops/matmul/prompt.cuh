@@ -134,7 +134,7 @@ struct PromptTile {
       bits.super_scale[0] = reinterpret_cast<const uint16_t*>(supers)[place];
       if (p.b.second == Second::sub_min) bits.super_min[0] = reinterpret_cast<const uint16_t*>(supers)[16 + place];
     }
-    const bool bytes = !Codes::kPlainScale && has_byte_scales(p.b);
+    const bool bytes = Codes::kByteScales || (!Codes::kPlainScale && has_byte_scales(p.b));
     to += thread;
 #pragma unroll 1
     for (int group = 0; group < p.ready_groups; ++group, records += p.b.record_bytes, to += kPromptColumns) {
@@ -228,7 +228,7 @@ struct PromptTile {
       if (p.partial != nullptr) {
         p.partial[(static_cast<int64_t>(blockIdx.z) * p.m + row + i) * p.n + n] = product;
       } else {
-        store_product(p.epilogue, product, row + i, n);
+        store_product<!Codes::kBf16>(p.epilogue, product, row + i, n);
       }
     }
   }

@@ -44,7 +44,7 @@ struct StreamTile {
   }
 
   __device__ __forceinline__ void load_records(Records& r, int unit) const {
-    const bool bytes = !Codes::kPlainScale && has_byte_scales(p.b);
+    const bool bytes = Codes::kByteScales || (!Codes::kPlainScale && has_byte_scales(p.b));
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (half == 1 && p.b.group_shift >= 6) {
@@ -166,7 +166,7 @@ struct StreamTile {
       if (p.partial != nullptr) {
         p.partial[(static_cast<int64_t>(blockIdx.y) * p.m + m) * p.n + n] = product;
       } else {
-        store_product(p.epilogue, product, m, n);
+        store_product<!Codes::kBf16>(p.epilogue, product, m, n);
       }
     }
   }

@@ -46,8 +46,8 @@ void plan_elements(const PanelFormat& f, PlannedWeights* plan) {
   b.factor = std::ldexp(1.0f, 15 - ((1 << (exponent - 1)) - 1));
 }
 
-// A weight, or a code less its zero where the group's scale can come after, must be a bf16 number. Not e5m2: its
-// infinities and NaN are f16's.
+// A weight, or a code less its zero where the group's scale can come after, must be a bf16 number. Not e5m2:
+// its infinities and NaN are f16's.
 const char* bf16_kernel(const PanelFormat& f) {
   const char* integers = f.value_kind == ValueKind::integer ? integer_kernel(f) : "";
   if (f.format == BL_FORMAT_bf16) return "bf16_weights";
