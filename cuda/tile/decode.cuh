@@ -48,6 +48,13 @@ __device__ __forceinline__ uint32_t shifted(uint32_t word, int right) {
   return right >= 0 ? word >> right : word << -right;
 }
 
+// What mma takes decoded pairs: f16; scales are in them. decode_bf16.cuh has bf16.
+struct F16Products {
+  static constexpr bool kBf16 = false;
+  static constexpr bool kScalesSums = false;  // scales multiply the sums of products, in f32, and no weights
+  static constexpr bool kByteScales = false;  // kPlainScale, but of a byte
+};
+
 // f16 bits of 2^e twice, -14 <= e <= 15.
 BL_HOST_DEVICE constexpr uint32_t half2_power(int e) { return static_cast<uint32_t>((e + 15) << 10) * 0x00010001u; }
 
@@ -82,7 +89,7 @@ __device__ __forceinline__ uint32_t gather_pair(const uint32_t (&words)[kBits], 
 
 // Codes are integers with one zero for the matrix: value - zero is exact in f16. 1024 + code is f16 0x6400 | code.
 template <int kBits>
-struct CentredCodes {
+struct CentredCodes : F16Products {
   static constexpr int kWords = kBits;
   static constexpr bool kTable = false;
   static constexpr bool kPlainScale = true;  // scales are f16 or bf16 as they are stored, and there is nothing else
@@ -104,7 +111,7 @@ struct CentredCodes {
 
 // Codes are integers with a zero of the group's own, which may have a fraction.
 template <int kBits>
-struct ZeroedCodes {
+struct ZeroedCodes : F16Products {
   static constexpr int kWords = kBits;
   static constexpr bool kTable = false;
   static constexpr bool kPlainScale = false;
@@ -123,7 +130,7 @@ struct ZeroedCodes {
 
 // Small floats: sign and magnitude bits go where f16 has them; that it has another exponent bias is in the scale.
 template <int kBits>
-struct Elements {
+struct Elements : F16Products {
   static constexpr int kWords = kBits;
   static constexpr bool kTable = false;
   static constexpr bool kPlainScale = false;
@@ -151,7 +158,7 @@ extern __shared__ __align__(128) char shared_memory[];
 
 // Codes index a table: that of their pairs is at the beginning of the shared memory.
 template <int kBits, int kCopies_>
-struct TableCodes {
+struct TableCodes : F16Products {
   static constexpr int kCopies = kCopies_;
   static constexpr int kWords = kBits;
   static constexpr bool kTable = true;
@@ -207,7 +214,7 @@ __device__ __forceinline__ void decode_step(const Codes& codes, const uint32_t (
 }
 
 // f16 weights as they are, [step][lane][4 pairs].
-struct Halves {
+struct Halves : F16Products {
   static constexpr int kWords = 16;
   static constexpr bool kTable = false;
   static constexpr bool kPlainScale = false;

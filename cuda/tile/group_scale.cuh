@@ -12,6 +12,15 @@ using gemm::Second;
 // bl_scale_dtype, as the ABI numbers them (checked by host code).
 constexpr int kScaleF16 = 1, kScaleBf16 = 2, kScaleE8m0 = 64;
 
+__device__ __forceinline__ float e8m0_value(uint32_t bits) {
+  return __uint_as_float(bits == 255 ? 0x7fc00000u : bits == 0 ? 0x00400000u : bits << 23);
+}
+__device__ __forceinline__ float e4m3_value(uint32_t bits) {  // without its sign: f16 with another bias
+  const uint32_t code = bits & 0x7f;
+  const float value = 256 * ptx::f32_of_f16(static_cast<uint16_t>(code << 7));
+  return code == 0x7f ? __uint_as_float(0x7fc00000u) : value;
+}
+
 // Stored scales or zero points of 1 or 2 bytes. The type is the same for a whole launch: one branch for all of them.
 template <int kCount>
 __device__ __forceinline__ void scale_values(int type, const uint32_t (&bits)[kCount], float (&values)[kCount]) {
@@ -23,16 +32,10 @@ __device__ __forceinline__ void scale_values(int type, const uint32_t (&bits)[kC
     for (int i = 0; i < kCount; ++i) values[i] = __uint_as_float(bits[i] << 16);
   } else if (type == kScaleE8m0) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      values[i] = __uint_as_float(bits[i] == 255 ? 0x7fc00000u : bits[i] == 0 ? 0x00400000u : bits[i] << 23);
-    }
-  } else {  // e4m3 without its sign: f16 with another bias
+    for (int i = 0; i < kCount; ++i) values[i] = e8m0_value(bits[i]);
+  } else {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const uint32_t code = bits[i] & 0x7f;
-      const float value = 256 * ptx::f32_of_f16(static_cast<uint16_t>(code << 7));
-      values[i] = code == 0x7f ? __uint_as_float(0x7fc00000u) : value;
-    }
+    for (int i = 0; i < kCount; ++i) values[i] = e4m3_value(bits[i]);
   }
 }
 __device__ __forceinline__ uint32_t twice(float x) { return ptx::f16x2_of(x, x); }
@@ -53,6 +56,24 @@ __device__ __forceinline__ uint32_t table_copy(int lane) {
 template <class Codes, int kCount>
 __device__ __forceinline__ void group_scales(const FragmentWeights& b, float unit, const GroupBits<kCount>& bits,
                                              GroupScale (&g)[kCount]) {
+  if constexpr (Codes::kScalesSums) {  // f32, of plain scales
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float scale = b.scale_type == kScaleF16 ? ptx::f32_of_f16(static_cast<uint16_t>(bits.scale[i]))
+                                                    : __uint_as_float(bits.scale[i] << 16);
+      g[i] = {__float_as_uint(scale), 0, 0};
+    }
+    return;
+  }
+  if constexpr (Codes::kByteScales) {  // exact in bf16; only elements of 4 bits have any but e8m0
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const bool e4m3 = Codes::kWords == 4 && b.scale_type != kScaleE8m0;
+      const float scale = e4m3 ? e4m3_value(bits.scale[i]) : e8m0_value(bits.scale[i]);
+      g[i] = {ptx::bf16x2_of(scale, scale), 0, 0};
+    }
+    return;
+  }
   if constexpr (Codes::kPlainScale) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {

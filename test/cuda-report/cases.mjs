@@ -33,6 +33,12 @@ const halves = (shape) => {
   const bits = Uint16Array.from({ length: count }, () => 0x3c00 | ((random() * 512 + 512) & 0x3ff));
   return new Tensor('f16', bits, shape).to(device);
 };
+/** Random bits of a bf16 in [1, 2). */
+const brains = (shape) => {
+  const count = shape.reduce((product, size) => product * size, 1);
+  const bits = Uint16Array.from({ length: count }, () => 0x3f80 | ((random() * 64 + 64) & 0x7f));
+  return new Tensor('bf16', bits, shape).to(device);
+};
 
 const [n, k] = [256, 1024];
 const dense = values([n, k]);
@@ -48,6 +54,11 @@ for (const format of [
 ]) {
   const w = await packWeights(quantize(dense, format), { for: 'cuda' }).to(device);
   for (const m of [1, 8, 64]) matmul(await halves([m, k]), w);
+}
+// Activations of bf16 as they lie, with weights that have kernels of their own.
+for (const format of ['u4_g128', 'q4_0', 'q8_0', 'mxfp4', 'e3m2_g32', 'e4m3_g32', 'bf16']) {
+  const w = await packWeights(quantize(dense, format), { for: 'cuda' }).to(device);
+  for (const m of [1, 64]) matmul(await brains([m, k]), w);
 }
 // In int8: a scale per 32 activations, or per row.
 for (const [format, activationGroup] of [

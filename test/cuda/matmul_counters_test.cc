@@ -9,12 +9,13 @@ namespace bitloom::cuda::testing {
 namespace {
 
 // What the launch of a product did; MATMUL_COUNTS=1 prints it, for the README's table.
-void count(const char* format, int64_t m, int64_t n, int64_t k, double most_per_mma, double most_excess) {
+void count(const char* format, int64_t m, int64_t n, int64_t k, double most_per_mma, double most_excess,
+           int32_t a_type = BL_DTYPE_f16) {
   Settings settings;
   settings.multiprocessors = 1;
   TestQueue queue(settings);
   const PackedWeights b(queue, format, n, k, 3);
-  Tensor a(queue, BL_DTYPE_f16, {m, k}), c(queue, BL_DTYPE_f16, {m, n});
+  Tensor a(queue, a_type, {m, k}), c(queue, BL_DTYPE_f16, {m, n});
   a.uniform(1);
   bl_matmul_args args = arguments();
   args.a = a.device();
@@ -68,6 +69,16 @@ BITLOOM_CUDA_TEST(matmul_counters) {
   count("q4_0", 1, 256, 4096, 45.0, 0.4);
   count("q4_k", 1, 256, 4096, 83.0, 0.4);
   count("q8_0", 8, 256, 4096, 49.0, 0.4);
+  count("u4_g128", 64, 128, 2048, 8.0, 0, BL_DTYPE_bf16);
+  count("q4_0", 64, 128, 2048, 10.0, 0, BL_DTYPE_bf16);
+  count("q8_0", 64, 128, 2048, 10.0, 0, BL_DTYPE_bf16);
+  count("mxfp4", 64, 128, 2048, 8.0, 0, BL_DTYPE_bf16);
+  count("nvfp4_g16", 64, 128, 2048, 8.0, 0, BL_DTYPE_bf16);
+  count("e3m2_g32", 64, 128, 2048, 10.0, 0, BL_DTYPE_bf16);
+  count("e4m3_g32", 64, 128, 2048, 9.0, 0, BL_DTYPE_bf16);
+  count("bf16", 64, 128, 2048, 6.5, 0, BL_DTYPE_bf16);
+  count("u4_g128", 1, 256, 4096, 45.0, 0.4, BL_DTYPE_bf16);
+  count("mxfp4", 8, 256, 4096, 50.0, 0.4, BL_DTYPE_bf16);
 }
 
 }  // namespace bitloom::cuda::testing

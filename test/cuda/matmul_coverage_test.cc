@@ -15,6 +15,7 @@ struct Representative {
   std::string kernel;
   int64_t step;   // K is a multiple of it
   int64_t depth;  // units that a lane of the stream kernel has under way
+  bool bf16;      // with activations of bf16 as they lie
 };
 
 // The first format of each way through a kernel: how codes and scales are stored, and what goes with them.
@@ -35,14 +36,19 @@ std::vector<Representative> representatives() {
     const gemm::FragmentWeights& b = plan.weights;
     const std::string kernel =
         plan.product != nullptr ? plan.product : "unpack " + std::to_string(static_cast<int>(plan.unpack));
+    const int64_t step = std::max<int64_t>(info.block_elements, 32);
     const int32_t group = b.group_shift >= 31 ? 31 : std::min(b.group_shift, 6);
-    if (!seen.emplace(kernel, b.scale_type, static_cast<int32_t>(b.second), b.super_bytes != 0, group,
-                      b.tables > 1, b.exponent_shift)
-             .second)
-      continue;
-    all.push_back(
-        {info.name, kernel, std::max<int64_t>(info.block_elements, 32),
-         plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c')});
+    const auto is_new = [&](const std::string& name) {
+      return seen
+          .emplace(name, b.scale_type, static_cast<int32_t>(b.second), b.super_bytes != 0, group,
+                   b.tables > 1, b.exponent_shift)
+          .second;
+    };
+    const int64_t depth =
+        plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c');
+    if (is_new(kernel)) all.push_back({info.name, kernel, step, depth, false});
+    if (plan.bf16 == nullptr || !is_new(plan.bf16)) continue;
+    all.push_back({info.name, plan.bf16, step, gemm::stream_depth(b.unit_bytes / 128, true), true});
   }
   return all;
 }
@@ -53,7 +59,8 @@ void call_once(const Settings& settings, const Representative& of, int64_t m, in
   Call call(settings, of.format, n, k);
   TestQueue& queue = call.queue;
   const int32_t type = kFloatDtypes[i % 3];
-  Tensor a(queue, i % 2 == 0 ? BL_DTYPE_f16 : BL_DTYPE_f32, {m, k}), c(queue, type, {m, n});
+  const int32_t a_type = of.bf16 ? BL_DTYPE_bf16 : i % 2 == 0 ? BL_DTYPE_f16 : BL_DTYPE_f32;
+  Tensor a(queue, a_type, {m, k}), c(queue, type, {m, n});
   Tensor bias(queue, BL_DTYPE_f32, {n}), row_scale(queue, BL_DTYPE_f32, {n});
   Tensor addend(queue, kFloatDtypes[(i + 1) % 3], {m, n}), residual(queue, kFloatDtypes[(i + 2) % 3], {m, n});
   a.uniform(1, scale);

@@ -62,7 +62,7 @@ struct Epilogue {
   void* c_scales;           // [M, ceil(N / 32)] f32, or null
   int64_t c_scales_row, c_scales_column;
   const float* row_factors;  // [M] what a's rows were multiplied with, inverted; or null
-  const float* header;       // of b: [1] is 1 / unit
+  const float* header;       // of b: [1] is 1 / unit; or null: 1
   const float* bias;         // [columns of y]
   const float* row_scale;
   const void* addend;
@@ -86,10 +86,10 @@ struct Epilogue {
   int32_t gated_columns;  // H of swiglu and geglu, else 0
 };
 
-// The products of a (f16) and b.
+// The products of a and b.
 struct ProductParams {
   FragmentWeights b;
-  const void* a;  // [M, K] f16, rows at multiples of 16 bytes
+  const void* a;  // [M, K] f16 or bf16, rows at multiples of 16 bytes
   int64_t a_row_bytes;
   int32_t m, n, k;       // n: rows of b
   int32_t splits;        // of the units; split s takes [units s / splits, units (s + 1) / splits)
@@ -107,7 +107,7 @@ struct FinishParams {
   Epilogue epilogue;
 };
 
-// a to f16: rows times a power of two, columns picked and scaled.
+// a to f16: rows times a power of two, columns picked and scaled. Or to bf16: columns picked.
 struct PrepareParams {
   const void* a;
   int64_t a_row, a_column;  // strides in elements
@@ -120,8 +120,9 @@ struct PrepareParams {
   const float* column_scale;  // [K of a]
   const int32_t* column_order;
   int32_t a_columns;   // K of a, to keep what column_order says within it
-  void* out;           // [M, padded_k] f16
-  float* row_factors;  // [M]
+  void* out;           // [M, padded_k]
+  int32_t out_dtype;   // f16, or bf16
+  float* row_factors;  // [M], or null: as they are
 };
 
 // low = a down^T

@@ -17,10 +17,15 @@ __device__ __forceinline__ float outlier_sum(const Epilogue& e, int m, int n) {
   return sum;
 }
 
-// y[m, n] from the product of a's row as it was prepared and b's row n.
+// The product of what was given, from that of a's row as it was prepared and b in its unit.
+__device__ __forceinline__ float given_product(const Epilogue& e, float product, int m) {
+  product *= e.header[1];
+  return e.row_factors != nullptr ? product * e.row_factors[m] : product;
+}
+
+// y[m, n] from the product.
 __device__ __forceinline__ float finish_sum(const Epilogue& e, float product, int m, int n) {
-  float y = product * e.header[1];
-  if (e.row_factors != nullptr) y *= e.row_factors[m];
+  float y = product;
   if (e.row_scale != nullptr) y *= e.row_scale[n];
   y *= e.scale;
   if (e.addend != nullptr) y += load_float(e.addend_dtype, e.addend, m * e.addend_row + n * e.addend_column);
@@ -41,9 +46,12 @@ __device__ __forceinline__ float add_residual(const Epilogue& e, float value, in
   return value + load_float(e.residual_dtype, e.residual, m * e.residual_row + n * e.residual_column);
 }
 
-// c[m, n] of a float type, where the products are all there is: no gate, low-rank or sparse terms.
+// c[m, n] of a float type, where the products are all there is: no gate, low-rank or sparse terms. kPrepared: as
+// given_product has it.
+template <bool kPrepared = true>
 __device__ __forceinline__ void store_product(const Epilogue& e, float product, int m, int n) {
-  const float value = add_residual(e, activate(e.activation, finish_sum(e, product, m, n)), m, n);
+  const float given = kPrepared ? given_product(e, product, m) : product;
+  const float value = add_residual(e, activate(e.activation, finish_sum(e, given, m, n)), m, n);
   store_from_f32(e.c_dtype, e.c, m * e.c_row + n * e.c_column, value);
 }
 
@@ -54,6 +62,7 @@ __device__ __forceinline__ float gather_sum(const FinishParams& p, int m, int n)
   for (int split = 0; split < p.splits; ++split) {
     product += p.partial[(static_cast<int64_t>(split) * p.m + m) * p.n + n];
   }
+  if (e.header != nullptr) product = given_product(e, product, m);
   float y = finish_sum(e, product, m, n);
   if (e.low != nullptr) {
     float sum = 0;

@@ -8,7 +8,7 @@
 
 namespace bitloom::cuda {
 
-extern const ModuleImages matmul_module;
+extern const ModuleImages matmul_module, matmul_bf16_module;
 
 namespace gemm {
 namespace {
@@ -23,6 +23,9 @@ struct Launch {
   char name[32];
 };
 
+// kPlainScale of the kernel's codes.
+bool has_plain_scale(const PlannedWeights& b) { return b.product[0] == 'c' || b.product == b.bf16; }
+
 // The stream kernel: as many warps as give each about what it has under way at once, and splits of K where
 // the row tiles are fewer than two for a multiprocessor. Of M it depends not at all, so that a row's bits do
 // not depend on the rows beside it.
@@ -31,7 +34,7 @@ void plan_stream(const Limits& limits, const PlannedWeights& b, Launch* launch) 
   const int64_t wanted = std::min<int64_t>(32, 2 * limits.multiprocessors / tiles);
   launch->splits = std::max<int64_t>(1, std::min(wanted, units / 8));
   const int64_t per_split = ceil_div(units, launch->splits);
-  const int64_t depth = stream_depth(b.weights.unit_bytes / 128, b.product[0] == 'c');
+  const int64_t depth = stream_depth(b.weights.unit_bytes / 128, has_plain_scale(b));
   const uint32_t warps = static_cast<uint32_t>(std::clamp<int64_t>(ceil_div(per_split, depth), 1, 16));
   launch->shape.grid = {static_cast<uint32_t>(tiles), static_cast<uint32_t>(launch->splits), 1};
   launch->shape.block = {32, warps, 1};
@@ -48,26 +51,29 @@ void plan_prompt(const Limits& limits, const PlannedWeights& b, const ProductPar
   launch->shape.block = {kPromptThreads, 1, 1};
   launch->shape.shared_bytes = static_cast<uint32_t>(
       prompt_shared_bytes(b.weights.unit_bytes, p.raw_bytes, b.weights.super_bytes, p.ready_groups,
-                          scale_parts(b.product[0] == 'c', b.table_bytes != 0), b.table_bytes));
+                          scale_parts(has_plain_scale(b), b.table_bytes != 0), b.table_bytes));
 }
 
-// Whether kernels can read a as it lies: rows of f16 at multiples of 16 bytes.
-bool is_direct(const bl_matmul_args& args, const Matrix& a) {
-  return a.dtype == BL_DTYPE_f16 && args.column_scale.data == nullptr && args.column_order.data == nullptr &&
+// Whether kernels can read a as it lies: rows of `dtype` at multiples of 16 bytes.
+bool is_direct(const bl_matmul_args& args, const Matrix& a, int32_t dtype) {
+  return a.dtype == dtype && args.column_scale.data == nullptr && args.column_order.data == nullptr &&
          a.column == 1 && a.row % 8 == 0 && a.columns % 8 == 0 &&
          reinterpret_cast<uintptr_t>(a.data) % 16 == 0;
 }
 
-bl_status prepare(Queue& queue, const bl_matmul_args& args, int64_t batch, const Matrix& a, Scratch& rows,
-                  Scratch& factors, ProductParams* p, bl_error* error) {
+bl_status prepare(Queue& queue, const bl_matmul_args& args, int64_t batch, const Matrix& a, int32_t dtype,
+                  Scratch& rows, Scratch& factors, ProductParams* p, bl_error* error) {
   PrepareParams prepare{};
   BL_RETURN_IF_ERROR(plan_rows(args, batch, a, p->m, p->k, &prepare, error));
   prepare.padded_k = static_cast<int32_t>(ceil_div(p->k, kUnitDepth) * kUnitDepth);
   BL_RETURN_IF_ERROR(
       rows.allocate(static_cast<uint64_t>(p->m) * static_cast<uint64_t>(prepare.padded_k) * 2, error));
-  BL_RETURN_IF_ERROR(factors.allocate(static_cast<uint64_t>(p->m) * sizeof(float), error));
   prepare.out = rows.as<void>();
-  prepare.row_factors = factors.as<float>();
+  prepare.out_dtype = dtype;
+  if (dtype == BL_DTYPE_f16) {
+    BL_RETURN_IF_ERROR(factors.allocate(static_cast<uint64_t>(p->m) * sizeof(float), error));
+    prepare.row_factors = factors.as<float>();
+  }
   p->a = prepare.out;
   p->a_row_bytes = static_cast<int64_t>(prepare.padded_k) * 2;
   p->k = prepare.padded_k;
@@ -129,6 +135,7 @@ bl_status launch_finish(Queue& queue, const ProductParams& p, bl_error* error) {
 struct Plan {
   PlannedWeights b;  // of the whole stack
   IntegerPlan integers;
+  bool bf16;  // products are of bf16
   int64_t batches, n;
 };
 
@@ -153,10 +160,7 @@ bl_status run(Queue& queue, const bl_matmul_args& args, const Plan& plan, int64_
     BL_RETURN_IF_ERROR(project(queue, args, batch, a, low, &p.epilogue, error));
   }
   if (p.k == 0) {  // no products: their sum, over no splits, is zero
-    const float header[2] = {1, 1};
-    BL_RETURN_IF_ERROR(rows.allocate(sizeof(header), error));
-    BL_RETURN_IF_ERROR(queue.upload(rows.as<void>(), header, sizeof(header), error));
-    p.epilogue.header = rows.as<float>();
+    p.epilogue.header = nullptr;
     return launch_finish(queue, p, error);
   }
   if (plan.integers.codes != nullptr) {
@@ -164,11 +168,13 @@ bl_status run(Queue& queue, const bl_matmul_args& args, const Plan& plan, int64_
                                     partial, rows, factors, error));
     return p.partial == nullptr ? BL_STATUS_ok : launch_finish(queue, p, error);
   }
-  if (is_direct(args, a)) {
+  const int32_t dtype = plan.bf16 ? BL_DTYPE_bf16 : BL_DTYPE_f16;
+  if (plan.bf16) p.epilogue.header = nullptr;
+  if (is_direct(args, a, dtype)) {
     p.a = a.data;
     p.a_row_bytes = a.row * 2;
   } else {
-    BL_RETURN_IF_ERROR(prepare(queue, args, batch, a, rows, factors, &p, error));
+    BL_RETURN_IF_ERROR(prepare(queue, args, batch, a, dtype, rows, factors, &p, error));
   }
   const int groups = p.b.group_shift >= 6 ? 1 : kUnitDepth >> p.b.group_shift;
   p.ready_groups = p.b.record_bytes == 0 ? 0 : groups;
@@ -190,7 +196,8 @@ bl_status run(Queue& queue, const bl_matmul_args& args, const Plan& plan, int64_
   }
   std::snprintf(launch.name, sizeof(launch.name), "matmul_%s_%s", launch.stream ? "stream" : "prompt",
                 b.product);
-  BL_RETURN_IF_ERROR(queue.launch(matmul_module, launch.name, launch.shape, p, error));
+  const ModuleImages& module = plan.bf16 ? matmul_bf16_module : matmul_module;
+  BL_RETURN_IF_ERROR(queue.launch(module, launch.name, launch.shape, p, error));
   return finishes ? launch_finish(queue, p, error) : BL_STATUS_ok;
 }
 
@@ -244,6 +251,9 @@ bl_status matmul(Queue& queue, const bl_matmul_args& args, bl_error* error) {
   Scratch unpacked(queue), tables(queue);
   if (args.b.cols > 0) {
     plan.b = plan_weights(args.b);
+    plan.bf16 = plan.integers.codes == nullptr && args.a.dtype == BL_DTYPE_bf16 &&
+                args.column_scale.data == nullptr && plan.b.bf16 != nullptr;
+    if (plan.bf16) plan.b.product = plan.b.bf16;
     if (plan.b.product == nullptr && plan.integers.codes == nullptr)
       BL_RETURN_IF_ERROR(unpack(queue, unpacked, tables, &plan.b, error));
   }

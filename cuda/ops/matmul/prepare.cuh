@@ -34,25 +34,28 @@ __device__ __forceinline__ float activation_at(const PrepareParams& p, int m, in
   return p.column_scale != nullptr ? x * p.column_scale[column] : x;
 }
 
-// A block per row: x * 2^e in f16, where e brings the largest finite magnitude into [2^14, 2^15).
+// A block per row: x * 2^e in f16, where e brings the largest finite magnitude into [2^14, 2^15); without row_factors x.
 __device__ __forceinline__ void prepare_row(const PrepareParams& p) {
   __shared__ float shared[kPrepareThreads / 32];
   for (int m = blockIdx.x; m < p.m; m += gridDim.x) {
-    float largest = 0;
-    for (int k = threadIdx.x; k < p.k; k += kPrepareThreads) {
-      const float x = fabsf(activation_at(p, m, k));
-      if (x <= 3.4028234664e38f) largest = fmaxf(largest, x);
+    float factor = 1;
+    if (p.row_factors != nullptr) {
+      float largest = 0;
+      for (int k = threadIdx.x; k < p.k; k += kPrepareThreads) {
+        const float x = fabsf(activation_at(p, m, k));
+        if (x <= 3.4028234664e38f) largest = fmaxf(largest, x);
+      }
+      largest = block_max(largest, shared);
+      // Exponent of the largest; subnormal rows stay near zero, where no power of f32 would bring them up.
+      const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 16);
+      const int shift = min(141 - exponent, 126);
+      factor = __uint_as_float(static_cast<uint32_t>(127 + shift) << 23);
+      if (threadIdx.x == 0) p.row_factors[m] = __uint_as_float(static_cast<uint32_t>(127 - shift) << 23);
     }
-    largest = block_max(largest, shared);
-    // Exponent of the largest; subnormal rows stay near zero, where no power of f32 would bring them up.
-    const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 16);
-    const int shift = min(141 - exponent, 126);
-    const float factor = __uint_as_float(static_cast<uint32_t>(127 + shift) << 23);
     uint16_t* out = static_cast<uint16_t*>(p.out) + static_cast<int64_t>(m) * p.padded_k;
     for (int k = threadIdx.x; k < p.padded_k; k += kPrepareThreads) {
-      store_from_f32(BL_DTYPE_f16, out, k, k < p.k ? activation_at(p, m, k) * factor : 0);
+      store_from_f32(p.out_dtype, out, k, k < p.k ? activation_at(p, m, k) * factor : 0);
     }
-    if (threadIdx.x == 0) p.row_factors[m] = __uint_as_float(static_cast<uint32_t>(127 - shift) << 23);
   }
 }
 

@@ -3,9 +3,9 @@
 // in registers, by the warp that multiplies them and by no other.
 #pragma once
 
-#include "../../ptx/mma.cuh"
 #include "../../tile/activation_tile.cuh"
 #include "../../tile/group_scale.cuh"
+#include "../../tile/scaled_sums.cuh"
 #include "epilogue.cuh"
 
 namespace bitloom::cuda::gemm {
@@ -134,7 +134,7 @@ struct PromptTile {
       bits.super_scale[0] = reinterpret_cast<const uint16_t*>(supers)[place];
       if (p.b.second == Second::sub_min) bits.super_min[0] = reinterpret_cast<const uint16_t*>(supers)[16 + place];
     }
-    const bool bytes = !Codes::kPlainScale && has_byte_scales(p.b);
+    const bool bytes = Codes::kByteScales || (!Codes::kPlainScale && has_byte_scales(p.b));
     to += thread;
 #pragma unroll 1
     for (int group = 0; group < p.ready_groups; ++group, records += p.b.record_bytes, to += kPromptColumns) {
@@ -161,6 +161,7 @@ struct PromptTile {
     const uint32_t* scales = now + 32 * warp + lane / 4;
     const int part = p.ready_groups * kPromptColumns;
     uint32_t words[2][Codes::kWords];
+    float sums[Codes::kScalesSums ? 2 : 1][8][4] = {};  // of a group, or of its part in this unit
     constexpr bool kByHalves = Codes::kWords >= 8;  // a half's words are read when it is their turn
 #pragma unroll
     for (int tile = 0; tile < 2 && !kByHalves; ++tile) {
@@ -190,8 +191,13 @@ struct PromptTile {
           decode_step(decode, words[tile], 2 * half + u, g, weights);
 #pragma unroll
           for (int i = 0; i < 8; ++i) {
-            ptx::mma_m16n8k16_f16(acc[tile][i], weights, u == 0 ? x[i].x : x[i].z, u == 0 ? x[i].y : x[i].w);
+            mma_step<Codes>(Codes::kScalesSums ? sums[tile][i] : acc[tile][i], weights, u == 0 ? x[i].x : x[i].z,
+                            u == 0 ? x[i].y : x[i].w);
           }
+        }
+        if (Codes::kScalesSums && (half == 1 || p.ready_groups > 1)) {
+#pragma unroll
+          for (int i = 0; i < 8; ++i) add_scaled(acc[tile][i], sums[tile][i], g);
         }
       }
     }
@@ -222,14 +228,14 @@ struct PromptTile {
       if (p.partial != nullptr) {
         p.partial[(static_cast<int64_t>(blockIdx.z) * p.m + row + i) * p.n + n] = product;
       } else {
-        store_product(p.epilogue, product, row + i, n);
+        store_product<!Codes::kBf16>(p.epilogue, product, row + i, n);
       }
     }
   }
 
   __device__ __forceinline__ void run() {
     if constexpr (Codes::kTable) Codes::fill(p.b.table, p.b.tables, thread, kPromptThreads);
-    const float unit_factor = p.b.header[0];
+    const float unit_factor = Codes::kBf16 ? 1 : p.b.header[0];
     const Codes decode(p.b.zero, p.b.exponent_shift);
     char* write = stages;  // of the next unit to be copied
     const char *read = stages, *last = stages + (kPromptStages - 1) * stage_bytes;

@@ -3,8 +3,8 @@
 // added in a fixed order.
 #pragma once
 
-#include "../../ptx/mma.cuh"
 #include "../../tile/group_scale.cuh"
+#include "../../tile/scaled_sums.cuh"
 #include "epilogue.cuh"
 
 namespace bitloom::cuda::gemm {
@@ -44,7 +44,7 @@ struct StreamTile {
   }
 
   __device__ __forceinline__ void load_records(Records& r, int unit) const {
-    const bool bytes = !Codes::kPlainScale && has_byte_scales(p.b);
+    const bool bytes = Codes::kByteScales || (!Codes::kPlainScale && has_byte_scales(p.b));
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (half == 1 && p.b.group_shift >= 6) {
@@ -98,25 +98,29 @@ struct StreamTile {
     scales_of(r, unit_factor, g);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      float sums[2][4] = {};
+      float(&to)[2][4] = Codes::kScalesSums ? sums : acc;
       const int k = unit * 64 + 32 * half + 8 * (lane % 4);
       const uint4 x = load_row(lane / 4, k);
       uint32_t weights[2][4];
 #pragma unroll
       for (int u = 0; u < 2; ++u) {
         decode_step(decode, words, 2 * half + u, g[half], weights[u]);
-        ptx::mma_m16n8k16_f16(acc[0], weights[u], u == 0 ? x.x : x.z, u == 0 ? x.y : x.w);
+        mma_step<Codes>(to[0], weights[u], u == 0 ? x.x : x.z, u == 0 ? x.y : x.w);
       }
+      if (Codes::kScalesSums) add_scaled(acc[0], sums[0], g[half]);
       if (p.m <= 8) continue;
       const uint4 y = load_row(lane / 4 + 8, k);
-      ptx::mma_m16n8k16_f16(acc[1], weights[0], y.x, y.y);
-      ptx::mma_m16n8k16_f16(acc[1], weights[1], y.z, y.w);
+      mma_step<Codes>(to[1], weights[0], y.x, y.y);
+      mma_step<Codes>(to[1], weights[1], y.z, y.w);
+      if (Codes::kScalesSums) add_scaled(acc[1], sums[1], g[half]);
     }
   }
 
   __device__ __forceinline__ void accumulate(float (&acc)[2][4]) const {
     const int begin = static_cast<int>(p.b.units * blockIdx.y / p.splits);
     const int end = static_cast<int>(p.b.units * (blockIdx.y + 1) / p.splits);
-    const float unit_factor = p.b.header[0];
+    const float unit_factor = Codes::kBf16 ? 1 : p.b.header[0];
     const Codes decode(p.b.zero, p.b.exponent_shift);
 #pragma unroll 1
     for (int first = begin + warp; first < end; first += kDepth * warps) {
@@ -162,7 +166,7 @@ struct StreamTile {
       if (p.partial != nullptr) {
         p.partial[(static_cast<int64_t>(blockIdx.y) * p.m + m) * p.n + n] = product;
       } else {
-        store_product(p.epilogue, product, m, n);
+        store_product<!Codes::kBf16>(p.epilogue, product, m, n);
       }
     }
   }

@@ -46,6 +46,18 @@ void plan_elements(const PanelFormat& f, PlannedWeights* plan) {
   b.factor = std::ldexp(1.0f, 15 - ((1 << (exponent - 1)) - 1));
 }
 
+// A weight, or a code less its zero where the group's scale can come after, must be a bf16 number. Not e5m2:
+// its infinities and NaN are f16's.
+const char* bf16_kernel(const PanelFormat& f) {
+  const char* integers = f.value_kind == ValueKind::integer ? integer_kernel(f) : "";
+  if (f.format == BL_FORMAT_bf16) return "bf16_weights";
+  if (integers[0] == 'c' && f.group >= 32 && f.zero == 1 << (f.bits - 1) && f.scale_factor == 1) {
+    return f.bits == 4 ? "bf16_c4" : "bf16_c8";
+  }
+  if (!has_elements(f) || f.scale_bytes != 1 || f.info->kind == BL_KIND_e5m2) return nullptr;
+  return f.bits == 4 ? "bf16_e4" : f.bits == 6 ? "bf16_e6" : "bf16_e8";
+}
+
 // Entries as f16 of at most 2 in magnitude; a power of two goes to the scale.
 void plan_tables(const PanelFormat& f, PlannedWeights* plan) {
   FragmentWeights& b = plan->weights;
@@ -124,6 +136,7 @@ PlannedWeights plan_weights(const bl_weights& given) {
   b.scale_type = f.scale_type;
   b.second = second_of(f);
   plan_codes(f, &plan);
+  plan.bf16 = bf16_kernel(f);
   return plan;
 }
 

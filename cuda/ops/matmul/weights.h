@@ -14,6 +14,7 @@ namespace bitloom::cuda::gemm {
 struct PlannedWeights {
   FragmentWeights weights;
   const char* product;  // "c4": a row of kernels.inc
+  const char* bf16;     // "bf16_c4": a row of kernels_bf16.inc, for activations of bf16; or null
   UnpackKind unpack;
   int32_t table_bytes;  // shared memory of the pair tables, for all
   int32_t bits;
