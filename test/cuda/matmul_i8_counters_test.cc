@@ -105,9 +105,7 @@ BITLOOM_CUDA_TEST(matmul_i8_coverage) {
   for (const auto& it : cases) {
     for (int64_t m : {9, 17}) {
       for (int32_t i = 0; i < 6; ++i) {
-        for (int32_t arch : {80, 120}) {
-          Settings settings;
-          settings.arch = arch;
+        for (Settings settings : all_archs()) {
           settings.multiprocessors = 1;
           Call call(settings, it.format, n, k);
           TestQueue& queue = call.queue;

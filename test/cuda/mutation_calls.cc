@@ -63,13 +63,16 @@ Run attended(AttentionCase c) {
   };
 }
 
-Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale) {
+// Logits in [least, least + 2 * scale].
+Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale,
+          float least) {
   return [=](TestQueue& queue) {
     Tensor logits(queue, BL_DTYPE_f32, {vocab}), previous(queue, BL_DTYPE_i32, {3});
-    logits.uniform(5, scale);
+    Random random(5);
+    logits.fill([&](int64_t) { return least + scale * (1 + random.uniform()); });
     previous.integers({1, 7, static_cast<int32_t>(vocab) - 1});
     std::vector<uint8_t> bytes;
-    for (uint64_t position = 0; position < 2; ++position) {
+    for (uint64_t position = 0; position < 1; ++position) {
       int32_t token = -1;
       float probability = -1;
       bl_sample_args args{};
@@ -171,13 +174,16 @@ std::vector<MutatedKernel> mutated_kernels() {
                   .head_dim = 9,
                   .causal = 1,
                   .window = 30})}},
-      {"sampling", "sample_keys", {drawn(300, 1, 0, 0, 0, 5)}},
-      {"sampling", "sample_penalize", {drawn(300, 1, 0, 0, 0, 5)}},
-      {"sampling", "sample_largest", {drawn(700, 0.1f, 0, 0, 0, 5)}},
-      {"sampling", "sample_mass", {drawn(2300, 1, 0, 0, 0, 1)}},
+      {"sampling", "sample_keys", {drawn(300, 1, 0, 0, 0, 5, -5)}},
+      {"sampling", "sample_penalize", {drawn(300, 1, 0, 0, 0, 5, -5)}},
+      {"sampling", "sample_largest", {drawn(700, 0.1f, 0, 0, 0, 5, -5)}},
+      {"sampling", "sample_mass", {drawn(2300, 1, 0, 0, 0, 1, -1)}},
       {"sampling",
        "sample_pick",
-       {drawn(1500, 1, 0, 0.9f, 0, 0.3f), drawn(1300, 1, 1100, 0, 0.01f, 3), drawn(40, 1, 7, 0.9f, 0.2f, 5)}},
+       {drawn(1500, 1, 0, 0.9f, 0, 0.3f, -0.3f), drawn(1300, 1, 1100, 0, 0.01f, 3, -3),
+        drawn(40, 1, 7, 0.9f, 0.2f, 5, -5),
+        // All of one sign and binade: the first passes of the search do not tell them apart.
+        drawn(1100, 1, 0, 0.9f, 0, 0.4f, 1)}},
       {"norm", "rms_norm_wide", {normalized(1000), normalized(8 * 512 + 264)}},
       {"norm", "rms_norm_plain", {normalized(701)}},
   };
