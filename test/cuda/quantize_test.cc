@@ -45,7 +45,8 @@ void encode(TestQueue& queue, const Case& c, const std::function<float(int64_t)>
   args.output.tensor_scale = c.tensor_scale;
   args.method = c.method;
   bl_error error{};
-  const std::string what = std::string("quantize") + (c.method == BL_QUANTIZE_mse ? " by mse" : "") + c.name + " to " + bl_get_format_info(c.format)->name;
+  const std::string what = std::string("quantize") + (c.method == BL_QUANTIZE_mse ? " by mse" : "") + c.name +
+                           " to " + bl_get_format_info(c.format)->name;
   check_ok(quantize(queue, args, &error), error, what);
   queue.read(actual.data(), args.output.data, actual.size());
   args.input = input.host();
@@ -117,7 +118,11 @@ void searches(TestQueue& queue) {
            [](int64_t i) { return static_cast<float>(i % 5) + 1; });
   }
   for (int32_t dtype : kFloatDtypes) {
-    by_mse({.format = BL_FORMAT_u4z_g64_bf16, .cols = 99, .dtype = dtype, .tensor_scale = 0.3f, .name = " types"});
+    by_mse({.format = BL_FORMAT_u4z_g64_bf16,
+            .cols = 99,
+            .dtype = dtype,
+            .tensor_scale = 0.3f,
+            .name = " types"});
     by_mse({.format = BL_FORMAT_i5_g32_bf16, .dtype = dtype, .strides = {3, 7}, .name = " strided"});
   }
 }

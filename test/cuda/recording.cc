@@ -48,8 +48,7 @@ Recording::Recording(const Run& run, const Settings& settings, const std::string
   queue_.after_launch = [&](const std::string& name, const ptx::LaunchReport& report) {
     if (name != kernel) return;
     RecordedLaunch& launch = launches_.back();
-    for (RecordedMemory& piece : launch.memory)
-      piece.after = queue_.machine.memory.find(piece.address)->data;
+    for (RecordedMemory& piece : launch.memory) piece.after = queue_.machine.memory.find(piece.address)->data;
     count_memory(report.counters, launch.sectors, launch.wavefronts);
     launch.instructions = report.counters.warp_instructions();
     for (size_t pc = 0; pc < report.counters.counts.size(); ++pc) {

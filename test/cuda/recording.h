@@ -1,5 +1,5 @@
-// Launches of a kernel as they were, so that each can run again alone: mutants of the kernel run in its place, without
-// the operator's host code, the kernels around it and the tests' weights.
+// Launches of a kernel as they were, so that each can run again alone: mutants of the kernel run in its
+// place, without the operator's host code, the kernels around it and the tests' weights.
 #pragma once
 
 #include <memory>
@@ -34,8 +34,8 @@ class Recording {
             std::shared_ptr<const ptx::Module> module);
 
   const std::vector<RecordedLaunch>& launches() const { return launches_; }
-  // Whether this module's kernel comes to a fault, leaves other bytes in memory, or (counts) asks for other memory
-  // transactions than the recorded one. Throws Fault only where the module can't be launched at all.
+  // Whether this module's kernel comes to a fault, leaves other bytes in memory, or (counts) asks for other
+  // memory transactions than the recorded one. Throws Fault only where the module can't be launched at all.
   bool differs(const RecordedLaunch& launch, std::shared_ptr<const ptx::Module> module,
                const ptx::Options& options, bool counts);
 

@@ -29,7 +29,8 @@ bool Verdicts::get(const std::string& text, const Mutant& mutant, const std::fun
   // What nobody noticed is tried again: the calls may be better now.
   if (at != kept_.end() && at->second) return true;
   const bool noticed = find();
-  if (at == kept_.end() || at->second != noticed) std::ofstream(path_, std::ios::app) << key << ' ' << noticed << '\n';
+  if (at == kept_.end() || at->second != noticed)
+    std::ofstream(path_, std::ios::app) << key << ' ' << noticed << '\n';
   kept_[key] = noticed;
   return noticed;
 }
