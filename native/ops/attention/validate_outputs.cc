@@ -30,8 +30,8 @@ bl_status check_apart_from_inputs(const char* name, const bl_tensor& output, con
   const char* const pages[2][2] = {{"keys", "values"}, {"recent.keys", "recent.values"}};
   for (int i = 0; i < 2; ++i) {
     const bl_kv_segment& segment = args.segments[i];
-    BL_RETURN_IF_ERROR(check_apart({"attention", name}, output, pages[i][0], segment.keys.data,
-                                   segment.keys.bytes, error));
+    BL_RETURN_IF_ERROR(
+        check_apart({"attention", name}, output, pages[i][0], segment.keys.data, segment.keys.bytes, error));
     BL_RETURN_IF_ERROR(check_apart({"attention", name}, output, pages[i][1], segment.values.data,
                                    segment.values.bytes, error));
   }

@@ -1,5 +1,6 @@
-// What the checks of a call share: validate.cc (numbers, vectors, all together), validate_keys.cc (keys, values, pages),
-// validate_outputs.cc (masks and what is written), read_call.cc (what decides addresses, copied and checked).
+// What the checks of a call share: validate.cc (numbers, vectors, all together), validate_keys.cc (keys,
+// values, pages), validate_outputs.cc (masks and what is written), read_call.cc (what decides addresses,
+// copied and checked).
 #pragma once
 
 #include "../../base/tensor.h"
@@ -10,7 +11,9 @@ namespace bitloom {
 inline long long ll(int64_t value) { return static_cast<long long>(value); }
 
 inline bool is_paged(const bl_attention_args& args) { return args.segments[0].keys.data != nullptr; }
-inline int32_t segment_count(const bl_attention_args& args) { return args.segments[1].keys.data != nullptr ? 2 : 1; }
+inline int32_t segment_count(const bl_attention_args& args) {
+  return args.segments[1].keys.data != nullptr ? 2 : 1;
+}
 
 inline int64_t kv_heads_of(const bl_attention_args& args) {
   if (!is_paged(args)) return args.k.shape[1];
