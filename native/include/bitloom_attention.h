@@ -117,8 +117,9 @@ typedef struct bl_attention_args {
   float scale;      /* 0: 1 / sqrt(key_dim) */
   int32_t causal;
   int32_t window;  /* 0: no window */
-  int32_t compute; /* BL_COMPUTE_f32; bf16: products of bf16 with sums in f32; i8: q . k of int8 (a scale per
-                      row), the other product in bf16. A permission: kernels of a better mode may run */
+  int32_t compute; /* BL_COMPUTE_f32; bf16: products of bf16 with sums in f32; i8: both products of integers,
+                      of pages of integers as they are, of prompts (32 rows of a sequence and more) with keys
+                      and values rounded to int8. A permission: kernels of a better mode may run */
   bl_kv_segment segments[2];
   bl_tensor cu_queries; /* [sequences + 1] i32: sequence i has queries [cu[i], cu[i + 1]). With segments and
                            data NULL: queries / sequences each */

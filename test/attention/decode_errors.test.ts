@@ -268,6 +268,61 @@ describe('decodeAttention errors', () => {
     }
   });
 
+  it('results in the memory of pages', () => {
+    const memory = new Float32Array(pages.keys.bytes.buffer, pages.keys.bytes.byteOffset, 64);
+    const inside = (shape: number[]) =>
+      new Tensor(
+        'f32',
+        memory.subarray(
+          0,
+          shape.reduce((a, b) => a * b),
+        ),
+        shape,
+      );
+    const wide = new KVPages({
+      keyFormat: 'f16',
+      numKvHeads: 2,
+      keyDim: 8,
+      valueDim: 5,
+      numPages: 5,
+    });
+    const recent = new KVPages({
+      keyFormat: 'f32',
+      numKvHeads: 2,
+      keyDim: 8,
+      valueDim: 5,
+      numPages: 1,
+    });
+    const second: KVSegment = {
+      pages: recent,
+      blockTable: i32([0, 0], 2, 1),
+      lengths: i32([0, 0], 2),
+    };
+    const values = pages.values as Tensor<'u8'>;
+    const ofValues = new Float32Array(values.bytes.buffer, values.bytes.byteOffset, 8);
+    for (const [message, options] of [
+      ['output overlaps keys', { out: inside([2, 4, 5]) }],
+      ['lse overlaps keys', { lse: inside([2, 4]) }],
+      ['lse overlaps values', { lse: new Tensor('f32', ofValues, [2, 4]) }],
+    ] as [string, DecodeAttentionOptions][]) {
+      expectRefused([good], 'BL_INVALID_ARGUMENT', `${message}, expected separate memory`, options);
+    }
+    const late = new Float32Array(recent.keys.bytes.buffer, recent.keys.bytes.byteOffset, 8);
+    expectRefused(
+      [{ ...good, pages: wide }, second],
+      'BL_INVALID_ARGUMENT',
+      'lse overlaps recent.keys, expected separate memory',
+      { lse: new Tensor('f32', late, [2, 4]) },
+    );
+  });
+
+  it('pages of which there are none', () => {
+    const none = new KVPages({ keyFormat: 'f16', numKvHeads: 2, keyDim: 8, numPages: 0 });
+    expect(() => decodeAttention(q, [{ ...good, pages: none, lengths: i32([0, 0], 2) }])).toThrow(
+      'decodeAttention: pages.numPages is 0, expected at least 1, also where no sequence has a token',
+    );
+  });
+
   it('segments, and options that need k and v', () => {
     const refused = (segments: unknown, message: string, options: object = {}) =>
       expectRefused(
@@ -291,11 +346,8 @@ describe('decodeAttention errors', () => {
       /^decodeAttention: option "cuKeys" is not known/,
     );
     const blockMask = { mask: Tensor.zeros('u8', [1, 1, 1]), queries: 16, keys: 64 };
-    expectRefused(
-      [good],
-      'BL_UNSUPPORTED',
-      'blockMask is given with several sequences or pages, expected k and v of one sequence',
-      { blockMask } as object,
+    expect(() => decodeAttention(q, [good], { blockMask } as object)).toThrow(
+      /^decodeAttention: option "blockMask" is not known/,
     );
     expectRefused(
       [good],

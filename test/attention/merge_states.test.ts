@@ -140,6 +140,10 @@ describe('mergeStates', () => {
   });
 
   it('says what is wrong', async () => {
+    const [some, weights] = [Tensor.zeros('f32', [1, 1, 1, 2]), Tensor.zeros('f32', [1, 1, 1])];
+    expect(() => mergeStates(some, weights, { output: some } as object)).toThrow(
+      /^mergeStates: option "output" is not known, expected one of isa, threads/,
+    );
     const f32 = (...shape: number[]) => Tensor.zeros('f32', shape);
     const outputs = f32(2, 3, 4, 5);
     const lses = f32(2, 3, 4);

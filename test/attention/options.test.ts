@@ -185,4 +185,38 @@ describe('options of attention', () => {
       }
     }
   });
+
+  it.each(isas)('give NaN to seen keys alone where a row is NaN, %s', (isa) => {
+    const q = new Tensor('f32', [Number.NaN, 1], [2, 1, 1]);
+    const k = new Tensor('f32', [1, 2, 3], [3, 1, 1]);
+    const probabilities = Tensor.empty('f32', [1, 2, 3]);
+    attention(q, k, k, { isa, probabilities, causal: true });
+    expect([...probabilities.data.slice(0, 3)]).toEqual([Number.NaN, Number.NaN, 0]);
+  });
+
+  // Masks of bytes are read eight at a time, of blocks one at a time: all widths, offsets and strides.
+  it.each(isas)('take masks of any width, %s', (isa) => {
+    const random = randomSource(11);
+    for (const keys of [1, 7, 8, 15, 64, 65, 131, 150]) {
+      const columns = Math.max(1, keys - 5);
+      const [q, k] = [Tensor.zeros('f32', [3, 2, 4]), Tensor.zeros('f32', [keys, 1, 4])];
+      const bytes = Uint8Array.from({ length: 2 * 3 * columns }, () =>
+        random() < 0.5 ? 0 : 1 + 254 * random(),
+      );
+      const mask = new Tensor('u8', bytes, [2, 3, columns]);
+      const probabilities = Tensor.empty('f32', [2, 3, keys]);
+      attention(q, k, k, { isa, mask, probabilities });
+      for (let h = 0; h < 2; h++) {
+        for (let t = 0; t < 3; t++) {
+          const row = (h * 3 + t) * columns;
+          const sees = (s: number) => s < keys - columns || bytes[row + s - keys + columns] !== 0;
+          const seen = Array.from({ length: keys }, (_, s) => (sees(s) ? 1 : 0));
+          const count = seen.reduce<number>((a, b) => a + b, 0);
+          const expected = seen.map((x) => Math.fround(count === 0 ? 0 : x / count));
+          const actual = [...probabilities.data.slice((h * 3 + t) * keys, (h * 3 + t + 1) * keys)];
+          for (const [s, x] of expected.entries()) expect(actual[s]).toBeCloseTo(x, 6);
+        }
+      }
+    }
+  });
 });

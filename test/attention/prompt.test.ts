@@ -192,8 +192,11 @@ describe('a sequence of a batch', () => {
     { queries: 3, keys: 530 },
     { queries: 12, keys: 100 },
   ];
-  const ends = (of: 'queries' | 'keys') =>
-    lengths.reduce((list, each) => [...list, (list.at(-1) as number) + each[of]], [0]);
+  const ends = (of: 'queries' | 'keys') => {
+    const list = [0];
+    for (const each of lengths) list.push((list.at(-1) as number) + each[of]);
+    return list;
+  };
   const [cuQueries, cuKeys] = [ends('queries'), ends('keys')];
   const all = { ...usual, queries: cuQueries.at(-1) as number, keys: cuKeys.at(-1) as number };
   const part = (x: Tensor<'f32'>, from: number, to: number) => {

@@ -22,8 +22,8 @@ export type DecodeAttentionOptions<D extends FloatDType = 'f32'> = Omit<
  * newest tokens, not quantized yet).
  *
  * One long sequence is cut along its keys for all threads; pages that sequences share from their beginning are read once for
- * all of them. Neither changes a bit of the result, nor do page size (a multiple of 16), threads or, but for
- * prompts in bf16, what else is in the batch.
+ * all of them. Neither changes a bit of the result, nor do page size (a multiple of 16), threads or what else
+ * is in the batch.
  *
  * @param q [queries, numHeads, headDim], f32, f16 or bf16: the sequences' queries side by side
  * @param segments pages, block tables and lengths; lengths count the new tokens too, whose keys are appended before

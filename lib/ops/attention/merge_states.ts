@@ -1,3 +1,4 @@
+import { checkOptions } from '../../arguments.js';
 import {
   type AsyncOptions,
   type Call,
@@ -17,6 +18,15 @@ export interface MergeStatesOptions<D extends FloatDType = 'f32'> extends RunOpt
   lse?: Tensor<'f32'>;
 }
 
+const known: ReadonlySet<string> = new Set<keyof (MergeStatesOptions & AsyncOptions)>([
+  'isa',
+  'threads',
+  'stream',
+  'signal',
+  'out',
+  'lse',
+]);
+
 /** Attention over some keys: what it gives, and the weight of those keys. */
 export interface AttentionState<D extends FloatDType = 'f32'> {
   /** [rows, heads, dim] */
@@ -33,7 +43,8 @@ export interface AttentionState<D extends FloatDType = 'f32'> {
  * @param outputs [parts, rows, heads, dim], f32, f16 or bf16
  * @param lses [parts, rows, heads]
  * @returns output [rows, heads, dim] and lse [rows, heads]: those of the options, or new f32 tensors
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT` (overlapping memory), before anything is written
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT` (overlapping memory, an option that is
+ *   not known), before anything is written
  *
  * @example
  * ```ts
@@ -65,6 +76,7 @@ function prepare<D extends FloatDType>(
   options: MergeStatesOptions<D>,
 ): Call<AttentionState<D>> {
   const op = 'mergeStates';
+  checkOptions(op, options, known);
   const values = [
     ...checkedTensorValues(op, 'outputs', outputs),
     ...checkedTensorValues(op, 'lses', lses),

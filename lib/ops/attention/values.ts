@@ -41,7 +41,7 @@ const shared: Record<keyof (AttentionOptions<FloatDType> & AsyncOptions), true> 
 };
 /** The names of the options of decodeAttention. */
 export const decodeOptionNames: ReadonlySet<string> = new Set([
-  ...Object.keys(shared),
+  ...Object.keys(shared).filter((name) => name !== 'blockMask'),
   'cuQueries',
 ]);
 const optionNames: ReadonlySet<string> = new Set([...Object.keys(shared), 'cuQueries', 'cuKeys']);
@@ -60,6 +60,13 @@ function formatId(op: string, name: string, format: string): number {
 function pagesValues(op: string, pages: PagesView): NativeValue[] {
   checkObject(op, 'pages', pages);
   const { values, pageSize, numKvHeads, keyDim, valueDim, numPages } = pages;
+  // Native code takes pages without memory for none given.
+  if (numPages === 0) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: pages.numPages is 0, expected at least 1, also where no sequence has a token`,
+    );
+  }
   return [
     ...checkedTensorValues(op, 'pages.keys', pages.keys),
     formatId(op, 'pages.keyFormat', pages.keyFormat),

@@ -1,15 +1,14 @@
-// Attention of prompts on AMX: products in bf16 with sums in f32 (prompt.h; the order of the work: amx_prompt.inl).
+// Attention of prompts on AMX: products in bf16 with sums in f32 (prompt.h; the order of the work:
+// amx_prompt.inl).
 //
-//   packed chunk   keys [32 units][steps of 32 channels][16 pairs][16 tokens] x 2 bf16, then
-//                  values [16 steps of 32 tokens][tiles of 16 channels][16 pairs][16 channels] x 2: tiles as
-//                  they are loaded
+// Per block of 32 rows and 128 keys of 128 channels, in instructions: 128 tile products with as many tile
+// loads, 16 loads and 32 stores of scores and sums; 256 vectors of scores, each 9: maximum, base, x -
+// floor(x), 3 of the polynomial, scale, half a conversion of two, sum. Products of 16 cycles are 2048 cycles,
+// vectors at two a cycle 1150, beside them.
 //
-// Per block of 32 rows and 128 keys of 128 channels, in instructions: 128 tile products with as many tile loads, 16
-// loads and 32 stores of scores and sums; 256 vectors of scores, each 9: maximum, base, x - floor(x), 3 of the polynomial,
-// scale, half a conversion of two, sum. Products of 16 cycles are 2048 cycles, vectors at two a cycle 1150, beside them.
-//
-// The base m of a row is an integer and stays while no score is more than 2^40 times it: bf16 has the exponents of f32,
-// so that weights above 1 lose nothing, and what has been summed is seldom rescaled, and then by a power of two.
+// The base m of a row is an integer and stays while no score is more than 2^40 times it: bf16 has the
+// exponents of f32, so that weights above 1 lose nothing, and what has been summed is seldom rescaled, and
+// then by a power of two.
 //
 // Rounded to bf16 are q times scale, k, v and the weights; 2^x is a polynomial of degree 3, whose error of
 // 7.5e-5 is a fiftieth of bf16's.
@@ -38,86 +37,15 @@
 
 #include "../matmul/amx_tiles.inl"
 
+#include "amx_products.inl"
+
 #include "amx_prompt.inl"
+
+#include "amx_prompt_pack_bf16.inl"
 
 namespace {
 
-constexpr int64_t kChunkSteps = kKeyChunk / 32;
 constexpr float kHeadroom = 40;  // 2^40 times all tokens' values is still a number
-
-int64_t steps_of(int64_t channels) { return (channels + 31) / 32; }
-int64_t value_tiles(const AttentionCall& call) { return (call.value_dim + 31) / 32 * 2; }
-int64_t key_unit_bytes(const AttentionCall& call) { return steps_of(call.head_dim) * kTileBytes; }
-int64_t value_step_bytes(const AttentionCall& call) { return value_tiles(call) * kTileBytes; }
-int64_t key_bytes(const AttentionCall& call) { return kKeyChunk / kUnit * key_unit_bytes(call); }
-
-// Pairs of bf16: `low` in the lower half of each dword.
-inline __m512i pairs(__m512 low, __m512 high) {
-  const __m256i a = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(low));
-  const __m256i b = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(high));
-  return _mm512_or_si512(_mm512_cvtepu16_epi32(a), _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
-}
-
-// ---- packing ----
-
-struct PackMemory {
-  float *panel, *rows, *scales, *spare;
-  uint64_t bytes;
-
-  PackMemory(const AttentionCall& call, uint8_t* memory) {
-    float* next = reinterpret_cast<float*>(memory);
-    const auto take = [&](int64_t floats) {
-      float* taken = next;
-      next += padded16(floats);
-      return taken;
-    };
-    panel = take(call.head_dim * kUnit);
-    rows = take(padded16(call.value_dim) * kUnit);
-    scales = take(2 * call.head_dim);
-    spare = take(padded16(std::max(call.head_dim, call.value_dim)) + kUnit * call.head_dim);
-    bytes = static_cast<uint64_t>(reinterpret_cast<uint8_t*>(next) - memory);
-  }
-};
-
-void pack_keys(const float* panel, int64_t head_dim, int64_t present, uint8_t* tiles) {
-  // Tokens that are not there get 0, as what stands in their lanes may be anything.
-  const __mmask16 tokens = static_cast<__mmask16>((1u << present) - 1);
-  for (int64_t i = 0; i < steps_of(head_dim) * 16; ++i) {
-    const __m512 low =
-        2 * i < head_dim ? _mm512_maskz_loadu_ps(tokens, panel + 2 * i * kUnit) : _mm512_setzero_ps();
-    const __m512 high = 2 * i + 1 < head_dim ? _mm512_maskz_loadu_ps(tokens, panel + (2 * i + 1) * kUnit)
-                                             : _mm512_setzero_ps();
-    _mm512_storeu_si512(tiles + i * 64, pairs(low, high));
-  }
-}
-
-// Values of a unit to pairs half * 8 and up of a step's tiles. False if one is not finite.
-bool pack_values(const float* rows, int64_t stride, int64_t value_dim, int64_t present, int64_t half,
-                 uint8_t* tiles) {
-  __m512 sum = _mm512_setzero_ps();
-  for (int64_t c = 0; c < (value_dim + 31) / 32 * 32; c += 16) {
-    const int64_t left = value_dim - c;
-    const __mmask16 channels = left >= 16  ? __mmask16{0xffff}
-                               : left <= 0 ? __mmask16{0}
-                                           : static_cast<__mmask16>((1u << left) - 1);
-    for (int64_t i = 0; i < 8; ++i) {
-      const auto load = [&](int64_t token) {
-        return token < present ? _mm512_maskz_loadu_ps(channels, rows + token * stride + c)
-                               : _mm512_setzero_ps();
-      };
-      const __m512 low = load(2 * i), high = load(2 * i + 1);
-      const __m512i both = pairs(low, high);
-      // x * 0 is 0 for finite x and NaN for others; as bf16, where large numbers round to infinity.
-      sum = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)), _mm512_setzero_ps(), sum);
-      sum = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(-65536))),
-                            _mm512_setzero_ps(), sum);
-      _mm512_storeu_si512(tiles + c / 16 * kTileBytes + (half * 8 + i) * 64, both);
-    }
-  }
-  return _mm512_reduce_add_ps(sum) == 0;
-}
-
-// ---- a task ----
 
 struct Bf16 {
   template <int kSums>
@@ -149,16 +77,17 @@ struct TaskBf16 {
   float* state;
   int64_t steps, stride;
   bool terms;
-  uint8_t* queries;     // [2][steps][16][32] bf16
-  float* scores[2];     // [32][kBlock] each
-  uint8_t* weights[2];  // [2][kChunkSteps][16][32] bf16 each: of a chunk
-  float* totals;        // [32][16]
-  float* row;           // [steps of channels]
-  int parity = 0;       // of the chunk that is weighed
-  int complete = 0;     // of the one before, whose weights are complete
+  uint8_t* queries;          // [2][steps][16][32] bf16
+  float* scores[2];          // [32][kBlock] each
+  uint8_t* weights[2];       // [2][kChunkSteps][16][32] bf16 each: of a chunk
+  float* totals;             // [32][16]
+  float* row;                // [steps of channels]
+  int parity = 0;            // of the chunk that is weighed
+  int complete = 0;          // of the one before, whose weights are complete
   int64_t begin[2], end[2];  // its steps
   int64_t chunk[2];
-  alignas(64) float base[kPromptRows], factor[kPromptRows];  // factor: of the states, before the chunk is added
+  alignas(64) float base[kPromptRows],
+      factor[kPromptRows];  // factor: of the states, before the chunk is added
 
   TaskBf16(const AttentionCall& c, const PromptTask& t, const TaskRows& r, float* s, uint8_t* memory)
       : call(c), task(t), rows(r), state(s), steps(steps_of(c.head_dim)), stride(prompt_state_floats(c)) {
@@ -217,11 +146,12 @@ void TaskBf16::load() {
     if (rows.count < kPromptRows) std::memset(each, 0, static_cast<size_t>(2 * kChunkSteps * kTileBytes));
   }
   for (int64_t i = 0; i < rows.count; ++i) {
-    const int64_t offset =
-        (call.first_query(task.sequence) + rows[i].query) * call.q.strides[0] + rows[i].head * call.q.strides[1];
+    const int64_t offset = (call.first_query(task.sequence) + rows[i].query) * call.q.strides[0] +
+                           rows[i].head * call.q.strides[1];
     const int64_t element = call.q.dtype == BL_DTYPE_f32 ? 4 : 2;
     std::memset(row, 0, static_cast<size_t>(steps * 128));
-    load_values(call.q.dtype, static_cast<const uint8_t*>(call.q.data) + offset * element, 1, call.head_dim, row);
+    load_values(call.q.dtype, static_cast<const uint8_t*>(call.q.data) + offset * element, 1, call.head_dim,
+                row);
     for (int64_t j = 0; j < steps; ++j) {
       const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(row + 32 * j), factor_of_q);
       const __m512 high = _mm512_mul_ps(_mm512_loadu_ps(row + 32 * j + 16), factor_of_q);
@@ -259,8 +189,8 @@ void TaskBf16::begin_chunk(const Block& block) {
 }
 
 // A row's scores less its base where all keys are seen and the base stays.
-[[gnu::always_inline]] inline void TaskBf16::begin_row(Weighed& w, int64_t i, const Block& block, const Seen& seen,
-                                                       int64_t buffer) {
+[[gnu::always_inline]] inline void TaskBf16::begin_row(Weighed& w, int64_t i, const Block& block,
+                                                       const Seen& seen, int64_t buffer) {
   constexpr int kVectors = kBlock / 16;
   float* from = scores[buffer] + i * kBlock;
   if (!terms && seen.all) {
@@ -344,11 +274,11 @@ void TaskBf16::end_chunk(const Block& block) {
 // Of the chunk that was completed last; the next one's weights are on their way already.
 void TaskBf16::add_values(Products<Bf16>& products, int64_t pair) {
   const uint8_t* first = weights[complete] + begin[complete] * kTileBytes;
-  const uint8_t* values =
-      task.chunk(chunk[complete]) + key_bytes(call) + begin[complete] * value_step_bytes(call) + 2 * pair * kTileBytes;
+  const uint8_t* values = task.chunk(chunk[complete]) + key_bytes(call) +
+                          begin[complete] * value_step_bytes(call) + 2 * pair * kTileBytes;
   products.add({first, first + kChunkSteps * kTileBytes, values, values + kTileBytes, value_step_bytes(call),
-                end[complete] - begin[complete], reinterpret_cast<uint8_t*>(state + 16 + 32 * pair), stride * 4,
-                true});
+                end[complete] - begin[complete], reinterpret_cast<uint8_t*>(state + 16 + 32 * pair),
+                stride * 4, true});
 }
 
 }  // namespace
@@ -364,28 +294,6 @@ uint64_t prompt_packed_bytes_bf16(const AttentionCall& call) {
 
 uint64_t prompt_scratch_bytes_bf16(const AttentionCall& call) {
   return std::max(PackMemory(call, nullptr).bytes, TaskBf16::bytes_of(call));
-}
-
-bool pack_prompt_bf16(const AttentionCall& call, int64_t sequence, int64_t kv_head, int32_t segment,
-                      int64_t chunk, uint8_t* packed, uint8_t* memory) {
-  const PackMemory own(call, memory);
-  Units units(call, sequence, kv_head, segment, own.scales, own.spare);
-  const int64_t first = chunk * kKeyChunk;
-  const int64_t count = std::min(units.count() - first, kKeyChunk);
-  uint8_t* const values = packed + key_bytes(call);
-  bool finite = true;
-  // To whole steps of 32 tokens: absent ones are 0.
-  for (int64_t unit = 0; unit < (count + 31) / 32 * 2; ++unit) {
-    const int64_t present = std::min(std::max<int64_t>(count - unit * kUnit, 0), kUnit);
-    uint8_t* tiles = values + unit / 2 * value_step_bytes(call);
-    const float* panel = own.panel;
-    const float* rows = own.rows;
-    if (present > 0) panel = units.keys(first + unit * kUnit, own.panel);
-    pack_keys(panel, call.head_dim, present, packed + unit * key_unit_bytes(call));
-    if (present > 0) rows = units.values(first + unit * kUnit, own.rows, false);
-    finite &= pack_values(rows, units.row_stride(), call.value_dim, present, unit % 2, tiles);
-  }
-  return finite;
 }
 
 void run_prompt_bf16(const AttentionCall& call, const PromptTask& task, float* state, uint8_t* memory) {

@@ -1,9 +1,10 @@
-// Attention of prompts on AMX in integers (README.md, "Prompts in int8"; scalar_prompt_i8.cc is the specification; the
-// order of the work: amx_prompt.inl).
+// Attention of prompts on AMX in integers (README.md, "Prompts in int8"; scalar_prompt_i8.cc is the
+// specification; the order of the work: amx_prompt.inl).
 //
-// Per block of 32 rows and 128 keys of 128 channels, in instructions: 64 tile products (bf16: 128) with as many tile
-// loads; 256 vectors of scores, each 9: to f32, scale and base, maximum, x - floor(x), 2 of the polynomial, scale, to
-// integers, 3/4 of packing. Sums leave the matrix unit once a chunk: 256 vectors of 6 instructions.
+// Per block of 32 rows and 128 keys of 128 channels, in instructions: 64 tile products (bf16: 128) with as
+// many tile loads; 256 vectors of scores, each 9: to f32, scale and base, maximum, x - floor(x), 2 of the
+// polynomial, scale, to integers, 3/4 of packing. Sums leave the matrix unit once a chunk: 256 vectors of 6
+// instructions.
 #include "prompt.h"
 
 #if defined(__x86_64__)
@@ -29,6 +30,8 @@
 
 #include "../matmul/amx_tiles.inl"
 
+#include "amx_products.inl"
+
 #include "amx_prompt.inl"
 
 #include "amx_prompt_pack_i8.inl"
@@ -37,8 +40,8 @@ namespace {
 
 constexpr float kTop = 7.99435344f;  // log2(255): the weight of a score that is the base
 
-// What a chunk's base lies above the largest score of its first block: a third as many rows find a larger one in a later
-// block, when all their weights must be halved.
+// What a chunk's base lies above the largest score of its first block: a third as many rows find a larger one
+// in a later block, when all their weights must be halved.
 constexpr float kRoom = 0.5f;
 
 struct Int8 {
@@ -94,25 +97,25 @@ struct TaskI8 {
   float* state;
   int64_t steps, stride, channels, tiles;
   bool terms;
-  uint8_t* queries;     // [2][steps][16][64] codes
-  float* query;         // [32][channels], times scale
-  int32_t* scores[2];   // [32][kBlock] each
-  uint8_t* weights[2];  // [2][kChunkSteps][16][64] each: of a chunk
-  int32_t* sums;        // [32][tiles * 16]: weights times values of a chunk
-  float* row;           // [kBlock]: scores less the base
-  int parity = 0;       // of the chunk that is weighed
-  int complete = 0;     // of the one before, whose weights are complete
+  uint8_t* queries;          // [2][steps][16][64] codes
+  float* query;              // [32][channels], times scale
+  int32_t* scores[2];        // [32][kBlock] each
+  uint8_t* weights[2];       // [2][kChunkSteps][16][64] each: of a chunk
+  int32_t* sums;             // [32][tiles * 16]: weights times values of a chunk
+  float* row;                // [kBlock]: scores less the base
+  int parity = 0;            // of the chunk that is weighed
+  int complete = 0;          // of the one before, whose weights are complete
   int64_t begin[2], end[2];  // its steps
   int64_t chunk[2];
   float query_scale[kPromptRows], offset[kPromptRows];  // x = sum * query_scale * key_scale + offset
   float base[2][kPromptRows];
-  const float* key_scale;     // of the chunk's blocks
+  const float* key_scale;  // of the chunk's blocks
   // Of the chunk whose sums are complete:
   const float* value_scale;
-  bool sees[kPromptRows];  // which rows see some of it
+  bool sees[kPromptRows];                                     // which rows see some of it
   alignas(64) float factor[kPromptRows], other[kPromptRows];  // of the state, and of the chunk
-  float query_poison[kPromptRows];  // NaN where the query is not finite, else 0
-  float poison[2][kPromptRows];     // NaN where a score of the chunk can not be told
+  float query_poison[kPromptRows];                            // NaN where the query is not finite, else 0
+  float poison[2][kPromptRows];  // NaN where a score of the chunk can not be told
 
   TaskI8(const AttentionCall& c, const PromptTask& t, const TaskRows& r, float* s, uint8_t* memory)
       : call(c),
@@ -168,7 +171,7 @@ struct TaskI8 {
 
 // Queries to codes in tiles.
 void TaskI8::load() {
-  for (float(&each)[kPromptRows] : base) std::fill(each, each + kPromptRows, kMinusInfinity);
+  for (float (&each)[kPromptRows] : base) std::fill(each, each + kPromptRows, kMinusInfinity);
   const __m512 factor = _mm512_set1_ps(terms ? call.scale : call.scale * kLog2E);
   std::memset(queries, 0, static_cast<size_t>(2 * steps * kTileBytes));
   std::memset(query, 0, static_cast<size_t>(kPromptRows * channels * 4));
@@ -177,8 +180,8 @@ void TaskI8::load() {
     if (rows.count < kPromptRows) std::memset(each, 0, static_cast<size_t>(2 * kChunkSteps * kTileBytes));
   }
   for (int64_t i = 0; i < rows.count; ++i) {
-    const int64_t at =
-        (call.first_query(task.sequence) + rows[i].query) * call.q.strides[0] + rows[i].head * call.q.strides[1];
+    const int64_t at = (call.first_query(task.sequence) + rows[i].query) * call.q.strides[0] +
+                       rows[i].head * call.q.strides[1];
     const int64_t element = call.q.dtype == BL_DTYPE_f32 ? 4 : 2;
     float* own = query + i * channels;
     load_values(call.q.dtype, static_cast<const uint8_t*>(call.q.data) + at * element, 1, call.head_dim, own);
@@ -202,7 +205,8 @@ void TaskI8::load() {
 }
 
 int64_t TaskI8::add_scores(Products<Int8>& products, const Block& block, int64_t buffer) {
-  const uint8_t* keys = PackedI8(call, task.chunk(block.chunk)).keys + block.offset / kUnit * steps * kTileBytes;
+  const uint8_t* keys =
+      PackedI8(call, task.chunk(block.chunk)).keys + block.offset / kUnit * steps * kTileBytes;
   const int64_t groups = (block.present + 31) / 32;
   for (int64_t pair = 0; pair < groups; ++pair) {
     const uint8_t* unit = keys + 2 * pair * steps * kTileBytes;
@@ -232,93 +236,11 @@ void TaskI8::begin_chunk(const Block& block) {
   }
 }
 
-// A row's scores less its base where all keys are seen and the base stays.
-[[gnu::always_inline]] inline void TaskI8::begin_row(Weighed& w, int64_t i, const Block& block, const Seen& seen,
-                                                     int64_t buffer) {
-  constexpr int kVectors = kBlock / 16;
-  const int32_t* from = scores[buffer] + i * kBlock;
-  const float scale = query_scale[i] * key_scale[block.offset / kBlock];
-  const bool plain = !terms && seen.all;
-  __m512i x[kVectors];
-  for (int v = 0; v < kVectors; ++v) x[v] = _mm512_loadu_si512(from + 16 * v);
-  // The base of a chunk comes from its first block.
-  if (plain && block.first) {
-    const __m512i largest =
-        _mm512_max_epi32(_mm512_max_epi32(_mm512_max_epi32(x[0], x[1]), _mm512_max_epi32(x[2], x[3])),
-                         _mm512_max_epi32(_mm512_max_epi32(x[4], x[5]), _mm512_max_epi32(x[6], x[7])));
-    base[parity][i] = fmaf(static_cast<float>(_mm512_reduce_max_epi32(largest)), scale, offset[i]) + kRoom;
-  }
-  const __m512 by = _mm512_set1_ps(scale), shift = _mm512_set1_ps(offset[i] - base[parity][i] + kTop);
-  for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(x[v]), by, shift);
-  if (!plain || !block.first) {
-    const __m512 largest =
-        _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(w.y[0], w.y[1]), _mm512_max_ps(w.y[2], w.y[3])),
-                      _mm512_max_ps(_mm512_max_ps(w.y[4], w.y[5]), _mm512_max_ps(w.y[6], w.y[7])));
-    if (!plain || _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kTop), _CMP_GT_OQ) != 0) {
-      prepare(i, block, seen, from, scale);
-      for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_loadu_ps(row + 16 * v);
-    }
-  }
-  w.to = weight_row(parity, i, block.offset / 64);
-}
+}  // namespace
 
-// The same, to `row`, where there are terms, not all keys are seen, or the base must rise.
-[[gnu::noinline]] void TaskI8::prepare(int64_t i, const Block& block, const Seen& seen, const int32_t* from,
-                                       float scale) {
-  for (int64_t s = 0; s < kBlock; s += 16) {
-    const __m512 x = _mm512_cvtepi32_ps(_mm512_loadu_si512(from + s));
-    _mm512_storeu_ps(row + s, _mm512_fmadd_ps(x, _mm512_set1_ps(scale), _mm512_set1_ps(offset[i])));
-  }
-  if (terms) add_terms(call, rows[i], block.at, block.present, row);
-  const __m512 unit = _mm512_set1_ps(terms ? kLog2E : 1);
-  __m512 largest = _mm512_set1_ps(kMinusInfinity);
-  for (int v = 0; v < kBlock / 16; ++v) {
-    const __mmask16 keys = static_cast<__mmask16>(seen.keys[v / 4] >> (v % 4 * 16));
-    __m512 x = _mm512_mask_mul_ps(_mm512_set1_ps(kMinusInfinity), keys, _mm512_loadu_ps(row + 16 * v), unit);
-    // NaN and +infinity, which codes can not hold
-    const __mmask16 odd = _mm512_fpclass_ps_mask(x, 0x89);
-    if (odd != 0) poison[parity][i] = __builtin_nanf("");
-    x = _mm512_mask_mov_ps(x, odd, _mm512_setzero_ps());
-    _mm512_storeu_ps(row + 16 * v, x);
-    largest = _mm512_max_ps(largest, x);
-  }
-  const float most = _mm512_reduce_max_ps(largest);
-  if (most > base[parity][i]) raise(i, most, block.offset / 64);
-  // Nothing seen yet: -infinity stays.
-  const float less = base[parity][i] == kMinusInfinity ? 0 : kTop - base[parity][i];
-  for (int64_t s = 0; s < kBlock; s += 16) {
-    _mm512_storeu_ps(row + s, _mm512_add_ps(_mm512_loadu_ps(row + s), _mm512_set1_ps(less)));
-  }
-}
+#include "amx_prompt_weights_i8.inl"
 
-template <int kPart>
-[[gnu::always_inline]] inline void TaskI8::weigh(Weighed& w) {
-  const __m512i low = _mm512_cvtps_epi32(exp2_weight(w.y[2 * kPart]));
-  const __m512i high = _mm512_cvtps_epi32(exp2_weight(w.y[2 * kPart + 1]));
-  const __m512i both = _mm512_packus_epi32(low, high);
-  if constexpr (kPart % 2 == 0) {
-    w.half = both;
-  } else {
-    _mm512_storeu_si512(w.to + kPart / 2 * kTileBytes, _mm512_packus_epi16(w.half, both));
-  }
-}
-
-// A row's base to one at or above `largest`: that itself, or a whole number above the one before, so that the weights of the
-// chunk so far are halved.
-[[gnu::noinline]] void TaskI8::raise(int64_t i, float largest, int64_t step) {
-  const float before = base[parity][i];
-  const float by = before == kMinusInfinity ? 0 : std::ceil(largest - before);
-  base[parity][i] = before == kMinusInfinity ? largest + kRoom : before + by;
-  const int bits = by < 16 ? static_cast<int>(by) : 16;
-  const __m512i half = _mm512_set1_epi16(static_cast<int16_t>(1 << bits >> 1));
-  for (int64_t j = begin[parity]; j < step; ++j) {
-    __m256i* at = reinterpret_cast<__m256i*>(weight_row(parity, i, j));
-    for (int part = 0; part < 2; ++part) {
-      const __m512i w = _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm256_loadu_si256(at + part)), half);
-      _mm256_storeu_si256(at + part, _mm512_cvtepi16_epi8(_mm512_srl_epi16(w, _mm_cvtsi32_si128(bits))));
-    }
-  }
-}
+namespace {
 
 void TaskI8::end_chunk(const Block& block) {
   complete = parity;
@@ -330,16 +252,17 @@ void TaskI8::add_values(Products<Int8>& products, int64_t pair) {
   const uint8_t* values =
       PackedI8(call, task.chunk(chunk[complete])).values + (begin[complete] * tiles + 2 * pair) * kTileBytes;
   products.add({first, first + kChunkSteps * kTileBytes, values, values + kTileBytes, tiles * kTileBytes,
-                end[complete] - begin[complete], reinterpret_cast<uint8_t*>(sums + 32 * pair), tiles * 64, false});
+                end[complete] - begin[complete], reinterpret_cast<uint8_t*>(sums + 32 * pair), tiles * 64,
+                false});
 }
 
 // What the states and the completed chunk's sums are multiplied by.
 void TaskI8::finish_values() {
   value_scale = PackedI8(call, task.chunk(chunk[complete])).value_scale;
   for (int64_t i = 0; i < kPromptRows; i += 16) {
-    const __m512i row_of_lane = _mm512_add_epi32(
-        _mm512_set1_epi32(static_cast<int>(i)),
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m512i row_of_lane =
+        _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(i)),
+                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     const __m512i at = _mm512_mullo_epi32(row_of_lane, _mm512_set1_epi32(static_cast<int>(stride)));
     const __m512 before = _mm512_i32gather_ps(at, state, 4), own = _mm512_loadu_ps(base[complete] + i);
     const __m512 most = _mm512_max_ps(before, own), ln2 = _mm512_set1_ps(0.693147181f);
@@ -356,7 +279,8 @@ void TaskI8::finish_values() {
     }
     other[i] /= 255;
     own[0] = std::max(own[0], base[complete][i]);
-    own[1] = own[1] * factor[i] + static_cast<float>(_mm512_reduce_add_epi32(count)) * other[i] + poison[complete][i];
+    own[1] = own[1] * factor[i] + static_cast<float>(_mm512_reduce_add_epi32(count)) * other[i] +
+             poison[complete][i];
   }
 }
 

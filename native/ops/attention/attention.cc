@@ -144,8 +144,8 @@ AttentionCall part_of(const AttentionCall& call, int64_t begin, int64_t end, int
   return part;
 }
 
-// Each sequence by the kernel that its own queries and values ask for, so that a row's bits do not depend on what else is in
-// the call; neighbours without a kernel of prompts together.
+// Each sequence by the kernel that its own queries and values ask for, so that a row's bits do not depend on
+// what else is in the call; neighbours without a kernel of prompts together.
 bl_status run_attention(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
   const int32_t isa = isa_of(args.run);
   const Scratch memory(static_cast<uint64_t>(call.sequences + 1) * sizeof(int32_t));

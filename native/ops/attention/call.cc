@@ -30,7 +30,8 @@ AttentionCall::Place AttentionCall::place(int32_t segment, int64_t sequence, int
                                           int64_t token) const {
   const bl_tensor& table = segments[segment].paged->block_table;
   const int64_t page_size = segments[segment].key_page.page_size;
-  const int64_t offset = (first_sequence + sequence) * table.strides[0] + (table.rank == 3 ? kv_head * table.strides[1] : 0) +
+  const int64_t offset = (first_sequence + sequence) * table.strides[0] +
+                         (table.rank == 3 ? kv_head * table.strides[1] : 0) +
                          token / page_size * table.strides[table.rank - 1];
   return {static_cast<const int32_t*>(table.data)[offset], token % page_size};
 }

@@ -332,6 +332,12 @@ void finish_row(const AttentionCall& call, int64_t row, int64_t head, float maxi
   if (call.probabilities.data == nullptr) return;
   // Scores until here, -infinity where the row sees nothing.
   float* probabilities = probability_row(call, row, head);
+  if (std::isnan(lse)) {  // but for keys that are not seen
+    for (int64_t i = 0; i < call.probabilities.shape[2]; ++i) {
+      probabilities[i] = probabilities[i] == kMinusInfinity ? 0 : lse;
+    }
+    return;
+  }
   for_each_vec(call.probabilities.shape[2], [&](int64_t i, auto part) {
     if (lse == kMinusInfinity) return part.store(probabilities + i, Vec::set(0));
     part.store(probabilities + i, exp(part.load(probabilities + i) - Vec::set(lse)));

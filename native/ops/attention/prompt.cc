@@ -15,11 +15,15 @@ namespace bitloom {
 namespace {
 
 const PromptKernel kPromptKernels[] = {
-#define BL_PROMPT_KERNEL(isa, compute)                                                           \
-  {"attention_prompt_" #compute "_" #isa, BL_ISA_##isa,                                           \
-   BL_COMPUTE_##compute,                  isa::takes_prompt_##compute,                            \
-   isa::prompt_packed_bytes_##compute,    isa::prompt_scratch_bytes_##compute,                    \
-   isa::pack_prompt_##compute,            isa::run_prompt_##compute},
+#define BL_PROMPT_KERNEL(isa, compute)    \
+  {"attention_prompt_" #compute "_" #isa, \
+   BL_ISA_##isa,                          \
+   BL_COMPUTE_##compute,                  \
+   isa::takes_prompt_##compute,           \
+   isa::prompt_packed_bytes_##compute,    \
+   isa::prompt_scratch_bytes_##compute,   \
+   isa::pack_prompt_##compute,            \
+   isa::run_prompt_##compute},
 #include "prompt_kernels.inc"
 #undef BL_PROMPT_KERNEL
 };
@@ -140,7 +144,8 @@ bool run_sequence(const AttentionCall& call, const PromptKernel& kernel, const b
   parallel_for(run, pieces.count, [&](int64_t i) {
     float* state = memory.state(i);
     std::fill(state, state + memory.task_floats, 0.0f);
-    for (int64_t row = 0; row < kPromptRows; ++row) state[row * prompt_state_floats(call)] = -__builtin_inff();
+    for (int64_t row = 0; row < kPromptRows; ++row)
+      state[row * prompt_state_floats(call)] = -__builtin_inff();
   });
   for (int32_t segment = 0; segment < call.segment_count; ++segment) {
     int64_t longest = 0;
@@ -165,11 +170,11 @@ const PromptKernel* choose_prompt(const AttentionCall& call, int64_t sequence, i
     // The scalar kernel is the specification, and slow: other levels have better ones.
     const bool level = kernel.isa == BL_ISA_scalar ? isa == BL_ISA_scalar : kernel.isa <= isa;
     const bool serves = kernel.compute == compute || kernel.compute == BL_COMPUTE_bf16;
-    const char* reason = !level                                                  ? "ISA level"
-                         : !serves                                               ? "compute mode"
+    const char* reason = !level                                                 ? "ISA level"
+                         : !serves                                              ? "compute mode"
                          : call.query_count(sequence) * call.group() < kMinRows ? "few rows"
-                         : !kernel.takes(call)                                   ? "shape or options"
-                                                                                 : nullptr;
+                         : !kernel.takes(call)                                  ? "shape or options"
+                                                                                : nullptr;
     if (verbose_dispatch()) {
       std::fprintf(stderr, "bitloom: attention %lld queries: %s: %s\n",
                    static_cast<long long>(call.query_count(sequence)), kernel.name,

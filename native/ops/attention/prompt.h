@@ -23,8 +23,8 @@ struct PromptTask {
 
 constexpr int64_t kPromptRows = 32;
 
-// Chunks that are packed at once: more of them keep threads busy longer and products and weights side by side,
-// fewer stay in the caches.
+// Chunks that are packed at once: more of them keep threads busy longer and products and weights side by
+// side, fewer stay in the caches.
 constexpr int64_t kPackedChunks = 4;
 
 // State of a row over some keys: base m in units of log2, sum l of 2^(x - m), 14 floats of nothing, sum of
@@ -53,14 +53,15 @@ const PromptKernel* choose_prompt(const AttentionCall& call, int64_t sequence, i
 bl_status run_prompt(const AttentionCall& call, const PromptKernel& kernel, const bl_run& run,
                      int64_t sequence, bool* done, bl_error* error);
 
-#define BL_PROMPT_KERNEL(isa, compute)                                                                       \
-  namespace isa {                                                                                            \
-  bool takes_prompt_##compute(const AttentionCall& call);                                                    \
-  uint64_t prompt_packed_bytes_##compute(const AttentionCall& call);                                         \
-  uint64_t prompt_scratch_bytes_##compute(const AttentionCall& call);                                        \
-  bool pack_prompt_##compute(const AttentionCall& call, int64_t sequence, int64_t kv_head, int32_t segment,  \
-                             int64_t chunk, uint8_t* packed, uint8_t* memory);                               \
-  void run_prompt_##compute(const AttentionCall& call, const PromptTask& task, float* state, uint8_t* memory); \
+#define BL_PROMPT_KERNEL(isa, compute)                                                                      \
+  namespace isa {                                                                                           \
+  bool takes_prompt_##compute(const AttentionCall& call);                                                   \
+  uint64_t prompt_packed_bytes_##compute(const AttentionCall& call);                                        \
+  uint64_t prompt_scratch_bytes_##compute(const AttentionCall& call);                                       \
+  bool pack_prompt_##compute(const AttentionCall& call, int64_t sequence, int64_t kv_head, int32_t segment, \
+                             int64_t chunk, uint8_t* packed, uint8_t* memory);                              \
+  void run_prompt_##compute(const AttentionCall& call, const PromptTask& task, float* state,                \
+                            uint8_t* memory);                                                               \
   }
 #include "prompt_kernels.inc"
 #undef BL_PROMPT_KERNEL

@@ -49,15 +49,60 @@ inline uint64_t bits_between(int64_t begin, int64_t end) {
   return upto & ~((uint64_t{1} << begin) - 1);
 }
 
+// Bit j: byte j of eight is not 0.
+inline uint64_t bits_of_bytes(uint64_t bytes) {
+  constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
+  const uint64_t high = (((bytes & kLow) + kLow) | bytes) & ~kLow;
+  // Bits 7, 15, ... 63, shifted down and gathered into the highest byte.
+  return (high >> 7) * 0x0102040810204080 >> 56;
+}
+
+// The keys that a mask [heads or 1, rows, columns] leaves of `count` from column `first` on. Columns below 0: all.
+uint64_t unmasked_keys(const bl_tensor& mask, int64_t head, int64_t row, int64_t first, int64_t count) {
+  uint64_t left = bits_between(0, -first < count ? -first : count);
+  const int64_t offset = (mask.shape[0] == 1 ? 0 : head) * mask.strides[0] + row * mask.strides[1];
+  int64_t s = first < 0 ? -first : 0;
+  if (mask.dtype == BL_DTYPE_u8) {
+    const uint8_t* at = static_cast<const uint8_t*>(mask.data) + offset + first * mask.strides[2];
+    for (; mask.strides[2] == 1 && s + 8 <= count; s += 8) {
+      uint64_t bytes;
+      std::memcpy(&bytes, at + s, 8);
+      left |= bits_of_bytes(bytes) << s;
+    }
+    for (; s < count; ++s) left |= static_cast<uint64_t>(at[s * mask.strides[2]] != 0) << s;
+    return left;
+  }
+  const float* at = static_cast<const float*>(mask.data) + offset + first * mask.strides[2];
+  for (; s < count; ++s) left |= static_cast<uint64_t>(at[s * mask.strides[2]] != kMinusInfinity) << s;
+  return left;
+}
+
+// The keys that a row's block mask leaves of `count` from `first` on, block by block.
+uint64_t unblocked_keys(const AttentionCall& call, const Row& row, int64_t first, int64_t count) {
+  const bl_tensor& blocks = call.block_mask;
+  const int64_t query = call.first_query(row.sequence) + row.query;
+  const uint8_t* at = static_cast<const uint8_t*>(blocks.data) + (blocks.shape[0] == 1 ? 0 : row.head) * blocks.strides[0] +
+                      query / call.block_queries * blocks.strides[1];
+  uint64_t left = 0;
+  for (int64_t s = 0; s < count;) {
+    const int64_t block = (first + s) / call.block_keys;
+    const int64_t end = (block + 1) * call.block_keys - first;
+    if (at[block * blocks.strides[2]] != 0) left |= bits_between(s, end < count ? end : count);
+    s = end;
+  }
+  return left;
+}
+
 uint64_t seen_keys(const AttentionCall& call, const Row& row, int64_t first, int64_t count) {
   const Sight& sight = row.sight;
   uint64_t seen = (bits_between(0, sight.sink_end - first) | bits_between(sight.begin - first, sight.end - first)) &
                   bits_between(0, count);
-  if (!has_masks(call)) return seen;
-  for (uint64_t left = seen; left != 0; left &= left - 1) {
-    const int64_t s = __builtin_ctzll(left);
-    if (is_masked(call, row.sequence, row.query, row.head, first + s, row.keys)) seen &= ~(uint64_t{1} << s);
+  if (seen == 0) return 0;
+  if (call.mask.data != nullptr) {
+    const int64_t query = call.first_query(row.sequence) + row.query;
+    seen &= unmasked_keys(call.mask, row.head, query, first - (row.keys - call.mask.shape[2]), count);
   }
+  if (call.block_mask.data != nullptr) seen &= unblocked_keys(call, row, first, count);
   return seen;
 }
 

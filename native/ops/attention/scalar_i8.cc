@@ -262,7 +262,8 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head
   const double lse = state.total == 0 ? kMinusInfinity : state.maximum + std::log(state.total);
   if (call.lse.data != nullptr) *lse_of(call, row, head) = static_cast<float>(lse);
   for (int64_t s = 0; probabilities != nullptr && s < call.probabilities.shape[2]; ++s) {
-    probabilities[s] = lse == kMinusInfinity ? 0 : static_cast<float>(std::exp(probabilities[s] - lse));
+    const bool none = lse == kMinusInfinity || probabilities[s] == kMinusInfinity;
+    probabilities[s] = none ? 0 : static_cast<float>(std::exp(probabilities[s] - lse));
   }
 }
 

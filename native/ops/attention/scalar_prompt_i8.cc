@@ -1,5 +1,6 @@
-// The specification of prompts in integers (prompt.h; README.md, "Prompts in int8"): each step as it says there, one row at a
-// time. What is rounded to integers is computed in f32 as the vector kernels do; the rest is in double.
+// The specification of prompts in integers (prompt.h; README.md, "Prompts in int8"): each step as it says
+// there, one row at a time. What is rounded to integers is computed in f32 as the vector kernels do; the rest
+// is in double.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -83,8 +84,8 @@ struct RowOfChunk {
   const float* q;  // [head_dim], times scale and log2(e), or times scale where there are terms
 };
 
-// Scores of keys [begin, end) of the chunk in units of log2, -infinity where they are not seen. False if one is NaN or
-// +infinity.
+// Scores of keys [begin, end) of the chunk in units of log2, -infinity where they are not seen. False if one
+// is NaN or +infinity.
 bool score(const AttentionCall& call, const RowOfChunk& row, const Packed& packed, int64_t begin, int64_t end,
            float* x) {
   const int64_t dim = call.head_dim;
