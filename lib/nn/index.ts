@@ -11,6 +11,7 @@ export {
 } from './attention.js';
 export { type CacheSamples, cacheSamples } from './calibration/cache_samples.js';
 export { type ChannelOrder, fitChannelOrder } from './calibration/channel_order.js';
+export { fitKeyMean } from './calibration/key_mean.js';
 export type { Architecture, ModelConfig } from './config.js';
 export { Decoder, type DecoderOptions, type DecoderParts, type ForwardOptions } from './decoder.js';
 export type {
