@@ -64,6 +64,7 @@ export {
   kvGatherAsync,
 } from './ops/kv/kv_gather.js';
 export { KVPages, type KVPagesOptions, kvPageBytes } from './ops/kv/kv_pages.js';
+export { type UnsmoothedLseOptions, unsmoothedLse } from './ops/kv/unsmoothed_lse.js';
 export {
   type NearestKeys,
   type NearestKeysOptions,

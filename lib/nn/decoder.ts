@@ -12,6 +12,7 @@ import { type DecoderLayer, StepMemory } from './decoder_layer.js';
 import { type GenerateOptions, Generation } from './generation.js';
 import { KVCache, type KVCacheOptions } from './kv_cache.js';
 import type { Linear } from './linear.js';
+import { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
 import { type PagedCacheOptions, PagedDecoderCache } from './paged_decoder_cache.js';
 import type { RMSNorm } from './rms_norm.js';
 
@@ -162,6 +163,24 @@ export class Decoder {
     const { layers } = this.parts;
     const config = { ...this.config, numLayers: layers.length };
     return new PagedDecoderCache(config, this.contextLength, options);
+  }
+
+  /**
+   * A cache of low rank: older tokens as features, the newest as they are.
+   *
+   * @throws `BL_UNSUPPORTED` on a device
+   */
+  createLowRankCache(options: LowRankCacheOptions): LowRankDecoderCache {
+    this.#check('createLowRankCache');
+    if (this.device !== 'cpu') {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `Decoder: a cache of low rank on ${this.device}, expected cpu`,
+      );
+    }
+    const { layers } = this.parts;
+    const config = { ...this.config, numLayers: layers.length };
+    return new LowRankDecoderCache(config, this.contextLength, options);
   }
 
   /**

@@ -11,6 +11,7 @@ export {
 } from './attention.js';
 export { type CacheSamples, cacheSamples } from './calibration/cache_samples.js';
 export { type ChannelOrder, fitChannelOrder } from './calibration/channel_order.js';
+export { fitKeyMean } from './calibration/key_mean.js';
 export type { Architecture, ModelConfig } from './config.js';
 export { Decoder, type DecoderOptions, type DecoderParts, type ForwardOptions } from './decoder.js';
 export type {
@@ -30,6 +31,13 @@ export type {
 export { KVCache, type KVCacheOptions, type LayerCache } from './kv_cache.js';
 export { type Activations, Linear, type LinearOptions } from './linear.js';
 export { type LoadOptions, load, type Progress } from './load.js';
+export {
+  fitLowRank,
+  type LowRankFactors,
+  type LowRankOptions,
+  type LowRankPair,
+} from './low_rank/fit_low_rank.js';
+export { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
 export {

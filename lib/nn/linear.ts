@@ -21,7 +21,7 @@ export interface LinearOptions extends RunOptions {
   bias?: Tensor<'f32'> | undefined;
   /** Default: `'auto'`. */
   activations?: Activations;
-  /** [K]: column j of the weights meets column `columnOrder[j]` of x. */
+  /** Shape [K]. Column j of the weights meets column `columnOrder[j]` of x. */
   columnOrder?: Tensor<'i32'>;
 }
 

@@ -33,9 +33,19 @@ export interface PagedCacheOptions {
   capacity?: number;
   /** How attention computes. Default `'f32'`. */
   compute?: AttentionCompute;
+  /** By layer: a mean that is taken off the keys before they are quantized, [numKvHeads, headDim] ({@link fitKeyMean}). */
+  keyMeans?: readonly Tensor<'f32'>[];
 }
 
-const known = new Set(['format', 'recent', 'pageSize', 'policy', 'capacity', 'compute']);
+const known = new Set([
+  'format',
+  'recent',
+  'pageSize',
+  'policy',
+  'capacity',
+  'compute',
+  'keyMeans',
+]);
 const aliases: Record<string, KVFormat> = { int8: 'i8', int4: 'i4', int2: 'i2' };
 
 // Tokens of a step at most (chunkTokens of decoder.ts), and tokens that are added one by one before a policy decides anew.
@@ -72,6 +82,7 @@ export class PagedDecoderCache implements DecoderCache {
   readonly #compaction: Compaction | undefined;
   readonly #config: ModelConfig;
   readonly #compute: AttentionCompute;
+  readonly #keyMeans: readonly Tensor<'f32'>[] | undefined;
   #length = 0;
   #peakKeys = 0;
   #isProbeDue = false;
@@ -103,6 +114,7 @@ export class PagedDecoderCache implements DecoderCache {
     this.policy = policy;
     this.#config = config;
     this.#compute = compute;
+    this.#keyMeans = checkedMeans(options.keyMeans, config);
     this.#pool = new PagedKVCache({
       numLayers: 1,
       numKvHeads,
@@ -217,7 +229,7 @@ export class PagedDecoderCache implements DecoderCache {
     }
     const observed = Math.min(this.policy?.observes(count) ?? 0, count);
     const layers = this.#layers.map(({ sequence }, i) =>
-      this.#pagedLayer(batches[i] as PagedKVBatch, sequence.length, count, observed),
+      this.#pagedLayer(i, batches[i] as PagedKVBatch, sequence.length, count, observed),
     );
     const written = (): Stages => {
       for (const batch of batches) batch.commit();
@@ -289,10 +301,17 @@ export class PagedDecoderCache implements DecoderCache {
     this.dispose();
   }
 
-  #pagedLayer(batch: PagedKVBatch, keys: number, count: number, observed: number): PagedLayer {
+  #pagedLayer(
+    index: number,
+    batch: PagedKVBatch,
+    keys: number,
+    count: number,
+    observed: number,
+  ): PagedLayer {
     const { numHeads, hiddenSize } = this.#config;
     return {
-      append: (k, v) => batch.append(0, k, v),
+      // Taken off once: what is gathered and written again lacks it already, in all tokens alike.
+      append: (k, v) => batch.append(0, k, v, this.#keyMeans?.[index]),
       segments: () => batch.segments(0),
       compute: this.#compute,
       probabilities: observed === 0 ? undefined : Tensor.empty('f32', [numHeads, observed, keys]),
@@ -346,3 +365,20 @@ export class PagedDecoderCache implements DecoderCache {
 
 const observedOf = (steps: readonly PagedLayer[]) =>
   steps.map(({ probabilities, hidden }) => ({ probabilities, hidden }));
+
+function checkedMeans(
+  means: readonly Tensor<'f32'>[] | undefined,
+  { numLayers, numKvHeads, headDim }: ModelConfig,
+): readonly Tensor<'f32'>[] | undefined {
+  if (means === undefined) return undefined;
+  checkObject('PagedDecoderCache', 'keyMeans', means);
+  const expected = [numKvHeads, headDim].join();
+  const bad = means.findIndex((mean) => mean?.dtype !== 'f32' || mean.shape.join() !== expected);
+  if (means.length === numLayers && bad < 0) return [...means];
+  throw argumentError(
+    'BL_INVALID_SHAPE',
+    bad < 0
+      ? `PagedDecoderCache: keyMeans.length is ${means.length}, expected ${numLayers} (= numLayers)`
+      : `PagedDecoderCache: keyMeans[${bad}] is ${means[bad]?.dtype} [${means[bad]?.shape}], expected f32 [${expected}]`,
+  );
+}

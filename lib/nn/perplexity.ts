@@ -1,13 +1,14 @@
 import { argumentError, BitloomError } from '../errors.js';
 import type { Decoder } from './decoder.js';
+import type { DecoderCache } from './decoder_cache.js';
 import type { PagedCacheOptions } from './paged_decoder_cache.js';
 
 /** Options of {@link perplexity}. */
 export interface PerplexityOptions {
   /** Tokens of a window; each window is scored on its own. Default: the decoder's contextLength. */
   window?: number;
-  /** Keys and values in pages, to see what a format or a policy costs. A policy with memory of its own serves one window. */
-  cache?: PagedCacheOptions | (() => PagedCacheOptions);
+  /** Keys and values in pages, to see what a format or a policy costs. A policy with memory of its own, or a cache, serves one window. */
+  cache?: PagedCacheOptions | (() => PagedCacheOptions | DecoderCache);
   /** Tokens computed at once: a policy acts between them. Default: the window. */
   step?: number;
   signal?: AbortSignal;
@@ -64,10 +65,7 @@ export async function perplexity(
     const cache =
       how === undefined
         ? decoder.createCache({ capacity: part.length })
-        : decoder.createPagedCache({
-            capacity: part.length,
-            ...(typeof how === 'function' ? how() : how),
-          });
+        : pagedCache(decoder, part.length, typeof how === 'function' ? how() : how);
     try {
       for (let at = 0; at < part.length; at += step) {
         const logits = await decoder.forwardAsync(part.slice(at, at + step), {
@@ -95,6 +93,14 @@ export async function perplexity(
   }
   loss /= tokens;
   return { perplexity: Math.exp(loss), loss, tokens };
+}
+
+function pagedCache(
+  decoder: Decoder,
+  capacity: number,
+  how: PagedCacheOptions | DecoderCache,
+): DecoderCache {
+  return 'acquire' in how ? how : decoder.createPagedCache({ capacity, ...how });
 }
 
 /** log softmax(logits)[id], in float64. */

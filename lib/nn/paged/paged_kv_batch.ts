@@ -112,8 +112,14 @@ export class PagedKVBatch {
    *
    * @param k [tokens, numKvHeads, headDim] f32, f16 or bf16: the sequences' tokens side by side
    * @param v [tokens, numKvHeads, valueDim]; undefined where valueDim is 0
+   * @param keyMean [numKvHeads, headDim], taken off k and not added again by `gather`, in place of the cache's `keyMeans`
    */
-  append(layer: number, k: Tensor<FloatDType>, v?: Tensor<FloatDType>): void {
+  append(
+    layer: number,
+    k: Tensor<FloatDType>,
+    v?: Tensor<FloatDType>,
+    keyMean?: Tensor<'f32'>,
+  ): void {
     const cache = this.#cache;
     const pages = cache.sealedPages(layer);
     this.#check('append');
@@ -135,8 +141,9 @@ export class PagedKVBatch {
       );
     }
     const run = cache.runOptions(layer);
+    const own = keyMean === undefined ? run : { ...run, keyMean };
     const write = (slots: Tensor<'i32'> | undefined, to: KVPages): void => {
-      if (slots !== undefined) kvAppend(k, v, slots, to, run);
+      if (slots !== undefined) kvAppend(k, v, slots, to, own);
     };
     if (this.#recentSlots !== undefined) write(this.#recentSlots, cache.recentPages(layer));
     this.#seal(layer, pages);

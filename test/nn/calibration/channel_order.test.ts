@@ -16,7 +16,7 @@ import { openSource } from '../../../lib/nn/model_source.js';
 import { storedMatrix, storedShape, storedVector } from '../../../lib/nn/stored_tensor.js';
 import { examples, tinyModel } from '../models.js';
 import { randomModel, randomNumbers } from '../random_model.js';
-import { expectRefusal } from './refusals.js';
+import { expectRefusal } from '../refusals.js';
 
 const heldOut = readFileSync(join(examples, 'train-tiny/heldout.txt'), 'utf8');
 const text = heldOut.slice(0, 1500);
