@@ -252,7 +252,7 @@ export class PagedDecoderCache implements DecoderCache {
       this.#pool.batch([sequence], tokens.length).hold(),
     );
     const layers = this.#layers.map(({ sequence }, i) =>
-      this.#pagedLayer(batches[i] as PagedKVBatch, sequence.length, 0, tokens.length),
+      this.#pagedLayer(i, batches[i] as PagedKVBatch, sequence.length, 0, tokens.length),
     );
     this.#countKeys();
     const abort = (): void => {

@@ -127,7 +127,9 @@ export class Compaction {
     };
     const all = content as unknown as LayerContent;
     const kept = this.policy.select(view, count, all);
+    yield undefined;
     this.policy.merge?.(view, kept, all);
+    yield undefined;
     const keys = picked(all.keys, kept);
     const values = picked(all.values, kept);
     all.keys.dispose();

@@ -5,6 +5,8 @@ import { bestOf, goingOf, overHeads, sameForAll } from './selections.js';
 
 /** Options of {@link elasticCache}. */
 export interface ElasticCacheOptions extends PolicyOptions {
+  /** The newest tokens of a prompt's step that stay whatever their scores. Default 1, as in the paper; more where blocks are small. */
+  window?: number;
   /** First tokens that stay. Default 4, budget / 4 at most. */
   sinks?: number;
   /** The newest keys that stay while a text is generated: what goes stands this far before the end. Default 25, budget / 2 at most. */
@@ -14,7 +16,7 @@ export interface ElasticCacheOptions extends PolicyOptions {
 /**
  * Elastic Cache (Liu et al. 2024, arXiv:2407.18121), by layer, the same keys for all heads.
  *
- * - Prompt: anchors are the first `sinks` keys, the last one, and those with the largest sum of weights over all heads and queries; every
+ * - Prompt: anchors are the first `sinks` keys, the last one (`window`), and those with the largest sum of weights over all heads and queries; every
  *   other key is merged into the anchor nearest to it in the text: an anchor becomes the mean of its bucket, keys and values.
  * - Generation: keys go at a fixed place, `distance` before the end, whatever their weights; what stays are the instruction and
  *   the newest tokens.
@@ -25,6 +27,7 @@ export interface ElasticCacheOptions extends PolicyOptions {
 export function elasticCache(options: ElasticCacheOptions): CachePolicy {
   const name = 'elasticCache';
   const budget = wholeOption(name, 'budget', options.budget, 2);
+  const window = wholeOption(name, 'window', options.window ?? 1, 1);
   const sinks = wholeOption(name, 'sinks', options.sinks ?? Math.min(4, budget >> 2), 0);
   const distance = wholeOption(name, 'distance', options.distance ?? Math.min(25, budget >> 1), 1);
   return policy({
@@ -36,7 +39,7 @@ export function elasticCache(options: ElasticCacheOptions): CachePolicy {
       sameForAll(
         view,
         view.added > 1
-          ? bestOf(overHeads(view), view.keys, count, 1, sinks)
+          ? bestOf(overHeads(view), view.keys, count, window, sinks)
           : fixedPoint(view, count, distance),
       ),
     merge: (view, kept, content) => {

@@ -131,9 +131,21 @@ export function meanPool(scores: Float32Array, size: number): Float32Array {
   });
 }
 
-/** The `count` indices below `end` with the highest scores, in rising order; earlier ones among equals. */
+/** The `count` indices below `end` with the highest scores, in rising order; earlier ones among equals; NaN counts as lowest. */
 export function topIndices(scores: Float32Array, count: number, end = scores.length): number[] {
-  const order = Array.from({ length: end }, (_, i) => i);
-  order.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
-  return order.slice(0, count).sort((a, b) => a - b);
+  const values = scores.slice(0, end);
+  for (let i = 0; i < end; i++) {
+    if (Number.isNaN(values[i])) values[i] = Number.NEGATIVE_INFINITY;
+  }
+  if (count <= 0) return [];
+  // Sorting numbers without a function takes a tenth of the time: the last one that is taken, then those above it.
+  const last = values.slice().sort()[Math.max(end - count, 0)] as number;
+  let equal = count;
+  for (const value of values) if (value > last) equal--;
+  const top: number[] = [];
+  for (let i = 0; i < end; i++) {
+    const value = values[i] as number;
+    if (value > last || (value === last && equal-- > 0)) top.push(i);
+  }
+  return top;
 }
