@@ -45,9 +45,11 @@ export const operators = {
   mergeStates: 15,
   kvAppend: 16,
   kvGather: 17,
-  linearAttention: 18,
-  sample: 19,
-  prepareActivations: 20,
+  nearestKeys: 18,
+  linearAttention: 19,
+  moeRoute: 20,
+  sample: 21,
+  prepareActivations: 22,
 } as const;
 export type OperatorName = keyof typeof operators;
 

@@ -65,6 +65,12 @@ export {
 } from './ops/kv/kv_gather.js';
 export { KVPages, type KVPagesOptions, kvPageBytes } from './ops/kv/kv_pages.js';
 export {
+  type NearestKeys,
+  type NearestKeysOptions,
+  nearestKeys,
+  nearestKeysAsync,
+} from './ops/kv/nearest_keys.js';
+export {
   type LinearAttentionOptions,
   type LinearAttentionResult,
   type LinearRule,
@@ -111,6 +117,13 @@ export {
   type TuneOptions,
   tuneMatmul,
 } from './ops/matmul/tune.js';
+export {
+  type MoERouteOptions,
+  type MoERoutes,
+  type MoEScoring,
+  moeRoute,
+  moeRouteAsync,
+} from './ops/moe/moe_route.js';
 export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
 export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {

@@ -104,8 +104,10 @@ export interface Native extends NativeDevices {
   mul: NativeOperator;
   attention: NativeOperator;
   mergeStates: NativeOperator;
+  moeRoute: NativeOperator;
   kvAppend: NativeOperator;
   kvGather: NativeOperator;
+  nearestKeys: NativeOperator;
   linearAttention: NativeOperator;
   sample: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */

@@ -7,7 +7,7 @@ import type { PreparedActivations } from '../ops/matmul/prepared_activations.js'
 import { type RopeOptions, rope } from '../ops/rope/rope.js';
 import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';
-import { isPaged, type PagedLayer } from './decoder_cache.js';
+import { isMixing, isPaged, type MixingLayer, type PagedLayer } from './decoder_cache.js';
 import type { LayerCache } from './kv_cache.js';
 import type { Linear } from './linear.js';
 import type { RMSNorm } from './rms_norm.js';
@@ -54,7 +54,7 @@ export interface AttentionScratch {
 /** What one call of {@link Attention.forward} works on. */
 export interface AttentionStep {
   /** Receives keys and values at [start, start + M). */
-  cache: LayerCache | PagedLayer;
+  cache: LayerCache | PagedLayer | MixingLayer;
   /** Tokens that stand before these ones in the text. */
   start: number;
   /** [M] i32, of the rotary embedding. */
@@ -94,7 +94,9 @@ export class Attention {
       ...(isa === undefined ? {} : { isa }),
       ...(threads === undefined ? {} : { threads }),
     };
-    this.#mix = { ...run, causal: true, window: options.window ?? 0 };
+    // Where activations are rounded to int8 anyway, prompts are multiplied in bf16 (a matrix unit, where there is one).
+    const compute = query.compute === 'f32' ? 'f32' : 'bf16';
+    this.#mix = { ...run, causal: true, window: options.window ?? 0, compute };
     const { mode, theta, rotaryDim, scaling } = options.rope;
     this.#rope = {
       ...run,
@@ -136,7 +138,8 @@ export class Attention {
     const rows = x.shape[0] ?? 0;
     const { cache, start, positions, scratch = this.scratch(rows) } = step;
     const end = start + rows;
-    const value = isPaged(cache) ? scratch.value.rows : cache.valueRows.slice(start, end);
+    const isPlain = !isPaged(cache) && !isMixing(cache);
+    const value = !isPlain ? scratch.value.rows : cache.valueRows.slice(start, end);
     options.query.forward(x, scratch.query.rows);
     options.key.forward(x, scratch.key.rows);
     options.value.forward(x, value);
@@ -144,6 +147,15 @@ export class Attention {
     const key = scratch.key.heads;
     options.queryNorm?.forward(query, query);
     options.keyNorm?.forward(key, key);
+    if (isMixing(cache)) {
+      cache.mix({
+        ...{ query, key, value: scratch.value.heads, positions },
+        rope: this.#rope,
+        attention: this.#mix,
+        out: scratch.mixed.heads,
+      });
+      return options.output.forward(scratch.mixed.rows, out, residual);
+    }
     rope(query, positions, { ...this.#rope, out: query });
     const rotated = isPaged(cache) ? key : cache.keys.slice(start, end);
     rope(key, positions, { ...(this.#rope as RopeOptions<'f32' | 'f16'>), out: rotated });

@@ -44,6 +44,13 @@ export interface ForwardOptions {
   out?: Tensor<'f32'>;
 }
 
+/** Tokens computed at once. */
+interface Chunk {
+  compute: () => void;
+  commit: () => void;
+  commitAsync: () => Promise<void>;
+}
+
 // Tokens of a prompt computed at once: weights are read once for all of them, and the memory of a step grows with
 // them (256 tokens of an 8-billion-parameter model: 60 MB).
 const chunkTokens = 256;
@@ -171,6 +178,10 @@ export class Decoder {
         step.begin();
         step.compute();
         step.commit();
+        const probe = steps.probe();
+        if (probe === undefined) continue;
+        probe.compute();
+        probe.commit();
       }
       return steps.finish();
     } finally {
@@ -178,7 +189,7 @@ export class Decoder {
     }
   }
 
-  /** {@link forward} on a worker thread: one visit per 256 tokens. */
+  /** {@link forward} on a worker thread: one visit per 256 tokens (or what the cache takes at once). */
   async forwardAsync(
     tokens: ArrayLike<number>,
     options: ForwardOptions & { signal?: AbortSignal } = {},
@@ -189,7 +200,11 @@ export class Decoder {
       for (const step of steps.chunks) {
         step.begin();
         await sequence(step.compute, signal === undefined ? {} : { signal });
-        step.commit();
+        await step.commitAsync();
+        const probe = steps.probe();
+        if (probe === undefined) continue;
+        await sequence(probe.compute, signal === undefined ? {} : { signal });
+        await probe.commitAsync();
       }
       return await steps.finishAsync();
     } finally {
@@ -233,7 +248,7 @@ export class Decoder {
     this.#check('forward');
     const ids = this.#ids(tokens);
     const { logits: which = 'last' } = options;
-    const cache = options.cache ?? this.createCache({ capacity: ids.length });
+    const cache: DecoderCache = options.cache ?? this.createCache({ capacity: ids.length });
     if (cache.numLayers !== this.parts.layers.length) {
       throw argumentError(
         'BL_INVALID_SHAPE',
@@ -245,11 +260,24 @@ export class Decoder {
     const isHere = this.device === 'cpu';
     const logits = isHere ? result : Tensor.empty('f32', result.shape, this.device);
     const releaseCache = cache.acquire();
-    const memory = this.#takeMemory(Math.min(ids.length, chunkTokens));
-    const chunks: { begin: () => void; compute: () => void; commit: () => void }[] = [];
+    const most = Math.min(chunkTokens, cache.stepTokens ?? chunkTokens);
+    const probeTokens = ids.length > 1 ? (cache.probeTokens ?? 0) : 0;
+    const memory = this.#takeMemory(Math.max(Math.min(ids.length, most), probeTokens));
+    const chunks: ({ begin: () => void } & Chunk)[] = [];
     let begun: CacheStep | undefined;
-    for (let first = 0; first < ids.length; first += chunkTokens) {
-      const part = ids.slice(first, first + chunkTokens);
+    const chunk = (part: readonly number[], target?: Tensor<'f32'>): Chunk => ({
+      compute: () => this.#step(part, begun as CacheStep, memory, target),
+      commit: () => {
+        begun?.commit();
+        begun = undefined;
+      },
+      commitAsync: async () => {
+        await (begun?.commitAsync?.() ?? begun?.commit());
+        begun = undefined;
+      },
+    });
+    for (let first = 0; first < ids.length; first += most) {
+      const part = ids.slice(first, first + most);
       const isLast = first + part.length === ids.length;
       const target =
         which === 'all' ? logits.slice(first, first + part.length) : isLast ? logits : undefined;
@@ -257,13 +285,15 @@ export class Decoder {
         begin: () => {
           begun = cache.begin(part.length);
         },
-        compute: () => this.#step(part, begun as CacheStep, memory, target),
-        commit: () => {
-          begun?.commit();
-          begun = undefined;
-        },
+        ...chunk(part, target),
       });
     }
+    const probe = (): Chunk | undefined => {
+      const wanted = cache.probe?.();
+      if (wanted === undefined) return undefined;
+      begun = wanted.step;
+      return chunk(wanted.tokens);
+    };
     const release = (): void => {
       begun?.abort();
       releaseCache();
@@ -279,7 +309,7 @@ export class Decoder {
       if (!isHere) result.write((await logits.to('cpu')).data);
       return result;
     };
-    return { chunks, finish, finishAsync, release };
+    return { chunks, probe, finish, finishAsync, release };
   }
 
   #step(

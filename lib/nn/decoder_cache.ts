@@ -1,5 +1,6 @@
 // What a decoder asks of a cache of keys and values.
-import type { AttentionCompute, KVSegment } from '../ops/attention/options.js';
+import type { AttentionCompute, AttentionOptions, KVSegment } from '../ops/attention/options.js';
+import type { RopeOptions } from '../ops/rope/rope.js';
 import type { FloatDType, Tensor } from '../tensor.js';
 import type { LayerCache } from './kv_cache.js';
 
@@ -12,6 +13,30 @@ export interface PagedLayer {
   readonly compute: AttentionCompute;
   /** Receives the attention weights of the step's last queries, [numHeads, queries, keys]; undefined: not asked for. */
   readonly probabilities: Tensor<'f32'> | undefined;
+  /** Receives the hidden states that the layer reads, [tokens, hidden]; undefined: not asked for. */
+  readonly hidden?: Tensor<'f32'> | undefined;
+}
+
+/** Queries, keys and values of a step's new tokens, none of them rotated. */
+export interface UnrotatedStep {
+  /** [tokens, numHeads, headDim]; may be written */
+  readonly query: Tensor<'f32'>;
+  /** [tokens, numKvHeads, headDim]; may be written */
+  readonly key: Tensor<'f32'>;
+  /** [tokens, numKvHeads, valueDim] */
+  readonly value: Tensor<'f32'>;
+  /** [tokens] */
+  readonly positions: Tensor<'i32'>;
+  readonly rope: RopeOptions;
+  /** How attention is computed; no `out`. */
+  readonly attention: AttentionOptions;
+  /** [tokens, numHeads, valueDim], to be written. */
+  readonly out: Tensor<'f32'>;
+}
+
+/** One layer of a cache that does rotation and attention by itself, with operators only: they may be recorded. */
+export interface MixingLayer {
+  mix(step: UnrotatedStep): void;
 }
 
 /** New tokens on their way through the layers. */
@@ -19,9 +44,11 @@ export interface CacheStep {
   /** Where the first of them stands in the text. */
   readonly position: number;
   /** Where layer `index` puts its keys and values. */
-  layer(index: number): LayerCache | PagedLayer;
+  layer(index: number): LayerCache | PagedLayer | MixingLayer;
   /** They are there, once what was recorded has run. */
   commit(): void;
+  /** The same; where that takes long, other work has its turn meanwhile. Default: {@link commit}. */
+  commitAsync?(): Promise<void>;
   /** They are not. */
   abort(): void;
 }
@@ -39,8 +66,18 @@ export interface DecoderCache {
   acquire(): () => void;
   /** Room for `count` more tokens, which are there after the step's commit. */
   begin(count: number): CacheStep;
+  /** Tokens of a step at most; default: as many as the decoder takes at once. */
+  readonly stepTokens?: number;
+  /** Tokens that {@link probe} may ask for at most. Default 0. */
+  readonly probeTokens?: number;
+  /** After a step's commit: tokens to compute for their attention weights alone. Undefined: none are wanted. */
+  probe?(): { tokens: readonly number[]; step: CacheStep } | undefined;
   /** Frees the memory; any later use but this throws `BL_DETACHED`. */
   dispose(): void;
 }
 
-export const isPaged = (layer: LayerCache | PagedLayer): layer is PagedLayer => 'append' in layer;
+export const isPaged = (layer: LayerCache | PagedLayer | MixingLayer): layer is PagedLayer =>
+  'append' in layer;
+
+export const isMixing = (layer: LayerCache | PagedLayer | MixingLayer): layer is MixingLayer =>
+  'mix' in layer;

@@ -1,13 +1,16 @@
 import type { DeviceName } from '../device.js';
 import type { DType } from '../generated.js';
+import { mul } from '../ops/elementwise/mul.js';
 import { Tensor } from '../tensor.js';
 import type { Attention, AttentionScratch, HeadsView } from './attention.js';
 import type { ModelConfig } from './config.js';
-import type { PagedLayer } from './decoder_cache.js';
+import { isPaged, type MixingLayer, type PagedLayer } from './decoder_cache.js';
 import type { LayerCache } from './kv_cache.js';
 import type { MLP, MLPScratch } from './mlp.js';
 import type { RMSNorm } from './rms_norm.js';
 import { type SharedInput, SharedInputMemory } from './shared_input.js';
+
+const one = new Tensor('f32', [1], []);
 
 /** Tensors of one step over M tokens; views of the memory of a {@link StepMemory}. */
 export interface StepTensors {
@@ -129,9 +132,12 @@ export class DecoderLayer {
   ) {}
 
   /** Changes `tensors.residual` in place. */
-  forward(tensors: StepTensors, cache: LayerCache | PagedLayer, start: number): void {
+  forward(tensors: StepTensors, cache: LayerCache | PagedLayer | MixingLayer, start: number): void {
     const { residual, positions } = tensors;
     const step = { cache, start, positions, scratch: tensors.attention };
+    if (isPaged(cache) && cache.hidden !== undefined) {
+      mul(residual, one, { out: cache.hidden }); // a copy
+    }
     const attentionInput = normed(this.attentionNorm, this.attention.input, tensors);
     this.attention.forward(attentionInput, step, residual, residual);
     const mlpInput = normed(this.mlpNorm, this.mlp.input, tensors);

@@ -9,9 +9,17 @@ export {
   type AttentionScratch,
   type AttentionStep,
 } from './attention.js';
+export { type CacheSamples, cacheSamples } from './calibration/cache_samples.js';
+export { type ChannelOrder, fitChannelOrder } from './calibration/channel_order.js';
 export type { Architecture, ModelConfig } from './config.js';
 export { Decoder, type DecoderOptions, type DecoderParts, type ForwardOptions } from './decoder.js';
-export type { CacheStep, DecoderCache, PagedLayer } from './decoder_cache.js';
+export type {
+  CacheStep,
+  DecoderCache,
+  MixingLayer,
+  PagedLayer,
+  UnrotatedStep,
+} from './decoder_cache.js';
 export { DecoderLayer } from './decoder_layer.js';
 export type {
   FinishReason,
@@ -45,21 +53,56 @@ export {
 } from './paged_decoder_cache.js';
 export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.js';
 export {
+  adore,
+  type AdoreOptions,
   type CachePolicy,
-  type CakeOptions,
-  type ChunkKVOptions,
   cake,
+  type CakeOptions,
   chunkKV,
+  type ChunkKVOptions,
+  citrus,
+  type CitrusOptions,
+  clusterEpisodes,
+  compressKV,
+  type CompressKVOptions,
+  d2o,
+  type D2OOptions,
+  elasticCache,
+  type ElasticCacheOptions,
+  ems,
+  type EMSOptions,
+  epiCache,
+  type EpiCacheOptions,
+  type Episodes,
+  EpisodicCache,
+  type EpisodicCacheOptions,
+  guiKV,
+  type GuiKVOptions,
   h2o,
+  infiniRetri,
+  type InfiniRetriOptions,
+  keySimilarity,
+  type KeySimilarityOptions,
+  type LayerContent,
   type LayerView,
+  lookM,
+  type LookMOptions,
+  meanEmbedding,
   type Observation,
   type PolicyOptions,
+  type PositionRange,
+  prefixKV,
+  type PrefixKVOptions,
+  type ProbeOptions,
   pyramidKV,
-  type SnapKVOptions,
-  type StreamingLLMOptions,
+  retrievalHeads,
+  type RetrievalHeadsOptions,
   scissorhands,
+  type ScoreStep,
   snapKV,
+  type SnapKVOptions,
   streamingLLM,
+  type StreamingLLMOptions,
   tova,
   type WindowOptions,
 } from './policies/index.js';

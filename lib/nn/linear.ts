@@ -21,6 +21,8 @@ export interface LinearOptions extends RunOptions {
   bias?: Tensor<'f32'> | undefined;
   /** Default: `'auto'`. */
   activations?: Activations;
+  /** [K]: column j of the weights meets column `columnOrder[j]` of x. */
+  columnOrder?: Tensor<'i32'>;
 }
 
 /** The product that `activations` stands for; throws `BL_INVALID_ARGUMENT` for another word. */
@@ -45,6 +47,7 @@ export function computeOf(activations: Activations = 'auto'): Compute {
  */
 export class Linear {
   readonly bias: Tensor<'f32'> | undefined;
+  readonly columnOrder: Tensor<'i32'> | undefined;
   readonly compute: Compute;
   readonly run: RunOptions;
 
@@ -53,7 +56,7 @@ export class Linear {
     readonly weight: QuantizedTensor,
     options: LinearOptions = {},
   ) {
-    const { bias, activations, ...run } = options;
+    const { bias, activations, columnOrder, ...run } = options;
     if (bias !== undefined && (bias.rank !== 1 || bias.shape[0] !== weight.rows)) {
       throw argumentError(
         'BL_INVALID_SHAPE',
@@ -61,6 +64,7 @@ export class Linear {
       );
     }
     this.bias = bias;
+    this.columnOrder = columnOrder;
     this.compute = computeOf(activations);
     this.run = { isa: run.isa, threads: run.threads } as RunOptions;
   }
@@ -101,26 +105,32 @@ export class Linear {
     out: Tensor<D> | undefined,
     residual?: Tensor<FloatDType>,
   ): MatmulOptions<D> {
-    const { compute, bias } = this;
+    const { compute, bias, columnOrder } = this;
     const { isa, threads } = this.run;
-    return { isa, threads, compute, bias, out, residual } as MatmulOptions<D>;
+    return { isa, threads, compute, bias, columnOrder, out, residual } as MatmulOptions<D>;
   }
 
   /** The layer with its weights on a device, packed for it; where it is already, the layer itself. */
   async to(device: DeviceName): Promise<Linear> {
     if (device === this.weight.device) return this;
-    const { bias, compute, run } = this;
+    const { bias, columnOrder, compute, run } = this;
     const from = await this.weight.to('cpu');
     const packed = await packWeightsAsync(from, { for: device === 'cpu' ? 'both' : 'cuda' });
     const weight = await packed.to(device);
     if (packed !== this.weight && packed !== weight) packed.dispose();
     const activations = compute === 'f32' ? 'f32' : 'i8';
-    return new Linear(weight, { ...run, activations, bias: await bias?.to(device) });
+    return new Linear(weight, {
+      ...run,
+      activations,
+      bias: await bias?.to(device),
+      ...(columnOrder === undefined ? {} : { columnOrder: await columnOrder.to(device) }),
+    });
   }
 
   /** Lets go of the weights. */
   dispose(): void {
     this.weight.dispose();
     this.bias?.dispose();
+    this.columnOrder?.dispose();
   }
 }

@@ -5,12 +5,12 @@ import { type GGUFFile, readGGUF, type Tokenizer, tokenizerFromGGUF } from '../i
 import type { QuantizeMethod } from '../ops/quantize/quantize.js';
 import { formatInfo, type QuantizedTensor } from '../quantized_tensor.js';
 import type { RunOptions } from '../run.js';
-import { Attention } from './attention.js';
+import type { ChannelOrder } from './calibration/channel_order.js';
 import { type ModelConfig, readConfig } from './config.js';
 import { Decoder } from './decoder.js';
-import { DecoderLayer } from './decoder_layer.js';
+import type { DecoderLayer } from './decoder_layer.js';
 import { type Activations, computeOf, Linear } from './linear.js';
-import { MLP } from './mlp.js';
+import { buildLayer, type Packer } from './load_layer.js';
 import { type ModelSource, openSource } from './model_source.js';
 import { checkLayerCount, type MatrixLoader, ModelTensors } from './model_tensors.js';
 import { packInPlace } from './pack_weights.js';
@@ -35,6 +35,11 @@ export interface LoadOptions extends RunOptions {
   method?: QuantizeMethod;
   /** Table of the cb<bits> formats. */
   codebook?: Float32Array | readonly number[];
+  /**
+   * By layer: an order for the channels of keys and values, folded into the projections (`fitChannelOrder`): a cache in blocks
+   * (bfp4, bfp8, values of i4 and i2) loses less. The logits stay, but for rounding.
+   */
+  channelOrders?: readonly ChannelOrder[];
   /** Default: `'auto'`; see {@link Linear}. */
   activations?: Activations;
   /**
@@ -182,10 +187,20 @@ async function build(
     config.rope.rotaryDim / 2,
     'rope.dimension_count / 2',
   );
+  const { channelOrders } = options;
+  if (channelOrders !== undefined && channelOrders.length !== config.numLayers) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `load: channelOrders.length is ${channelOrders.length}, expected ${config.numLayers} (= numLayers)`,
+    );
+  }
   const layers: DecoderLayer[] = [];
   for (let i = 0; i < config.numLayers; i++) {
     layers.push(
-      await buildLayer(tensors, config, i, { norm, activations, run, freqFactors, packed }),
+      await buildLayer(tensors, config, i, {
+        ...{ norm, activations, run, freqFactors, packed },
+        order: options.channelOrders?.[i],
+      }),
     );
   }
   return new Decoder(
@@ -205,86 +220,9 @@ async function build(
   );
 }
 
-type Packer = (weights: QuantizedTensor) => Promise<QuantizedTensor>;
-
 /** Packs a matrix of the model's own memory, if that is wanted. */
 function packer({ pack = false, signal, isa, threads }: LoadOptions): Packer {
   if (!pack) return async (weights) => weights;
   const run = { ...runOptions({ isa, threads }), ...(signal === undefined ? {} : { signal }) };
   return (weights) => packInPlace(weights, run);
-}
-
-interface LayerContext {
-  packed: Packer;
-  norm: (name: string) => RMSNorm;
-  activations: Activations;
-  run: RunOptions;
-  freqFactors: ReturnType<ModelTensors['optionalVector']>;
-}
-
-async function buildLayer(
-  tensors: ModelTensors,
-  config: ModelConfig,
-  index: number,
-  { norm, activations, run, freqFactors, packed }: LayerContext,
-): Promise<DecoderLayer> {
-  const { hiddenSize, intermediateSize, numHeads, numKvHeads, headDim, valueDim } = config;
-  const linear = async (
-    name: string,
-    rows: number,
-    cols: number,
-    meaning: string,
-  ): Promise<Linear> => {
-    const full = `blk.${index}.${name}`;
-    const weight = await packed(await tensors.matrix(`${full}.weight`, [rows, cols], meaning));
-    const bias = tensors.optionalVector(`${full}.bias`, rows, meaning.split(',')[0] as string);
-    return new Linear(weight, { bias, activations, ...run });
-  };
-  const headNorm = (name: string): RMSNorm | undefined => {
-    const full = `blk.${index}.${name}.weight`;
-    const weight = tensors.optionalVector(full, headDim, 'attention.key_length');
-    return weight && new RMSNorm(weight, { epsilon: config.epsilon, ...run });
-  };
-  const hidden = 'embedding_length';
-  const attention = new Attention({
-    query: await linear('attn_q', numHeads * headDim, hiddenSize, `heads * key_length, ${hidden}`),
-    key: await linear(
-      'attn_k',
-      numKvHeads * headDim,
-      hiddenSize,
-      `kv heads * key_length, ${hidden}`,
-    ),
-    value: await linear(
-      'attn_v',
-      numKvHeads * valueDim,
-      hiddenSize,
-      `kv heads * value_length, ${hidden}`,
-    ),
-    output: await linear(
-      'attn_output',
-      hiddenSize,
-      numHeads * valueDim,
-      `${hidden}, heads * value_length`,
-    ),
-    queryNorm: headNorm('attn_q_norm'),
-    keyNorm: headNorm('attn_k_norm'),
-    numHeads,
-    numKvHeads,
-    rope: config.rope,
-    freqFactors,
-    window: config.window,
-    ...run,
-  });
-  const mlp = new MLP(
-    await linear('ffn_gate', intermediateSize, hiddenSize, `feed_forward_length, ${hidden}`),
-    await linear('ffn_up', intermediateSize, hiddenSize, `feed_forward_length, ${hidden}`),
-    await linear('ffn_down', hiddenSize, intermediateSize, `${hidden}, feed_forward_length`),
-    run,
-  );
-  return new DecoderLayer(
-    norm(`blk.${index}.attn_norm`),
-    attention,
-    norm(`blk.${index}.ffn_norm`),
-    mlp,
-  );
 }

@@ -5,10 +5,16 @@ import type { AttentionCompute } from '../ops/attention/options.js';
 import { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
 import type { CacheStep, DecoderCache, PagedLayer } from './decoder_cache.js';
+import {
+  type CachedLayer,
+  Compaction,
+  runStages,
+  runStagesAsync,
+  type Stages,
+} from './paged/compaction.js';
 import type { PagedKVBatch } from './paged/paged_kv_batch.js';
 import { PagedKVCache } from './paged/paged_kv_cache.js';
-import type { PagedKVSequence } from './paged/paged_kv_sequence.js';
-import type { CachePolicy, LayerView, Observation } from './policies/index.js';
+import type { CachePolicy, LayerContent } from './policies/index.js';
 
 /** `int8`, `int4`, `int2` stand for `i8`, `i4`, `i2`. */
 export type CacheFormat = KVFormat | 'int8' | 'int4' | 'int2';
@@ -45,20 +51,12 @@ function formatOf(format: CacheFormat): KVFormat {
   );
 }
 
-/** A layer's sequence, and what a policy knows of its keys. */
-interface Layer {
-  sequence: PagedKVSequence;
-  positions: Int32Array[];
-  scores: Float32Array[];
-  observed: Observation | undefined;
-}
-
 /**
  * Keys and values of one text for a {@link Decoder}: in pages of any format, and compressed by a policy. Layers are sequences
  * of one pool of pages, so that a policy may give them different lengths.
  *
- * With a policy, memory is bounded by its budget and the tokens of one step (256), however long the text: a prompt is computed
- * in steps, and the cache is compressed after each.
+ * With a policy, memory is bounded by its budget and the tokens of one step (256, or the policy's `block` and `probe`), however
+ * long the text: a prompt is computed in steps, and the cache is compressed after each.
  *
  * @example
  * ```ts
@@ -70,11 +68,13 @@ export class PagedDecoderCache implements DecoderCache {
   readonly capacity: number;
   readonly policy: CachePolicy | undefined;
   readonly #pool: PagedKVCache;
-  readonly #layers: Layer[];
-  readonly #numHeads: number;
+  readonly #layers: CachedLayer[];
+  readonly #compaction: Compaction | undefined;
+  readonly #config: ModelConfig;
   readonly #compute: AttentionCompute;
   #length = 0;
   #peakKeys = 0;
+  #isProbeDue = false;
   #busy = false;
   #disposed = false;
 
@@ -93,14 +93,15 @@ export class PagedDecoderCache implements DecoderCache {
     const values = formatOf(typeof format === 'string' ? format : format.values);
     const isSmall = [keys, values].some((name) => kvFormats[name].bits <= 4);
     const { recent = isSmall ? 64 : 0, pageSize = keys === 'i2' ? 32 : 64 } = options;
-    const { numLayers, numKvHeads, headDim, valueDim, numHeads } = config;
+    const { numLayers, numKvHeads, headDim, valueDim } = config;
     const most = Math.min(capacity, (policy?.budget ?? capacity) + interval);
     // Layers have the budget on average; each has a page that is not full, and the tokens of a step come on top.
     const pages = (tokens: number): number => Math.ceil(tokens / pageSize) + 2;
-    const step = Math.min(stepTokens, capacity);
+    const probe = policy?.probe?.length ?? 0;
+    const step = Math.min(policy?.block ?? stepTokens, stepTokens, capacity) + probe;
     this.capacity = capacity;
     this.policy = policy;
-    this.#numHeads = numHeads;
+    this.#config = config;
     this.#compute = compute;
     this.#pool = new PagedKVCache({
       numLayers: 1,
@@ -121,6 +122,7 @@ export class PagedDecoderCache implements DecoderCache {
       scores: Array.from({ length: numKvHeads }, () => new Float32Array(0)),
       observed: undefined,
     }));
+    if (policy !== undefined) this.#compaction = new Compaction(policy, this.#pool, this.#layers);
   }
 
   get numLayers(): number {
@@ -140,7 +142,15 @@ export class PagedDecoderCache implements DecoderCache {
     return this.#layers.map(({ sequence }) => sequence.length);
   }
 
-  /** The most keys that all layers have had together. */
+  get stepTokens(): number {
+    return Math.min(this.policy?.block ?? stepTokens, stepTokens);
+  }
+
+  get probeTokens(): number {
+    return this.policy?.probe?.length ?? 0;
+  }
+
+  /** The most keys that all layers have had together, those of a probe included. */
   get peakKeys(): number {
     return this.#peakKeys;
   }
@@ -207,17 +217,64 @@ export class PagedDecoderCache implements DecoderCache {
     }
     const observed = Math.min(this.policy?.observes(count) ?? 0, count);
     const layers = this.#layers.map(({ sequence }, i) =>
-      this.#pagedLayer(batches[i] as PagedKVBatch, sequence.length, observed),
+      this.#pagedLayer(batches[i] as PagedKVBatch, sequence.length, count, observed),
     );
+    const written = (): Stages => {
+      for (const batch of batches) batch.commit();
+      return this.#added(count, layers);
+    };
     return {
       position: this.#length,
       layer: (index) => layers[index] as PagedLayer,
-      commit: () => {
-        for (const batch of batches) batch.commit();
-        this.#added(count, layers);
-      },
+      commit: () => runStages(written()),
+      commitAsync: () => runStagesAsync(written()),
       abort,
     };
+  }
+
+  probe(): { tokens: readonly number[]; step: CacheStep } | undefined {
+    const tokens = this.policy?.probe;
+    if (!this.#isProbeDue || tokens === undefined) return undefined;
+    this.#isProbeDue = false;
+    const batches = this.#layers.map(({ sequence }) =>
+      this.#pool.batch([sequence], tokens.length).hold(),
+    );
+    const layers = this.#layers.map(({ sequence }, i) =>
+      this.#pagedLayer(batches[i] as PagedKVBatch, sequence.length, 0, tokens.length),
+    );
+    this.#countKeys();
+    const abort = (): void => {
+      for (const batch of batches) batch.abort();
+    };
+    const scored = (): Stages => {
+      abort();
+      return this.#probed(layers);
+    };
+    const step: CacheStep = {
+      position: this.#length,
+      layer: (index) => layers[index] as PagedLayer,
+      commit: () => runStages(scored()),
+      commitAsync: () => runStagesAsync(scored()),
+      abort,
+    };
+    return { tokens, step };
+  }
+
+  /** Keys and values of a layer, decoded, and where in the text they stand, by head. */
+  read(layer: number): LayerContent & { positions: readonly Int32Array[] } {
+    this.#check('read');
+    const cached = this.#layers[layer];
+    if (cached === undefined) {
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `PagedDecoderCache: layer is ${layer}, expected 0 to ${this.numLayers - 1}`,
+      );
+    }
+    const { k, v } = cached.sequence.gather(0);
+    const all = Int32Array.from({ length: cached.sequence.length }, (_, i) => i);
+    const positions =
+      this.policy === undefined ? cached.positions.map(() => all) : cached.positions;
+    return { keys: k, values: v as Tensor<'f32'>, positions };
   }
 
   /** Frees the pages; any later use but this throws `BL_DETACHED`. */
@@ -232,89 +289,52 @@ export class PagedDecoderCache implements DecoderCache {
     this.dispose();
   }
 
-  #pagedLayer(batch: PagedKVBatch, keys: number, observed: number): PagedLayer {
+  #pagedLayer(batch: PagedKVBatch, keys: number, count: number, observed: number): PagedLayer {
+    const { numHeads, hiddenSize } = this.#config;
     return {
       append: (k, v) => batch.append(0, k, v),
       segments: () => batch.segments(0),
       compute: this.#compute,
-      probabilities:
-        observed === 0 ? undefined : Tensor.empty('f32', [this.#numHeads, observed, keys]),
+      probabilities: observed === 0 ? undefined : Tensor.empty('f32', [numHeads, observed, keys]),
+      hidden:
+        this.policy?.hidden === true && count > 0
+          ? Tensor.empty('f32', [count, hiddenSize])
+          : undefined,
     };
+  }
+
+  #countKeys(): number {
+    const total = this.#layers.reduce((sum, { sequence }) => sum + sequence.length, 0);
+    this.#peakKeys = Math.max(this.#peakKeys, total);
+    return total;
   }
 
   /** After a step: scores, and what the policy lets go of. */
-  #added(count: number, steps: readonly PagedLayer[]): void {
-    const { policy } = this;
+  *#added(count: number, steps: readonly PagedLayer[]): Stages {
     const first = this.#length;
     this.#length += count;
-    let total = 0;
-    for (const { sequence } of this.#layers) total += sequence.length;
-    this.#peakKeys = Math.max(this.#peakKeys, total);
+    const total = this.#countKeys();
+    const { policy } = this;
     if (policy === undefined) return;
-    for (const [i, layer] of this.#layers.entries()) {
-      const { probabilities } = steps[i] as PagedLayer;
-      const added = Int32Array.from({ length: count }, (_, t) => first + t);
-      layer.positions = layer.positions.map((old) => joined(old, added));
-      layer.scores = layer.scores.map((old) => joined(old, new Float32Array(count)));
-      if (probabilities !== undefined) {
-        const [, queries, keys] = probabilities.shape as [number, number, number];
-        layer.observed = { probabilities, queries, keys };
-      }
-      layer.scores = policy.score(layer.scores, layer.observed);
-    }
-    const most = policy.budget * this.#layers.length;
-    if (total > most + (count > 1 ? 0 : (interval - 1) * this.#layers.length))
-      this.#compress(policy);
+    const compaction = this.#compaction as Compaction;
+    yield* compaction.score(count, first, observedOf(steps));
+    const numLayers = this.#layers.length;
+    const most = policy.budget * numLayers + (count > 1 ? 0 : (interval - 1) * numLayers);
+    const isOver = total > most;
+    this.#isProbeDue = isOver && count > 1 && policy.probe !== undefined;
+    if (isOver && !this.#isProbeDue) yield* compaction.compress();
+    if (!this.#isProbeDue) this.#forgetObserved();
+  }
+
+  *#probed(steps: readonly PagedLayer[]): Stages {
+    const compaction = this.#compaction as Compaction;
+    yield* compaction.scoreProbe(observedOf(steps));
+    yield* compaction.compress();
+    this.#forgetObserved();
+  }
+
+  #forgetObserved(): void {
     for (const layer of this.#layers) layer.observed = undefined;
-  }
-
-  #compress(policy: CachePolicy): void {
-    const views = this.#layers.map((layer, i): LayerView => {
-      const { positions, scores, observed } = layer;
-      const { numKvHeads } = this.#pool;
-      const keys = layer.sequence.length;
-      return {
-        layer: i,
-        numLayers: this.#layers.length,
-        numKvHeads,
-        keys,
-        positions,
-        scores,
-        observed,
-      };
-    });
-    const budgets = policy.budgets(views);
-    for (const [i, layer] of this.#layers.entries()) {
-      const view = views[i] as LayerView;
-      const count = Math.min(Math.max(Math.floor(budgets[i] as number), 1), view.keys);
-      if (count < view.keys) this.#keep(layer, policy.select(view, count));
-    }
-  }
-
-  /** Keeps `kept[head]` of each head, which are equally many. */
-  #keep(layer: Layer, kept: readonly Int32Array[]): void {
-    const { numKvHeads, headDim, valueDim } = this.#pool;
-    const count = (kept[0] as Int32Array).length;
-    const { k, v } = layer.sequence.gather(0);
-    const part = (from: Tensor<'f32'>, dim: number): Tensor<'f32'> => {
-      const source = from.data as Float32Array;
-      const data = new Float32Array(count * numKvHeads * dim);
-      for (const [head, indices] of kept.entries()) {
-        for (let t = 0; t < count; t++) {
-          const at = ((indices[t] as number) * numKvHeads + head) * dim;
-          data.set(source.subarray(at, at + dim), (t * numKvHeads + head) * dim);
-        }
-      }
-      return new Tensor('f32', data, [count, numKvHeads, dim]);
-    };
-    const keys = part(k, headDim);
-    const values = part(v as Tensor<'f32'>, valueDim);
-    // Pages first go back, so that the budget need not hold both.
-    layer.sequence.free();
-    layer.sequence = this.#pool.create();
-    layer.sequence.append(0, keys, values);
-    layer.positions = layer.positions.map((old, head) => picked(old, kept[head] as Int32Array));
-    layer.scores = layer.scores.map((old, head) => picked(old, kept[head] as Int32Array));
   }
 
   #check(what: string): void {
@@ -324,15 +344,5 @@ export class PagedDecoderCache implements DecoderCache {
   }
 }
 
-function joined<A extends Int32Array | Float32Array>(a: A, b: A): A {
-  const all = new (a.constructor as new (length: number) => A)(a.length + b.length);
-  all.set(a);
-  all.set(b, a.length);
-  return all;
-}
-
-function picked<A extends Int32Array | Float32Array>(from: A, indices: Int32Array): A {
-  return (from as Float32Array).constructor === Float32Array
-    ? (Float32Array.from(indices, (i) => from[i] as number) as A)
-    : (Int32Array.from(indices, (i) => from[i] as number) as A);
-}
+const observedOf = (steps: readonly PagedLayer[]) =>
+  steps.map(({ probabilities, hidden }) => ({ probabilities, hidden }));

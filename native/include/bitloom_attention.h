@@ -65,6 +65,21 @@ typedef struct bl_kv_gather_args {
 } bl_kv_gather_args;
 BL_API bl_status bl_kv_gather(const bl_kv_gather_args* args, bl_error* error);
 
+/* For each row that leaves a cache, the most alike of those that stay, head by head:
+ *   similarity[r, h] = max_c cos(keys[rows[r, h], h], keys[candidates[c, h], h]),  index[r, h] = the first such c
+ * with cos(a, b) = a . b / (|a| |b|), 0 where |a| or |b| is 0. Cosines that are NaN (rows that are not finite) are
+ * passed over; where all are, index is 0 and similarity NaN. */
+typedef struct bl_nearest_keys_args {
+  size_t size;
+  bl_run run;
+  bl_tensor keys;       /* [tokens, num_kv_heads, key_dim] f32, f16 or bf16; key_dim 1 to 1024 */
+  bl_tensor rows;       /* [num_rows, num_kv_heads] i32, 0 to tokens - 1 */
+  bl_tensor candidates; /* [num_candidates, num_kv_heads] i32, the same; at least one */
+  bl_tensor index;      /* [num_rows, num_kv_heads] i32, 0 to num_candidates - 1; written */
+  bl_tensor similarity; /* [num_rows, num_kv_heads] f32; written */
+} bl_nearest_keys_args;
+BL_API bl_status bl_nearest_keys(const bl_nearest_keys_args* args, bl_error* error);
+
 /* ---- Attention -------------------------------------------------------------------------------- */
 
 /* A stretch of the keys of each sequence, in pages. */

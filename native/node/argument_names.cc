@@ -35,6 +35,8 @@ constexpr Name kKvNames[] = {{"key_mean", "keyMean"},
                              {"num_pages", "numPages"},
                              {"page_size", "pageSize"}};
 constexpr Name kLinearAttentionNames[] = {{"cu_tokens", "cuTokens"}, {"output", "out"}};
+constexpr Name kMoeRouteNames[] = {
+    {"num_groups", "numGroups"}, {"top_groups", "topGroups"}, {"top_k", "topK"}};
 constexpr Name kPrepareNames[] = {{"norm_weight", "norm.weight"}, {"output", "out"}};
 
 bool is_word(char c) {
@@ -55,6 +57,7 @@ std::string js_word(const Call& call, std::string_view word) {
   if (op == "prepareActivations") return std::string(find(kPrepareNames, word));
   if (op == "kvAppend" || op == "kvGather") return std::string(find(kKvNames, word));
   if (op == "linearAttention") return std::string(find(kLinearAttentionNames, word));
+  if (op == "moeRoute") return std::string(find(kMoeRouteNames, word));
   if (op != "matmul") return std::string(word);
   std::string name(find(kMatmulNames, word));
   const std::string_view low_rank = "lowRank";

@@ -15,7 +15,7 @@ import {
 import { compileLibrary } from '../compiled.js';
 import { gaussian } from '../reference/random.js';
 
-const n = 1024;
+const n = 512;
 const weights = quantize(new Tensor('f32', gaussian(n * n, 1), [n, n]), 'q4_0');
 const activations = new Tensor('f32', gaussian(64 * n, 2), [64, n]);
 
@@ -66,7 +66,7 @@ describe('async operators', () => {
   });
 
   it('keep the memory they use when its buffer is transferred away and collected', async () => {
-    const expected = matmul(activations, weights).bytes;
+    const expected = matmul(activations, weights, { isa: 'scalar' }).bytes;
     for (let round = 0; round < 5; round++) {
       const memory = new Uint8Array(weights.bytes);
       const own = new QuantizedTensor('q4_0', memory, [n, n]);
@@ -76,10 +76,8 @@ describe('async operators', () => {
       const junk = Array.from({ length: 50 }, () => new Uint8Array(1 << 20).fill(255));
       expect(junk.length).toBe(50);
       const result = await pending;
-      const scalar = matmul(activations, weights, { isa: 'scalar' }).bytes;
-      expect(Buffer.compare(result.bytes, scalar)).toBe(0);
+      expect(Buffer.compare(result.bytes, expected)).toBe(0);
     }
-    expect(expected.length).toBe(64 * n * 4);
   });
 
   it('refuse a resizable buffer, which could lose its memory under them', async () => {

@@ -4,6 +4,7 @@
 
 #include "cuda/ops/copy/copy.h"
 #include "native/base/tensor.h"
+#include "random_calls.h"
 #include "tensors.h"
 
 namespace {
@@ -118,26 +119,27 @@ void strides(TestQueue& queue) {
 }
 
 // Types, ranks and strides at random, long rows among them.
-void random_cases(TestQueue& queue) {
+void copy_random(const Settings& given, uint64_t seed) {
   constexpr int32_t kAll[] = {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16, BL_DTYPE_i8, BL_DTYPE_i32};
-  Random random(3);
-  for (int i = 0; i < 700; ++i) {
-    Case c{.shape = {}, .input = kAll[random.below(5)], .output = kAll[random.below(5)], .name = " random"};
-    if (random.below(2) == 0) c.output = c.input;
-    const int64_t rank = random.below(5);
-    for (int64_t axis = 0; axis < rank; ++axis) c.shape.push_back(1 + random.below(4));
-    if (rank > 0) c.shape.back() = random.below(2) == 0 ? 16 * (1 + random.below(4)) : 1 + random.below(60);
-    if (rank > 0 && i % 50 == 0) c.shape.back() = 16 * 256 * 5;
-    int64_t step = random.below(3) == 0 ? 2 : 1;
-    const bool gaps = random.below(2) == 0;
-    c.input_strides.resize(static_cast<size_t>(rank));
-    for (int64_t axis = rank - 1; axis >= 0; --axis) {
-      c.input_strides[static_cast<size_t>(axis)] = step;
-      step *= c.shape[static_cast<size_t>(axis)];
-      if (gaps) step += 16 - step % 16;
-    }
-    run(queue, c);
+  Random random(seed);
+  Settings settings = given;
+  settings.multiprocessors = static_cast<int32_t>(random.below(2));  // 1: fewer blocks than pieces
+  TestQueue queue(settings);
+  Case c{.shape = {}, .input = kAll[random.below(5)], .output = kAll[random.below(5)], .name = " random"};
+  if (random.below(2) == 0) c.output = c.input;
+  const int64_t rank = random.below(5);
+  for (int64_t axis = 0; axis < rank; ++axis) c.shape.push_back(1 + random.below(4));
+  if (rank > 0) c.shape.back() = random.below(2) == 0 ? 16 * (1 + random.below(4)) : 1 + random.below(60);
+  if (rank > 0 && random.below(20) == 0) c.shape.back() = 16 * 256 * 5;
+  int64_t step = random.below(3) == 0 ? 2 : 1;
+  const bool gaps = random.below(2) == 0;
+  c.input_strides.resize(static_cast<size_t>(rank));
+  for (int64_t axis = rank - 1; axis >= 0; --axis) {
+    c.input_strides[static_cast<size_t>(axis)] = step;
+    step *= c.shape[static_cast<size_t>(axis)];
+    if (gaps) step += 16 - step % 16;
   }
+  run(queue, c);
 }
 
 }  // namespace
@@ -147,7 +149,6 @@ BITLOOM_CUDA_TEST(copy) {
     TestQueue queue(settings);
     dtypes(queue);
     strides(queue);
-    random_cases(queue);
     queue.launches.clear();
     run(queue, {.shape = {64, 64}, .input = BL_DTYPE_f16, .output = BL_DTYPE_f16});
     const auto& counters = queue.launches.back().report.counters;
@@ -157,9 +158,10 @@ BITLOOM_CUDA_TEST(copy) {
   for (Settings settings : all_archs()) {
     settings.multiprocessors = 1;
     TestQueue few(settings);
-    random_cases(few);
     run(few, {.shape = {16 * 256 * 4 + 4}, .name = " long"});
     run(few, {.shape = {16 * 256 + 3}, .name = " long"});
     run(few, {.shape = {16 * 256 + 3}, .output = BL_DTYPE_f16, .name = " long"});
   }
 }
+
+BITLOOM_CUDA_TEST(random_copy) { run_random("copy", copy_random); }

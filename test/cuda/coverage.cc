@@ -60,6 +60,11 @@ std::map<std::string, std::map<std::string, Kernel>>& kernels() {
   return all;
 }
 
+size_t& executed_count() {
+  static size_t count = 0;
+  return count;
+}
+
 bool ends_block(const ptx::Instr& instr) {
   return instr.flow == ptx::Flow::branch || instr.flow == ptx::Flow::branch_table ||
          instr.flow == ptx::Flow::ret || instr.flow == ptx::Flow::exit;
@@ -196,8 +201,14 @@ void remember_executed(const std::string& image, const std::string& name, const 
   }
   std::vector<bool> now(counters.counts.size(), true);
   for (uint32_t pc : counters.never_executed()) now[pc] = false;
-  for (size_t pc = 0; pc < now.size(); ++pc) kernel.executed[pc] = kernel.executed[pc] || now[pc];
+  for (size_t pc = 0; pc < now.size(); ++pc) {
+    if (!now[pc] || kernel.executed[pc]) continue;
+    kernel.executed[pc] = true;
+    ++executed_count();
+  }
 }
+
+size_t instructions_executed() { return executed_count(); }
 
 size_t print_unexecuted() {
   const bool is_verbose = std::getenv("BITLOOM_CUDA_COVERAGE") != nullptr;

@@ -13,6 +13,9 @@ namespace bitloom::cuda::testing {
 // `image`: "<module>.compute_<arch>".
 void remember_executed(const std::string& image, const std::string& kernel, const ptx::Counters& counters);
 
+// How many instructions, of all kernels together, have been executed.
+size_t instructions_executed();
+
 // Prints the kernels of the used modules that were never launched, the instructions that were never executed
 // and can be as far as unreachable.inc knows, and the rows of that list that excuse nothing. Gives the number
 // of all these.

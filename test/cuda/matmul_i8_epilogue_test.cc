@@ -3,17 +3,25 @@
 
 namespace bitloom::cuda::testing {
 
+// Every PTX, K whole and cut.
+static std::vector<Settings> both_splits() {
+  std::vector<Settings> all;
+  for (Settings settings : all_archs()) {
+    for (int32_t multiprocessors : {1, 132}) {
+      settings.multiprocessors = multiprocessors;
+      all.push_back(settings);
+    }
+  }
+  return all;
+}
+
 // Sums over all of K are the integers themselves, whatever the splits: float(sum) * (scale * scale).
 BITLOOM_CUDA_TEST(matmul_i8_exact) {
   constexpr int64_t n = 40, k = 2176;
   for (const char* format : {"i8_row", "i4_row"}) {
     const bool bytes = format[1] == '8';
     for (int64_t m : {5, 33}) {
-      // Both PTX images, whole and cut along K.
-      for (int32_t variant = 0; variant < 4; ++variant) {
-        Settings settings;
-        settings.arch = variant < 2 ? 80 : 120;
-        settings.multiprocessors = variant % 2 == 0 ? 1 : 132;
+      for (Settings settings : both_splits()) {
         Call call(settings, format, n, k);
         set_compute(call, {});
         Tensor a(call.queue, BL_DTYPE_i8, {m, k}), scales(call.queue, BL_DTYPE_f32, {m});

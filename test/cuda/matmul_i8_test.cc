@@ -18,9 +18,8 @@ constexpr const char* kIntegers[] = {
 // Every format with integers in groups of 32 and more: one warp, one split, and so the scalar kernel's order.
 BITLOOM_CUDA_TEST(matmul_i8_formats) {
   for (const char* format : kIntegers) {
-    for (int32_t arch : {80, 120}) {
-      Settings settings = one_multiprocessor();
-      settings.arch = arch;
+    for (Settings settings : all_archs()) {
+      settings.multiprocessors = 1;
       compare_integers(settings, format, 20, 40, 512, "matmul_prompt_fine_", 0);
       compare_integers(settings, format, 3, 24, 512, "matmul_stream_fine_", kReordered);
     }
@@ -57,9 +56,8 @@ BITLOOM_CUDA_TEST(matmul_i8_shapes) {
 // A scale per row: whole and coarse kernels, else the fine ones' bits.
 BITLOOM_CUDA_TEST(matmul_i8_rows) {
   const Rounded row{BL_ACTIVATION_GROUP_row, 8, BL_DTYPE_f16};
-  for (int32_t arch : {80, 120}) {
-    Settings settings = one_multiprocessor();
-    settings.arch = arch;
+  for (Settings settings : all_archs()) {
+    settings.multiprocessors = 1;
     for (const char* format :
          {"u4_g128", "i4_g256", "u8_g128", "i8_g256_bf16", "u4z_g128", "i8z_g256", "u8z_g128"}) {
       for (int64_t k : {128, 256, 320, 513, 900}) {

@@ -76,6 +76,30 @@ std::string address_mutant(const Statement& s, bool bits_only) {
   return "";
 }
 
+// Signed divisions by a power of two round towards zero by `shr.s32 sign, x, 31; shr.u32 rest, sign, 32 -
+// log2; add x, rest` (by two: `shr.u32 rest, x, 31`), which adds something to negative x alone. What is
+// divided so are numbers of threads, tiles, rows and units, which are never negative: `sign` and `rest` are
+// 0, and 0 shifted otherwise is 0. No mutants are made of the two shifts.
+class Signs {
+ public:
+  explicit Signs(const ptx::Function& function) {
+    for (const Statement& s : function.body) {
+      if (is_sign(s)) signs_.insert(s.operands[0].index);
+    }
+  }
+  bool rounds(const Statement& s) const {
+    return is_sign(s) || (s.opcode == "shr" && s.operands.size() == 3 && s.operands[1].kind == Operand::reg &&
+                          signs_.count(s.operands[1].index) != 0);
+  }
+
+ private:
+  static bool is_sign(const Statement& s) {
+    return s.opcode == "shr" && s.operands.size() == 3 && s.operands[2].kind == Operand::integer &&
+           !s.modifiers.empty() && s.operands[2].bits == (s.modifiers.back().substr(1) == "32" ? 31 : 63);
+  }
+  std::set<int32_t> signs_;
+};
+
 // Registers that the addresses of memory of one kind are made of.
 class Slice {
  public:
@@ -141,6 +165,7 @@ std::vector<Mutant> mutants_of(const std::string& text, const std::string& kerne
   for (const auto& [name, function] : module->functions) {
     if (!function.has_body || (function.is_entry && name != kernel)) continue;
     const Slice shared(function, true), global(function, false);
+    const Signs signs(function);
     for (const Statement& s : function.body) {
       const auto file = module->files.find(s.file);
       const std::string path = file == module->files.end() ? "" : file->second;
@@ -151,7 +176,7 @@ std::vector<Mutant> mutants_of(const std::string& text, const std::string& kerne
         make(MutantKind::synchronization, "");
         continue;
       }
-      if (s.guard >= 0) continue;
+      if (s.guard >= 0 || signs.rounds(s)) continue;
       std::string now = bound_mutant(s);
       if (!now.empty()) {
         make(MutantKind::bound, now);

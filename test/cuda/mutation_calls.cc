@@ -6,43 +6,48 @@
 namespace bitloom::cuda::testing {
 namespace {
 
-Run product(const char* format, int64_t m, int64_t n, int64_t k, bool finishes = false) {
+// What goes with a product.
+enum class Around { bias, gates, everything };
+struct Product {
+  int64_t m, n, k;
+  int32_t a = BL_DTYPE_f16;
+  Around around = Around::bias;
+  int32_t multiprocessors = 0;                  // 1: no splits of K
+  int32_t compute = BL_COMPUTE_f32, group = 0;  // a bl_activation_group
+};
+
+Run product(const char* format, Product it) {
   return [=](TestQueue& queue) {
-    const PackedWeights b(queue, format, n, k, 3);
-    Tensor a(queue, BL_DTYPE_f16, {m, k}), c(queue, BL_DTYPE_f32, {m, finishes ? n / 2 : n});
-    Tensor bias(queue, BL_DTYPE_f32, {n}), residual(queue, BL_DTYPE_bf16, {m, n / 2});
+    if (it.multiprocessors > 0) queue.set_multiprocessors(it.multiprocessors);
+    const bool gates = it.around == Around::gates, everything = it.around == Around::everything;
+    const PackedWeights b(queue, format, it.n, it.k, 3);
+    Tensor a(queue, it.a, {it.m, it.k}), c(queue, BL_DTYPE_f32, {it.m, gates ? it.n / 2 : it.n});
+    Tensor bias(queue, BL_DTYPE_f32, {it.n}), row_scale(queue, BL_DTYPE_f32, {it.n});
+    Tensor residual(queue, BL_DTYPE_bf16, {it.m, gates ? it.n / 2 : it.n}),
+        addend(queue, BL_DTYPE_f16, {it.m, it.n}, {it.n + 3, 1});
     a.uniform(1);
     bias.uniform(2);
     residual.uniform(3);
+    row_scale.uniform(4);
+    addend.uniform(5);
     bl_matmul_args args = arguments();
-    args.a = a.device();
-    args.b = b.device();
-    args.c = c.device();
-    args.bias = bias.device();
-    if (finishes) args.activation = BL_ACTIVATION_swiglu, args.residual = residual.device();
+    args.a = a.device(), args.b = b.device(), args.c = c.device(), args.bias = bias.device();
+    args.compute = it.compute;
+    args.activation_group = it.group;
+    if (gates || everything) args.residual = residual.device();
+    if (everything) args.row_scale = row_scale.device(), args.addend = addend.device();
+    if (gates) args.activation = BL_ACTIVATION_swiglu;
+    if (everything) args.activation = BL_ACTIVATION_silu;
     bl_error error{};
     check_ok(matmul(queue, args, &error), error, format);
     return c.device_bytes();
   };
 }
 
-// With int8 activations; group: a bl_activation_group.
-Run int8_product(const char* format, int64_t m, int32_t group) {
-  return [=](TestQueue& queue) {
-    constexpr int64_t n = 200, k = 576;
-    const PackedWeights b(queue, format, n, k, 3);
-    Tensor a(queue, BL_DTYPE_f16, {m, k}), c(queue, BL_DTYPE_f32, {m, n});
-    a.uniform(1);
-    bl_matmul_args args = arguments();
-    args.a = a.device();
-    args.b = b.device();
-    args.c = c.device();
-    args.compute = BL_COMPUTE_i8;
-    args.activation_group = group;
-    bl_error error{};
-    check_ok(matmul(queue, args, &error), error, format);
-    return c.device_bytes();
-  };
+// With int8 activations.
+Run int8_product(const char* format, Product it) {
+  it.compute = BL_COMPUTE_i8;
+  return product(format, it);
 }
 
 Run attended(AttentionCase c) {
@@ -63,13 +68,16 @@ Run attended(AttentionCase c) {
   };
 }
 
-Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale) {
+// Logits in [least, least + 2 * scale].
+Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale,
+          float least) {
   return [=](TestQueue& queue) {
     Tensor logits(queue, BL_DTYPE_f32, {vocab}), previous(queue, BL_DTYPE_i32, {3});
-    logits.uniform(5, scale);
+    Random random(5);
+    logits.fill([&](int64_t) { return least + scale * (1 + random.uniform()); });
     previous.integers({1, 7, static_cast<int32_t>(vocab) - 1});
     std::vector<uint8_t> bytes;
-    for (uint64_t position = 0; position < 2; ++position) {
+    for (uint64_t position = 0; position < 1; ++position) {
       int32_t token = -1;
       float probability = -1;
       bl_sample_args args{};
@@ -119,27 +127,79 @@ Run normalized(int64_t length) {
 }  // namespace
 
 std::vector<MutatedKernel> mutated_kernels() {
-  const auto prompt = [](const char* format) {
-    return std::vector<Run>{product(format, 70, 200, 576), product(format, 17, 40, 192)};
+  constexpr int32_t kRow = BL_ACTIVATION_GROUP_row;
+  using Formats = std::vector<const char*>;
+  // Around the edges of tiles (64 by 128, 16 by 16), units (64), stages and groups; whole and split along K;
+  // rows of a as they lie and rounded, with everything that may follow. The first of the formats, then each
+  // way that scales are stored.
+  const auto prompt = [](const Formats& formats) {
+    std::vector<Run> runs;
+    for (const Product& it : {Product{70, 200, 576}, Product{17, 40, 192},
+                              Product{65, 129, 328, BL_DTYPE_f16, Around::everything, 1}, Product{20, 20, 72},
+                              Product{20, 20, 72, BL_DTYPE_bf16, Around::everything, 1},
+                              Product{64, 128, 1088, BL_DTYPE_f16, Around::gates}})
+      runs.push_back(product(formats[0], it));
+    for (const char* format : formats)
+      runs.push_back(product(format, {66, 130, 768, BL_DTYPE_f32, Around::everything, 1}));
+    return runs;
   };
-  const auto stream = [](const char* format) {
-    return std::vector<Run>{product(format, 11, 41, 1216), product(format, 3, 20, 64)};
+  // A warp has up to 12 units under way, a block up to 16 warps.
+  const auto stream = [](const Formats& formats) {
+    std::vector<Run> runs;
+    for (const Product& it : {Product{11, 41, 1216}, Product{3, 20, 64},
+                              Product{9, 16, 2120, BL_DTYPE_f16, Around::everything, 1},
+                              Product{8, 33, 712, BL_DTYPE_f32, Around::everything, 1},
+                              Product{1, 15, 8, BL_DTYPE_f16, Around::gates}})
+      runs.push_back(product(formats[0], it));
+    for (int64_t units = 1; units < 13; ++units) runs.push_back(product(formats[0], {9, 16, 64 * units + 8}));
+    for (int64_t units : {16, 20, 24, 32, 40, 48, 64, 80})
+      runs.push_back(product(formats[0], {.m = 1, .n = 16, .k = 64 * units, .multiprocessors = 1}));
+    for (const char* format : formats)
+      runs.push_back(product(format, {16, 17, 768, BL_DTYPE_f16, Around::everything, 1}));
+    return runs;
+  };
+  const auto integers = [](const char* format, int32_t group, const Formats& others = {}) {
+    std::vector<Run> runs = {
+        int8_product(format, {.m = 70, .n = 200, .k = 576, .group = group}),
+        int8_product(format, {65, 129, 328, BL_DTYPE_f32, Around::everything, 1, 0, group}),
+        int8_product(format, {64, 128, 1216, BL_DTYPE_f16, Around::gates, 0, 0, group}),
+        int8_product(format, {17, 15, 40, BL_DTYPE_bf16, Around::everything, 1, 0, group}),
+        int8_product(format, {66, 130, 1024, BL_DTYPE_f32, Around::everything, 1, 0, group})};
+    for (const char* other : others)
+      runs.push_back(int8_product(other, {20, 130, 768, BL_DTYPE_f32, Around::bias, 1, 0, group}));
+    return runs;
+  };
+  const auto integer_stream = [](const char* format, int32_t group) {
+    std::vector<Run> runs = {
+        int8_product(format, {.m = 3, .n = 200, .k = 576, .group = group}),
+        int8_product(format, {9, 41, 1216, BL_DTYPE_f32, Around::everything, 0, 0, group}),
+        int8_product(format, {16, 17, 2120, BL_DTYPE_f32, Around::everything, 1, 0, group}),
+        int8_product(format, {8, 15, 40, BL_DTYPE_bf16, Around::everything, 1, 0, group})};
+    for (int64_t units : {2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32})
+      runs.push_back(
+          int8_product(format, {.m = 9, .n = 16, .k = 64 * units, .multiprocessors = 1, .group = group}));
+    return runs;
   };
   return {
-      {"matmul", "matmul_prompt_c4", prompt("u4_g64")},
-      {"matmul", "matmul_prompt_z4", prompt("u4z_g32")},
-      {"matmul", "matmul_prompt_e4", prompt("nvfp4_g16")},
-      {"matmul", "matmul_prompt_t4", prompt("nf4_g64")},
-      {"matmul", "matmul_stream_c4", stream("u4_g64")},
-      {"matmul", "matmul_stream_z4", stream("u4z_g32")},
-      {"matmul", "matmul_stream_e4", stream("nvfp4_g16")},
-      {"matmul", "matmul_stream_t4", stream("nf4_g64")},
-      {"matmul_i8", "matmul_prompt_fine_c4", {int8_product("u4_g64", 70, 0)}},
-      {"matmul_i8", "matmul_prompt_fine_z4", {int8_product("u4z_g64", 70, 0)}},
-      {"matmul_i8", "matmul_prompt_coarse_c4", {int8_product("u4_g128", 70, BL_ACTIVATION_GROUP_row)}},
-      {"matmul_i8", "matmul_prompt_whole_c8", {int8_product("i8_row", 70, BL_ACTIVATION_GROUP_row)}},
-      {"matmul_i8", "matmul_stream_fine_c4", {int8_product("u4_g64", 3, 0)}},
-      {"matmul", "matmul_finish", {product("u4_g64", 9, 70, 1216, true)}},
+      {"matmul", "matmul_prompt_c4", prompt({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
+      {"matmul", "matmul_prompt_z4", prompt({"u4z_g32", "u4z_g128_bf16", "q4_1", "q4_k"})},
+      {"matmul", "matmul_prompt_e4", prompt({"nvfp4_g16", "mxfp4", "e2m1_g32"})},
+      {"matmul", "matmul_prompt_t4", prompt({"nf4_g64", "nf4_g32", "nf4_row", "iq4_nl"})},
+      {"matmul", "matmul_stream_c4", stream({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
+      {"matmul", "matmul_stream_z4", stream({"u4z_g32", "u4z_g128_bf16", "q4_1", "q4_k"})},
+      {"matmul", "matmul_stream_e4", stream({"nvfp4_g16", "mxfp4", "e2m1_g32"})},
+      {"matmul", "matmul_stream_t4", stream({"nf4_g64", "nf4_g32", "nf4_row", "iq4_nl"})},
+      {"matmul_i8", "matmul_prompt_fine_c4", integers("u4_g64", 0, {"u4_g32", "u4_row", "u4_g128_bf16"})},
+      {"matmul_i8", "matmul_prompt_fine_z4",
+       integers("u4z_g64", 0, {"u4z_g32", "u4z_row", "q4_1", "q4_k", "u4z_g64_bf16"})},
+      {"matmul_i8", "matmul_prompt_coarse_c4", integers("u4_g128", kRow, {"u4_g256", "u4_g128_bf16"})},
+      {"matmul_i8", "matmul_prompt_whole_c8", integers("i8_row", kRow)},
+      {"matmul_i8", "matmul_stream_fine_c4", integer_stream("u4_g64", 0)},
+      {"matmul",
+       "matmul_finish",
+       {product("u4_g64", {9, 70, 1216, BL_DTYPE_f16, Around::gates}),
+        product("u4_g32", {5, 33, 1216, BL_DTYPE_f32, Around::everything}),
+        product("u4_g32", {17, 32, 4160, BL_DTYPE_f32, Around::everything})}},
       {"attention",
        "attention_decode_wide_4",
        {attended({.queries = 3,
@@ -149,11 +209,30 @@ std::vector<MutatedKernel> mutated_kernels() {
                   .head_dim = 64,
                   .kv = BL_DTYPE_f16,
                   .causal = 1}),
-        attended({.keys = 41, .heads = 6, .head_dim = 24, .value_dim = 16, .kv = BL_DTYPE_bf16})}},
+        attended({.keys = 41, .heads = 6, .head_dim = 24, .value_dim = 16, .kv = BL_DTYPE_bf16}),
+        attended(
+            {.keys = 33, .heads = 4, .kv_heads = 1, .head_dim = 256, .value_dim = 248, .kv = BL_DTYPE_f16}),
+        attended({.queries = 5,
+                  .keys = 70,
+                  .heads = 4,
+                  .kv_heads = 2,
+                  .head_dim = 8,
+                  .value_dim = 8,
+                  .kv = BL_DTYPE_f16,
+                  .causal = 1,
+                  .window = 9})}},
       {"attention",
        "attention_decode_plain_4",
        {attended(
-           {.queries = 2, .keys = 45, .heads = 3, .kv_heads = 1, .head_dim = 9, .causal = 1, .window = 20})}},
+            {.queries = 2, .keys = 45, .heads = 3, .kv_heads = 1, .head_dim = 9, .causal = 1, .window = 20}),
+        attended({.queries = 1, .keys = 300, .heads = 3, .kv_heads = 1, .head_dim = 255, .value_dim = 1}),
+        attended({.queries = 5,
+                  .keys = 40,
+                  .heads = 4,
+                  .kv_heads = 2,
+                  .head_dim = 63,
+                  .value_dim = 33,
+                  .causal = 1})}},
       {"attention", "attention_merge", {attended({.keys = 600, .head_dim = 40, .kv = BL_DTYPE_f16})}},
       {"attention",
        "attention_prompt_128",
@@ -164,22 +243,28 @@ std::vector<MutatedKernel> mutated_kernels() {
                   .head_dim = 40,
                   .value_dim = 72,
                   .causal = 1}),
-        attended({.queries = 20,
-                  .keys = 90,
+        attended(
+            {.queries = 20, .keys = 90, .heads = 1, .kv_heads = 1, .head_dim = 9, .causal = 1, .window = 30}),
+        attended({.queries = 64, .keys = 64, .heads = 1, .kv_heads = 1, .head_dim = 128, .value_dim = 128}),
+        attended({.queries = 17,
+                  .keys = 130,
                   .heads = 1,
                   .kv_heads = 1,
-                  .head_dim = 9,
-                  .causal = 1,
-                  .window = 30})}},
-      {"sampling", "sample_keys", {drawn(300, 1, 0, 0, 0, 5)}},
-      {"sampling", "sample_penalize", {drawn(300, 1, 0, 0, 0, 5)}},
-      {"sampling", "sample_largest", {drawn(700, 0.1f, 0, 0, 0, 5)}},
-      {"sampling", "sample_mass", {drawn(2300, 1, 0, 0, 0, 1)}},
+                  .head_dim = 127,
+                  .value_dim = 65,
+                  .causal = 1})}},
+      {"sampling", "sample_keys", {drawn(300, 1, 0, 0, 0, 5, -5)}},
+      {"sampling", "sample_penalize", {drawn(300, 1, 0, 0, 0, 5, -5)}},
+      {"sampling", "sample_largest", {drawn(700, 0.1f, 0, 0, 0, 5, -5)}},
+      {"sampling", "sample_mass", {drawn(2300, 1, 0, 0, 0, 1, -1)}},
       {"sampling",
        "sample_pick",
-       {drawn(1500, 1, 0, 0.9f, 0, 0.3f), drawn(1300, 1, 1100, 0, 0.01f, 3), drawn(40, 1, 7, 0.9f, 0.2f, 5)}},
-      {"norm", "rms_norm_wide", {normalized(1000), normalized(8 * 512 + 264)}},
-      {"norm", "rms_norm_plain", {normalized(701)}},
+       {drawn(1500, 1, 0, 0.9f, 0, 0.3f, -0.3f), drawn(1300, 1, 1100, 0, 0.01f, 3, -3),
+        drawn(40, 1, 7, 0.9f, 0.2f, 5, -5),
+        // All of one sign and binade: the first passes of the search do not tell them apart.
+        drawn(1100, 1, 0, 0.9f, 0, 0.4f, 1)}},
+      {"norm", "rms_norm_wide", {normalized(1000), normalized(8 * 512 + 264), normalized(8)}},
+      {"norm", "rms_norm_plain", {normalized(701), normalized(1)}},
   };
 }
 

@@ -1,156 +1,191 @@
-// Mutants of real kernels: each should come to a fault, to another result, or to other counts of memory
+// Mutants of real kernels: each must come to a fault, leave other bytes in memory or ask for other memory
 // transactions than the kernel's own, or stand in equivalent.inc. Without BITLOOM_CUDA_MUTATIONS=all a part
-// is taken, another one by BITLOOM_SEED.
+// is taken, another one by BITLOOM_CUDA_MUTATIONS_SEED; BITLOOM_CUDA_MUTATED=<kernels> takes these only; with
+// BITLOOM_CUDA_MUTATIONS_CACHE=<file>, what a run found is not tried again by the next one.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <map>
 #include <memory>
-#include <set>
+#include <sstream>
 
 #include "coverage.h"
-#include "matmul_calls.h"
 #include "mutants.h"
-#include "mutation_calls.h"
+#include "recording.h"
+#include "verdicts.h"
 
 namespace bitloom::cuda::testing {
 namespace {
 
+// A mutant that changes nothing that could be noticed; `other`: another place, not empty, of which it is
+// enough that one of the two is left.
 struct Equivalent {
-  const char *kernels, *file, *source, *was, *reason;
+  const char *kernels, *file, *source, *was, *reason, *other;
 };
 constexpr Equivalent kEquivalent[] = {
-#define BL_EQUIVALENT(kernels, file, source, was, reason) {kernels, file, source, was, reason},
+#define BL_EQUIVALENT(kernels, file, source, was, reason) {kernels, file, source, was, reason, ""},
+#define BL_EITHER(kernels, file, source, other, was, reason) \
+  {kernels, file, source, was, reason, other}, {kernels, file, other, was, reason, source},
 #include "equivalent.inc"
 #undef BL_EQUIVALENT
-    {"", "no file", "", "", ""},
+#undef BL_EITHER
+    {"", "no file", "", "", "", ""},
 };
 
-bool is_equivalent(const std::string& module, const std::string& kernel, const Mutant& mutant) {
-  const std::string& source = source_line(module, mutant.file, mutant.source_line);
-  for (const Equivalent& row : kEquivalent) {
-    if (mutant.file == row.file && is_one_of(kernel, row.kernels) &&
-        mutant.was.find(row.was) != std::string::npos &&
-        (*row.source == '\0' ? source.empty() : source.find(row.source) != std::string::npos))
-      return true;
+// Whether a text contains the pieces of `pattern` between its stars, in order.
+bool contains(const std::string& text, const std::string& pattern) {
+  size_t at = 0;
+  std::stringstream pieces(pattern);
+  for (std::string piece; std::getline(pieces, piece, '*');) {
+    at = text.find(piece, at);
+    if (at == std::string::npos) return false;
+    at += piece.size();
   }
-  return false;
-}
-
-// What a run gives, and what memory it asked for.
-struct Outcome {
-  std::vector<uint8_t> bytes;
-  uint64_t sectors = 0, wavefronts = 0;
-  bool operator==(const Outcome&) const = default;
-};
-Outcome outcome_of(TestQueue& queue, const Run& run) {
-  Outcome outcome{run(queue), 0, 0};
-  for (const Launched& launched : queue.launches) {
-    for (const ptx::InstrCount& count : launched.report.counters.counts)
-      outcome.sectors += count.sectors, outcome.wavefronts += count.wavefronts;
-  }
-  return outcome;
-}
-
-// Synchronization is missed in some schedules only.
-bool is_noticed(const MutatedKernel& of, const Mutant& mutant, std::shared_ptr<const ptx::Module> module,
-                int32_t arch, const std::vector<Outcome>& expected) {
-  int schedules = 0;
-  for (Settings schedule : all_schedules()) {
-    if (schedule.arch != arch || (mutant.kind != MutantKind::synchronization && ++schedules > 1)) continue;
-    schedule.options.max_warp_instructions = 200'000;
-    for (size_t i = 0; i < of.runs.size(); ++i) {
-      TestQueue queue(schedule);
-      queue.mutated_kernel = of.kernel;
-      queue.mutated_module = module;
-      try {
-        const Outcome outcome = outcome_of(queue, of.runs[i]);
-        if (outcome.bytes != expected[i].bytes) return true;
-        if (mutant.kind != MutantKind::synchronization && !(outcome == expected[i])) return true;
-      } catch (const std::exception&) {
-        return true;
-      }
-    }
-  }
-  return false;
+  return true;
 }
 
 struct Tally {
   int tried = 0, noticed = 0, equivalent = 0;
 };
 
-// Lines of the kernel's text whose instructions the runs execute; what each run gives goes to `expected`.
-std::set<int32_t> executed_lines(const MutatedKernel& of, int32_t arch, const std::string& text,
-                                 std::vector<Outcome>& expected) {
-  std::set<int32_t> lines;
-  const auto module = ptx::Module::parse(text);
-  for (const Run& run : of.runs) {
-    TestQueue queue(Settings{arch, {}, 0});
-    queue.mutated_kernel = of.kernel;
-    queue.mutated_module = module;
-    expected.push_back(outcome_of(queue, run));
-    for (const Launched& launched : queue.launches) {
-      if (launched.kernel != of.kernel) continue;
-      const ptx::Counters& counters = launched.report.counters;
-      for (size_t pc = 0; pc < counters.counts.size(); ++pc) {
-        if (counters.counts[pc].lanes > 0) lines.insert(counters.program->info[pc].statement->ptx_line);
+// A kernel of the list for one architecture: its text, its mutants, and what its runs launched.
+class Subject {
+ public:
+  Subject(const MutatedKernel& of, int32_t arch)
+      : of_(of),
+        arch_(arch),
+        name_(of.kernel + std::string(" compute_") + std::to_string(arch)),
+        text_(text_of_kernel(text_of_image(of.module + std::string(".compute_") + std::to_string(arch)),
+                             of.kernel)),
+        mutants_(mutants_of(text_, of.kernel)) {
+    const auto module = ptx::Module::parse(text_);
+    for (const Run& run : of.runs) {
+      recordings_.push_back(std::make_unique<Recording>(run, Settings{arch, {}, 0}, of.kernel, module));
+      for (const RecordedLaunch& launch : recordings_.back()->launches())
+        cases_.push_back({recordings_.back().get(), &launch});
+    }
+    // Mostly the shortest one notices.
+    std::sort(cases_.begin(), cases_.end(),
+              [](const Case& a, const Case& b) { return a.launch->instructions < b.launch->instructions; });
+    check(!cases_.empty(), name_ + " is launched");
+    for (const Case& c : cases_) {
+      for (const ptx::Options& options : schedules(true))
+        check(!c.recording->differs(*c.launch, module, options, false),
+              name_ + " leaves the same bytes in every schedule");
+    }
+  }
+
+  // `part` of the mutants of executed instructions, and all that lack synchronization.
+  void mutate(double part, Random& random, Verdicts& verdicts, std::map<MutantKind, Tally>& tallies) {
+    for (const Mutant& mutant : mutants_) {
+      const bool is_taken = static_cast<double>(random.below(1000)) < 1000 * part;
+      if ((!is_taken && mutant.kind != MutantKind::synchronization) || !is_executed(mutant.line)) continue;
+      Tally& tally = tallies[mutant.kind];
+      ++tally.tried;
+      bool noticed = false;
+      try {
+        noticed = verdicts.get(text_, mutant, [&] { return is_noticed(mutant, mutated(text_, mutant)); });
+      } catch (const std::exception& error) {
+        check(false, name_ + ": no mutant of `" + mutant.was + "`: " + error.what());
+      }
+      const bool equivalent = !noticed && is_equivalent(mutant);
+      tally.noticed += noticed;
+      tally.equivalent += equivalent;
+      if (!noticed && !equivalent) print_survivor(mutant);
+    }
+  }
+
+ private:
+  struct Case {
+    Recording* recording;
+    const RecordedLaunch* launch;
+  };
+
+  void print_survivor(const Mutant& mutant) {
+    const std::string place = mutant.file + ":" + std::to_string(mutant.source_line);
+    check(false, name_ + ": nobody misses `" + mutant.was + "` at " + place);
+    std::printf("survives: %s: `%s`, now `%s`, %s: %s\n", name_.c_str(), mutant.was.c_str(),
+                mutant.now.c_str(), place.c_str(),
+                source_line(of_.module, mutant.file, mutant.source_line).c_str());
+  }
+  // Synchronization is missed in some schedules only.
+  std::vector<ptx::Options> schedules(bool all) const {
+    std::vector<ptx::Options> options;
+    for (const Settings& settings : all_schedules()) {
+      if (settings.arch != arch_ || (!all && !options.empty())) continue;
+      options.push_back(settings.options);
+      options.back().max_warp_instructions = 200'000;
+    }
+    return options;
+  }
+  bool is_executed(int32_t line) const {
+    return std::any_of(cases_.begin(), cases_.end(),
+                       [&](const Case& c) { return c.launch->lines.count(line) != 0; });
+  }
+  bool is_noticed(const Mutant& mutant, const std::string& text) {
+    const bool synchronizes = mutant.kind == MutantKind::synchronization;
+    const auto module = ptx::Module::parse(text);
+    for (const ptx::Options& options : schedules(synchronizes)) {
+      for (const Case& c : cases_) {
+        if (c.launch->lines.count(mutant.line) != 0 &&
+            c.recording->differs(*c.launch, module, options, !synchronizes))
+          return true;
       }
     }
+    return false;
   }
-  return lines;
-}
+  bool comes_from(const Mutant& mutant, const char* file, const char* source, const char* was) const {
+    const std::string& line = source_line(of_.module, mutant.file, mutant.source_line);
+    if ((std::string(file) != "*" && mutant.file != file) || !contains(mutant.was, was)) return false;
+    if (std::string(source) == "*") return true;
+    return *source == '\0' ? line.empty() : line.find(source) != std::string::npos;
+  }
+  bool is_equivalent(const Mutant& mutant) {
+    for (const Equivalent& row : kEquivalent) {
+      if (!is_one_of(of_.kernel, row.kernels) || !comes_from(mutant, row.file, row.source, row.was)) continue;
+      if (*row.other == '\0') return true;
+      // Without both of them it must be noticed.
+      std::string text = mutated(text_, mutant);
+      for (const Mutant& other : mutants_) {
+        if (other.kind == mutant.kind && comes_from(other, row.file, row.other, row.was))
+          text = mutated(text, other);
+      }
+      if (is_noticed(mutant, text)) return true;
+    }
+    return false;
+  }
 
-// `part` of the mutants of executed instructions, and all that lack synchronization. Those must be noticed;
-// of the others the ones that survive are printed.
-void mutate(const MutatedKernel& of, int32_t arch, double part, Random& random,
-            std::map<MutantKind, Tally>& tallies) {
-  const std::string what = of.kernel + std::string(" compute_") + std::to_string(arch);
-  const std::string text =
-      text_of_kernel(text_of_image(of.module + std::string(".compute_") + std::to_string(arch)), of.kernel);
-  std::vector<Outcome> expected;
-  const std::set<int32_t> executed = executed_lines(of, arch, text, expected);
-  check(!executed.empty(), what + " is launched");
-  for (const Mutant& mutant : mutants_of(text, of.kernel)) {
-    const bool is_taken = static_cast<double>(random.below(1000)) < 1000 * part;
-    const bool synchronizes = mutant.kind == MutantKind::synchronization;
-    if ((!is_taken && !synchronizes) || !executed.count(mutant.line)) continue;
-    Tally& tally = tallies[mutant.kind];
-    ++tally.tried;
-    bool noticed = false;
-    try {
-      noticed = is_noticed(of, mutant, ptx::Module::parse(mutated(text, mutant)), arch, expected);
-    } catch (const std::exception& error) {
-      check(false, what + ": no mutant of `" + mutant.was + "`: " + error.what());
-    }
-    const bool equivalent = !noticed && is_equivalent(of.module, of.kernel, mutant);
-    tally.noticed += noticed;
-    tally.equivalent += equivalent;
-    const std::string message = what + ": nobody misses `" + mutant.was + "` at " + mutant.file + ":" +
-                                std::to_string(mutant.source_line) + ", now `" + mutant.now + "`";
-    if (synchronizes) {
-      check(noticed || equivalent, message);
-    } else if (!noticed && !equivalent) {
-      std::printf("survives: %s\n", message.c_str());
-    }
-  }
-}
+  MutatedKernel of_;
+  int32_t arch_;
+  std::string name_, text_;
+  std::vector<Mutant> mutants_;
+  std::vector<std::unique_ptr<Recording>> recordings_;
+  std::vector<Case> cases_;
+};
 
 }  // namespace
 
 BITLOOM_CUDA_TEST(mutations) {
   const char* setting = std::getenv("BITLOOM_CUDA_MUTATIONS");
-  const char* only = std::getenv("BITLOOM_CUDA_MUTATED");  // a kernel
-  const char* seed = std::getenv("BITLOOM_SEED");
+  const char* only = std::getenv("BITLOOM_CUDA_MUTATED");
+  const char* seed = std::getenv("BITLOOM_CUDA_MUTATIONS_SEED");
   const bool all = setting != nullptr && std::string(setting) == "all";
+  Verdicts verdicts(std::getenv("BITLOOM_CUDA_MUTATIONS_CACHE"));
   Random random(seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10));
   for (const Settings& settings : all_archs()) {
     for (const MutatedKernel& of : mutated_kernels()) {
       if (only != nullptr && !is_one_of(of.kernel, only)) continue;
+      const std::clock_t begin = std::clock();
       std::map<MutantKind, Tally> tallies;
-      mutate(of, settings.arch, all ? 1 : 0.01, random, tallies);
+      Subject(of, settings.arch).mutate(all ? 1 : 0.01, random, verdicts, tallies);
       for (const auto& [kind, tally] : tallies) {
         std::printf("mutants of %s compute_%d, %s: %d, %d noticed, %d equivalent\n", of.kernel, settings.arch,
                     kMutantKinds[static_cast<int>(kind)], tally.tried, tally.noticed, tally.equivalent);
       }
+      std::printf("mutants of %s compute_%d: %.1f s\n", of.kernel, settings.arch,
+                  static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC);
+      std::fflush(stdout);
     }
   }
 }

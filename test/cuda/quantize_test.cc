@@ -25,6 +25,7 @@ struct Case {
   std::vector<int64_t> strides = {};
   float scale = 1, tensor_scale = 0;
   std::string name = "";
+  int32_t method = BL_QUANTIZE_minmax;
 };
 
 void encode(TestQueue& queue, const Case& c, const std::function<float(int64_t)>& value = nullptr) {
@@ -42,8 +43,10 @@ void encode(TestQueue& queue, const Case& c, const std::function<float(int64_t)>
   args.output.rows = c.rows;
   args.output.cols = c.cols;
   args.output.tensor_scale = c.tensor_scale;
+  args.method = c.method;
   bl_error error{};
-  const std::string what = "quantize" + c.name + " to " + bl_get_format_info(c.format)->name;
+  const std::string what = std::string("quantize") + (c.method == BL_QUANTIZE_mse ? " by mse" : "") + c.name +
+                           " to " + bl_get_format_info(c.format)->name;
   check_ok(quantize(queue, args, &error), error, what);
   queue.read(actual.data(), args.output.data, actual.size());
   args.input = input.host();
@@ -92,6 +95,36 @@ void views(TestQueue& queue) {
   encode(queue, {.format = BL_FORMAT_u4z_g64, .cols = 99, .name = " part of a group"});
   encode(queue, {.format = BL_FORMAT_i3_row, .cols = 37, .name = " rows"});
   encode(queue, {.format = BL_FORMAT_u8z_row, .rows = 5, .cols = 200, .name = " rows"});
+}
+
+// Each format once by mse, and its values that take other ways.
+void searches(TestQueue& queue) {
+  const auto by_mse = [&](Case c, const std::function<float(int64_t)>& value = nullptr) {
+    c.method = BL_QUANTIZE_mse;
+    encode(queue, c, value);
+  };
+  for (int32_t format = 0; format < BL_FORMAT_count; ++format) {
+    const bl_format_info& info = *bl_get_format_info(format);
+    if (!encoded_on_device(format) || (info.group_size != 32 && info.group_size != 0)) continue;
+    by_mse({.format = format, .rows = 1});
+    by_mse({.format = format, .rows = 1, .cols = 32, .name = " ties"},
+           [](int64_t i) { return static_cast<float>(i % 17 - 8) * 0.5f; });
+    if (info.bits != 3 && info.kind != BL_KIND_block && info.kind != BL_KIND_ternary) continue;
+    for (float scale : {0.0f, 1e-42f, 3e38f})
+      by_mse({.format = format, .rows = 1, .cols = 32, .scale = scale, .name = " extreme"});
+    by_mse({.format = format, .rows = 1, .cols = 32, .name = " outlier"},
+           [](int64_t i) { return i == 9 ? -12.0f : static_cast<float>(i * 7 % 11) * 0.1f - 0.3f; });
+    by_mse({.format = format, .rows = 1, .cols = 32, .name = " positive"},
+           [](int64_t i) { return static_cast<float>(i % 5) + 1; });
+  }
+  for (int32_t dtype : kFloatDtypes) {
+    by_mse({.format = BL_FORMAT_u4z_g64_bf16,
+            .cols = 99,
+            .dtype = dtype,
+            .tensor_scale = 0.3f,
+            .name = " types"});
+    by_mse({.format = BL_FORMAT_i5_g32_bf16, .dtype = dtype, .strides = {3, 7}, .name = " strided"});
+  }
 }
 
 void extremes(TestQueue& queue) {
@@ -148,9 +181,6 @@ void refused(TestQueue& queue) {
   args.output.format = BL_FORMAT_nf4_g32;
   check(quantize(queue, args, &error) == BL_STATUS_unsupported, "quantize to nf4 on device");
   args.output.format = BL_FORMAT_i8_g32;
-  args.method = BL_QUANTIZE_mse;
-  check(quantize(queue, args, &error) == BL_STATUS_unsupported, "quantize by mse on device");
-  args.method = BL_QUANTIZE_minmax;
   input.fill([](int64_t i) {
     return i == 37 ? -std::numeric_limits<float>::infinity() : i > 50 ? std::nanf("") : 1.0f;
   });
@@ -167,6 +197,7 @@ BITLOOM_CUDA_TEST(quantize) {
     TestQueue queue(settings);
     formats(queue);
     views(queue);
+    searches(queue);
     extremes(queue);
     refused(queue);
     not_finite(queue);

@@ -114,7 +114,14 @@ bl_status TestQueue::download(void* host, const void* device, uint64_t bytes, bl
 }
 
 void* TestQueue::allocate(uint64_t bytes) {
-  return reinterpret_cast<void*>(machine.memory.allocate(bytes == 0 ? 1 : bytes));
+  allocated_.push_back(machine.memory.allocate(bytes == 0 ? 1 : bytes));
+  return reinterpret_cast<void*>(allocated_.back());
+}
+
+std::vector<uint64_t> TestQueue::allocations() const {
+  std::vector<uint64_t> all = allocated_;
+  for (const auto& [address, bytes] : scratch_) all.push_back(address);
+  return all;
 }
 
 void TestQueue::write(void* device, const void* host, uint64_t bytes) {
@@ -147,7 +154,9 @@ bl_status TestQueue::launch_bytes(const ModuleImages& module, const char* name, 
   const auto* bytes = static_cast<const uint8_t*>(params);
   config.parameters.assign(bytes, bytes + program.parameter_bytes);
   config.options = settings.options;
+  if (before_launch) before_launch(name, config);
   launches.push_back({module.name, name, shape, machine.launch(*loaded, name, config)});
+  if (after_launch) after_launch(name, launches.back().report);
   if (!is_mutant) remember_executed(image, name, launches.back().report.counters);
   return BL_STATUS_ok;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -39,6 +40,7 @@ class TestQueue : public Queue {
   virtual ~TestQueue() = default;
 
   const Limits& limits() const override { return limits_; }
+  void set_multiprocessors(int32_t count) { limits_.multiprocessors = count; }
   bl_status allocate_scratch(uint64_t bytes, void** out, bl_error* error) override;
   void free_scratch(void* memory) override;
   bl_status upload(void* device, const void* host, uint64_t bytes, bl_error* error) override;
@@ -58,6 +60,11 @@ class TestQueue : public Queue {
   // For mutation tests: this kernel is that of another module.
   std::string mutated_kernel;
   std::shared_ptr<const ptx::Module> mutated_module;
+  // For recordings: called around each launch.
+  std::function<void(const std::string& kernel, const ptx::LaunchConfig&)> before_launch;
+  std::function<void(const std::string& kernel, const ptx::LaunchReport&)> after_launch;
+  // Addresses of what is allocated now, scratch included.
+  std::vector<uint64_t> allocations() const;
   uint64_t fail_after_allocations = ~uint64_t{0};  // further ones are out of memory
 
   // Pieces of scratch that no one has freed: must be 0 after each call.
@@ -72,6 +79,7 @@ class TestQueue : public Queue {
   Limits limits_;
   std::map<std::string, const ptx::LoadedModule*> modules_;
   std::map<uint64_t, uint64_t> scratch_;  // address -> bytes
+  std::vector<uint64_t> allocated_;       // by allocate()
   uint64_t scratch_bytes_ = 0;
 };
 

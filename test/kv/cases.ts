@@ -1,5 +1,5 @@
 // What the tests of paged caches share: formats, shapes, pages with contents.
-import { KVPages, type KVFormat, type KVPagesOptions, kvFormats, Tensor } from '../../lib/index.js';
+import { type KVFormat, KVPages, type KVPagesOptions, kvFormats, Tensor } from '../../lib/index.js';
 import type { PageShape } from '../reference/kv_page.js';
 import { gaussian } from '../reference/random.js';
 

@@ -10,7 +10,7 @@ import {
   type QuantizedTensor,
   Tensor,
 } from '../../lib/index.js';
-import { formatNames, quantized } from '../quantize/cases.js';
+import { quantized, sampledFormats } from '../quantize/cases.js';
 import { gaussian } from '../reference/random.js';
 
 // The contract of algorithm dequant with compute i8: the same bits at every ISA level.
@@ -40,7 +40,7 @@ function expectSameBits(a: Float32Array, m: number, b: QuantizedTensor, isa: Isa
 
 /** Formats whose values are integers: those that dequant computes with int8 activations. */
 const floatKinds = ['codebook', 'codebooks', 'rowCodebook', 'nf4', 'e3m2', 'e4m3', 'e5m2'];
-const integerFormats = formatNames.filter(
+const integerFormats = sampledFormats.filter(
   (format) =>
     !floatKinds.includes(formats[format].kind) && !['f32', 'f16', 'bf16'].includes(format),
 );

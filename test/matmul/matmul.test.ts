@@ -11,7 +11,7 @@ import {
   type QuantizedTensor,
   Tensor,
 } from '../../lib/index.js';
-import { colsOf, formatNames, quantized } from '../quantize/cases.js';
+import { colsOf, formatNames, quantized, sampledFormats } from '../quantize/cases.js';
 import { referenceMatmul, roundActivations } from '../reference/matmul.js';
 import { gaussian } from '../reference/random.js';
 import { decoded } from './cases.js';
@@ -71,7 +71,7 @@ function check(a: Float32Array, b: QuantizedTensor, m: number, compute: Compute,
 describe('matmul', () => {
   it.each(levels)('equals the float64 reference in every format at level %s', (isa) => {
     let checked = 0;
-    for (const format of formatNames) {
+    for (const format of sampledFormats) {
       for (const k of colsOf(format)) {
         const b = quantized(format, gaussian(9 * k, k), [9, k]);
         for (const compute of computes) {
@@ -80,7 +80,7 @@ describe('matmul', () => {
         }
       }
     }
-    expect(checked).toBeGreaterThan(formatNames.length * 3);
+    expect(checked).toBeGreaterThan(sampledFormats.length * 3);
   });
 
   it.each(levels)('takes any M, N, K at level %s', (isa) => {

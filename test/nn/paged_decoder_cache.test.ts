@@ -1,33 +1,18 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
-  type CachePolicy,
   cake,
-  chunkKV,
   type Decoder,
-  h2o,
   load,
   perplexity,
   pyramidKV,
-  scissorhands,
   snapKV,
   streamingLLM,
-  tova,
 } from '../../lib/nn/index.js';
 import { expectError } from '../reference/op_checks.js';
 import { tinyModel } from './models.js';
+import { policies } from './policies/all.js';
 
 const prompt = 'Once upon a time there was a little dog who lived in a house by the sea. ';
-const policies: Record<string, (budget: number) => CachePolicy> = {
-  streamingLLM: (budget) => streamingLLM({ budget }),
-  tova: (budget) => tova({ budget }),
-  h2o: (budget) => h2o({ budget }),
-  scissorhands: (budget) => scissorhands({ budget }),
-  snapKV: (budget) => snapKV({ budget }),
-  pyramidKV: (budget) => pyramidKV({ budget }),
-  cake: (budget) => cake({ budget }),
-  chunkKV: (budget) => chunkKV({ budget, reuse: 2 }),
-};
-
 let decoder: Decoder;
 beforeAll(async () => {
   decoder = await load(tinyModel, { activations: 'f32' });
@@ -110,7 +95,7 @@ describe('compression policies', () => {
 
   it.each(Object.entries(policies))(
     '%s: keys stay within the budget, at the peak within a step more, and the model still speaks',
-    async (_, make) => {
+    async (name, make) => {
       const ids = await story();
       const budget = 48;
       const cache = decoder.createPagedCache({ format: 'f16', policy: make(budget) });
@@ -121,13 +106,14 @@ describe('compression policies', () => {
         expect(total).toBeLessThanOrEqual(budget * layers + layers); // shares are rounded
       }
       expect(cache.length).toBe(ids.length);
-      expect(cache.peakKeys).toBeLessThanOrEqual((budget + 16 + 1) * layers);
+      expect(cache.peakKeys).toBeLessThanOrEqual((budget + 16 + cache.probeTokens + 1) * layers);
       cache.dispose();
       const options = () => ({ format: 'f16' as const, policy: make(budget) });
       const { loss } = await perplexity(decoder, ids, { step: 16, cache: options });
       const full = await perplexity(decoder, ids, { step: 16 });
       // A model of stories: losing all but 48 of 300 tokens costs something, and far from everything.
-      expect(loss - full.loss).toBeLessThan(0.25);
+      // Elastic Cache is made for one prompt: after each of its steps here, all but the last of the newest tokens may be merged.
+      expect(loss - full.loss).toBeLessThan(name === 'elasticCache' ? 0.5 : 0.25);
     },
   );
 

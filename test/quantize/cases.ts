@@ -6,6 +6,15 @@ import { type Format, formats, type QuantizedTensor, quantize, Tensor } from '..
 export const formatNames = Object.keys(formats) as Format[];
 
 /**
+ * All formats; with BITLOOM_TEST_SHARE=n one of n, from a place in the list that the seed of the run chooses. For products
+ * in every format, which take minutes where sanitizers or a forced level slow them down.
+ */
+export const sampledFormats = formatNames.filter((_, index) => {
+  const share = Number(process.env.BITLOOM_TEST_SHARE ?? 1);
+  return (index + Number(process.env.BITLOOM_SEED ?? 0)) % share === 0;
+});
+
+/**
  * Neither ascending nor symmetric, with one entry twice. Several tables: three for cbs2, five for cbs4_g64, else the
  * built-in ones.
  */

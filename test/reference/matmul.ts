@@ -58,6 +58,13 @@ function nearestEven(x: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
+/**
+ * Largest error of a product, relative to the sum of its |products|. The processor adds in f32: some roundings of 2^-24. Devices
+ * multiply f16: activations are rounded once and weights at most twice (an entry or a scale, and their product), 2^-11 each.
+ */
+export const productBound =
+  process.env.BITLOOM_TEST_DEVICE === undefined ? 2 ** -20 : 3 * 2 ** -11 + 2 ** -20;
+
 /** What stands around the products, in the order in which it is applied; arrays row by row. */
 export interface ReferenceOptions {
   scale?: number;
@@ -128,7 +135,7 @@ export function referenceOutputs(
       add((a[at] as number) * (o.outliers?.values[j] as number));
     }
     values[i] = sum;
-    magnitudes[i] = magnitude * 2 ** -20;
+    magnitudes[i] = magnitude * productBound;
   }
   return activated(values, magnitudes, m, n, o);
 }

@@ -38,8 +38,6 @@ bl_status check_format(const bl_quantize_args& args, bl_error* error) {
            "quantize: output.format is %s, expected an integer format of 2 bits and more, t2, q8_0 or q4_0 "
            "on device",
            info.name);
-  BL_CHECK(args.method == BL_QUANTIZE_minmax, unsupported,
-           "quantize: method is %d, expected 0 (minmax) on device", args.method);
   return BL_STATUS_ok;
 }
 
@@ -81,7 +79,8 @@ bl_status quantize(Queue& queue, const bl_quantize_args& args, bl_error* error) 
   BL_RETURN_IF_ERROR(mark.allocate(sizeof(uint64_t), error));
   params.non_finite = mark.as<uint64_t>();
   BL_RETURN_IF_ERROR(check_finite(queue, args, params, error));
-  return queue.launch(quantize_module, "quantize", over(params.rows, params.groups), params, error);
+  const char* kernel = args.method == BL_QUANTIZE_mse ? "quantize_mse" : "quantize";
+  return queue.launch(quantize_module, kernel, over(params.rows, params.groups), params, error);
 }
 
 bl_status dequantize(Queue& queue, const bl_dequantize_args& args, bl_error* error) {

@@ -45,6 +45,7 @@ export class PagedKVBatch {
   readonly #recent: Tables | undefined;
   #state: 'open' | 'done' | 'aborted' = 'open';
   #ready = false;
+  #isHeld = false;
 
   /** @internal */
   constructor(
@@ -143,6 +144,12 @@ export class PagedKVBatch {
     this.#written(layer);
   }
 
+  /** Leaves the step open until it is committed or aborted. @internal */
+  hold(): this {
+    this.#isHeld = true;
+    return this;
+  }
+
   /** Seals without new tokens. @internal */
   seal(): void {
     for (let layer = 0; layer < this.#cache.numLayers && this.#state === 'open'; layer++) {
@@ -200,7 +207,7 @@ export class PagedKVBatch {
 
   #written(layer: number): void {
     this.#isWritten[layer] = 1;
-    if (this.#missing() === 0 && !isRecording()) this.commit();
+    if (this.#missing() === 0 && !isRecording() && !this.#isHeld) this.commit();
   }
 
   #missing(): number {

@@ -1,5 +1,6 @@
 import { argumentError } from '../../errors.js';
 import type { KVSegment } from '../../ops/attention/options.js';
+import type { KVTokens } from '../../ops/kv/kv_gather.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
 import { tokenIds, wholeNumber } from './checks.js';
 import { addChunk, applyRemoval, type KVParts, piecesOf, readTokens, rebuild } from './kv_edit.js';
@@ -112,8 +113,13 @@ export class PagedKVSequence {
     begin = 0,
     end = this.length,
   ): { k: Tensor<'f32'>; v: Tensor<'f32'> | undefined } {
-    this.#check('gather');
     this.#cache.checkNotRecording('gather');
+    return this.read(layer, begin, end);
+  }
+
+  /** {@link gather}, also recorded: then the values are there once that has run. @internal */
+  read(layer: number, begin = 0, end = this.length): KVTokens<'f32'> {
+    this.#check('gather');
     this.#checkRange('gather', begin, end);
     return readTokens(this.#cache, layer, piecesOf(this.#parts, begin, end));
   }

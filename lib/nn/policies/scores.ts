@@ -16,20 +16,67 @@ function forEachRow(
   }
 }
 
-/** Sum over queries and the heads of a kv head of f(weight): [numKvHeads][keys]. */
+/** Sum over queries and the heads of a kv head of f(weight), default the weight: [numKvHeads][keys]. */
 export function columnSums(
   observation: Observation,
   numKvHeads: number,
-  f: (weight: number) => number = (weight) => weight,
+  f?: (weight: number) => number,
 ): Float32Array[] {
   const { keys, probabilities } = observation;
   const group = (probabilities.shape[0] as number) / numKvHeads;
   const sums = Array.from({ length: numKvHeads }, () => new Float32Array(keys));
   forEachRow(observation, (head, _query, row) => {
-    const sum = sums[Math.floor(head / group)] as Float32Array;
-    for (let s = 0; s < keys; s++) sum[s] = (sum[s] as number) + f(row[s] as number);
+    addTo(sums[Math.floor(head / group)] as Float32Array, row, f);
   });
   return sums;
+}
+
+/** Sum over queries and the given heads (default: all) of the weights, [keys]. */
+export function headSums(observation: Observation, heads?: readonly number[]): Float32Array {
+  const sum = new Float32Array(observation.keys);
+  const wanted = heads === undefined ? undefined : new Set(heads);
+  forEachRow(observation, (head, _query, row) => {
+    if (wanted === undefined || wanted.has(head)) addTo(sum, row);
+  });
+  return sum;
+}
+
+/** {@link columnSums} of the last `count` of the queries. */
+export function lastQueries(
+  observation: Observation,
+  count: number,
+  numKvHeads: number,
+): Float32Array[] {
+  const { keys, queries, probabilities } = observation;
+  const group = (probabilities.shape[0] as number) / numKvHeads;
+  const sums = Array.from({ length: numKvHeads }, () => new Float32Array(keys));
+  forEachRow(observation, (head, query, row) => {
+    if (query >= queries - count) addTo(sums[Math.floor(head / group)] as Float32Array, row);
+  });
+  return sums;
+}
+
+/** Largest weight over queries and the heads of a kv head, [numKvHeads][keys]. */
+export function columnMaxima(observation: Observation, numKvHeads: number): Float32Array[] {
+  const group = (observation.probabilities.shape[0] as number) / numKvHeads;
+  const most = Array.from({ length: numKvHeads }, () => new Float32Array(observation.keys));
+  forEachRow(observation, (head, _query, row) => {
+    const largest = most[Math.floor(head / group)] as Float32Array;
+    for (let s = 0; s < row.length; s++) {
+      if ((row[s] as number) > (largest[s] as number)) largest[s] = row[s] as number;
+    }
+  });
+  return most;
+}
+
+// A loop without a call for each weight: the weights of a step are millions.
+function addTo(sum: Float32Array, row: Float32Array, f?: (weight: number) => number): void {
+  const { length } = sum;
+  if (f === undefined) {
+    for (let s = 0; s < length; s++) sum[s] = (sum[s] as number) + (row[s] as number);
+  } else {
+    for (let s = 0; s < length; s++) sum[s] = (sum[s] as number) + f(row[s] as number);
+  }
 }
 
 /** Entropy of a row's weights, averaged over all rows; and the mean over keys of the variance over queries. */
@@ -70,6 +117,17 @@ export function maxPool(scores: Float32Array, size: number): Float32Array {
       largest = Math.max(largest, scores[j] as number);
     }
     return largest;
+  });
+}
+
+/** Mean of each `size` neighbours (odd); beyond the ends there are zeros. */
+export function meanPool(scores: Float32Array, size: number): Float32Array {
+  const half = (size - 1) / 2;
+  return scores.map((_, i) => {
+    let sum = 0;
+    const end = Math.min(scores.length - 1, i + half);
+    for (let j = Math.max(0, i - half); j <= end; j++) sum += scores[j] as number;
+    return sum / size;
   });
 }
 

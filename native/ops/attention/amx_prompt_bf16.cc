@@ -1,19 +1,18 @@
-// Attention of prompts on AMX: products in bf16 with sums in f32 (prompt.h).
+// Attention of prompts on AMX: products in bf16 with sums in f32 (prompt.h; the order of the work: amx_prompt.inl).
 //
 //   packed chunk   keys [32 units][steps of 32 channels][16 pairs][16 tokens] x 2 bf16, then
 //                  values [16 steps of 32 tokens][tiles of 16 channels][16 pairs][16 channels] x 2: tiles as
 //                  they are loaded
-//   block          128 keys: scores [32][128] by 2 x 2 tiles; weights 2^(x - m) in bf16; sums += weights x
-//   values, where
-//                  tiles of sums are loaded from the rows' states and stored there again
 //
-// Per block of 32 rows with 128 channels, in instructions: 64 tile products each for scores and sums, with as
-// many tile loads, and 32 loads and 32 stores of sums; 256 vectors of scores, each some 13 for the
-// exponential, 2 for the maximum and 1.5 for bf16. Products of 16 cycles are 2048 cycles, vectors at two a
-// cycle 2200: neither hides the other whole.
+// Per block of 32 rows and 128 keys of 128 channels, in instructions: 128 tile products with as many tile loads, 16
+// loads and 32 stores of scores and sums; 256 vectors of scores, each 9: maximum, base, x - floor(x), 3 of the polynomial,
+// scale, half a conversion of two, sum. Products of 16 cycles are 2048 cycles, vectors at two a cycle 1150, beside them.
 //
-// Rounded to bf16 are q times scale, k, v and the weights; 2^x is a polynomial of degree 4, whose error
-// of 4.2e-5 is a fiftieth of bf16's.
+// The base m of a row is an integer and stays while no score is more than 2^40 times it: bf16 has the exponents of f32,
+// so that weights above 1 lose nothing, and what has been summed is seldom rescaled, and then by a power of two.
+//
+// Rounded to bf16 are q times scale, k, v and the weights; 2^x is a polynomial of degree 3, whose error of
+// 7.5e-5 is a fiftieth of bf16's.
 #include "prompt.h"
 
 #if defined(__x86_64__)
@@ -39,16 +38,17 @@
 
 #include "../matmul/amx_tiles.inl"
 
+#include "amx_prompt.inl"
+
 namespace {
 
-constexpr int64_t kBlock = 128;  // keys
-constexpr int64_t kTileBytes = 1024;
-constexpr int64_t kMaxChannels = 576;
-constexpr float kLog2E = 1.44269504f;
+constexpr int64_t kChunkSteps = kKeyChunk / 32;
+constexpr float kHeadroom = 40;  // 2^40 times all tokens' values is still a number
 
 int64_t steps_of(int64_t channels) { return (channels + 31) / 32; }
+int64_t value_tiles(const AttentionCall& call) { return (call.value_dim + 31) / 32 * 2; }
 int64_t key_unit_bytes(const AttentionCall& call) { return steps_of(call.head_dim) * kTileBytes; }
-int64_t value_step_bytes(const AttentionCall& call) { return padded16(call.value_dim) / 16 * kTileBytes; }
+int64_t value_step_bytes(const AttentionCall& call) { return value_tiles(call) * kTileBytes; }
 int64_t key_bytes(const AttentionCall& call) { return kKeyChunk / kUnit * key_unit_bytes(call); }
 
 // Pairs of bf16: `low` in the lower half of each dword.
@@ -95,9 +95,11 @@ void pack_keys(const float* panel, int64_t head_dim, int64_t present, uint8_t* t
 bool pack_values(const float* rows, int64_t stride, int64_t value_dim, int64_t present, int64_t half,
                  uint8_t* tiles) {
   __m512 sum = _mm512_setzero_ps();
-  for (int64_t c = 0; c < value_dim; c += 16) {
+  for (int64_t c = 0; c < (value_dim + 31) / 32 * 32; c += 16) {
     const int64_t left = value_dim - c;
-    const __mmask16 channels = left >= 16 ? __mmask16{0xffff} : static_cast<__mmask16>((1u << left) - 1);
+    const __mmask16 channels = left >= 16  ? __mmask16{0xffff}
+                               : left <= 0 ? __mmask16{0}
+                                           : static_cast<__mmask16>((1u << left) - 1);
     for (int64_t i = 0; i < 8; ++i) {
       const auto load = [&](int64_t token) {
         return token < present ? _mm512_maskz_loadu_ps(channels, rows + token * stride + c)
@@ -117,186 +119,251 @@ bool pack_values(const float* rows, int64_t stride, int64_t value_dim, int64_t p
 
 // ---- a task ----
 
-struct TaskMemory {
-  uint8_t* queries;  // [2][steps][16][32] bf16
-  float* scores[2];  // [32][kBlock] each: of a block, and of the one before
-  uint8_t* weights;  // [2][kBlock / 32][16][32] bf16
-  float* row;        // [head_dim]
-  uint64_t bytes;
-
-  TaskMemory(const AttentionCall& call, uint8_t* memory) {
-    queries = memory;
-    scores[0] = reinterpret_cast<float*>(queries + 2 * steps_of(call.head_dim) * kTileBytes);
-    scores[1] = scores[0] + kPromptRows * kBlock;
-    weights = reinterpret_cast<uint8_t*>(scores[1] + kPromptRows * kBlock);
-    row = reinterpret_cast<float*>(weights + 2 * (kBlock / 32) * kTileBytes);
-    bytes = static_cast<uint64_t>(reinterpret_cast<uint8_t*>(row + padded16(call.head_dim) + 32) - memory);
+struct Bf16 {
+  template <int kSums>
+  static void multiply(bool) {
+    if constexpr (kSums == 0) _tile_dpbf16ps(0, 4, 6);
+    if constexpr (kSums == 1) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (kSums == 2) _tile_dpbf16ps(2, 5, 6);
+    if constexpr (kSums == 3) _tile_dpbf16ps(3, 5, 7);
   }
 };
 
-void load_queries(const AttentionCall& call, const PromptTask& task, float scale, const TaskMemory& memory) {
-  const int64_t steps = steps_of(call.head_dim);
-  std::memset(memory.queries, 0, static_cast<size_t>(2 * steps * kTileBytes));
-  int64_t index = 0;
-  for (int64_t t = task.query_begin; t < task.query_end; ++t) {
-    for (int64_t head = task.head_begin; head < task.head_end; ++head, ++index) {
-      const int64_t offset =
-          (call.first_query(task.sequence) + t) * call.q.strides[0] + head * call.q.strides[1];
-      const int64_t bytes = call.q.dtype == BL_DTYPE_f32 ? 4 : 2;
-      for (int64_t i = 0; i < steps * 32; ++i) memory.row[i] = 0;
-      load_values(call.q.dtype, static_cast<const uint8_t*>(call.q.data) + offset * bytes, 1, call.head_dim,
-                  memory.row);
-      const __m512 factor = _mm512_set1_ps(scale);
-      for (int64_t i = 0; i < steps; ++i) {
-        const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(memory.row + 32 * i), factor);
-        const __m512 high = _mm512_mul_ps(_mm512_loadu_ps(memory.row + 32 * i + 16), factor);
-        uint8_t* to = memory.queries + (index / 16 * steps + i) * kTileBytes + index % 16 * 64;
-        _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
-      }
-    }
-  }
-}
-
-// scores [32][kBlock] of `unit_pairs` pairs of units. gap(done, all): between products, after `done` of `all`
-// of them.
-template <typename Gap>
-inline void score_block(const TaskMemory& memory, float* scores_out, const uint8_t* keys, int64_t steps,
-                        int64_t unit_pairs, bool two, Gap&& gap) {
-  const uint8_t* first = memory.queries;
-  const uint8_t* second = memory.queries + steps * kTileBytes;
-  for (int64_t pair = 0; pair < unit_pairs; ++pair) {
-    const uint8_t* unit = keys + 2 * pair * steps * kTileBytes;
-    const uint8_t* next = unit + steps * kTileBytes;
-    zero_sums();
-    for (int64_t i = 0; i < steps; ++i) {
-      _tile_loadd(4, first + i * kTileBytes, 64);
-      _tile_loadd(6, unit + i * kTileBytes, 64);
-      _tile_loadd(7, next + i * kTileBytes, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      if (two) {
-        _tile_loadd(5, second + i * kTileBytes, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-      }
-      gap(pair * steps + i + 1, unit_pairs * steps);
-    }
-    float* scores = scores_out + 32 * pair;
-    _tile_stored(0, scores, kBlock * 4);
-    _tile_stored(1, scores + 16, kBlock * 4);
-    if (!two) continue;
-    _tile_stored(2, scores + 16 * kBlock, kBlock * 4);
-    _tile_stored(3, scores + 16 * kBlock + 16, kBlock * 4);
-  }
-}
-
-// A block of keys in the chunk.
-struct Block {
-  int64_t offset = 0, present = 0;
-};
-
-// 2^x for x <= 0 or NaN; 0 below -150.
+// 2^x for x <= 40 or NaN.
 inline __m512 exp2_weight(__m512 x) {
-  x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);  // the second where it is NaN
-  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 r = _mm512_sub_ps(x, n);
-  __m512 p = _mm512_set1_ps(0.009618129f);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.05550411f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.24022651f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.6931472f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-  return _mm512_scalef_ps(p, n);
+  const __m512 r = _mm512_reduce_ps(x, 1);  // x - floor(x), 0 of infinity
+  __m512 p = _mm512_set1_ps(0.07802452f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.22606716f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69583353f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.99992522f));
+  return _mm512_scalef_ps(p, x);
 }
 
-// Scores of a row to weights in bf16, and its state to the new maximum. seen: which keys of the block it
-// sees.
-inline void weigh_row(const AttentionCall& call, float* scores, uint8_t* weights, const uint64_t (&seen)[2],
-                      bool all, float* state) {
-  __m512 x[kBlock / 16];
+// A task's state and workspace.
+struct TaskBf16 {
+  using Unit = Bf16;
+
+  const AttentionCall& call;
+  const PromptTask& task;
+  const TaskRows& rows;
+  float* state;
+  int64_t steps, stride;
+  bool terms;
+  uint8_t* queries;     // [2][steps][16][32] bf16
+  float* scores[2];     // [32][kBlock] each
+  uint8_t* weights[2];  // [2][kChunkSteps][16][32] bf16 each: of a chunk
+  float* totals;        // [32][16]
+  float* row;           // [steps of channels]
+  int parity = 0;       // of the chunk that is weighed
+  int complete = 0;     // of the one before, whose weights are complete
+  int64_t begin[2], end[2];  // its steps
+  int64_t chunk[2];
+  alignas(64) float base[kPromptRows], factor[kPromptRows];  // factor: of the states, before the chunk is added
+
+  TaskBf16(const AttentionCall& c, const PromptTask& t, const TaskRows& r, float* s, uint8_t* memory)
+      : call(c), task(t), rows(r), state(s), steps(steps_of(c.head_dim)), stride(prompt_state_floats(c)) {
+    const auto take = [&](auto** pointer, int64_t count) {
+      *pointer = reinterpret_cast<std::remove_reference_t<decltype(*pointer)>>(memory);
+      memory += count;
+    };
+    take(&queries, 2 * steps * kTileBytes);
+    for (float*& each : scores) take(&each, kPromptRows * kBlock * 4);
+    for (uint8_t*& each : weights) take(&each, 2 * kChunkSteps * kTileBytes);
+    take(&totals, kPromptRows * 64);
+    take(&row, steps * 128);
+    terms = has_score_terms(call);
+  }
+
+  static uint64_t bytes_of(const AttentionCall& call) {
+    const int64_t channel_steps = steps_of(call.head_dim);
+    return static_cast<uint64_t>(channel_steps * (2 * kTileBytes + 128) + 2 * kPromptRows * kBlock * 4 +
+                                 4 * kChunkSteps * kTileBytes + kPromptRows * 64);
+  }
+
+  uint8_t* weight_row(int64_t i, int64_t step) const {
+    return weights[parity] + (i / 16 * kChunkSteps + step) * kTileBytes + i % 16 * 64;
+  }
+
+  void load();
+  void store();
+  int64_t add_scores(Products<Bf16>& products, const Block& block, int64_t buffer);
+  void begin_chunk(const Block& block);
+  struct Weighed {
+    __m512 y[kBlock / 16];  // scores less the base
+    __m512 total;
+    uint8_t* to;
+    float* totals;
+  };
+  void begin_row(Weighed& w, int64_t i, const Block& block, const Seen& seen, int64_t buffer);
+  template <int kPart>
+  void weigh(Weighed& w);
+  void end_row(const Weighed& w) { _mm512_storeu_ps(w.totals, w.total); }
+  void prepare(int64_t i, const Block& block, const Seen& seen, float* scores);
+  void raise(int64_t i, float largest, int64_t step);
+  void end_chunk(const Block& block);
+  int64_t value_pairs() const { return value_tiles(call) / 2; }
+  void add_values(Products<Bf16>& products, int64_t pair);
+  // Sums are those of the states.
+  void finish_values() {}
+  void add_to_state(int64_t) {}
+};
+
+// Queries to tiles, states to the workspace.
+void TaskBf16::load() {
+  const __m512 factor_of_q = _mm512_set1_ps(terms ? call.scale : call.scale * kLog2E);
+  std::memset(queries, 0, static_cast<size_t>(2 * steps * kTileBytes));
+  // Rows that are not there weigh nothing.
+  for (uint8_t* each : weights) {
+    if (rows.count < kPromptRows) std::memset(each, 0, static_cast<size_t>(2 * kChunkSteps * kTileBytes));
+  }
+  for (int64_t i = 0; i < rows.count; ++i) {
+    const int64_t offset =
+        (call.first_query(task.sequence) + rows[i].query) * call.q.strides[0] + rows[i].head * call.q.strides[1];
+    const int64_t element = call.q.dtype == BL_DTYPE_f32 ? 4 : 2;
+    std::memset(row, 0, static_cast<size_t>(steps * 128));
+    load_values(call.q.dtype, static_cast<const uint8_t*>(call.q.data) + offset * element, 1, call.head_dim, row);
+    for (int64_t j = 0; j < steps; ++j) {
+      const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(row + 32 * j), factor_of_q);
+      const __m512 high = _mm512_mul_ps(_mm512_loadu_ps(row + 32 * j + 16), factor_of_q);
+      uint8_t* to = queries + (i / 16 * steps + j) * kTileBytes + i % 16 * 64;
+      _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+    }
+    base[i] = state[i * stride];
+    factor[i] = 1;
+    _mm512_storeu_ps(totals + 16 * i, _mm512_maskz_loadu_ps(1, state + i * stride + 1));
+  }
+}
+
+void TaskBf16::store() {
+  for (int64_t i = 0; i < rows.count; ++i) {
+    state[i * stride] = base[i];
+    state[i * stride + 1] = _mm512_reduce_add_ps(_mm512_loadu_ps(totals + 16 * i));
+  }
+}
+
+int64_t TaskBf16::add_scores(Products<Bf16>& products, const Block& block, int64_t buffer) {
+  const uint8_t* keys = task.chunk(block.chunk) + block.offset / kUnit * steps * kTileBytes;
+  const int64_t groups = (block.present + 31) / 32;
+  for (int64_t pair = 0; pair < groups; ++pair) {
+    const uint8_t* unit = keys + 2 * pair * steps * kTileBytes;
+    products.add({queries, queries + steps * kTileBytes, unit, unit + steps * kTileBytes, kTileBytes, steps,
+                  reinterpret_cast<uint8_t*>(scores[buffer] + 32 * pair), kBlock * 4, false});
+  }
+  return groups;
+}
+
+void TaskBf16::begin_chunk(const Block& block) {
+  parity ^= 1;
+  chunk[parity] = block.chunk;
+  begin[parity] = block.offset / 32;
+}
+
+// A row's scores less its base where all keys are seen and the base stays.
+[[gnu::always_inline]] inline void TaskBf16::begin_row(Weighed& w, int64_t i, const Block& block, const Seen& seen,
+                                                       int64_t buffer) {
+  constexpr int kVectors = kBlock / 16;
+  float* from = scores[buffer] + i * kBlock;
+  if (!terms && seen.all) {
+    const __m512 less = _mm512_set1_ps(base[i]);
+    for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_sub_ps(_mm512_loadu_ps(from + 16 * v), less);
+  }
+  const __m512 largest =
+      _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(w.y[0], w.y[1]), _mm512_max_ps(w.y[2], w.y[3])),
+                    _mm512_max_ps(_mm512_max_ps(w.y[4], w.y[5]), _mm512_max_ps(w.y[6], w.y[7])));
+  if (terms || !seen.all || _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kHeadroom), _CMP_GT_OQ) != 0) {
+    prepare(i, block, seen, from);
+    for (int v = 0; v < kVectors; ++v) w.y[v] = _mm512_loadu_ps(from + 16 * v);
+  }
+  w.totals = totals + 16 * i;
+  w.total = _mm512_loadu_ps(w.totals);
+  w.to = weight_row(i, block.offset / 32);
+}
+
+// The same where there are terms, not all keys are seen, or the base must rise.
+[[gnu::noinline]] void TaskBf16::prepare(int64_t i, const Block& block, const Seen& seen, float* from) {
+  if (terms) {
+    add_terms(call, rows[i], block.at, block.present, from);
+    for (int64_t s = 0; s < kBlock; s += 16) {
+      _mm512_storeu_ps(from + s, _mm512_mul_ps(_mm512_loadu_ps(from + s), _mm512_set1_ps(kLog2E)));
+    }
+  }
   __m512 largest = _mm512_set1_ps(kMinusInfinity);
   for (int v = 0; v < kBlock / 16; ++v) {
-    x[v] = _mm512_loadu_ps(scores + 16 * v);
-    if (!all) {
-      const __mmask16 mask = static_cast<__mmask16>(seen[v / 4] >> (v % 4 * 16));
-      x[v] = _mm512_mask_blend_ps(mask, _mm512_set1_ps(kMinusInfinity), x[v]);
-    }
-    largest = _mm512_max_ps(largest, x[v]);
+    const __mmask16 keys = static_cast<__mmask16>(seen.keys[v / 4] >> (v % 4 * 16));
+    const __m512 x = _mm512_mask_loadu_ps(_mm512_set1_ps(kMinusInfinity), keys, from + 16 * v);
+    _mm512_storeu_ps(from + 16 * v, x);
+    largest = _mm512_max_ps(largest, x);
   }
-  const float block_maximum = _mm512_reduce_max_ps(largest);
-  const float old_maximum = state[0];
-  const float maximum = block_maximum > old_maximum ? block_maximum : old_maximum;
-  const __m512 base = _mm512_set1_ps(maximum == kMinusInfinity ? 0 : maximum);
-  __m512 total = _mm512_setzero_ps();
-  for (int v = 0; v < kBlock / 16; v += 2) {
-    const __m512 low = exp2_weight(_mm512_sub_ps(x[v], base));
-    const __m512 high = exp2_weight(_mm512_sub_ps(x[v + 1], base));
-    total = _mm512_add_ps(total, _mm512_add_ps(low, high));
-    _mm512_storeu_si512(weights + v / 2 * kTileBytes,
-                        reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
-  }
-  const float sum = _mm512_reduce_add_ps(total);
-  if (maximum == old_maximum || maximum == kMinusInfinity) {
-    state[1] += sum;
-    return;
-  }
-  state[0] = maximum;
-  const __m512 factor = exp2_weight(_mm512_set1_ps(old_maximum - maximum));
-  state[1] = state[1] * _mm512_cvtss_f32(factor) + sum;
-  for (int64_t i = 16; i < state_floats(call); i += 16) {
-    _mm512_storeu_ps(state + i, _mm512_mul_ps(_mm512_loadu_ps(state + i), factor));
+  const float most = _mm512_reduce_max_ps(largest);
+  if (most > base[i] + kHeadroom) raise(i, most, block.offset / 32);
+  // Nothing seen yet: weights of 0 rather than 2^(-inf + inf).
+  const __m512 less = _mm512_set1_ps(base[i] == kMinusInfinity ? 0 : base[i]);
+  for (int v = 0; v < kBlock / 16; ++v) {
+    _mm512_storeu_ps(from + 16 * v, _mm512_sub_ps(_mm512_loadu_ps(from + 16 * v), less));
   }
 }
 
-// The states' sums += weights x values; `steps` steps of 32 keys.
-inline void add_block(const TaskMemory& memory, const uint8_t* values, int64_t tiles, int64_t steps, bool two,
-                      float* state, int64_t stride) {
-  const uint8_t* first = memory.weights;
-  const uint8_t* second = memory.weights + (kBlock / 32) * kTileBytes;
-  for (int64_t c = 0; c < tiles; c += 2) {
-    const bool pair = c + 1 < tiles;
-    float* sums = state + 16 + 16 * c;
-    _tile_loadd(0, sums, stride * 4);
-    if (pair) _tile_loadd(1, sums + 16, stride * 4);
-    if (two) {
-      _tile_loadd(2, sums + 16 * stride, stride * 4);
-      if (pair) _tile_loadd(3, sums + 16 * stride + 16, stride * 4);
-    }
-    for (int64_t i = 0; i < steps; ++i) {
-      const uint8_t* step = values + (i * tiles + c) * kTileBytes;
-      _tile_loadd(4, first + i * kTileBytes, 64);
-      _tile_loadd(6, step, 64);
-      if (pair) _tile_loadd(7, step + kTileBytes, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      if (pair) _tile_dpbf16ps(1, 4, 7);
-      if (two) {
-        _tile_loadd(5, second + i * kTileBytes, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        if (pair) _tile_dpbf16ps(3, 5, 7);
-      }
-    }
-    _tile_stored(0, sums, stride * 4);
-    if (pair) _tile_stored(1, sums + 16, stride * 4);
-    if (!two) continue;
-    _tile_stored(2, sums + 16 * stride, stride * 4);
-    if (pair) _tile_stored(3, sums + 16 * stride + 16, stride * 4);
+template <int kPart>
+[[gnu::always_inline]] inline void TaskBf16::weigh(Weighed& w) {
+  const __m512 low = exp2_weight(w.y[2 * kPart]), high = exp2_weight(w.y[2 * kPart + 1]);
+  w.total = _mm512_add_ps(w.total, _mm512_add_ps(low, high));
+  _mm512_storeu_si512(w.to + kPart * kTileBytes, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+}
+
+// A row's base to one at or above `largest`; what has been computed with the old one is rescaled.
+[[gnu::noinline]] void TaskBf16::raise(int64_t i, float largest, int64_t step) {
+  const float before = base[i];
+  base[i] = std::ceil(largest);
+  if (before == kMinusInfinity) return;
+  const __m512 by = exp2_weight(_mm512_set1_ps(before - base[i]));
+  factor[i] *= _mm512_cvtss_f32(by);
+  _mm512_storeu_ps(totals + 16 * i, _mm512_mul_ps(_mm512_loadu_ps(totals + 16 * i), by));
+  for (int64_t j = begin[parity]; j < step; ++j) {
+    uint8_t* at = weight_row(i, j);
+    const __m512i both = _mm512_loadu_si512(at);
+    const __m512 low = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)), by);
+    const __m512 high =
+        _mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(-65536))), by);
+    _mm512_storeu_si512(at, pairs(low, high));
   }
+}
+
+void TaskBf16::end_chunk(const Block& block) {
+  complete = parity;
+  end[parity] = (block.offset + block.present + 31) / 32;
+  for (int64_t i = 0; i < rows.count; ++i) {
+    if (factor[i] == 1) continue;
+    float* sums = state + i * stride;
+    for (int64_t j = 16; j < stride; j += 16) {
+      _mm512_storeu_ps(sums + j, _mm512_mul_ps(_mm512_loadu_ps(sums + j), _mm512_set1_ps(factor[i])));
+    }
+    factor[i] = 1;
+  }
+}
+
+// Of the chunk that was completed last; the next one's weights are on their way already.
+void TaskBf16::add_values(Products<Bf16>& products, int64_t pair) {
+  const uint8_t* first = weights[complete] + begin[complete] * kTileBytes;
+  const uint8_t* values =
+      task.chunk(chunk[complete]) + key_bytes(call) + begin[complete] * value_step_bytes(call) + 2 * pair * kTileBytes;
+  products.add({first, first + kChunkSteps * kTileBytes, values, values + kTileBytes, value_step_bytes(call),
+                end[complete] - begin[complete], reinterpret_cast<uint8_t*>(state + 16 + 32 * pair), stride * 4,
+                true});
 }
 
 }  // namespace
 
 bool takes_prompt_bf16(const AttentionCall& call) {
-  // Fewer rows leave most of a tile empty, and packing would cost more than it saves.
   return call.head_dim <= kMaxChannels && call.value_dim <= kMaxChannels && call.value_dim >= 1 &&
-         call.queries * call.group() >= 32 * call.sequences && call.probabilities.data == nullptr &&
-         has_unit_strides(call);
+         call.probabilities.data == nullptr && has_unit_strides(call);
 }
 
 uint64_t prompt_packed_bytes_bf16(const AttentionCall& call) {
-  return static_cast<uint64_t>(key_bytes(call) + kKeyChunk / 32 * value_step_bytes(call));
+  return static_cast<uint64_t>(key_bytes(call) + kChunkSteps * value_step_bytes(call));
 }
 
 uint64_t prompt_scratch_bytes_bf16(const AttentionCall& call) {
-  return std::max(PackMemory(call, nullptr).bytes, TaskMemory(call, nullptr).bytes);
+  return std::max(PackMemory(call, nullptr).bytes, TaskBf16::bytes_of(call));
 }
 
 bool pack_prompt_bf16(const AttentionCall& call, int64_t sequence, int64_t kv_head, int32_t segment,
@@ -322,104 +389,11 @@ bool pack_prompt_bf16(const AttentionCall& call, int64_t sequence, int64_t kv_he
 }
 
 void run_prompt_bf16(const AttentionCall& call, const PromptTask& task, float* state, uint8_t* memory) {
-  const TaskMemory own(call, memory);
-  const int64_t heads = task.head_end - task.head_begin;
-  const int64_t rows = heads * (task.query_end - task.query_begin);
-  const int64_t queries = call.query_count(task.sequence), keys = call.keys(task.sequence, task.kv_head);
-  alignas(Row) uint8_t row_memory[kPromptRows * sizeof(Row)];
-  Row* row = reinterpret_cast<Row*>(row_memory);
-  int64_t all_begin = 0, all_end = INT64_MAX;  // keys that all rows see
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t t = task.query_begin + i / heads, head = task.head_begin + i % heads;
-    new (row + i) Row{task.sequence, t, head, queries, keys, Sight(call, t, queries, keys, head)};
-    all_begin = std::max(all_begin, row[i].sight.begin);
-    all_end = std::min(all_end, row[i].sight.end);
-  }
-  int64_t seen_begin, seen_end;
-  hull(row, rows, &seen_begin, &seen_end);
-  const int64_t first = task.chunk * kKeyChunk;
-  const int64_t count =
-      std::min(call.segment_keys(task.segment, task.sequence, task.kv_head) - first, kKeyChunk);
-  if (task.before + first + count <= seen_begin || task.before + first >= seen_end) return;
-  const bool terms = has_score_terms(call), masks = has_masks(call);
-  load_queries(call, task, terms ? call.scale : call.scale * kLog2E, own);
-  std::memset(own.weights, 0, static_cast<size_t>(2 * (kBlock / 32) * kTileBytes));
-  const int64_t steps = steps_of(call.head_dim), tiles = padded16(call.value_dim) / 16;
-  const int64_t stride = state_floats(call);
-  const bool two = rows > 16;
-  const TileScope scope;
-  // The weights of a block are computed between the products of the next one's scores: the matrix unit leaves
-  // the vector units idle.
-  Block before;
-  int parity = 0;
-  const auto weigh_rows = [&](int64_t begin, int64_t end) {
-    const int64_t at = task.before + first + before.offset;  // in the sequence
-    const bool all = !masks && before.present == kBlock && at >= all_begin && at + kBlock <= all_end;
-    for (int64_t i = begin; i < end; ++i) {
-      float* scores = own.scores[parity ^ 1] + i * kBlock;
-      uint64_t seen[2] = {~uint64_t{0}, ~uint64_t{0}};
-      if (!all) {
-        seen[0] = seen_keys(call, row[i], at, std::min(before.present, kKeyTile));
-        seen[1] =
-            before.present > kKeyTile ? seen_keys(call, row[i], at + kKeyTile, before.present - kKeyTile) : 0;
-      }
-      if (terms) {
-        add_terms(call, row[i], at, before.present, scores);
-        for (int64_t s = 0; s < kBlock; s += 16) {
-          _mm512_storeu_ps(scores + s, _mm512_mul_ps(_mm512_loadu_ps(scores + s), _mm512_set1_ps(kLog2E)));
-        }
-      }
-      uint8_t* weights = own.weights + i / 16 * (kBlock / 32) * kTileBytes + i % 16 * 64;
-      weigh_row(call, scores, weights, seen, all, state + i * stride);
-    }
-  };
-  const auto add_before = [&] {
-    const uint8_t* values = task.packed + key_bytes(call) + before.offset / 32 * value_step_bytes(call);
-    add_block(own, values, tiles, (before.present + 31) / 32, two, state, stride);
-  };
-  for (int64_t offset = 0; offset < count; offset += kBlock) {
-    const int64_t present = std::min(count - offset, kBlock);
-    const int64_t at = task.before + first + offset;
-    if (at + present <= seen_begin || at >= seen_end) continue;
-    const uint8_t* keys_at = task.packed + offset / kUnit * steps * kTileBytes;
-    int64_t weighed = before.present == 0 ? rows : 0;
-    score_block(own, own.scores[parity], keys_at, steps, (present + 31) / 32, two,
-                [&](int64_t done, int64_t all) {
-                  const int64_t end = std::max(weighed, rows * done / all);
-                  weigh_rows(weighed, end);
-                  weighed = end;
-                });
-    if (before.present != 0) add_before();
-    before = {offset, present};
-    parity ^= 1;
-  }
-  if (before.present == 0) return;
-  weigh_rows(0, rows);
-  add_before();
-}
-
-void finish_prompt_bf16(const AttentionCall& call, const PromptTask& task, float* state) {
-  for (int64_t t = task.query_begin; t < task.query_end; ++t) {
-    for (int64_t head = task.head_begin; head < task.head_end; ++head, state += state_floats(call)) {
-      const int64_t query = call.first_query(task.sequence) + t;
-      float maximum = state[0] / kLog2E;
-      float total = state[1];
-      float* sums = state + 16;
-      if (call.sinks != nullptr) {
-        const float larger = std::max(maximum, call.sinks[head]);
-        const float factor = larger == kMinusInfinity ? 0 : std::exp(maximum - larger);
-        total = total * factor + (larger == kMinusInfinity ? 0 : std::exp(call.sinks[head] - larger));
-        for (int64_t i = 0; i < call.value_dim; ++i) sums[i] *= factor;
-        maximum = larger;
-      }
-      for (int64_t i = 0; i < call.value_dim; ++i) sums[i] = total == 0 ? 0 : sums[i] / total;
-      store_values(call.output.dtype, output_row(call, query, head), call.output.strides[2], call.value_dim,
-                   sums);
-      if (call.lse.data != nullptr) {
-        *lse_of(call, query, head) = total == 0 ? kMinusInfinity : maximum + std::log(total);
-      }
-    }
-  }
+  const TaskRows rows(call, task);
+  TaskBf16 mode(call, task, rows, state, memory);
+  mode.load();
+  run_task(call, task, rows, mode);
+  mode.store();
 }
 
 #include "../../isa/end.h"

@@ -1,5 +1,6 @@
 // attention: validate, choose a kernel, cut into tasks, run, join what was cut along the keys.
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 
 #include "../../base/backend.h"
@@ -32,9 +33,6 @@ const AttentionKernelRow kKernels[] = {
 #undef BL_ATTENTION_KERNEL
 };
 
-// Workspaces of a call at most; slot i runs tasks i, i + slots, ...: late queries, which see more keys when
-// causal, are spread over all slots.
-constexpr int64_t kMaxSlots = 64;
 // Multiply-adds below which waking other threads costs more than it brings (about 10 microseconds).
 constexpr double kSerialWork = 1 << 17;
 
@@ -78,17 +76,14 @@ void clear_probabilities(const AttentionCall& call) {
   }
 }
 
-bl_status run_attention(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
-  if (const PromptKernel* prompt = choose_prompt(call, args.compute, isa_of(args.run)); prompt != nullptr) {
-    bool done = false;
-    BL_RETURN_IF_ERROR(run_prompt(call, *prompt, args.run, &done, error));
-    if (done) return BL_STATUS_ok;
-  }
+// All of a call by the kernels of single tasks.
+bl_status run_tasks(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
   const AttentionKernelRow& kernel = choose(call, args);
   bl_run run = args.run;
   if (work_of(call) < kSerialWork) run.threads = 1;
   const AttentionPlan plan(call, kernel, thread_count(run));
-  const int64_t slots = std::min(std::max<int64_t>(plan.task_count(), 1), kMaxSlots);
+  // A workspace for each thread, which stays in its cache; each takes the next task that nobody has.
+  const int64_t slots = std::min<int64_t>(std::max<int64_t>(plan.task_count(), 1), thread_count(run));
   const uint64_t slot_bytes = align_up(kernel.scratch_bytes(call, plan.max_rows()));
   const uint64_t task_bytes = align_up(static_cast<uint64_t>(plan.task_count()) * sizeof(AttentionTask));
   const uint64_t state_bytes = align_up(static_cast<uint64_t>(plan.state_floats()) * sizeof(float));
@@ -101,25 +96,78 @@ bl_status run_attention(const AttentionCall& call, const bl_attention_args& args
   uint8_t* memory = scratch.data() + task_bytes + state_bytes;
   plan.write(tasks, states);
   if (call.probabilities.data != nullptr) clear_probabilities(call);
+  std::atomic<int64_t> next{0};
   parallel_for(run, slots, [&](int64_t slot) {
-    for (int64_t i = slot; i < plan.task_count(); i += slots) {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < plan.task_count();) {
       kernel.run(call, tasks[i], memory + static_cast<uint64_t>(slot) * slot_bytes);
     }
   });
   if (plan.chunk_slots() == 0) return BL_STATUS_ok;
-  const int64_t joins = std::min(call.queries, slots);
-  parallel_for(run, joins, [&](int64_t slot) {
+  std::atomic<int64_t> next_join{0};
+  parallel_for(run, slots, [&](int64_t slot) {
     uint8_t* own = memory + static_cast<uint64_t>(slot) * slot_bytes;
     int64_t sequence = 0;
-    for (int64_t query = slot; query < call.queries; query += joins) {
+    for (int64_t i; (i = next_join.fetch_add(1, std::memory_order_relaxed)) < call.queries * call.kv_heads;) {
+      const int64_t query = i / call.kv_heads, kv_head = i % call.kv_heads;
       while (query >= call.first_query(sequence + 1)) ++sequence;
-      for (int64_t head = 0; head < call.heads; ++head) {
+      for (int64_t head = kv_head * call.group(); head < (kv_head + 1) * call.group(); ++head) {
         const float* row = states + (query * call.heads + head) * plan.chunk_slots() * state_floats(call);
-        kernel.join(call, query, head, row, plan.chunks(sequence, head / call.group()), own);
+        kernel.join(call, query, head, row, plan.chunks(sequence, kv_head), own);
       }
     }
   });
   return BL_STATUS_ok;
+}
+
+// Sequences [begin, end) of a call as one of their own. offsets [end - begin + 1]: room.
+AttentionCall part_of(const AttentionCall& call, int64_t begin, int64_t end, int32_t* offsets) {
+  AttentionCall part = call;
+  const int64_t first = call.first_query(begin);
+  const auto advance = [](bl_tensor* tensor, int axis, int64_t steps) {
+    if (tensor->data == nullptr) return;
+    const int64_t bytes = steps * tensor->strides[axis] * dtype_bytes(tensor->dtype);
+    tensor->data = static_cast<uint8_t*>(tensor->data) + bytes;
+    tensor->shape[axis] -= steps;
+  };
+  for (bl_tensor* rows : {&part.q, &part.output, &part.lse}) advance(rows, 0, first);
+  for (bl_tensor* columns : {&part.mask, &part.probabilities}) advance(columns, 1, first);
+  part.sequences = end - begin;
+  part.queries = call.first_query(end) - first;
+  if (call.cu_queries != nullptr) {
+    for (int64_t i = begin; i <= end; ++i) {
+      offsets[i - begin] = static_cast<int32_t>(call.first_query(i) - first);
+    }
+    part.cu_queries = offsets;
+  }
+  part.first_sequence += begin;
+  if (call.cu_keys != nullptr) part.cu_keys = call.cu_keys + begin;
+  return part;
+}
+
+// Each sequence by the kernel that its own queries and values ask for, so that a row's bits do not depend on what else is in
+// the call; neighbours without a kernel of prompts together.
+bl_status run_attention(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
+  const int32_t isa = isa_of(args.run);
+  const Scratch memory(static_cast<uint64_t>(call.sequences + 1) * sizeof(int32_t));
+  BL_CHECK(memory.data() != nullptr, out_of_memory, "attention: cannot allocate %llu bytes for offsets",
+           static_cast<unsigned long long>(call.sequences + 1) * sizeof(int32_t));
+  int32_t* const offsets = reinterpret_cast<int32_t*>(memory.data());
+  int64_t begin = 0;  // of those that wait for run_tasks()
+  const auto run_waiting = [&](int64_t end) {
+    if (begin == end) return BL_STATUS_ok;
+    return run_tasks(begin == 0 && end == call.sequences ? call : part_of(call, begin, end, offsets), args,
+                     error);
+  };
+  for (int64_t sequence = 0; sequence < call.sequences; ++sequence) {
+    const PromptKernel* prompt = choose_prompt(call, sequence, args.compute, isa);
+    if (prompt == nullptr) continue;
+    bool done = false;
+    BL_RETURN_IF_ERROR(run_prompt(call, *prompt, args.run, sequence, &done, error));
+    if (!done) continue;
+    BL_RETURN_IF_ERROR(run_waiting(sequence));
+    begin = sequence + 1;
+  }
+  return run_waiting(call.sequences);
 }
 
 }  // namespace

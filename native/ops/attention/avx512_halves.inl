@@ -49,8 +49,7 @@ inline __m512 broadcast_pair(const float* p) {
 }
 
 // Scores of four rows and two units of keys.
-template <bool kFetch>
-void score_halves(const KvPage& layout, const Tile& tile, const Tile& next, int64_t unit, const float* query,
+void score_halves(const KvPage& layout, const Tile& tile, Ahead& ahead, int64_t unit, const float* query,
                   int64_t query_stride, float* scores) {
   __m512 sum[kGroup][4];
   for (auto& each : sum) {
@@ -59,11 +58,7 @@ void score_halves(const KvPage& layout, const Tile& tile, const Tile& next, int6
   for (int64_t i = 0; i < layout.rows; ++i) {
     __m512 keys[4];
     for (int v = 0; v < 4; ++v) keys[v] = load_halves(tile.keys[unit + v / 2] + i * 64 + v % 2 * 32);
-    if constexpr (kFetch) {
-      const int64_t at = (unit / 2 * layout.rows + i) / 2 * 64;
-      fetch(next.keys[i % 2 * 2] + at);
-      fetch(next.keys[i % 2 * 2 + 1] + at);
-    }
+    if (i % 4 == 0) ahead.step();
     for (int r = 0; r < kGroup; ++r) {
       const __m512 channels = broadcast_pair(query + r * query_stride + 2 * i);
       for (int v = 0; v < 4; ++v) sum[r][v] = _mm512_fmadd_ps(keys[v], channels, sum[r][v]);
@@ -81,8 +76,8 @@ void score_halves(const KvPage& layout, const Tile& tile, const Tile& next, int6
 
 // Pairs of sums of four rows and 8 kVecs channels: sums * factor + weights x values of `units` units. kMasked: values that a
 // row does not see are taken as 0; else they are finite.
-template <int kVecs, bool kFetch, bool kMasked>
-inline void add_half_columns(const KvPage& layout, const Tile& tile, const Tile& next, int64_t units, const Work& work,
+template <int kVecs, bool kMasked>
+inline void add_half_columns(const KvPage& layout, const Tile& tile, Ahead& ahead, int64_t units, const Work& work,
                              const Halves& halves, int64_t row, int64_t column) {
   float* sums = halves.sums + row * halves.sum_stride + 2 * column;
   const float* weights = work.scores + row * kKeyTile;
@@ -93,17 +88,12 @@ inline void add_half_columns(const KvPage& layout, const Tile& tile, const Tile&
       sum[r][v] = _mm512_mul_ps(_mm512_load_ps(sums + r * halves.sum_stride + v * kUnit), factor);
     }
   }
-  const int64_t fetched = column / (8 * kVecs) * layout.rows * kUnits;  // pairs of lines, in the columns before
   for (int64_t u = 0; u < units; ++u) {
     for (int64_t i = 0; i < layout.rows; ++i) {
       const uint8_t* from = tile.values[u] + (i * layout.lanes + column) * 4;
       __m512 values[kVecs];
       for (int v = 0; v < kVecs; ++v) values[v] = load_halves(from + v * 32);
-      if constexpr (kFetch) {
-        const int64_t at = (fetched + u * layout.rows + i) / 2 * 64;
-        fetch(next.values[i % 2 * 2] + at);
-        fetch(next.values[i % 2 * 2 + 1] + at);
-      }
+      if (i % 4 == 0) ahead.step();
       for (int r = 0; r < kGroup; ++r) {
         const __m512 weight = broadcast_pair(weights + r * kKeyTile + u * kUnit + 2 * i);
         __mmask16 seen = 0xffff;
@@ -123,15 +113,15 @@ inline void add_half_columns(const KvPage& layout, const Tile& tile, const Tile&
   }
 }
 
-template <bool kFetch, bool kMasked>
-void add_halves(const KvPage& layout, const Tile& tile, const Tile& next, int64_t units, const Work& work,
+template <bool kMasked>
+void add_halves(const KvPage& layout, const Tile& tile, Ahead& ahead, int64_t units, const Work& work,
                 const Halves& halves, int64_t row) {
   int64_t column = 0;
   for (; column + 32 <= layout.lanes; column += 32) {
-    add_half_columns<4, kFetch, kMasked>(layout, tile, next, units, work, halves, row, column);
+    add_half_columns<4, kMasked>(layout, tile, ahead, units, work, halves, row, column);
   }
   if (column < layout.lanes) {
-    add_half_columns<2, false, kMasked>(layout, tile, next, units, work, halves, row, column);
+    add_half_columns<2, kMasked>(layout, tile, ahead, units, work, halves, row, column);
   }
 }
 
@@ -156,15 +146,12 @@ void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Wo
   }
   if (any == 0) return;
   const int64_t units = (count + kUnit - 1) / kUnit;
+  Ahead ahead(segment.key_page, segment.value_page, next);
   for (int64_t row = 0; row < halves.rows; row += kGroup) {
     const float* query = halves.query + row * halves.query_stride;
     for (int64_t unit = 0; unit < units; unit += 2) {
       float* scores = work.scores + row * kKeyTile;
-      if (row == 0) {
-        score_halves<true>(segment.key_page, tile, next, unit, query, halves.query_stride, scores);
-      } else {
-        score_halves<false>(segment.key_page, tile, next, unit, query, halves.query_stride, scores);
-      }
+      score_halves(segment.key_page, tile, ahead, unit, query, halves.query_stride, scores);
     }
   }
   for (int64_t row = 0; row < halves.rows; ++row) {
@@ -177,13 +164,12 @@ void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Wo
   const bool masked = all != ~uint64_t{0} && !are_finite(segment.value_page, tile, units);
   for (int64_t row = 0; row < halves.rows; row += kGroup) {
     if (masked) {
-      add_halves<false, true>(segment.value_page, tile, next, units, work, halves, row);
-    } else if (row == 0) {
-      add_halves<true, false>(segment.value_page, tile, next, units, work, halves, row);
+      add_halves<true>(segment.value_page, tile, ahead, units, work, halves, row);
     } else {
-      add_halves<false, false>(segment.value_page, tile, next, units, work, halves, row);
+      add_halves<false>(segment.value_page, tile, ahead, units, work, halves, row);
     }
   }
+  ahead.rest();
 }
 
 // Keys [first, end) of a segment of f16, which are one chunk.

@@ -28,26 +28,14 @@
 
 #include "tile.inl"
 
+namespace {
+inline int64_t padded_rows(int64_t rows) { return in_groups(rows); }
+inline uint64_t own_bytes(const AttentionCall&) { return 0; }
+}  // namespace
+
 #include "integers.inl"
 
 namespace {
-
-// Part `part` of dwords of codes, a code in each byte: from 0 (kSigned false), or with zero_of() taken off.
-// One affine map over GF(2) for each byte: shift, mask and sign at once.
-template <int kBits, bool kSigned>
-inline __m512i codes_of(__m512i dwords, int part) {
-  if constexpr (kBits == 8) {
-    return kSigned ? dwords : _mm512_xor_si512(dwords, _mm512_set1_epi8(static_cast<char>(0x80)));
-  } else if constexpr (kBits == 4) {
-    constexpr int64_t kMatrix = kSigned ? 0x0102040808080808 : 0x0102040800000000;
-    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (4 * part)),
-                                         kSigned ? 0xf8 : 0);
-  } else {
-    constexpr int64_t kMatrix = kSigned ? 0x0102020202020202 : 0x0102000000000000;
-    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (2 * part)),
-                                         kSigned ? 0xfe : 0);
-  }
-}
 
 inline __m512i broadcast(const void* dword) {
   int32_t value;
@@ -55,10 +43,9 @@ inline __m512i broadcast(const void* dword) {
   return _mm512_set1_epi32(value);
 }
 
-// Scores of four rows and a tile's 64 keys. The next tile's keys are fetched line by line as this one's are
-// read: four streams, as many as it takes to get the whole bandwidth.
-template <int kBits, bool kFetch>
-void score_rows(const KvPage& layout, const Tile& tile, const Tile& next, const Integers& ints, int64_t row,
+// Scores of four rows and a tile's 64 keys.
+template <int kBits>
+void score_rows(const KvPage& layout, const Tile& tile, Ahead& ahead, const Integers& ints, int64_t row,
                 float* scores) {
   constexpr int kParts = 8 / kBits;
   const int8_t* query = ints.codes + row * ints.query_bytes;
@@ -68,10 +55,8 @@ void score_rows(const KvPage& layout, const Tile& tile, const Tile& next, const 
   }
   for (int64_t i = 0; i < layout.rows; ++i) {
     __m512i dwords[kUnits];
-    for (int u = 0; u < kUnits; ++u) {
-      dwords[u] = _mm512_loadu_si512(tile.keys[u] + i * 64);
-      if constexpr (kFetch) fetch(next.keys[u] + i * 64);
-    }
+    for (int u = 0; u < kUnits; ++u) dwords[u] = _mm512_loadu_si512(tile.keys[u] + i * 64);
+    if (i % 2 == 0) ahead.step();
     for (int p = 0; p < kParts; ++p) {
       __m512i codes[kUnits];
       for (int u = 0; u < kUnits; ++u) codes[u] = codes_of<kBits, false>(dwords[u], p);
@@ -97,7 +82,7 @@ void score_rows(const KvPage& layout, const Tile& tile, const Tile& next, const 
 // Scores of all rows and a tile's keys. Where keys have scales of channels, the query is quantized for each
 // page; units of other pages are computed again with theirs.
 template <int kBits>
-void score_tile(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work, Integers& ints) {
+void score_tile(const KvPage& layout, const Tile& tile, Ahead& ahead, const Work& work, Integers& ints) {
   if constexpr (kBits == 8) {
     if (ints.scaled_for == nullptr) {
       quantize_query<false>(layout, ints);
@@ -114,15 +99,11 @@ void score_tile(const KvPage& layout, const Tile& tile, const Tile& next, const 
     for (int64_t row = 0; row < ints.rows; row += kGroup) {
       float* scores = work.scores + row * kKeyTile;
       if (u == 0) {
-        if (row == 0) {
-          score_rows<kBits, true>(layout, tile, next, ints, row, scores);
-        } else {
-          score_rows<kBits, false>(layout, tile, next, ints, row, scores);
-        }
+        score_rows<kBits>(layout, tile, ahead, ints, row, scores);
         continue;
       }
       alignas(64) float own[kGroup * kKeyTile];
-      score_rows<kBits, false>(layout, tile, next, ints, row, own);
+      score_rows<kBits>(layout, tile, ahead, ints, row, own);
       for (int64_t i = 0; i < kGroup * kKeyTile; i += kUnit) {
         if (i % kKeyTile >= u * kUnit) Vec::load(own + i).store(scores + i);
       }
@@ -131,8 +112,8 @@ void score_tile(const KvPage& layout, const Tile& tile, const Tile& next, const 
 }
 
 // sums = sums * factor + weights x values for four rows and kVecs vectors of channels from `column` on.
-template <int kBits, int kVecs, bool kFetch>
-inline void add_columns(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work,
+template <int kBits, int kVecs>
+inline void add_columns(const KvPage& layout, const Tile& tile, Ahead& ahead, const Work& work,
                         const Integers& ints, int64_t row, int64_t column) {
   constexpr int kParts = 8 / kBits;
   constexpr int kRows = 4 / kParts;                       // of dwords in a unit
@@ -144,16 +125,12 @@ inline void add_columns(const KvPage& layout, const Tile& tile, const Tile& next
   for (int r = 0; r < kGroup; ++r) {
     for (int v = 0; v < kVecs; ++v) sum[r][v] = _mm512_setzero_si512();
   }
-  const int64_t fetched = column / kUnit * kRows;  // lines of each unit, in the columns before
   for (int u = 0; u < static_cast<int>(kUnits); ++u) {
+    ahead.step();
     for (int i = 0; i < kRows; ++i) {
       __m512i dwords[kVecs];
       for (int v = 0; v < kVecs; ++v) {
         dwords[v] = _mm512_loadu_si512(tile.values[u] + (i * layout.lanes + column + v * kUnit) * 4);
-      }
-      if constexpr (kFetch) {
-        for (int s = 0; s < static_cast<int>(kUnits); ++s)
-          fetch(next.values[s] + (fetched + u * kRows + i) * 64);
       }
       for (int p = 0; p < kParts; ++p) {
         const uint8_t* at = weights + (u * 4 + i * kParts + p) * 4;
@@ -180,27 +157,23 @@ inline void add_columns(const KvPage& layout, const Tile& tile, const Tile& next
   }
 }
 
-template <int kBits, bool kFetch>
-void add_values(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work,
-                const Integers& ints, int64_t row) {
+template <int kBits>
+void add_values(const KvPage& layout, const Tile& tile, Ahead& ahead, const Work& work, const Integers& ints,
+                int64_t row) {
   int64_t column = 0;
   for (; column + 4 * kUnit <= layout.lanes; column += 4 * kUnit) {
-    add_columns<kBits, 4, kFetch>(layout, tile, next, work, ints, row, column);
+    add_columns<kBits, 4>(layout, tile, ahead, work, ints, row, column);
   }
   for (; column < layout.lanes; column += kUnit) {
-    add_columns<kBits, 1, false>(layout, tile, next, work, ints, row, column);
+    add_columns<kBits, 1>(layout, tile, ahead, work, ints, row, column);
   }
 }
 
 template <int kBits>
-void mix_tile(const KvPage& layout, const Tile& tile, const Tile& next, const Work& work, Integers& ints) {
+void mix_tile(const KvPage& layout, const Tile& tile, Ahead& ahead, const Work& work, Integers& ints) {
   for (int64_t row = 0; row < ints.rows; row += kGroup) {
-    quantize_weights<kBits != 8>(layout, work, ints, row);
-    if (row == 0) {
-      add_values<kBits, true>(layout, tile, next, work, ints, row);
-    } else {
-      add_values<kBits, false>(layout, tile, next, work, ints, row);
-    }
+    quantize_weights<kBits != 8>(layout, work, ints, ahead, row);
+    add_values<kBits>(layout, tile, ahead, work, ints, row);
   }
 }
 

@@ -22,7 +22,7 @@ int64_t mask_offset(const bl_tensor& mask, int64_t head, int64_t row, int64_t co
 
 int64_t AttentionCall::segment_keys(int32_t segment, int64_t sequence, int64_t kv_head) const {
   const bl_kv_segment* paged = segments[segment].paged;
-  if (paged != nullptr) return per_head(paged->lengths, sequence, kv_head);
+  if (paged != nullptr) return per_head(paged->lengths, first_sequence + sequence, kv_head);
   return cu_keys != nullptr ? cu_keys[sequence + 1] - cu_keys[sequence] : k.shape[0];
 }
 
@@ -30,7 +30,7 @@ AttentionCall::Place AttentionCall::place(int32_t segment, int64_t sequence, int
                                           int64_t token) const {
   const bl_tensor& table = segments[segment].paged->block_table;
   const int64_t page_size = segments[segment].key_page.page_size;
-  const int64_t offset = sequence * table.strides[0] + (table.rank == 3 ? kv_head * table.strides[1] : 0) +
+  const int64_t offset = (first_sequence + sequence) * table.strides[0] + (table.rank == 3 ? kv_head * table.strides[1] : 0) +
                          token / page_size * table.strides[table.rank - 1];
   return {static_cast<const int32_t*>(table.data)[offset], token % page_size};
 }

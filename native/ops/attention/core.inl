@@ -51,6 +51,8 @@ struct Work {
   uint64_t bytes;
 };
 
+inline void clear(float* floats, int64_t count) { std::memset(floats, 0, static_cast<size_t>(count) * sizeof(float)); }
+
 inline float exp_one(float x) {
   alignas(64) float lanes[kLanes];
   exp(Vec::set(x)).store(lanes);
@@ -237,24 +239,27 @@ void add_unit(const Work& work, const float* values, int64_t value_stride, int64
 inline void join_state(float& maximum, float& total, float* sums, float other_maximum, float other_total,
                        const float* other_sums, int64_t stride) {
   if (other_maximum == kMinusInfinity && other_total == 0) return;  // none that count
-  const float larger = other_maximum > maximum ? other_maximum : maximum;
-  const float base = larger == kMinusInfinity ? 0 : larger;
-  const float factor = exp_one(maximum - base);
-  const float other_factor = exp_one(other_maximum - base);
-  maximum = larger;
+  // One of both keeps its scale. NaN is in the totals already, or comes of the difference.
+  const bool larger = other_maximum > maximum;
+  const float lesser = exp_one(larger ? maximum - other_maximum : other_maximum - maximum);
+  const float factor = larger ? lesser : 1;
+  const float other_factor = larger ? 1 : lesser;
+  if (larger) maximum = other_maximum;
   total = fmaf(total, factor, other_total * other_factor);
   for (int64_t i = 0; i < stride; i += kLanes) {
     fma(Vec::load(sums + i), Vec::set(factor), Vec::load(other_sums + i) * Vec::set(other_factor)).store(sums + i);
   }
 }
 
-void clear_chunk(Work& work) {
+void clear_state(const Work& work, float* maximum, float* total, float* sums) {
   for (int64_t row = 0; row < work.rows; ++row) {
-    work.maximum[row] = kMinusInfinity;
-    work.total[row] = 0;
+    maximum[row] = kMinusInfinity;
+    total[row] = 0;
   }
-  for (int64_t i = 0; i < work.rows * work.stride; ++i) work.sums[i] = 0;
+  if (sums != nullptr) clear(sums, work.rows * work.stride);
 }
+
+void clear_chunk(Work& work) { clear_state(work, work.maximum, work.total, work.sums); }
 
 // Terms and probabilities of a row's scores in a tile, whose first key is `first` of the sequence. False if it sees none:
 // weights are 0 then.
@@ -309,16 +314,18 @@ void attend_chunk(const AttentionCall& call, Work& work, const Row* rows, Units&
 
 // Output, lse and probabilities of query `row` of the call from its state over all keys; sums are overwritten.
 void finish_row(const AttentionCall& call, int64_t row, int64_t head, float maximum, float total, float* sums) {
+  const int64_t stride = padded16(call.value_dim);
   if (call.sinks != nullptr) {
     const float sink = call.sinks[head];
     const float larger = sink > maximum ? sink : maximum;
     const float base = larger == kMinusInfinity ? 0 : larger;
     const float factor = exp_one(maximum - base);
     total = total * factor + exp_one(sink - base);
-    for (int64_t i = 0; i < call.value_dim; ++i) sums[i] *= factor;
+    for (int64_t i = 0; i < stride; i += kLanes) (Vec::load(sums + i) * Vec::set(factor)).store(sums + i);
     maximum = larger;
   }
-  for (int64_t i = 0; i < call.value_dim; ++i) sums[i] = total == 0 ? 0 : sums[i] / total;
+  if (total == 0) clear(sums, stride);
+  for (int64_t i = 0; i < stride && total != 0; i += kLanes) (Vec::load(sums + i) / Vec::set(total)).store(sums + i);
   store_values(call.output.dtype, output_row(call, row, head), call.output.strides[2], call.value_dim, sums);
   const float lse = total == 0 ? kMinusInfinity : maximum + std::log(total);
   if (call.lse.data != nullptr) *lse_of(call, row, head) = lse;
@@ -344,7 +351,9 @@ void load_rows(const AttentionCall& call, const AttentionTask& task, const Work&
         const int64_t offset = (call.first_query(sequence) + t) * call.q.strides[0] + head * call.q.strides[1];
         const int64_t bytes = call.q.dtype == BL_DTYPE_f32 ? 4 : 2;
         load_values(call.q.dtype, static_cast<const uint8_t*>(call.q.data) + offset * bytes, 1, call.head_dim, query);
-        for (int64_t i = 0; i < call.head_dim; ++i) query[i] *= call.scale;
+        for_each_vec(call.head_dim, [&](int64_t i, auto part) {
+          part.store(query + i, part.load(query + i) * Vec::set(call.scale));
+        });
       }
     }
   }
@@ -359,11 +368,10 @@ void attend_task(const AttentionCall& call, const AttentionTask& task, Work& wor
   load_rows(call, task, work, rows);
   int64_t seen_begin, seen_end;
   hull(rows, work.rows, &seen_begin, &seen_end);
-  for (int64_t row = 0; row < work.rows; ++row) {
-    work.joined_maximum[row] = kMinusInfinity;
-    work.joined_total[row] = 0;
-  }
-  for (int64_t i = 0; i < work.rows * work.stride; ++i) work.joined[i] = 0;
+  // A chunk that is kept as a state need not be joined with nothing first.
+  const bool one_chunk = task.state != nullptr && task.chunk_end == task.chunk_begin + 1;
+  clear_state(work, work.joined_maximum, work.joined_total, one_chunk ? nullptr : work.joined);
+  if (one_chunk) clear_chunk(work);  // none of it may be seen
   const int64_t kv_head = task.head_begin / call.group();
   int64_t before = 0;
   for (int32_t segment = 0; segment < call.segment_count; ++segment) {
@@ -377,6 +385,7 @@ void attend_task(const AttentionCall& call, const AttentionTask& task, Work& wor
       const int64_t end = std::min(first + kKeyChunk, units.count());
       if (before + end <= seen_begin || before + first >= seen_end) continue;
       attend(units, rows, segment, before, first, end);
+      if (one_chunk) continue;
       for (int64_t row = 0; row < work.rows; ++row) {
         join_state(work.joined_maximum[row], work.joined_total[row], work.joined + row * work.stride, work.maximum[row],
                    work.total[row], work.sums + row * work.stride, work.stride);
@@ -384,17 +393,19 @@ void attend_task(const AttentionCall& call, const AttentionTask& task, Work& wor
     }
     before += units.count();
   }
+  const float* maximum = one_chunk ? work.maximum : work.joined_maximum;
+  const float* total = one_chunk ? work.total : work.joined_total;
   for (int64_t row = 0; row < work.rows; ++row) {
-    float* sums = work.joined + row * work.stride;
+    float* sums = (one_chunk ? work.sums : work.joined) + row * work.stride;
     const int64_t query = call.first_query(rows[row].sequence) + rows[row].query;
     if (task.state == nullptr) {
-      finish_row(call, query, rows[row].head, work.joined_maximum[row], work.joined_total[row], sums);
+      finish_row(call, query, rows[row].head, maximum[row], total[row], sums);
       continue;
     }
     float* to = task.state + (query * call.heads + rows[row].head) * task.state_stride;
-    to[0] = work.joined_maximum[row];
-    to[1] = work.joined_total[row];
-    for (int64_t i = 0; i < work.stride; ++i) to[16 + i] = sums[i];
+    to[0] = maximum[row];
+    to[1] = total[row];
+    std::memcpy(to + 16, sums, static_cast<size_t>(work.stride) * sizeof(float));
   }
 }
 
@@ -402,7 +413,7 @@ void join_states(const AttentionCall& call, int64_t query, int64_t head, const f
                  uint8_t* memory) {
   const int64_t stride = padded16(call.value_dim);
   float* sums = reinterpret_cast<float*>(memory);
-  for (int64_t i = 0; i < stride; ++i) sums[i] = 0;
+  clear(sums, stride);
   float maximum = kMinusInfinity, total = 0;
   for (int64_t i = 0; i < count; ++i) {
     const float* other = states + i * state_floats(call);

@@ -9,7 +9,8 @@ constexpr int32_t zero_of(int32_t bits) { return 1 << (bits - 1); }
 
 inline int64_t padded64(int64_t n) { return (n + 63) / 64 * 64; }
 
-// A task's part of the workspace behind that of Work. Rows are padded to a multiple of kGroup.
+// A task's part of the workspace behind that of Work. Rows are padded as the level wants them (padded_rows, own_bytes: before
+// this file).
 struct Integers {
   int64_t rows;
   int64_t query_bytes;   // of a row: head_dim padded to 64
@@ -28,13 +29,14 @@ struct Integers {
   uint64_t bytes;
   alignas(64) float query_scale[kMaxTaskRows], query_rest[kMaxTaskRows], factor[kMaxTaskRows];
   alignas(64) int32_t query_bias[kMaxTaskRows];
+  uint8_t* own;  // of the level, own_bytes() of them
   uint64_t odd[kMaxKvDim / kKvValueGroup];  // tokens whose value scales are not finite
   bool any_odd = false;
   bool loaded = false;                      // the query
   const uint8_t* scaled_for = nullptr;      // page of keys that `codes` is for
 
   Integers(const AttentionCall& call, int64_t row_count, uint8_t* memory)
-      : rows(in_groups(row_count)),
+      : rows(padded_rows(row_count)),
         query_bytes(padded64(call.head_dim)),
         value_groups((call.value_dim + kKvValueGroup - 1) / kKvValueGroup) {
     uint8_t* next = memory;
@@ -53,6 +55,7 @@ struct Integers {
     take(&weight_scale, rows * value_groups);
     take(&middles, rows * value_groups * kUnit);
     take(&totals, rows * kUnit);
+    take(&own, static_cast<int64_t>(own_bytes(call)));
     bytes = static_cast<uint64_t>(next - memory);
   }
 };
@@ -120,13 +123,32 @@ inline __m512 exp2_of(__m512 x) {
   return _mm512_scalef_ps(p, x);
 }
 
+// ---- codes ----
+
+// Part `part` of dwords of codes, a code in each byte: from 0 (kSigned false), or with zero_of() taken off.
+// One affine map over GF(2) for each byte: shift, mask and sign at once.
+template <int kBits, bool kSigned>
+inline __m512i codes_of(__m512i dwords, int part) {
+  if constexpr (kBits == 8) {
+    return kSigned ? dwords : _mm512_xor_si512(dwords, _mm512_set1_epi8(static_cast<char>(0x80)));
+  } else if constexpr (kBits == 4) {
+    constexpr int64_t kMatrix = kSigned ? 0x0102040808080808 : 0x0102040800000000;
+    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (4 * part)), kSigned ? 0xf8 : 0);
+  } else {
+    constexpr int64_t kMatrix = kSigned ? 0x0102020202020202 : 0x0102000000000000;
+    return _mm512_gf2p8affine_epi64_epi8(dwords, _mm512_set1_epi64(kMatrix << (2 * part)), kSigned ? 0xfe : 0);
+  }
+}
+
 // ---- the query ----
 
 // The queries of the task's rows, padded by zeros.
 void load_queries(const Work& work, Integers& ints) {
   if (ints.loaded) return;
   ints.loaded = true;
-  std::memset(ints.query, 0, static_cast<size_t>(ints.rows * ints.query_bytes) * sizeof(float));
+  if (work.rows < ints.rows || work.head_dim < ints.query_bytes) {
+    std::memset(ints.query, 0, static_cast<size_t>(ints.rows * ints.query_bytes) * sizeof(float));
+  }
   for (int64_t row = 0; row < work.rows; ++row) {
     std::memcpy(ints.query + row * ints.query_bytes, work.query + row * work.head_dim,
                 static_cast<size_t>(work.head_dim) * sizeof(float));
@@ -197,7 +219,7 @@ void quantize_query(const KvPage& layout, Integers& ints) {
 // ---- softmax ----
 
 // Turns the scores of four rows into weights, exp(x - maximum); factor: what older sums are to be multiplied by.
-void weigh_rows(Work& work, Integers& ints, int64_t row) {
+void weigh_rows(Work& work, Integers& ints, Ahead& ahead, int64_t row) {
   float* scores = work.scores + row * kKeyTile;
   const __m512 log2e = _mm512_set1_ps(1.44269504f);
   __m512 largest[kGroup];
@@ -225,6 +247,7 @@ void weigh_rows(Work& work, Integers& ints, int64_t row) {
   alignas(16) float bases[kGroup];
   _mm_store_ps(bases, _mm_mul_ps(base, _mm_set1_ps(1.44269504f)));
   for (int r = 0; r < kGroup; ++r) {
+    ahead.step();
     const __m512 from = _mm512_set1_ps(bases[r]);
     __m512 weight[kUnits];
     for (int v = 0; v < kUnits; ++v) {
@@ -311,7 +334,7 @@ void load_value_scales(const KvPage& layout, const Tile& tile, Integers& ints) {
 
 // Weights times scales of values as integers, for four rows and each group of channels; sums of weights times middles.
 template <bool kChannel>
-void quantize_weights(const KvPage& layout, const Work& work, Integers& ints, int64_t row) {
+void quantize_weights(const KvPage& layout, const Work& work, Integers& ints, Ahead& ahead, int64_t row) {
   const int64_t groups = kChannel ? layout.groups : 1;
   const float* weights = work.scores + row * kKeyTile;
   for (int64_t g = 0; g < groups; ++g) {
@@ -330,6 +353,7 @@ void quantize_weights(const KvPage& layout, const Work& work, Integers& ints, in
     _mm_store_ps(inverse, inverse_of(most, 255));
     _mm_store_ps(scale, _mm_div_ps(most, _mm_set1_ps(255)));
     for (int r = 0; r < kGroup; ++r) {
+      ahead.step();
       const int64_t at = (row + r) * ints.value_groups + g;
       const __m512 by = _mm512_set1_ps(inverse[r]);
       for (int v = 0; v < kUnits; ++v) x[r][v] = _mm512_mul_ps(x[r][v], by);
@@ -353,14 +377,14 @@ void quantize_weights(const KvPage& layout, const Work& work, Integers& ints, in
 
 // ---- chunks ----
 
-void clear_integers(Work& work, Integers& ints) {
+void clear_integers(const KvPage& values, Work& work, Integers& ints) {
   for (int64_t row = 0; row < ints.rows; ++row) {
     work.maximum[row] = kMinusInfinity;
     work.total[row] = 0;
   }
-  std::memset(work.sums, 0, static_cast<size_t>(ints.rows * work.stride) * sizeof(float));
-  std::memset(ints.totals, 0, static_cast<size_t>(ints.rows * kUnit) * sizeof(float));
-  std::memset(ints.middles, 0, static_cast<size_t>(ints.rows * ints.value_groups * kUnit) * sizeof(float));
+  clear(work.sums, ints.rows * work.stride);
+  clear(ints.totals, ints.rows * kUnit);
+  if (values.scale == KvScale::channel) clear(ints.middles, ints.rows * ints.value_groups * kUnit);
 }
 
 // What was summed lane by lane, to the sums of the chunk.

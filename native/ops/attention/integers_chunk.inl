@@ -8,7 +8,8 @@ inline void fetch_headers(const KvPage& layout, const uint8_t* const (&pages)[kU
 }
 
 // What follows the dot products of a tile: terms, probabilities, softmax.
-void weigh_tile(const AttentionCall& call, Work& work, Integers& ints, const Row* rows, int64_t first, int64_t count) {
+void weigh_tile(const AttentionCall& call, Work& work, Integers& ints, Ahead& ahead, const Row* rows, int64_t first,
+                int64_t count) {
   const bool terms = has_score_terms(call);
   if (terms || call.probabilities.data != nullptr) {
     for (int64_t row = 0; row < work.rows; ++row) {
@@ -28,7 +29,7 @@ void weigh_tile(const AttentionCall& call, Work& work, Integers& ints, const Row
       if (work.scores[row * kKeyTile + s] == kMinusInfinity) work.seen[row] &= ~(uint64_t{1} << s);
     }
   }
-  for (int64_t row = 0; row < ints.rows; row += kGroup) weigh_rows(work, ints, row);
+  for (int64_t row = 0; row < ints.rows; row += kGroup) weigh_rows(work, ints, ahead, row);
 }
 
 // Keys [first, end) of a segment of integers, which are one chunk.
@@ -40,7 +41,7 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
   const int64_t sequence = task.sequence_begin;
   const int64_t length = call.segment_keys(segment, sequence, kv_head);
   load_queries(work, ints);
-  clear_integers(work, ints);
+  clear_integers(values, work, ints);
   Tile tile(call, sequence, kv_head, segment, first, length);
   for (int64_t at = first; at < end; at += kKeyTile) {
     const bool more = at + kKeyTile < length;
@@ -56,14 +57,16 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
         fetch_headers(keys, next.key_page);
         fetch_headers(values, next.value_page);
       }
-      if (keys.bits == 8) score_tile<8>(keys, tile, next, work, ints);
-      if (keys.bits == 4) score_tile<4>(keys, tile, next, work, ints);
-      if (keys.bits == 2) score_tile<2>(keys, tile, next, work, ints);
+      Ahead ahead(keys, values, next);
+      if (keys.bits == 8) score_tile<8>(keys, tile, ahead, work, ints);
+      if (keys.bits == 4) score_tile<4>(keys, tile, ahead, work, ints);
+      if (keys.bits == 2) score_tile<2>(keys, tile, ahead, work, ints);
       load_value_scales(values, tile, ints);
-      weigh_tile(call, work, ints, rows, before + at, count);
-      if (values.bits == 8) mix_tile<8>(values, tile, next, work, ints);
-      if (values.bits == 4) mix_tile<4>(values, tile, next, work, ints);
-      if (values.bits == 2) mix_tile<2>(values, tile, next, work, ints);
+      weigh_tile(call, work, ints, ahead, rows, before + at, count);
+      if (values.bits == 8) mix_tile<8>(values, tile, ahead, work, ints);
+      if (values.bits == 4) mix_tile<4>(values, tile, ahead, work, ints);
+      if (values.bits == 2) mix_tile<2>(values, tile, ahead, work, ints);
+      ahead.rest();
     }
     tile = next;
   }
@@ -72,7 +75,7 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
 
 // A task; segments of other formats are computed in f32.
 void attend_task_integers(const AttentionCall& call, const AttentionTask& task, uint8_t* memory) {
-  const int64_t rows = in_groups(task.rows());
+  const int64_t rows = padded_rows(task.rows());
   Work work(call, rows, memory);
   Integers ints(call, rows, memory + align_up(work.bytes));
   work.rows = task.rows();
@@ -90,7 +93,7 @@ void attend_task_integers(const AttentionCall& call, const AttentionTask& task, 
 }
 
 uint64_t integers_scratch_bytes(const AttentionCall& call, int64_t rows) {
-  const int64_t padded = in_groups(rows);
+  const int64_t padded = padded_rows(rows);
   const uint64_t core = align_up(Work(call, padded, nullptr).bytes);
   return core + Integers(call, padded, nullptr).bytes;
 }

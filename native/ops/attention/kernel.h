@@ -15,7 +15,7 @@ namespace bitloom {
 // do not depend on how chunks are dealt to threads.
 constexpr int64_t kKeyTile = 64;
 constexpr int64_t kKeyChunk = 512;
-constexpr int64_t kMaxTaskRows = 32;
+constexpr int64_t kMaxTaskRows = 64;
 
 // Where a stretch of keys lies: rows of k and v, or pages.
 struct KeySegment {
@@ -32,6 +32,7 @@ struct AttentionCall {
   bl_tensor lse, mask, block_mask, probabilities;  // data null: not given
   int64_t queries, heads, kv_heads, head_dim, value_dim;
   int64_t sequences;
+  int64_t first_sequence = 0;  // of those in block tables and lengths
   float scale, soft_cap;
   bool causal;
   int64_t window, prefix, causal_block, sink_tokens, block_queries, block_keys;

@@ -43,4 +43,42 @@ struct Tile {
 
 inline void fetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
+// The lines of a tile's codes, asked for a few at a time all through the work on the tile before: memory then has something
+// to do during the softmax too, and no more is asked for at once than the processor keeps track of. Eight streams, as many as
+// it takes to get the whole bandwidth.
+class Ahead {
+ public:
+  Ahead(const KvPage& keys, const KvPage& values, const Tile& tile)
+      : tile_(tile), key_bytes_(keys.unit_bytes), value_bytes_(values.unit_bytes) {}
+
+  // Two lines of two units of keys and of values.
+  void step() {
+    const int64_t u = pair_;
+    if (at_ < key_bytes_) {
+      fetch(tile_.keys[u] + at_);
+      fetch(tile_.keys[u] + at_ + 64);
+      fetch(tile_.keys[u + 2] + at_);
+      fetch(tile_.keys[u + 2] + at_ + 64);
+    }
+    if (at_ < value_bytes_) {
+      fetch(tile_.values[u] + at_);
+      fetch(tile_.values[u] + at_ + 64);
+      fetch(tile_.values[u + 2] + at_);
+      fetch(tile_.values[u + 2] + at_ + 64);
+    }
+    at_ += 128;
+    if (pair_ == 0 && at_ >= key_bytes_ && at_ >= value_bytes_) {
+      pair_ = 1;
+      at_ = 0;
+    }
+  }
+  void rest() {
+    while (at_ < key_bytes_ || at_ < value_bytes_) step();
+  }
+
+ private:
+  const Tile& tile_;
+  int64_t key_bytes_, value_bytes_, at_ = 0, pair_ = 0;
+};
+
 }  // namespace

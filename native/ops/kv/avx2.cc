@@ -1,8 +1,9 @@
-// kv_append and kv_gather at level avx2: tokens.inl.
+// kv_append, kv_gather and nearest_keys at level avx2: tokens.inl, nearest.inl.
 #include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "../../base/float16.h"
@@ -37,6 +38,8 @@ inline void store_half(Vec x, uint16_t* to) {
 #include "places.inl"
 
 #include "tokens.inl"
+
+#include "nearest.inl"
 
 #include "../../isa/end.h"
 #endif  // __x86_64__

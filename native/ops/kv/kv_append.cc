@@ -64,26 +64,38 @@ struct Writer {
 
   void write_page(int64_t token, int64_t head, int64_t page) const {
     const int64_t dim = call.keys.dim;
+    uint8_t* to = call.page(call.keys, call.key_page, page, head);
+    const float* direct = call.mean(head) == nullptr ? KvCall::direct(call.k, token, head) : nullptr;
+    if (direct != nullptr) return kernel.encode_page(call.key_page, to, direct, call.k.strides[0]);
     for (int64_t t = 0; t < call.keys.page_size; ++t) {
       load(call.k, token + t, head, call.mean(head), dim, rows + t * kv_row_floats(dim));
     }
-    kernel.encode_page(call.key_page, call.page(call.keys, call.key_page, page, head), rows);
+    kernel.encode_page(call.key_page, to, rows, kv_row_floats(dim));
+  }
+
+  // Encodes one row, from where it stands if that will do.
+  void write_row(const bl_tensor& from, int64_t token, int64_t head, const float* mean, const KvPage& layout,
+                 uint8_t* page, int64_t place) const {
+    const float* direct = mean == nullptr ? KvCall::direct(from, token, head) : nullptr;
+    if (direct != nullptr) return kernel.encode_token(layout, page, place, direct);
+    alignas(64) float row[kMaxKvDim];
+    load(from, token, head, mean, layout.dim, row);
+    kernel.encode_token(layout, page, place, row);
   }
 
   void write(int64_t token, int64_t head, int64_t slot) const {
-    alignas(64) float row[kMaxKvDim];
     // In 32 bits: half the time of a division in 64.
     const int64_t page = static_cast<uint32_t>(slot) / static_cast<uint32_t>(call.keys.page_size);
     const int64_t place = slot - page * call.keys.page_size;
     if (!by_page(call)) {
-      load(call.k, token, head, call.mean(head), call.keys.dim, row);
-      kernel.encode_token(call.key_page, call.page(call.keys, call.key_page, page, head), place, row);
+      write_row(call.k, token, head, call.mean(head), call.key_page,
+                call.page(call.keys, call.key_page, page, head), place);
     } else if (place == 0 && token + call.keys.page_size <= call.tokens) {
       write_page(token, head, page);
     }
     if (call.values.data == nullptr) return;
-    load(call.v, token, head, nullptr, call.values.dim, row);
-    kernel.encode_token(call.value_page, call.page(call.values, call.value_page, page, head), place, row);
+    write_row(call.v, token, head, nullptr, call.value_page,
+              call.page(call.values, call.value_page, page, head), place);
   }
 };
 

@@ -18,19 +18,24 @@ constexpr int64_t kTaskValues = int64_t{1} << 13;
 // One row of k or v: the decoded token, or zeros.
 void read(const KvCall& call, const KvKernel& kernel, bool values, int64_t token, int64_t head,
           int64_t slot) {
-  alignas(64) float row[kMaxKvDim];
   const bl_kv_pages& pages = values ? call.values : call.keys;
   const KvPage& layout = values ? call.value_page : call.key_page;
   const bl_tensor& to = values ? call.v : call.k;
+  const float* mean = values ? nullptr : call.mean(head);
+  alignas(64) float scratch[kMaxKvDim];
+  float* direct = KvCall::direct(to, token, head);
+  float* row = direct == nullptr ? scratch : direct;
   if (slot < 0) {
     std::fill(row, row + pages.dim, 0.0f);
   } else {
-    const int64_t page = slot / pages.page_size;
-    kernel.decode_token(layout, call.page(pages, layout, page, head), slot % pages.page_size, row);
-    const float* mean = values ? nullptr : call.mean(head);
+    // In 32 bits: half the time of a division in 64.
+    const int64_t page = static_cast<uint32_t>(slot) / static_cast<uint32_t>(pages.page_size);
+    kernel.decode_token(layout, call.page(pages, layout, page, head), slot - page * pages.page_size, row);
     for (int64_t c = 0; mean != nullptr && c < pages.dim; ++c) row[c] += mean[c];
   }
-  store_values(to.dtype, KvCall::row(to, token, head), to.strides[2], pages.dim, row);
+  if (direct == nullptr) {
+    store_values(to.dtype, KvCall::row(to, token, head), to.strides[2], pages.dim, row);
+  }
 }
 
 }  // namespace

@@ -37,6 +37,13 @@ struct KvCall {
     return static_cast<uint8_t*>(tensor.data) +
            (token * tensor.strides[0] + head * tensor.strides[1]) * dtype_bytes(tensor.dtype);
   }
+  // The row itself where a kernel can take it as it is, else null: f32, contiguous, whole vectors of 16.
+  static float* direct(const bl_tensor& tensor, int64_t token, int64_t head) {
+    uint8_t* data = row(tensor, token, head);
+    const bool fits = tensor.dtype == BL_DTYPE_f32 && tensor.strides[2] == 1 && tensor.shape[2] % 16 == 0 &&
+                      reinterpret_cast<uintptr_t>(data) % alignof(float) == 0;
+    return fits ? reinterpret_cast<float*>(data) : nullptr;
+  }
   // Mean of a head's keys, [key_dim], or null.
   const float* mean(int64_t head) const {
     return key_mean.data == nullptr ? nullptr

@@ -115,13 +115,18 @@ Vec affine_codes(const float* x, Vec offset, Vec inverse) {
 
 // Values: a scale and offset for 32 channels of the token.
 template <int kBits>
-void group_codes(const KvPage& layout, float* row, uint8_t* header, Codes& codes) {
+void group_codes(const KvPage& layout, const float* row, uint8_t* header, Codes& codes) {
   Affine affine;
   const int64_t groups = layout.groups;
   // The last group is made whole by repeating a channel, which changes none of its extremes.
-  for (int64_t c = layout.dim; c < groups * kKvValueGroup; ++c) row[c] = row[layout.dim - 1];
+  alignas(64) float last[kKvValueGroup];
+  const int64_t whole = layout.dim / kKvValueGroup;
+  for (int64_t c = 0; whole < groups && c < kKvValueGroup; ++c) {
+    last[c] = row[std::min<int64_t>(whole * kKvValueGroup + c, layout.dim - 1)];
+  }
+  const auto group_of = [&](int64_t group) { return group < whole ? row + group * kKvValueGroup : last; };
   for (int64_t group = 0; group < groups; ++group) {
-    const float* x = row + group * kKvValueGroup;
+    const float* x = group_of(group);
     const Vec zero = Vec::set(0);
     Vec high = Vec::load(x);
     Vec minus_low = zero - high;
@@ -138,18 +143,19 @@ void group_codes(const KvPage& layout, float* row, uint8_t* header, Codes& codes
   for (int64_t group = 0; group < groups; ++group) {
     const KvAffine scales{affine.scale_bits[group], affine.offset_bits[group]};
     std::memcpy(header + 4 * group, &scales, sizeof(scales));
-    const int64_t first = group * kKvValueGroup;
+    const float* x = group_of(group);
+    uint8_t* to = codes.bytes + group * kKvValueGroup;
     const Vec offset = Vec::set(affine.offset[group]);
     const Vec inverse = Vec::set(affine.inverse[group]);
-    for (int64_t i = first; i < first + kKvValueGroup; i += Vec::kLanes) {
-      store_codes(affine_codes<kBits>(row + i, offset, inverse), codes.bytes + i);
+    for (int64_t i = 0; i < kKvValueGroup; i += Vec::kLanes) {
+      store_codes(affine_codes<kBits>(x + i, offset, inverse), to + i);
     }
   }
   std::memset(codes.bytes + layout.dim, 0, static_cast<size_t>(groups * kKvValueGroup - layout.dim));
 }
 
 template <int kBits>
-void encode_page(const KvPage& layout, uint8_t* page, const float* rows) {
+void encode_page(const KvPage& layout, uint8_t* page, const float* rows, int64_t stride) {
   Affine affine;
   Codes codes;
   const int64_t count = kv_row_floats(layout.dim);
@@ -157,7 +163,7 @@ void encode_page(const KvPage& layout, uint8_t* page, const float* rows) {
     Vec low = Vec::load(rows + c);
     Vec high = low;
     for (int64_t t = 1; t < layout.page_size; ++t) {
-      const Vec x = Vec::load(rows + t * count + c);
+      const Vec x = Vec::load(rows + t * stride + c);
       low = min(x, low);
       high = max(x, high);
     }
@@ -168,7 +174,7 @@ void encode_page(const KvPage& layout, uint8_t* page, const float* rows) {
   std::memcpy(page, affine.scale_bits, static_cast<size_t>(layout.dim) * 2);
   std::memcpy(page + 2 * layout.dim, affine.offset_bits, static_cast<size_t>(layout.dim) * 2);
   for (int64_t t = 0; t < layout.page_size; ++t) {
-    const float* x = rows + t * count;
+    const float* x = rows + t * stride;
     for (int64_t c = 0; c < count; c += Vec::kLanes) {
       store_codes(affine_codes<kBits>(x + c, Vec::load(affine.offset + c), Vec::load(affine.inverse + c)),
                   codes.bytes + c);
@@ -228,7 +234,7 @@ inline void scale_affine(const KvPage& layout, const uint8_t* page, int64_t toke
 
 }  // namespace
 
-void kv_encode_token(const KvPage& layout, uint8_t* page, int64_t token, float* row) {
+void kv_encode_token(const KvPage& layout, uint8_t* page, int64_t token, const float* row) {
   Codes codes;
   const int64_t count = kv_row_floats(layout.dim);
   if (layout.scale != KvScale::none && !all_finite(row, count)) return encode_kv(layout, page, token, 1, row);
@@ -260,13 +266,15 @@ void kv_encode_token(const KvPage& layout, uint8_t* page, int64_t token, float* 
   }
 }
 
-void kv_encode_page(const KvPage& layout, uint8_t* page, const float* rows) {
+void kv_encode_page(const KvPage& layout, uint8_t* page, const float* rows, int64_t stride) {
   const int64_t count = kv_row_floats(layout.dim);
-  if (!all_finite(rows, layout.page_size * count)) return encode_kv(layout, page, 0, layout.page_size, rows, count);
+  for (int64_t t = 0; t < layout.page_size; ++t) {
+    if (!all_finite(rows + t * stride, count)) return encode_kv(layout, page, 0, layout.page_size, rows, stride);
+  }
   if (layout.bits == 4) {
-    encode_page<4>(layout, page, rows);
+    encode_page<4>(layout, page, rows, stride);
   } else {
-    encode_page<2>(layout, page, rows);
+    encode_page<2>(layout, page, rows, stride);
   }
 }
 

@@ -188,7 +188,13 @@ bool has_kernels() {
 }
 
 const std::vector<std::string>& kernel_archs() {
-  static const std::vector<std::string> archs = {"80", "120"};
+  static const std::vector<std::string> archs = [] {
+    std::vector<std::string> all;
+#ifdef BITLOOM_PTX_TEST_ARCHS
+    for (int arch : {BITLOOM_PTX_TEST_ARCHS}) all.push_back(std::to_string(arch));
+#endif
+    return all;
+  }();
   return archs;
 }
 

@@ -43,4 +43,11 @@ bool read_kv_gather(Arguments& arguments, bl_kv_gather_args* args) {
          arguments.optional_tensor("v", &args->v);
 }
 
+// nearestKeys(keys, rows, candidates, index, similarity, run)
+bool read_nearest_keys(Arguments& arguments, bl_nearest_keys_args* args) {
+  return arguments.tensor("keys", &args->keys) && arguments.tensor("rows", &args->rows) &&
+         arguments.tensor("candidates", &args->candidates) && arguments.tensor("index", &args->index) &&
+         arguments.tensor("similarity", &args->similarity);
+}
+
 }  // namespace bitloom::node

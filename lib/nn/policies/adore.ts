@@ -1,0 +1,71 @@
+import { policy, realOption, smallWindowOf, type WindowOptions } from './parts.js';
+import type { CachePolicy, Observation, ScoreStep } from './policy.js';
+import { headSums } from './scores.js';
+import { bestOf, goingOf, sameForAll } from './selections.js';
+
+/** Options of {@link adore}. */
+export interface AdoreOptions extends WindowOptions {
+  /**
+   * Scores the keys of a layer, [keys], from what a step saw; `before` are the last ones. Default: a moving average of the mean weight,
+   * `decay * before + (1 - decay) * now`.
+   */
+  controller?: (before: Float32Array, observation: Observation, step: ScoreStep) => Float32Array;
+  /** Of the default controller. Default 0.9. */
+  decay?: number;
+  /** Told the positions in the text of the keys that a layer releases. */
+  onRelease?: (layer: number, positions: Int32Array) => void;
+}
+
+/**
+ * The release half of ADORE (Zhang et al. 2024, arXiv:2407.02328): a controller scores every key after every step, the cache has
+ * a fixed size, and the keys with the lowest scores are released, the same ones for all heads of a layer.
+ *
+ * In the paper the controller is a GRU that was trained to predict which keys are among the K with the largest weights. None comes with a
+ * model, so by default the score is what it was trained to predict, seen rather than predicted: a moving average of the weights. One that is
+ * trained can be given.
+ *
+ * The other half, to rebuild released tokens that score well again by computing them anew beside the current token, is not done: a cache
+ * has no token ids, and a step computes tokens that follow one another. `onRelease` tells a caller who has the ids which ones are gone.
+ */
+export function adore(options: AdoreOptions): CachePolicy {
+  const name = 'adore';
+  const { budget, controller, onRelease } = options;
+  const window = smallWindowOf(name, options);
+  const decay = realOption(name, 'decay', options.decay ?? 0.9, 0, 1);
+  return policy({
+    name,
+    budget,
+    observes: (count) => Math.min(count, window),
+    score: (before, observation, step) => {
+      if (observation === undefined) return [...before];
+      const now = (controller ?? movingAverage(decay))(
+        before[0] as Float32Array,
+        observation,
+        step,
+      );
+      return before.map(() => now);
+    },
+    select: (view, count) => {
+      const kept = bestOf(view.scores[0] as Float32Array, view.keys, count, window, 0);
+      const places = view.positions[0] as Int32Array;
+      onRelease?.(
+        view.layer,
+        goingOf(kept, view.keys).map((s) => places[s] as number),
+      );
+      return sameForAll(view, kept);
+    },
+  });
+}
+
+/** `decay * before + (1 - decay) * mean weight`; the mean weight itself for keys that the step has added. */
+function movingAverage(decay: number): NonNullable<AdoreOptions['controller']> {
+  return (before, observation, { added }) => {
+    const rows = observation.queries * (observation.probabilities.shape[0] as number);
+    const sums = headSums(observation);
+    return sums.map((sum, s) => {
+      const now = sum / rows;
+      if (s >= before.length - added) return now;
+      return decay * (before[s] as number) + (1 - decay) * now;
+    });
+  };
+}

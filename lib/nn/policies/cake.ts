@@ -1,0 +1,53 @@
+import { shares } from './budgets.js';
+import { policy, type SnapKVOptions } from './parts.js';
+import { snapParts } from './policies.js';
+import type { CachePolicy } from './policy.js';
+import { columnSums, dispersion, maxPool } from './scores.js';
+
+/** Options of {@link cake}. */
+export interface CakeOptions extends SnapKVOptions {
+  /** How much the entropy counts: its exponent is 1 / tau1. Default 1. */
+  tau1?: number;
+  /** The same for the variance. Default 1. */
+  tau2?: number;
+  /** How much a key's variance counts beside its mean. Default 200. */
+  gamma?: number;
+}
+
+/**
+ * CAKE (Qin et al. 2025): a layer's share of the budget is entropy^(1 / tau1) * variance^(1 / tau2) of the attention of the last
+ * `window` queries, over keys and over queries; score = mean + gamma * variance of a key's weights over those queries, pooled.
+ */
+export function cake(options: CakeOptions): CachePolicy {
+  const { window, ...parts } = snapParts('cake', options);
+  const { tau1 = 1, tau2 = 1, gamma = 200, pool = 5 } = options;
+  return policy({
+    ...parts,
+    score: (before, observation) => {
+      if (observation === undefined) return [...before];
+      const rows =
+        (observation.queries * (observation.probabilities.shape[0] as number)) / before.length;
+      const sums = columnSums(observation, before.length);
+      const squares = columnSums(observation, before.length, (weight) => weight * weight);
+      return sums.map((sum, head) => {
+        const scores = sum.map((value, s) => {
+          const mean = value / rows;
+          return (
+            mean + gamma * (((squares[head] as Float32Array)[s] as number) / rows - mean * mean)
+          );
+        });
+        return maxPool(scores, pool);
+      });
+    },
+    budgets: (layers) =>
+      shares(
+        options.budget,
+        window,
+        layers.map(({ observed }) => {
+          if (observed === undefined) return 1;
+          const { entropy, variance } = dispersion(observed);
+          return entropy ** (1 / tau1) * variance ** (1 / tau2);
+        }),
+      ),
+  });
+}

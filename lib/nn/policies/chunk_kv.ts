@@ -1,0 +1,68 @@
+import { latest, policy, range, type WindowOptions, wholeOption, windowOf } from './parts.js';
+import type { CachePolicy } from './policy.js';
+
+/** Options of {@link chunkKV}. */
+export interface ChunkKVOptions extends WindowOptions {
+  /** Keys of a chunk. Default 10. */
+  chunk?: number;
+  /** Layers that share a choice. Default 1. */
+  reuse?: number;
+}
+
+/**
+ * ChunkKV (Liu et al. 2025): keys stay or go by chunks of `chunk` neighbours, by the sum of their snapKV scores over all heads;
+ * of every `reuse` layers the first one's choice serves all.
+ */
+export function chunkKV(options: ChunkKVOptions): CachePolicy {
+  const name = 'chunkKV';
+  const window = windowOf(name, options);
+  const size = wholeOption(name, 'chunk', options.chunk ?? 10, 1);
+  const reuse = wholeOption(name, 'reuse', options.reuse ?? 1, 1);
+  let chosen: { keys: number; count: number; kept: Int32Array } | undefined;
+  return policy({
+    name,
+    budget: options.budget,
+    observes: (count) => Math.min(count, window),
+    score: latest,
+    select: (view, count) => {
+      const { keys, numKvHeads, layer, scores } = view;
+      const isFirst = layer % reuse === 0;
+      if (isFirst || chosen?.keys !== keys || chosen.count !== count) {
+        chosen = {
+          keys,
+          count,
+          kept: bestChunks(scores, keys, count, Math.min(window, count), size),
+        };
+      }
+      const { kept } = chosen;
+      return range(0, numKvHeads).map(() => kept);
+    },
+  });
+}
+
+function bestChunks(
+  scores: readonly Float32Array[],
+  keys: number,
+  count: number,
+  window: number,
+  size: number,
+): Int32Array {
+  const older = keys - window;
+  const sums = new Float32Array(Math.ceil(older / size));
+  for (const head of scores) {
+    for (let s = 0; s < older; s++) {
+      const chunk = Math.floor(s / size);
+      sums[chunk] = (sums[chunk] as number) + (head[s] as number);
+    }
+  }
+  const kept: number[] = [];
+  const order = range(0, sums.length).sort(
+    (a, b) => (sums[b] as number) - (sums[a] as number) || a - b,
+  );
+  for (const chunk of order) {
+    const room = count - window - kept.length;
+    if (room <= 0) break;
+    kept.push(...range(chunk * size, Math.min((chunk + 1) * size, older)).slice(0, room));
+  }
+  return Int32Array.from([...kept.sort((a, b) => a - b), ...range(older, keys)]);
+}

@@ -1,0 +1,113 @@
+import { mergeRows, nearestKept, normalizedMerge } from './merges.js';
+import { policy, realOption, type WindowOptions, windowOf } from './parts.js';
+import type { CachePolicy } from './policy.js';
+import { columnSums, lastQueries, topIndices } from './scores.js';
+import { bestAndNewest, goingOf } from './selections.js';
+
+/** Options of {@link ems}. */
+export interface EMSOptions extends WindowOptions {
+  /** Keys that may be merged, as a multiple of those that stay; the rest is evicted. Default 1. */
+  mergeable?: number;
+  /** Cosine below which a mergeable key falls to the zero class. Default 0.6. */
+  threshold?: number;
+}
+
+/**
+ * EMS (Li et al. 2024, arXiv:2412.08521): evict, then merge, head by head.
+ *
+ * - Score: `max(G, L)`, where L are the mean weights at the last `window` queries and G the mean weights over all queries that could see
+ *   the key, each divided by its sum over keys: sums over all queries alone favour early keys, those of the last ones late keys.
+ * - Sparsity: of the keys that do not stay, all but the best `mergeable * budget` are evicted.
+ * - Redundancy: each of these goes to the most alike key that stays, or, with a cosine below `threshold`, to the zero class: a center of
+ *   zeros that every head has, so that heads do the same work whatever they merge, and that is dropped afterwards.
+ * - A center becomes the mean of itself and what came to it, weighted by scores; keys and values alike.
+ *
+ * The abstract's parts and order are the paper's; the normalization of the two sums, the weights of the mean and the default threshold
+ * are ours.
+ */
+export function ems(options: EMSOptions): CachePolicy {
+  const name = 'ems';
+  const { budget } = options;
+  const window = windowOf(name, options);
+  const mergeable = realOption(name, 'mergeable', options.mergeable ?? 1, 0);
+  const threshold = realOption(name, 'threshold', options.threshold ?? 0.6, -1, 1);
+  /** By layer: sums over all queries of each head's keys, where these stand, and how many tokens have been looked at. */
+  const sums = new Map<number, { positions: Int32Array[]; sum: Float32Array[]; seen: number }>();
+  return policy({
+    name,
+    budget,
+    observes: (count) => count,
+    score: (before, observation, { layer, positions }) => {
+      if (observation === undefined) return [...before];
+      const old = sums.get(layer);
+      const now = columnSums(observation, before.length);
+      const last = lastQueries(observation, window, before.length);
+      const seen = (old?.seen ?? 0) + observation.queries;
+      const sum = positions.map((list, head) => {
+        const carried = carry(old?.positions[head], old?.sum[head], list);
+        return carried.map((value, s) => value + (now[head]?.[s] as number));
+      });
+      sums.set(layer, { positions: [...positions], sum, seen });
+      return positions.map((list, head) => {
+        const global = Float32Array.from(
+          list,
+          (position, s) => (sum[head]?.[s] as number) / Math.max(1, seen - position),
+        );
+        return globalLocal(global, last[head] as Float32Array);
+      });
+    },
+    select: (view, count) => bestAndNewest(view, count, window),
+    merge: (view, kept, content) => {
+      const going = kept.map((list, head) => {
+        const all = goingOf(list, view.keys);
+        const scores = Float32Array.from(all, (s) => view.scores[head]?.[s] as number);
+        const most = Math.min(Math.floor(mergeable * list.length), all.length);
+        return Int32Array.from(topIndices(scores, most), (i) => all[i] as number);
+      });
+      const { target, similarity } = nearestKept(view, kept, content, going);
+      for (const [head, from] of going.entries()) {
+        const scores = view.scores[head] as Float32Array;
+        const classed = [...from.keys()].filter(
+          (i) => (similarity[head]?.[i] as number) >= threshold,
+        );
+        const rows = classed.map((i) => from[i] as number);
+        const centers = classed.map(
+          (i) => (kept[head] as Int32Array)[target[head]?.[i] as number] as number,
+        );
+        mergeRows(
+          content,
+          head,
+          normalizedMerge(
+            rows,
+            centers,
+            rows.map((row) => scores[row] as number),
+            (row) => scores[row] as number,
+          ),
+        );
+      }
+    },
+  });
+}
+
+/** Values of keys by where they stand (rising) now: those of before, 0 for keys that are new. */
+export function carry(
+  before: Int32Array | undefined,
+  values: Float32Array | undefined,
+  positions: Int32Array,
+): Float32Array {
+  const carried = new Float32Array(positions.length);
+  if (before === undefined || values === undefined) return carried;
+  let at = 0;
+  for (let s = 0; s < positions.length; s++) {
+    while (at < before.length && (before[at] as number) < (positions[s] as number)) at++;
+    if (before[at] === positions[s]) carried[s] = values[at] as number;
+  }
+  return carried;
+}
+
+/** The larger of two scores of each key, once both sum to 1. */
+export function globalLocal(global: Float32Array, local: Float32Array): Float32Array {
+  const total = (list: Float32Array): number => list.reduce((a, b) => a + b, 0) || 1;
+  const [all, last] = [total(global), total(local)];
+  return global.map((value, s) => Math.max(value / all, (local[s] as number) / last));
+}

@@ -1,0 +1,49 @@
+import { cappedShares } from './budgets.js';
+import { type ProbeOptions, probeOf } from './citrus.js';
+import { checkLayers } from './compress_kv.js';
+import { policy, realOption, smallWindowOf } from './parts.js';
+import type { CachePolicy } from './policy.js';
+import { columnMaxima } from './scores.js';
+import { bestAndNewest } from './selections.js';
+
+/** Options of {@link epiCache}. */
+export interface EpiCacheOptions extends ProbeOptions {
+  /** Token ids that stand for the episode: the segment nearest to its center (`clusterEpisodes`). */
+  patch: readonly number[];
+  /** By layer: how little keys change under eviction, mean cosine of keys with and without it (`keySimilarity`). Default: alike. */
+  similarity?: readonly number[];
+  /** How much layers differ. Default 1. */
+  alpha?: number;
+}
+
+/**
+ * EpiCache (Kim et al. 2025, arXiv:2509.17396) for one episode: the text is read in blocks, and keys are evicted after each, so that there are
+ * never more than the budget, a block and the patch. After each block the patch is computed behind it, and decides: score of a key = the
+ * largest weight over the patch's queries and the heads of a kv head. The newest `window` tokens stay as well. Layers share the budget by
+ * `(1 - similarity)^alpha`.
+ *
+ * Several episodes of one conversation, each with a cache of its own, are an {@link EpisodicCache}.
+ */
+export function epiCache(options: EpiCacheOptions): CachePolicy {
+  const name = 'epiCache';
+  const { budget, similarity } = options;
+  const window = smallWindowOf(name, options);
+  const alpha = realOption(name, 'alpha', options.alpha ?? 1, 0);
+  for (const value of similarity ?? []) realOption(name, 'similarity', value, -1, 1);
+  return policy({
+    name,
+    budget,
+    ...probeOf(name, 'patch', options.patch, options.block),
+    observes: (count) => (count === 1 ? 1 : 0),
+    score: (before, observation) =>
+      observation === undefined ? [...before] : columnMaxima(observation, before.length),
+    budgets: (layers) => {
+      checkLayers(name, 'similarity', similarity?.length, layers.length);
+      if (similarity === undefined) return layers.map(() => budget);
+      const weights = similarity.map((value) => Math.max(0, 1 - value) ** alpha);
+      const most = layers.map(({ keys }) => keys);
+      return cappedShares(budget, window, weights, most);
+    },
+    select: (view, count) => bestAndNewest(view, count, window),
+  });
+}

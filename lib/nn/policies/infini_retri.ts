@@ -1,0 +1,118 @@
+import { type ProbeOptions, probeOf } from './citrus.js';
+import { policy, range, smallWindowOf, wholeOption } from './parts.js';
+import type { CachePolicy, LayerView } from './policy.js';
+import { headSums, topIndices } from './scores.js';
+import { sameForAll } from './selections.js';
+
+/** Options of {@link infiniRetri}. */
+export interface InfiniRetriOptions extends ProbeOptions {
+  /** Token ids of the question. */
+  question: readonly number[];
+  /** Neighbours (each way together, with the key itself) that a phrase's score is summed over. Default 9. */
+  phrase?: number;
+  /** Where sentences begin in the text, rising. Default: every 16 tokens. */
+  sentences?: readonly number[];
+  /** The layer that decides. Default: the last. */
+  layer?: number;
+}
+
+/**
+ * InfiniRetri's choice (Ye et al. 2025, arXiv:2502.12962) for keys of a cache: the text is read in blocks; after each, the question is
+ * computed behind it, and one layer's attention decides for all. Score of a key = sum over heads and the question's queries of its weight,
+ * summed over a phrase of neighbours (a convolution with ones). Whole sentences stay, those of the best keys first, until
+ * the budget is full; the newest `window` tokens stay as well.
+ *
+ * The paper keeps the token ids of those sentences, and computes them anew before the next block, so that the model's own context is
+ * never exceeded. A cache keeps keys and values where they stood, which costs less; nothing is computed again.
+ */
+export function infiniRetri(options: InfiniRetriOptions): CachePolicy {
+  const name = 'infiniRetri';
+  const { budget, question, sentences } = options;
+  const window = smallWindowOf(name, options);
+  const phrase = wholeOption(name, 'phrase', options.phrase ?? 9, 1);
+  let chosen: { keys: number; count: number; kept: Int32Array } | undefined;
+  let deciding: Float32Array | undefined;
+  return policy({
+    name,
+    budget,
+    ...probeOf(name, 'question', question, options.block),
+    observes: (count) => (count === 1 ? 1 : 0),
+    score: (before, observation, { layer, numLayers }) => {
+      if (observation === undefined) return [...before];
+      const decides = wholeOption(name, 'layer', options.layer ?? numLayers - 1, 0);
+      if (layer === Math.min(decides, numLayers - 1)) {
+        deciding = phraseSums(headSums(observation), phrase);
+        chosen = undefined;
+      }
+      return [...before];
+    },
+    select: (view, count) => {
+      if (chosen?.keys !== view.keys || chosen.count !== count) {
+        const scores = deciding ?? new Float32Array(view.keys);
+        chosen = {
+          keys: view.keys,
+          count,
+          kept: bestSentences(view, scores, count, window, sentences),
+        };
+      }
+      return sameForAll(view, chosen.kept);
+    },
+  });
+}
+
+/** Sum over `size` neighbours around each key. */
+export function phraseSums(scores: Float32Array, size: number): Float32Array {
+  const before = (size - 1) >> 1;
+  return scores.map((_, s) => {
+    let sum = 0;
+    const end = Math.min(scores.length, s - before + size);
+    for (let i = Math.max(0, s - before); i < end; i++) sum += scores[i] as number;
+    return sum;
+  });
+}
+
+/** Number of the sentence that a position is in. */
+function sentenceOf(position: number, sentences: readonly number[] | undefined): number {
+  if (sentences === undefined) return Math.floor(position / 16);
+  let low = 0;
+  let high = sentences.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((sentences[middle] as number) <= position) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+function bestSentences(
+  { keys, positions }: LayerView,
+  scores: Float32Array,
+  count: number,
+  window: number,
+  sentences: readonly number[] | undefined,
+): Int32Array {
+  const newest = Math.min(window, count);
+  const older = keys - newest;
+  const places = positions[0] as Int32Array;
+  const rows = new Map<number, number[]>();
+  const best = new Map<number, number>();
+  for (let s = 0; s < older; s++) {
+    const sentence = sentenceOf(places[s] as number, sentences);
+    const list = rows.get(sentence) ?? [];
+    list.push(s);
+    rows.set(sentence, list);
+    best.set(sentence, Math.max(best.get(sentence) ?? -1, scores[s] as number));
+  }
+  const names = [...rows.keys()];
+  const order = names.sort((a, b) => (best.get(b) as number) - (best.get(a) as number) || a - b);
+  const kept: number[] = [];
+  for (const sentence of order) {
+    const room = count - newest - kept.length;
+    if (room <= 0) break;
+    const list = rows.get(sentence) as number[];
+    // Of the last one, the best part.
+    const part = Float32Array.from(list, (s) => scores[s] as number);
+    kept.push(...topIndices(part, Math.min(room, list.length)).map((i) => list[i] as number));
+  }
+  return Int32Array.from([...kept.sort((a, b) => a - b), ...range(older, keys)]);
+}

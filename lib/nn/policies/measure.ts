@@ -1,0 +1,161 @@
+// What some policies want to know of a model beforehand.
+import { argumentError } from '../../errors.js';
+import type { Decoder } from '../decoder.js';
+import { checkedRange, type PositionRange, policy } from './parts.js';
+import { snapKV } from './policies.js';
+import type { CachePolicy } from './policy.js';
+
+/** Options of {@link retrievalHeads}. */
+export interface RetrievalHeadsOptions {
+  /** Where the needle stands in the tokens. */
+  needle: PositionRange;
+  /** Where the answer stands that repeats it, behind. */
+  answer: PositionRange;
+  /** Heads of each layer. Default 4, or as many as it has. */
+  perLayer?: number;
+}
+
+/**
+ * Semantic retrieval heads as CompressKV identifies them (Lin et al. 2025): of each layer, those whose queries give the needle the most
+ * weight, over all its keys, while the answer is said. Average several texts by calling it for each.
+ *
+ * @param tokens a text with a needle, a question, and the answer
+ * @returns heads of each layer, best first, for {@link compressKV}; and the scores of all, [layers][numHeads]
+ */
+export async function retrievalHeads(
+  decoder: Decoder,
+  tokens: readonly number[],
+  options: RetrievalHeadsOptions,
+): Promise<{ heads: number[][]; scores: Float64Array[] }> {
+  const name = 'retrievalHeads';
+  const [needleBegin, needleEnd] = checkedRange(name, 'needle', options.needle, 0, tokens.length);
+  const [answerBegin, answerEnd] = checkedRange(
+    name,
+    'answer',
+    options.answer,
+    needleEnd,
+    tokens.length,
+  );
+  const { numHeads } = decoder.config;
+  const layers = decoder.parts.layers.length;
+  const scores = Array.from({ length: layers }, () => new Float64Array(numHeads));
+  const spy = watching(tokens.length, (layer, first, probabilities, queries, keys) => {
+    for (let head = 0; head < numHeads; head++) {
+      for (let q = 0; q < queries; q++) {
+        // The query of a token gives the next one.
+        const said = first + q + 1;
+        if (said < answerBegin || said >= answerEnd) continue;
+        const row = (head * queries + q) * keys;
+        for (let s = needleBegin; s < needleEnd; s++) {
+          const sum = scores[layer] as Float64Array;
+          sum[head] = (sum[head] as number) + (probabilities[row + s] as number);
+        }
+      }
+    }
+  });
+  const cache = decoder.createPagedCache({ format: 'f32', policy: spy });
+  try {
+    await decoder.forwardAsync(tokens, { cache });
+  } finally {
+    cache.dispose();
+  }
+  const count = Math.min(options.perLayer ?? 4, numHeads);
+  const heads = scores.map((list) =>
+    [...list.keys()]
+      .sort((a, b) => (list[b] as number) - (list[a] as number) || a - b)
+      .slice(0, count),
+  );
+  return { heads, scores };
+}
+
+/** Keeps everything, and shows the weights of every query. */
+function watching(
+  tokens: number,
+  look: (
+    layer: number,
+    first: number,
+    probabilities: Float32Array,
+    queries: number,
+    keys: number,
+  ) => void,
+): CachePolicy {
+  return policy({
+    name: 'watching',
+    budget: tokens,
+    observes: (count) => count,
+    score: (before, observation, { layer }) => {
+      if (observation !== undefined) {
+        const { probabilities, queries, keys } = observation;
+        look(layer, keys - queries, probabilities.data as Float32Array, queries, keys);
+      }
+      return [...before];
+    },
+    select: () => [],
+  });
+}
+
+/** Options of {@link keySimilarity}. */
+export interface KeySimilarityOptions {
+  /** Keys that stay of each layer. */
+  budget: number;
+  /** Tokens of a block. Default 64. */
+  block?: number;
+  /** What evicts. Default: snapKV. */
+  policy?: CachePolicy;
+}
+
+/**
+ * How much the keys of each layer change when a text is read in blocks with eviction, as EpiCache measures it (Kim et al. 2025): the mean
+ * cosine of the keys that stay and of those of the same tokens with a whole cache, for {@link epiCache}.
+ *
+ * @returns by layer; 1: they do not change (the first layer's never do)
+ */
+export async function keySimilarity(
+  decoder: Decoder,
+  tokens: readonly number[],
+  options: KeySimilarityOptions,
+): Promise<number[]> {
+  const { budget, block = 64, policy: evicting = snapKV({ budget }) } = options;
+  const whole = decoder.createPagedCache({ format: 'f32' });
+  const evicted = decoder.createPagedCache({ format: 'f32', policy: { ...evicting, block } });
+  try {
+    await decoder.forwardAsync(tokens, { cache: whole });
+    await decoder.forwardAsync(tokens, { cache: evicted });
+    return decoder.parts.layers.map((_, layer) => {
+      const all = whole.read(layer).keys;
+      const { keys, positions } = evicted.read(layer);
+      const [count = 0, heads = 1, dim = 0] = keys.shape;
+      let sum = 0;
+      for (let t = 0; t < count; t++) {
+        for (let head = 0; head < heads; head++) {
+          const place = positions[head]?.[t] as number;
+          sum += cosine(
+            keys.data.subarray((t * heads + head) * dim, (t * heads + head + 1) * dim),
+            all.data.subarray((place * heads + head) * dim, (place * heads + head + 1) * dim),
+          );
+        }
+      }
+      return Math.min(1, sum / (count * heads));
+    });
+  } finally {
+    whole.dispose();
+    evicted.dispose();
+  }
+}
+
+/** Cosine of two vectors; 0 where one has no length. */
+export function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `cosine: vectors of ${a.length} and ${b.length}, expected the same length`,
+    );
+  }
+  let [product, aa, bb] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    product += (a[i] as number) * (b[i] as number);
+    aa += (a[i] as number) ** 2;
+    bb += (b[i] as number) ** 2;
+  }
+  return aa > 0 && bb > 0 ? product / Math.sqrt(aa * bb) : 0;
+}

@@ -1,0 +1,170 @@
+// What policies are composed of: options, and defaults for the parts that a policy does not have.
+import { argumentError } from '../../errors.js';
+import type { CachePolicy } from './policy.js';
+import { columnSums, maxPool } from './scores.js';
+
+/** Options of every policy. */
+export interface PolicyOptions {
+  /** Keys of a layer that stay, on average over the layers. */
+  budget: number;
+}
+
+/** Options of policies that look at the last queries. */
+export interface WindowOptions extends PolicyOptions {
+  /** The newest tokens, which stay; their queries are what is looked at. Default 32, budget / 2 at most, or as the policy says. */
+  window?: number;
+}
+
+/** Options of {@link snapKV} and of what builds on it. */
+export interface SnapKVOptions extends WindowOptions {
+  /** Neighbours (odd) that a score is the largest of. Default 5. */
+  pool?: number;
+}
+
+/** Where images stand in the text: [begin, end) of positions. */
+export type PositionRange = readonly [begin: number, end: number];
+
+type Optional = 'observes' | 'score' | 'budgets';
+type Parts = Omit<CachePolicy, Optional> & Partial<Pick<CachePolicy, Optional>>;
+
+/** A policy from parts; by default it observes nothing and gives every layer the same budget. */
+export function policy(parts: Parts): CachePolicy {
+  return {
+    observes: () => 0,
+    score: (before) => [...before],
+    budgets: (layers) => layers.map(() => parts.budget),
+    ...parts,
+  };
+}
+
+/** `value` if it is a whole number of at least `low`; throws `BL_OUT_OF_RANGE` otherwise. */
+export function wholeOption(name: string, option: string, value: number, low: number): number {
+  if (Number.isInteger(value) && value >= low) return value;
+  throw argumentError(
+    'BL_OUT_OF_RANGE',
+    `${name}: ${option} is ${value}, expected a whole number of at least ${low}`,
+  );
+}
+
+/** `value` if it lies between `low` and `high`; throws `BL_OUT_OF_RANGE` otherwise. */
+export function realOption(
+  name: string,
+  option: string,
+  value: number,
+  low: number,
+  high = Number.MAX_VALUE,
+): number {
+  if (typeof value === 'number' && value >= low && value <= high) return value;
+  const expected = high === Number.MAX_VALUE ? `at least ${low}` : `${low} to ${high}`;
+  throw argumentError('BL_OUT_OF_RANGE', `${name}: ${option} is ${value}, expected ${expected}`);
+}
+
+/** One of `choices`; throws `BL_INVALID_ARGUMENT` otherwise. */
+export function choiceOption<T extends string>(
+  name: string,
+  option: string,
+  value: T,
+  choices: readonly T[],
+): T {
+  if (choices.includes(value)) return value;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${name}: ${option} is ${JSON.stringify(value)}, expected one of ${choices.join(', ')}`,
+  );
+}
+
+/** The window; default 32, budget / 2 at most. */
+export function windowOf(name: string, { budget, window }: WindowOptions): number {
+  wholeOption(name, 'budget', budget, 2);
+  if (window === undefined) return Math.min(32, Math.floor(budget / 2));
+  wholeOption(name, 'window', window, 1);
+  if (window < budget) return window;
+  throw argumentError(
+    'BL_OUT_OF_RANGE',
+    `${name}: window is ${window}, expected less than ${budget} (= budget)`,
+  );
+}
+
+/** The same with a default of 8, budget / 4 at most: for policies whose newest tokens do not decide. */
+export function smallWindowOf(name: string, options: WindowOptions): number {
+  return windowOf(name, { window: Math.max(1, Math.min(8, options.budget >> 2)), ...options });
+}
+
+/** An odd number of neighbours. */
+export function poolOf(name: string, value: number | undefined): number {
+  const pool = wholeOption(name, 'pool', value ?? 5, 1);
+  if (pool % 2 === 1) return pool;
+  throw argumentError('BL_OUT_OF_RANGE', `${name}: pool is ${pool}, expected an odd number`);
+}
+
+/** Ranges in rising order, none empty, none over another. */
+export function rangesOf(
+  name: string,
+  option: string,
+  ranges: readonly PositionRange[] = [],
+): readonly PositionRange[] {
+  let last = 0;
+  for (const [i, range] of ranges.entries()) {
+    const [begin, end] = range;
+    if (Number.isInteger(begin) && Number.isInteger(end) && begin >= last && end > begin) {
+      last = end;
+      continue;
+    }
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${name}: ${option}[${i}] is [${range}], expected whole numbers begin < end, begin at least ${last}`,
+    );
+  }
+  return ranges;
+}
+
+/** One range within [low, high). */
+export function checkedRange(
+  name: string,
+  option: string,
+  range: PositionRange,
+  low: number,
+  high: number,
+): PositionRange {
+  const [begin, end] = range;
+  if (
+    Number.isInteger(begin) &&
+    Number.isInteger(end) &&
+    begin >= low &&
+    end > begin &&
+    end <= high
+  ) {
+    return range;
+  }
+  throw argumentError(
+    'BL_OUT_OF_RANGE',
+    `${name}: ${option} is [${range}], expected whole numbers begin < end from ${low} to ${high}`,
+  );
+}
+
+/** Numbers begin to end - 1. */
+export const range = (begin: number, end: number): number[] =>
+  Array.from({ length: Math.max(end - begin, 0) }, (_, i) => begin + i);
+
+/** Column sums of the observed queries added to what there is: keys that were looked at all along. */
+export const accumulate =
+  (f?: (weight: number) => number): CachePolicy['score'] =>
+  (before, observation) => {
+    if (observation === undefined) return [...before];
+    const now = columnSums(observation, before.length, f);
+    return before.map((scores, head) =>
+      scores.map((score, s) => score + ((now[head] as Float32Array)[s] as number)),
+    );
+  };
+
+/** Column sums of the observed queries alone. */
+export const latest: CachePolicy['score'] = (before, observation) =>
+  observation === undefined ? [...before] : columnSums(observation, before.length);
+
+/** {@link latest}, the largest of `pool` neighbours. */
+export const latestPooled =
+  (pool: number): CachePolicy['score'] =>
+  (before, observation, step) =>
+    observation === undefined
+      ? [...before]
+      : latest(before, observation, step).map((scores) => maxPool(scores, pool));

@@ -1,0 +1,24 @@
+// Which mutants were noticed, kept in a file from run to run: the full run takes long.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "mutants.h"
+
+namespace bitloom::cuda::testing {
+
+class Verdicts {
+ public:
+  // path: of the file, or null for none. It is read now, and each new verdict is added at once.
+  explicit Verdicts(const char* path);
+  // Of this mutant of a text: as kept, or what `find` says.
+  bool get(const std::string& text, const Mutant& mutant, const std::function<bool()>& find);
+
+ private:
+  std::string path_;
+  std::map<std::string, bool> kept_;
+};
+
+}  // namespace bitloom::cuda::testing

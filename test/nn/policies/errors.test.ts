@@ -1,0 +1,159 @@
+// Options that policies refuse.
+import { describe, expect, it } from 'vitest';
+import {
+  adore,
+  citrus,
+  compressKV,
+  d2o,
+  elasticCache,
+  ems,
+  epiCache,
+  guiKV,
+  infiniRetri,
+  lookM,
+  prefixKV,
+} from '../../../lib/nn/index.js';
+import { expectError } from '../../reference/op_checks.js';
+import { compress, newLayer, step, weights } from './drive.js';
+
+const whole = (low: number) => `expected a whole number of at least ${low}`;
+
+describe('options of policies', () => {
+  it.each<[string, () => unknown, string, string]>([
+    ['budget', () => d2o({ budget: 1.5 }), 'BL_OUT_OF_RANGE', `d2o: budget is 1.5, ${whole(2)}`],
+    [
+      'beta',
+      () => d2o({ budget: 8, beta: 2 }),
+      'BL_OUT_OF_RANGE',
+      'd2o: beta is 2, expected 0 to 1',
+    ],
+    [
+      'window',
+      () => ems({ budget: 8, window: 8 }),
+      'BL_OUT_OF_RANGE',
+      'ems: window is 8, expected less than 8 (= budget)',
+    ],
+    [
+      'threshold',
+      () => ems({ budget: 8, threshold: Number.NaN }),
+      'BL_OUT_OF_RANGE',
+      'ems: threshold is NaN, expected -1 to 1',
+    ],
+    [
+      'mergeable',
+      () => ems({ budget: 8, mergeable: -1 }),
+      'BL_OUT_OF_RANGE',
+      'ems: mergeable is -1, expected at least 0',
+    ],
+    [
+      'errors',
+      () => compressKV({ budget: 8, errors: [1, -1] }),
+      'BL_OUT_OF_RANGE',
+      'compressKV: errors is 1, -1, expected numbers of at least 0',
+    ],
+    [
+      'pool',
+      () => compressKV({ budget: 8, pool: 2 }),
+      'BL_OUT_OF_RANGE',
+      'compressKV: pool is 2, expected an odd number',
+    ],
+    [
+      'patch',
+      () => epiCache({ budget: 8, patch: [] }),
+      'BL_INVALID_ARGUMENT',
+      'epiCache: patch is [], expected token ids, at least one',
+    ],
+    [
+      'similarity',
+      () => epiCache({ budget: 8, patch: [1], similarity: [2] }),
+      'BL_OUT_OF_RANGE',
+      'epiCache: similarity is 2, expected -1 to 1',
+    ],
+    [
+      'images',
+      () =>
+        lookM({
+          budget: 8,
+          images: [
+            [4, 8],
+            [6, 9],
+          ],
+        }),
+      'BL_OUT_OF_RANGE',
+      'lookM: images[1] is [6,9], expected whole numbers begin < end, begin at least 8',
+    ],
+    [
+      'merge',
+      () => lookM({ budget: 8, merge: 'mean' as 'average' }),
+      'BL_INVALID_ARGUMENT',
+      'lookM: merge is "mean", expected one of average, pivotal, weighted, none',
+    ],
+    [
+      'distance',
+      () => elasticCache({ budget: 8, distance: 0 }),
+      'BL_OUT_OF_RANGE',
+      `elasticCache: distance is 0, ${whole(1)}`,
+    ],
+    [
+      'sinks',
+      () => prefixKV({ budget: 8, sinks: -1 }),
+      'BL_OUT_OF_RANGE',
+      `prefixKV: sinks is -1, ${whole(0)}`,
+    ],
+    [
+      'rank',
+      () => guiKV({ budget: 8, rank: 0 }),
+      'BL_OUT_OF_RANGE',
+      `guiKV: rank is 0, ${whole(1)}`,
+    ],
+    [
+      'instruction',
+      () => citrus({ budget: 8, instruction: [1, -2] }),
+      'BL_INVALID_ARGUMENT',
+      'citrus: instruction is [1,-2], expected token ids, at least one',
+    ],
+    [
+      'block',
+      () => citrus({ budget: 8, instruction: [1], block: 0 }),
+      'BL_OUT_OF_RANGE',
+      `citrus: block is 0, ${whole(1)}`,
+    ],
+    [
+      'decay',
+      () => adore({ budget: 8, decay: 1.5 }),
+      'BL_OUT_OF_RANGE',
+      'adore: decay is 1.5, expected 0 to 1',
+    ],
+    [
+      'phrase',
+      () => infiniRetri({ budget: 8, question: [1], phrase: 0 }),
+      'BL_OUT_OF_RANGE',
+      `infiniRetri: phrase is 0, ${whole(1)}`,
+    ],
+  ])('%s', (_, body, code, message) => {
+    expectError(body, code, message);
+    expect(body).toThrow(code === 'BL_OUT_OF_RANGE' ? RangeError : TypeError);
+  });
+
+  it('what does not fit the model, once it is seen', () => {
+    const layers = [newLayer(2)];
+    const score = (heads: number[][]) => () =>
+      step(compressKV({ budget: 4, heads }), layers, 6, () => weights(4, 2, 6, 1));
+    expectError(
+      score([[0], [1]]),
+      'BL_INVALID_SHAPE',
+      'compressKV: heads.length is 2, expected 1 (layers)',
+    );
+    expectError(
+      score([[4]]),
+      'BL_OUT_OF_RANGE',
+      'compressKV: heads[0] is [4], expected at least one of 0 to 3',
+    );
+    const policy = epiCache({ budget: 4, patch: [1], similarity: [0.5, 0.5] });
+    expectError(
+      () => compress(policy, layers),
+      'BL_INVALID_SHAPE',
+      'epiCache: similarity.length is 2, expected 1 (layers)',
+    );
+  });
+});
