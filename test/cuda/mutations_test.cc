@@ -179,7 +179,8 @@ BITLOOM_CUDA_TEST(mutations) {
       if (only != nullptr && !is_one_of(of.kernel, only)) continue;
       const std::clock_t begin = std::clock();
       std::map<MutantKind, Tally> tallies;
-      Subject(of, settings.arch).mutate(all ? 1 : 0.01, seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10), verdicts, tallies);
+      Subject(of, settings.arch)
+          .mutate(all ? 1 : 0.01, seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10), verdicts, tallies);
       for (const auto& [kind, tally] : tallies) {
         std::printf("mutants of %s compute_%d, %s: %d, %d noticed, %d equivalent\n", of.kernel, settings.arch,
                     kMutantKinds[static_cast<int>(kind)], tally.tried, tally.noticed, tally.equivalent);
