@@ -167,10 +167,9 @@ const std::string& source_line(const std::string& module, const std::string& fil
   auto at = files.find(module + "/" + file);
   if (at == files.end()) {
     at = files.emplace(module + "/" + file, std::vector<std::string>{}).first;
-    // A family's further modules have its name and more: matmul_bf16.
+    // Of modules <family> and <family>_<kind>.
     const std::string family = module.substr(0, module.find('_'));
-    for (const std::string& folder :
-         {"ops/" + module, "ops/" + family, std::string("tile"), std::string("ptx")}) {
+    for (const std::string& folder : {"ops/" + family, std::string("tile"), std::string("ptx")}) {
       std::ifstream stream(BITLOOM_CUDA_SOURCES "/" + folder + "/" + file);
       if (!stream) continue;
       for (std::string line; std::getline(stream, line);) at->second.push_back(line);

@@ -84,4 +84,60 @@ BITLOOM_CUDA_TEST(matmul_i8_counters) {
   count_integers("i8_row", kRow, 1, 256, 4096, 30.0, 0.4);
 }
 
+// Every kernel with everything its epilogue can do, so that every instruction runs.
+BITLOOM_CUDA_TEST(matmul_i8_coverage) {
+  constexpr int64_t n = 30, k = 256;
+  const struct {
+    const char* format;
+    int32_t group;
+  } cases[] = {{"u4_g32", 0},        {"u4_g64_bf16", 0},  {"q8_0", 0},          {"u8_g64_bf16", 0},
+               {"u1_g32", 0},        {"u1z_g64_bf16", 0}, {"t2_g64", 0},        {"i2z_g32_bf16", 0},
+               {"bfp2_g32", 0},      {"u3_g64", 0},       {"i3z_g32_bf16", 0},  {"bfp3_g32", 0},
+               {"q4_k", 0},          {"q4_1", 0},         {"u4z_g32_bf16", 0},  {"bfp4_g32", 0},
+               {"q5_k", 0},          {"q5_1", 0},         {"u5z_g32_bf16", 0},  {"bfp5_g32", 0},
+               {"u6_g64", 0},        {"u6z_g32_bf16", 0}, {"bfp6_g32", 0},      {"u7_g32", 0},
+               {"u7z_g64_bf16", 0},  {"bfp7_g32", 0},     {"u8z_g64", 0},       {"u8z_g32_bf16", 0},
+               {"mxint8_g32", 0},    {"u4_g128", 1},      {"u4_g128_bf16", 1},  {"u8_g128", 1},
+               {"u8_g128_bf16", 1},  {"u4z_g128", 1},     {"u4z_g128_bf16", 1}, {"u8z_g128", 1},
+               {"u8z_g128_bf16", 1}, {"u4_row", 1},       {"u4_row_bf16", 1},   {"i8_row", 1},
+               {"i8_row_bf16", 1},   {"u4z_row", 1},      {"u4z_row_bf16", 1},  {"u8z_row", 1},
+               {"u8z_row_bf16", 1}};
+  for (const auto& it : cases) {
+    for (int64_t m : {9, 17}) {
+      for (int32_t i = 0; i < 6; ++i) {
+        for (Settings settings : all_archs()) {
+          settings.multiprocessors = 1;
+          Call call(settings, it.format, n, k);
+          TestQueue& queue = call.queue;
+          const int32_t type = kFloatDtypes[i % 3];
+          Tensor a(queue, i < 3 ? BL_DTYPE_f16 : BL_DTYPE_bf16, {m, k}), c(queue, type, {m, n});
+          Tensor bias(queue, BL_DTYPE_f32, {n}), row_scale(queue, BL_DTYPE_f32, {n});
+          Tensor addend(queue, kFloatDtypes[(i + 1) % 3], {m, n}),
+              residual(queue, kFloatDtypes[(i + 2) % 3], {m, n});
+          a.uniform(1, 0.2f);
+          bias.uniform(2);
+          row_scale.uniform(3);
+          addend.uniform(4);
+          residual.uniform(5);
+          for (bl_matmul_args* args : {&call.device, &call.host}) {
+            args->compute = BL_COMPUTE_i8;
+            args->activation_group = it.group;
+            args->activation = i % 5;
+          }
+          call.host.algorithm = BL_ALGORITHM_dequant;
+          call.set(&bl_matmul_args::a, a);
+          if (i > 0) {
+            call.set(&bl_matmul_args::bias, bias);
+            call.set(&bl_matmul_args::row_scale, row_scale);
+            call.set(&bl_matmul_args::addend, addend);
+            call.set(&bl_matmul_args::residual, residual);
+          }
+          call.compare(c, 1e-5 + 2 * epsilon_of(type),
+                       shape_name(it.format, m, n, k) + " int8, epilogue " + std::to_string(i));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace bitloom::cuda::testing

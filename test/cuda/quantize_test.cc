@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "cuda/backend.h"
+#include "random_calls.h"
 #include "tensors.h"
 #include "weights.h"
 
@@ -127,6 +128,30 @@ void searches(TestQueue& queue) {
   }
 }
 
+// Any format, type, stride and kind of values, by mse.
+void search_random(const Settings& settings, uint64_t seed) {
+  Random random(seed);
+  TestQueue queue(settings);
+  std::vector<int32_t> formats;
+  for (int32_t format = 0; format < BL_FORMAT_count; ++format) {
+    if (encoded_on_device(format)) formats.push_back(format);
+  }
+  Case c{.rows = 1, .name = " random " + std::to_string(seed), .method = BL_QUANTIZE_mse};
+  c.format = formats[static_cast<size_t>(random.below(static_cast<int64_t>(formats.size())))];
+  if (random.below(4) == 0) c.format = random.below(2) == 0 ? BL_FORMAT_q8_0 : BL_FORMAT_q4_0;
+  c.cols = random.below(2) == 0 ? 32 : 64;
+  c.dtype = kFloatDtypes[random.below(3)];
+  if (random.below(2) == 0) c.strides = {200, 1 + random.below(3)};
+  if (random.below(2) == 0) c.tensor_scale = 0.3f;
+  const float scales[] = {1, 1, 1, 0, 1e-42f, 1e-5f, 3e4f, 3e38f};
+  c.scale = scales[random.below(c.dtype == BL_DTYPE_f16 ? 7 : 8)];
+  const int64_t kind = random.below(4), outlier = random.below(c.cols);
+  encode(queue, c, [&](int64_t i) {
+    const float value = random.uniform() * c.scale;
+    return kind == 0 ? std::fabs(value) : kind == 1 && i != outlier ? value * 0.05f : value;
+  });
+}
+
 void extremes(TestQueue& queue) {
   for (int32_t format = 0; format < BL_FORMAT_count; ++format) {
     if (!encoded_on_device(format)) continue;
@@ -209,3 +234,5 @@ BITLOOM_CUDA_TEST(quantize) {
     for (int32_t dtype : kFloatDtypes) decode(few, BL_FORMAT_q8_0, 8192, dtype, {8200, 1});
   }
 }
+
+BITLOOM_CUDA_TEST(random_quantize) { run_random("quantize", search_random); }

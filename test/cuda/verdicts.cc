@@ -3,16 +3,12 @@
 #include <fstream>
 
 namespace bitloom::cuda::testing {
-namespace {
 
-// FNV-1a of 64 bits.
 uint64_t hash_of(const std::string& text) {
   uint64_t hash = 14695981039346656037ull;
   for (char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 1099511628211ull;
   return hash;
 }
-
-}  // namespace
 
 Verdicts::Verdicts(const char* path) : path_(path == nullptr ? "" : path) {
   if (path_.empty()) return;

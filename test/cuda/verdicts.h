@@ -9,6 +9,9 @@
 
 namespace bitloom::cuda::testing {
 
+// FNV-1a of 64 bits.
+uint64_t hash_of(const std::string& text);
+
 class Verdicts {
  public:
   // path: of the file, or null for none. It is read now, and each new verdict is added at once.

@@ -47,7 +47,7 @@ constexpr int kFirstFraction = 11, kLastFraction = 35, kRefinements = 6;
 
 // The best of the first `starts` bases themselves and of the grid over all of them, then least squares and nearest levels in
 // turns while that helps.
-__device__ __forceinline__ float searched_scale(const Group& group, const Levels& levels, const Stored& round, int starts,
+__device__ __forceinline__ Fit searched_scale(const Group& group, const Levels& levels, const Stored& round, int starts,
                                                 const Bases& bases) {
   Fit best{0, 1.0 / 0.0, 0, 0};
 #pragma unroll 1
@@ -75,7 +75,7 @@ __device__ __forceinline__ float searched_scale(const Group& group, const Levels
     if (!(fit.error < best.error)) break;
     best = fit;
   }
-  return best.scale;
+  return best;
 }
 
 // Integers with a zero point, from that of minmax on. `levels` and the result are of the best.
@@ -145,7 +145,7 @@ __device__ __forceinline__ void encode_grouped_mse(const WeightsParams& w, const
     const Stored round{w.scale_dtype, ternary ? 1.0f : static_cast<float>(half)};
     // A Gaussian's best ternary scale is 1.53 times its mean magnitude.
     const Bases bases = ternary ? Bases{3, mean, 1.5 * mean, onto_high} : Bases{2, onto_low, onto_high, 0};
-    scale = searched_scale(group, levels, round, ternary ? 1 : 2, bases);
+    scale = searched_scale(group, levels, round, ternary ? 1 : 2, bases).scale;
   }
   store_scalar(bytes, w.scale_dtype, scale);
   CodeWriter codes(bytes + w.header_bytes, w.bits);
@@ -154,17 +154,32 @@ __device__ __forceinline__ void encode_grouped_mse(const WeightsParams& w, const
   codes.finish(bytes + w.block_bytes);
 }
 
-// q8_0 and q4_0.
+// Of the block that was written to `bytes`.
+__device__ __forceinline__ double legacy_error(const Group& group, bool is_q8, const uint8_t* bytes) {
+  const float scale = ptx::cvt_f32_f16(static_cast<uint16_t>(bytes[0] | bytes[1] << 8));
+  double error = 0;
+#pragma unroll 1
+  for (int i = 0; i < 32; ++i) {
+    const int code = is_q8 ? static_cast<int8_t>(bytes[2 + i]) : (bytes[2 + i % 16] >> (i < 16 ? 0 : 4) & 15) - 8;
+    const double difference = __dsub_rn(group[i], __fmul_rn(scale, static_cast<float>(code)));
+    error = __dadd_rn(error, __dmul_rn(difference, difference));
+  }
+  return error;
+}
+
+// q8_0 and q4_0: minmax's block, which rounds in another way, unless the searched one is better.
 __device__ __forceinline__ void encode_legacy_mse(const WeightsParams& w, const Group& group, uint8_t* bytes) {
+  encode_legacy(w, group, bytes);
   const bool is_q8 = w.format == BL_FORMAT_q8_0;
   const float signed_max = extent_of(group).signed_max;
   const double largest = fabs(static_cast<double>(signed_max));
   const Levels levels{is_q8 ? -127 : -8, is_q8 ? 127 : 7, 0.0f};
   const Bases bases = is_q8 ? Bases{1, largest / 127, 0, 0}
                             : Bases{2, static_cast<double>(signed_max) / -8, largest / 7, 0};
-  const float scale = searched_scale(group, levels, Stored{BL_SCALE_f16, 128.0f}, bases.count, bases);
-  store_scalar(bytes, BL_SCALE_f16, scale);
-  const auto code = [&](int i) { return static_cast<int>(levels.code(group[i], scale)); };
+  const Fit best = searched_scale(group, levels, Stored{BL_SCALE_f16, 128.0f}, bases.count, bases);
+  if (!(best.error < legacy_error(group, is_q8, bytes))) return;
+  store_scalar(bytes, BL_SCALE_f16, best.scale);
+  const auto code = [&](int i) { return static_cast<int>(levels.code(group[i], best.scale)); };
 #pragma unroll 1
   for (int i = 0; i < (is_q8 ? 32 : 16); ++i) {
     bytes[2 + i] = static_cast<uint8_t>(is_q8 ? code(i) : (code(i) + 8) | (code(i + 16) + 8) << 4);
