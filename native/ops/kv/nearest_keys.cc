@@ -1,5 +1,5 @@
-// nearest_keys: validate, check every row number; a task is some rows of one head, against the candidates of the head,
-// which are brought to unit length once.
+// nearest_keys: validate, check every row number; a task is some rows of one head, against the candidates of
+// the head, which are brought to unit length once.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -27,7 +27,8 @@ struct NearestCall {
   bl_tensor keys, rows, candidates, index, similarity;
   int64_t tokens, heads, dim, floats;
 
-  // A number of `list`, -1 where it is no token: it was checked, but may be shared memory that has changed since.
+  // A number of `list`, -1 where it is no token: it was checked, but may be shared memory that has changed
+  // since.
   int64_t token(const bl_tensor& list, int64_t i, int64_t head) const {
     const int64_t at = i * list.strides[0] + head * list.strides[1];
     const int32_t value = load_as<int32_t>(static_cast<const uint8_t*>(list.data) + at * 4);
@@ -129,12 +130,13 @@ extern "C" bl_status bl_nearest_keys(const bl_nearest_keys_args* args, bl_error*
   const int64_t head_floats = count * call.floats;
   const uint64_t bytes = static_cast<uint64_t>(call.heads * head_floats) * sizeof(float);
   const Scratch scratch(bytes);
-  BL_CHECK(scratch.data() != nullptr, out_of_memory,
-           "nearest_keys: cannot allocate %llu bytes of workspace", static_cast<unsigned long long>(bytes));
+  BL_CHECK(scratch.data() != nullptr, out_of_memory, "nearest_keys: cannot allocate %llu bytes of workspace",
+           static_cast<unsigned long long>(bytes));
   float* units = reinterpret_cast<float*>(scratch.data());  // [heads][candidates][floats]
   const auto pack = [&](int64_t head) {
     for (int64_t c = 0; c < count; ++c) {
-      call.load_unit(call.token(call.candidates, c, head), head, units + head * head_floats + c * call.floats);
+      call.load_unit(call.token(call.candidates, c, head), head,
+                     units + head * head_floats + c * call.floats);
     }
   };
   const int64_t blocks = (rows + kTaskRows - 1) / kTaskRows;

@@ -11,7 +11,7 @@ namespace bitloom {
 namespace {
 
 const KvKernel kKernels[] = {
-#define BL_KV_KERNEL(isa) \
+#define BL_KV_KERNEL(isa)                                           \
   {"kv_" #isa,          BL_ISA_##isa,         isa::kv_encode_token, \
    isa::kv_encode_page, isa::kv_decode_token, isa::kv_nearest_row},
 #include "kernels.inc"
