@@ -36,6 +36,7 @@ export interface UnrotatedStep {
 
 /** One layer of a cache that does rotation and attention by itself, with operators only: they may be recorded. */
 export interface MixingLayer {
+  /** Adds the step's keys and values, and attends. */
   mix(step: UnrotatedStep): void;
 }
 

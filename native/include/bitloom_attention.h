@@ -66,9 +66,9 @@ typedef struct bl_kv_gather_args {
 BL_API bl_status bl_kv_gather(const bl_kv_gather_args* args, bl_error* error);
 
 /* For each row that leaves a cache, the most alike of those that stay, head by head:
- *   similarity[r, h] = max_c cos(keys[rows[r, h], h], keys[candidates[c, h], h]),  index[r, h] = the first such c
- * with cos(a, b) = a . b / (|a| |b|), 0 where |a| or |b| is 0. Cosines that are NaN (rows that are not finite) are
- * passed over; where all are, index is 0 and similarity NaN. */
+ *   similarity[r, h] = max_c cos(keys[rows[r, h], h], keys[candidates[c, h], h]),  index[r, h] = the first
+ * such c with cos(a, b) = a . b / (|a| |b|), 0 where |a| or |b| is 0. Cosines that are NaN (rows that are not
+ * finite) are passed over; where all are, index is 0 and similarity NaN. */
 typedef struct bl_nearest_keys_args {
   size_t size;
   bl_run run;

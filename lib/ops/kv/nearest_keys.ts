@@ -17,9 +17,9 @@ export interface NearestKeysOptions extends RunOptions {
 
 /** What {@link nearestKeys} gives. */
 export interface NearestKeys {
-  /** [rows, numKvHeads]: which of the candidates, 0 to candidates - 1. */
+  /** Which of the candidates, 0 to candidates - 1; shape [rows, numKvHeads]. */
   index: Tensor<'i32'>;
-  /** [rows, numKvHeads]: its cosine, -1 to 1. */
+  /** Its cosine, -1 to 1; shape [rows, numKvHeads]. */
   similarity: Tensor<'f32'>;
 }
 
