@@ -42,7 +42,7 @@ describe('async operators', () => {
     const bad = Tensor.zeros('f32', [1, 5]);
     await expect(matmulAsync(bad, weights)).rejects.toMatchObject({
       code: 'BL_INVALID_SHAPE',
-      message: 'matmul: b.cols is 1024, expected 5 (= a.shape[1])',
+      message: 'matmul: b.cols is 512, expected 5 (= a.shape[1])',
     });
   });
 
