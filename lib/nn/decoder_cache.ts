@@ -34,6 +34,7 @@ export interface UnrotatedStep {
 
 /** One layer of a cache that does rotation and attention by itself, with operators only: they may be recorded. */
 export interface MixingLayer {
+  /** Rotates queries and keys, adds keys and values to what is kept, and writes the attention over all. */
   mix(step: UnrotatedStep): void;
 }
 
