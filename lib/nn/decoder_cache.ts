@@ -36,7 +36,7 @@ export interface UnrotatedStep {
 
 /** One layer of a cache that does rotation and attention by itself, with operators only: they may be recorded. */
 export interface MixingLayer {
-  /** Adds the step's keys and values, and attends. */
+  /** Rotates queries and keys, adds keys and values to what is kept, and writes the attention over all. */
   mix(step: UnrotatedStep): void;
 }
 
