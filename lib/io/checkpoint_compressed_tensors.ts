@@ -94,10 +94,12 @@ export function importCompressedTensors(
 function forEachRow(tensor: CheckpointTensor, rows: number, groups: Groups): CheckpointTensor {
   const shape: unknown = tensor?.shape;
   if (groups.count !== 1 || !Array.isArray(shape) || shape.length > 2) return tensor;
-  if (!shape.every((length) => length === 1)) return tensor;
+  // What is no tensor is refused where it is read.
+  if (!shape.every((length) => length === 1) || typeof tensor.data !== 'function') return tensor;
   const { name, type } = tensor;
   const data = (): Uint8Array => {
     const one = tensor.data();
+    if (!(one instanceof Uint8Array)) return one;
     const all = new Uint8Array(rows * one.byteLength);
     for (let row = 0; row < rows; row++) all.set(one, row * one.byteLength);
     return all;

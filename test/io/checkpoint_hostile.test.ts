@@ -177,6 +177,20 @@ describe('hostile input throws errors with codes and does nothing else', () => {
     );
   });
 
+  it.each([0, undefined, () => 'text', () => null])(
+    'a scale of the whole matrix whose data is %s',
+    (data) => {
+      const scale = { name: 's', type: 'f16', shape: [], data };
+      const call = () =>
+        importCompressedTensors(
+          any({ ...packed, weightScale: scale }),
+          any({ bits: 4, groupSize: -1 }),
+        );
+      expect(call).toThrow(/^importCompressedTensors: weightScale/);
+      expect(proper(call)).toBe(true);
+    },
+  );
+
   it('importQuantized: configs', () => {
     const file = { tensors: new Map([...tensorsOf(gptqInputs), ...tensorsOf(packedInputs)]) };
     const keys = [
