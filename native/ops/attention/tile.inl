@@ -1,8 +1,8 @@
 // A tile of 64 keys in pages and the lines of the next one, which kernels fetch while they read this one. Included after
 // core.inl.
 //
-// Fetched by software: a hardware prefetcher follows few streams and stops at each 4 KB, and one stream gets about 0.7 of
-// the bandwidth that four get.
+// Fetched by software too: a hardware prefetcher follows few streams and stops at each 4 KB, and one stream gets about 0.7
+// of the bandwidth that four get.
 
 namespace {
 
@@ -44,8 +44,8 @@ struct Tile {
 inline void fetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 // The lines of a tile's codes, asked for a few at a time all through the work on the tile before: memory then has something
-// to do during the softmax too, and no more is asked for at once than the processor keeps track of. Eight streams, as many as
-// it takes to get the whole bandwidth.
+// to do during the softmax too, and no more is asked for at once than the processor keeps track of. Four streams of rising
+// lines, which its own prefetcher follows.
 class Ahead {
  public:
   Ahead(const KvPage& keys, const KvPage& values, const Tile& tile)

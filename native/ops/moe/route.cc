@@ -1,5 +1,5 @@
 // moe_route: which experts each token goes to, and with what weight. In double at every level: it reads each
-// logit once, and a layer's products cost thousands of times more.
+// logit once.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
