@@ -48,8 +48,9 @@ export const operators = {
   nearestKeys: 18,
   linearAttention: 19,
   moeRoute: 20,
-  sample: 21,
-  prepareActivations: 22,
+  moeForward: 21,
+  sample: 22,
+  prepareActivations: 23,
 } as const;
 export type OperatorName = keyof typeof operators;
 

@@ -64,13 +64,13 @@ export {
   kvGatherAsync,
 } from './ops/kv/kv_gather.js';
 export { KVPages, type KVPagesOptions, kvPageBytes } from './ops/kv/kv_pages.js';
-export { type UnsmoothedLseOptions, unsmoothedLse } from './ops/kv/unsmoothed_lse.js';
 export {
   type NearestKeys,
   type NearestKeysOptions,
   nearestKeys,
   nearestKeysAsync,
 } from './ops/kv/nearest_keys.js';
+export { type UnsmoothedLseOptions, unsmoothedLse } from './ops/kv/unsmoothed_lse.js';
 export {
   type LinearAttentionOptions,
   type LinearAttentionResult,
@@ -118,6 +118,13 @@ export {
   type TuneOptions,
   tuneMatmul,
 } from './ops/matmul/tune.js';
+export { type MoEExpert, MoEExperts } from './ops/moe/experts.js';
+export {
+  type MoEActivation,
+  type MoEForwardOptions,
+  moeForward,
+  moeForwardAsync,
+} from './ops/moe/moe_forward.js';
 export {
   type MoERouteOptions,
   type MoERoutes,
