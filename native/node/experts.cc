@@ -1,5 +1,8 @@
 #include "experts.h"
 
+#include <cstdio>
+#include <cstring>
+#include <string>
 #include <utility>
 
 #include "../base/error.h"
@@ -31,6 +34,15 @@ bool is_given(napi_env env, napi_value value) {
   napi_valuetype type = napi_undefined;
   napi_typeof(env, value, &type);
   return type != napi_undefined && type != napi_null;
+}
+
+// The words of JavaScript in place of the C ABI's.
+void name_expert(bl_error* error) {
+  std::string message(error->message);
+  for (const auto& [c, js] : {std::pair{"moe_forward:", "MoEExperts:"}, std::pair{"_bias", "Bias"}}) {
+    for (size_t at = 0; (at = message.find(c, at)) != std::string::npos;) message.replace(at, std::strlen(c), js);
+  }
+  std::snprintf(error->message, sizeof(error->message), "%s", message.c_str());
 }
 
 bool read_expert(napi_env env, const napi_value* values, bl_moe_expert* expert, bl_error* error) {
@@ -93,6 +105,7 @@ Napi::Value create_experts(const Napi::CallbackInfo& info) {
   object->table = std::make_shared<ExpertTable>();
   object->table->experts.reserve(length / kExpertValues);
   if (!read_table(env, info[0], length / kExpertValues, object->table.get(), &error)) {
+    name_expert(&error);
     throw_error(env, error);
     return env.Undefined();
   }

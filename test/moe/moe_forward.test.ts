@@ -14,68 +14,18 @@ import {
   moeForward,
   moeForwardAsync,
   mul,
-  packWeights,
   type QuantizedTensor,
-  quantize,
+  sequence,
   swiglu,
   Tensor,
 } from '../../lib/index.js';
 import { type DenseExpert, mixture } from '../reference/moe_forward.js';
-import { firstDifference, gaussian, randomSource } from '../reference/random.js';
+import { epsilon, expectError, floatTypes, strided } from '../reference/op_checks.js';
+import { firstDifference, gaussian } from '../reference/random.js';
+import { expertsOf, f32, routesOf } from './cases.js';
 
 const levels = machine().isas;
 const activations: MoEActivation[] = ['silu', 'gelu', 'geluTanh', 'relu', 'relu2', 'swigluOai'];
-
-interface Sizes {
-  tokens: number;
-  hidden: number;
-  width: number;
-  count: number;
-  topK: number;
-  seed: number;
-}
-
-function weights(rows: number, cols: number, format: Format, seed: number, packed: boolean) {
-  const values = new Tensor('f32', gaussian(rows * cols, seed, 1 / Math.sqrt(cols)), [rows, cols]);
-  const it = quantize(values, format);
-  return packed ? packWeights(it) : it;
-}
-
-const f32 = (values: ArrayLike<number>, shape: number[]) =>
-  new Tensor('f32', Float32Array.from(values), shape);
-
-/** Experts with widths and formats of their own. */
-function expertsOf(
-  { hidden, width, count, seed }: Sizes,
-  format: (e: number) => Format,
-  { gated = true, biased = false, packed = true } = {},
-): MoEExpert[] {
-  return Array.from({ length: count }, (_, e) => {
-    const own = width + 32 * (e % 2);
-    const name = format(e);
-    const at = seed + 10 * e;
-    return {
-      ...(gated ? { gate: weights(own, hidden, name, at, packed) } : {}),
-      up: weights(own, hidden, name, at + 1, packed),
-      down: weights(hidden, own, name, at + 2, packed),
-      ...(biased && gated ? { gateBias: f32(gaussian(own, at + 3), [own]) } : {}),
-      ...(biased ? { upBias: f32(gaussian(own, at + 4), [own]) } : {}),
-      ...(biased ? { downBias: f32(gaussian(hidden, at + 5), [hidden]) } : {}),
-    };
-  });
-}
-
-/** Random routes; some go nowhere. */
-function routesOf({ tokens, count, topK, seed }: Sizes, nowhere = 0.1) {
-  const random = randomSource(seed + 99);
-  const indices = Int32Array.from({ length: tokens * topK }, () =>
-    random() < nowhere ? -1 : Math.floor(random() * count),
-  );
-  return {
-    indices: new Tensor('i32', indices, [tokens, topK]),
-    weights: f32(gaussian(tokens * topK, seed + 98), [tokens, topK]),
-  };
-}
 
 const rowsOf = (w: QuantizedTensor): number[][] => {
   const values = dequantize(w).toArray();
@@ -127,7 +77,7 @@ const sizes = fc.record({
   seed: fc.integer({ min: 1, max: 1e6 }),
 });
 
-describe('moeForward', () => {
+describe('moeForward and the formula', () => {
   it.each(levels)('equals the float64 reference at level %s', (isa) => {
     fc.assert(
       fc.property(
@@ -216,4 +166,111 @@ describe('moeForward and its experts one by one', () => {
   );
 });
 
-export { moeForwardAsync };
+describe('moeForward', () => {
+  const own = { tokens: 6, hidden: 64, width: 32, count: 4, topK: 2, seed: 8 };
+  const q8 = () => 'q8_0' as Format;
+  const list = expertsOf(own, q8, { biased: true });
+  const experts = new MoEExperts(list);
+  const x = f32(gaussian(own.tokens * own.hidden, 21), [own.tokens, own.hidden]);
+  const routes = routesOf(own);
+  const plain = moeForward(x, routes, experts);
+
+  it('takes every expert for every token, all tokens to one, none anywhere', () => {
+    const reference = list.map(dense);
+    const all = {
+      indices: new Tensor(
+        'i32',
+        Int32Array.from({ length: 24 }, (_, i) => 3 - (i % 4)),
+        [6, 4],
+      ),
+      weights: f32(gaussian(24, 4), [6, 4]),
+    };
+    const one = {
+      indices: new Tensor('i32', new Int32Array(6).fill(2), [6, 1]),
+      weights: f32(gaussian(6, 4), [6, 1]),
+    };
+    for (const some of [all, one]) {
+      const y = moeForward(x, some, experts);
+      const expected = mixture(reference, tokensOf(x), lists(some));
+      expect(difference(y.data, expected.flat())).toBeLessThan(2e-5);
+    }
+    const nowhere = {
+      indices: new Tensor('i32', new Int32Array(12).fill(-1), [6, 2]),
+      weights: f32(gaussian(12, 4), [6, 2]),
+    };
+    expect(moeForward(x, nowhere, experts).data.every((value) => value === 0)).toBe(true);
+    const none = { indices: Tensor.zeros('i32', [6, 0]), weights: Tensor.zeros('f32', [6, 0]) };
+    expect(moeForward(x, none, experts).data.every((value) => value === 0)).toBe(true);
+  });
+
+  it('adds a residual in place, and shared experts with weights', () => {
+    const y = f32(gaussian(own.tokens * own.hidden, 31), x.shape as number[]);
+    const before = y.toArray();
+    const sharedWeights = f32(gaussian(own.tokens, 32), [own.tokens, 1]);
+    const three = {
+      ...routes,
+      indices: new Tensor(
+        'i32',
+        routes.indices.data.map((e) => Math.min(e, 2)),
+        [6, 2],
+      ),
+    };
+    moeForward(x, three, experts, { numShared: 1, sharedWeights, residual: y, out: y });
+    const withShared = lists(three).map((of, t): [number, number][] => [
+      ...of,
+      [3, sharedWeights.data[t] as number],
+    ]);
+    const expected = mixture(list.map(dense), tokensOf(x), withShared).flat();
+    expect(
+      difference(
+        y.data,
+        expected.map((value, i) => value + (before[i] as number)),
+      ),
+    ).toBeLessThan(2e-5);
+    const unweighted = moeForward(x, three, experts, { numShared: 1 });
+    const ones = f32(new Float32Array(own.tokens).fill(1), [own.tokens, 1]);
+    const weighted = moeForward(x, three, experts, { numShared: 1, sharedWeights: ones });
+    expect(firstDifference(unweighted.data, weighted.data)).toBe(-1);
+  });
+
+  it('takes f16, bf16 and strided rows', () => {
+    for (const dtype of floatTypes) {
+      const values = strided(dtype, gaussian(own.tokens * own.hidden, 21), x.shape, [3, 2]);
+      const out = strided(dtype, new Float32Array(x.size), x.shape, [5, 1]);
+      moeForward(values, routes, experts, { out });
+      const rounded = f32(values.toArray(), x.shape as number[]);
+      const expected = moeForward(rounded, routes, experts).toArray();
+      expect(difference(out.toArray(), expected)).toBeLessThanOrEqual(epsilon[dtype]);
+    }
+  });
+
+  it('gives NaN where a token has it, and nowhere else', () => {
+    const values = x.toArray();
+    values[70] = Number.NaN;
+    for (const compute of ['f32', 'i8', 'bf16'] as Compute[]) {
+      const some = routesOf(own, 0);
+      const y = moeForward(f32(values, x.shape as number[]), some, experts, { compute });
+      const bad = y.toArray().flatMap((value, i) => (Number.isNaN(value) ? [i] : []));
+      expect(bad).toEqual(Array.from({ length: 64 }, (_, i) => 64 + i));
+    }
+  });
+
+  it('runs off the event loop, with memory that stays when buffers are transferred', async () => {
+    const moved = expertsOf(own, q8, { biased: true });
+    const held = new MoEExperts(moved);
+    const going = moeForwardAsync(x, routes, held);
+    held.dispose({ weights: true });
+    expect(firstDifference((await going).data, plain.data)).toBe(-1);
+    expect(held.disposed).toBe(true);
+    expectError(
+      () => moeForward(x, routes, held),
+      'BL_DETACHED',
+      'MoEExperts: used after dispose()',
+    );
+    const inSequence = await sequence(() => moeForward(mul(x, f32([1], [])), routes, experts));
+    expect(firstDifference(inSequence.data, plain.data)).toBe(-1);
+    await expect(moeForwardAsync(x, routes, experts, { maxRows: -1 })).rejects.toThrow(
+      'maxRows is -1',
+    );
+  });
+});

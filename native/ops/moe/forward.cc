@@ -18,6 +18,8 @@ namespace {
 // that the allocator keeps a call's memory for the next one.
 constexpr int64_t kWaveBytes = int64_t{16} << 20;
 constexpr int64_t kLeastRows = 64;
+constexpr const char* kAlgorithms[] = {"auto", "lut", "dequant", "tile"};
+constexpr const char* kComputes[] = {"f32", "i8", "bf16", "i1"};
 // Multiply-adds below which waking other threads costs more than it brings.
 constexpr int64_t kSerialWork = int64_t{1} << 18;
 
@@ -74,9 +76,9 @@ bl_status make_pieces(const WaveCall& call, const SortedRoutes& routes, int64_t 
           Piece(call, expert, routes.tokens + at, routes.weights + at, std::min(most, of.count - done));
       const char* part = next->plan(call, count);
       BL_CHECK(part == nullptr, unsupported,
-               "moe_forward: algorithm is %d, which has no kernel for compute %d of experts[%lld].%s, of "
+               "moe_forward: algorithm is %s, which has no kernel for compute %s of experts[%lld].%s, of "
                "format %s",
-               args.algorithm, args.compute, static_cast<long long>(of.expert), part,
+               kAlgorithms[args.algorithm], kComputes[args.compute], static_cast<long long>(of.expert), part,
                (part[0] == 'd' ? next->down : next->first).weights().info->name);
     }
   }

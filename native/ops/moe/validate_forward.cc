@@ -105,18 +105,18 @@ bl_status validate_forward(const bl_moe_forward_args& args, bl_error* error) {
 bl_status validate_expert(const bl_moe_expert& expert, int64_t number, int64_t hidden, bl_error* error) {
   const PartName gate(number, "gate"), up(number, "up"), down(number, "down");
   const int64_t width = expert.up.rows;
-  BL_RETURN_IF_ERROR(check_matrix(up, expert.up, width, "its own", hidden, "x.shape[1]", error));
-  BL_RETURN_IF_ERROR(check_matrix(down, expert.down, hidden, "x.shape[1]", width, "up.rows", error));
+  BL_RETURN_IF_ERROR(check_matrix(up, expert.up, width, "its own", hidden, "hidden", error));
+  BL_RETURN_IF_ERROR(check_matrix(down, expert.down, hidden, "hidden", width, "up.rows", error));
   const PartName gate_bias(number, "gate_bias"), up_bias(number, "up_bias"), down_bias(number, "down_bias");
   BL_RETURN_IF_ERROR(check_bias(up_bias, expert.up_bias, width, "up.rows", error));
-  BL_RETURN_IF_ERROR(check_bias(down_bias, expert.down_bias, hidden, "x.shape[1]", error));
+  BL_RETURN_IF_ERROR(check_bias(down_bias, expert.down_bias, hidden, "hidden", error));
   if (expert.gate.data == nullptr) {
     BL_CHECK(expert.gate_bias.data == nullptr, invalid_argument,
              "moe_forward: experts[%lld].gate_bias is given, expected a gate with it",
              static_cast<ll>(number));
     return BL_STATUS_ok;
   }
-  BL_RETURN_IF_ERROR(check_matrix(gate, expert.gate, width, "up.rows", hidden, "x.shape[1]", error));
+  BL_RETURN_IF_ERROR(check_matrix(gate, expert.gate, width, "up.rows", hidden, "hidden", error));
   BL_RETURN_IF_ERROR(check_bias(gate_bias, expert.gate_bias, width, "up.rows", error));
   BL_CHECK(expert.gate.format == expert.up.format, invalid_format,
            "moe_forward: %s.format is %s, expected %s (= up.format)", gate.text,
