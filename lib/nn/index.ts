@@ -40,6 +40,8 @@ export {
 export { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
+export type { MoEConfig } from './moe/config.js';
+export { MoELayer, type MoELayerOptions, type MoEScratch } from './moe/moe_layer.js';
 export {
   BlockPool,
   type BlockPoolOptions,

@@ -60,7 +60,7 @@ export interface LoadOptions extends RunOptions {
 }
 
 /**
- * Loads a llama-family model (llama 2 and 3, mistral, qwen2, qwen3) from a GGUF file. The file is mapped, and weights
+ * Loads a llama-family model (llama 2 and 3, mistral, qwen2, qwen3; with experts mixtral, qwen2moe, qwen3moe, olmoe, deepseek) from a GGUF file. The file is mapped, and weights
  * are used where they lie; those that kernels want in another order are rearranged there, in memory that replaces the
  * file's pages, so that the model takes its size once. With `format` the weights are decoded and encoded anew into
  * memory, a few rows at a time.
@@ -115,8 +115,8 @@ function readTokenizer(file: GGUFFile): Tokenizer | undefined {
 function countWeights(file: GGUFFile): number {
   let count = 0;
   for (const tensor of file.tensors.values()) {
-    const [rows, cols, ...others] = storedShape(file, tensor);
-    if (rows !== undefined && cols !== undefined && others.length === 0) count += rows * cols;
+    const shape = storedShape(file, tensor);
+    if (shape.length >= 2) count += shape.reduce((product, size) => product * size, 1);
   }
   return count;
 }

@@ -104,7 +104,7 @@ export async function quantizeModel(
       const made = storeMatrix(
         tensor.name,
         target.format,
-        [stored.rows, stored.cols],
+        storedShape(file, tensor),
         { codebook, tensorScale },
         async () => {
           options.signal?.throwIfAborted();
@@ -141,7 +141,12 @@ function plan(
   { embedding, codebook }: QuantizeModelOptions,
 ): TensorPlan {
   const shape = storedShape(file, tensor);
-  if (shape.length !== 2 || tensorFormat(file, tensor) === undefined) return { tensor, weights: 0 };
+  const isMatrix = shape.length === 2 || shape.length === 3;
+  // What chooses the experts stays as it is: llama.cpp wants it so, and it is small.
+  const isRouter = tensor.name.includes('ffn_gate_inp');
+  if (!isMatrix || isRouter || tensorFormat(file, tensor) === undefined) {
+    return { tensor, weights: 0 };
+  }
   const stored = storedMatrix(file, tensor);
   const isTable = tensor.name === 'token_embd.weight' || tensor.name === 'output.weight';
   const wanted = isTable ? (embedding ?? format) : format;

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Format } from '../../lib/index.js';
 import { type GGUFValue, ggufBytes, memorySource } from '../../lib/io/index.js';
-import { load, type Progress } from '../../lib/nn/index.js';
+import { load, type MLP, type Progress } from '../../lib/nn/index.js';
 import { tinyModel } from './models.js';
 import { type RandomModelOptions, randomModel } from './random_model.js';
 
@@ -298,7 +298,7 @@ describe('load', () => {
     const bytes = ggufBytes(randomModel().content);
     const decoder = await load(bytes);
     for (const layer of decoder.parts.layers)
-      expect(layer.mlp.up.weight.bytes.buffer).toBe(bytes.buffer);
+      expect((layer.mlp as MLP).up.weight.bytes.buffer).toBe(bytes.buffer);
     expect(decoder.parts.output.weight).toBe(decoder.parts.embedding);
     decoder.dispose();
   });

@@ -1,0 +1,137 @@
+import type { DeviceName } from '../../device.js';
+import { argumentError } from '../../errors.js';
+import type { Compute } from '../../ops/matmul/options.js';
+import type { MoEExperts } from '../../ops/moe/experts.js';
+import { type MoEActivation, moeForward } from '../../ops/moe/moe_forward.js';
+import { type MoERouteOptions, type MoERoutes, moeRoute } from '../../ops/moe/moe_route.js';
+import type { RunOptions } from '../../run.js';
+import { Tensor } from '../../tensor.js';
+import { type Activations, computeOf, type Linear } from '../linear.js';
+
+/** Parts of a {@link MoELayer}. */
+export interface MoELayerOptions extends RunOptions {
+  /** hidden -> experts. Computed in f32, so that routes do not depend on how activations are rounded. */
+  router: Linear;
+  /** The routed experts, then the shared ones. */
+  experts: MoEExperts;
+  /** What `moeRoute` is told. */
+  route: Omit<MoERouteOptions, 'out' | 'scores' | keyof RunOptions>;
+  /** How many experts, the last ones, all tokens go to. Default 0. */
+  numShared?: number;
+  /** hidden -> 1: shared experts count by the sigmoid of it (Qwen2-MoE). */
+  sharedGate?: Linear | undefined;
+  /** Default `'silu'`. */
+  activation?: MoEActivation;
+  /** Of the experts' products. Default `'auto'`. */
+  activations?: Activations;
+}
+
+/** Where {@link MoELayer.forward} puts routes: of M tokens. */
+export interface MoEScratch {
+  logits: Tensor<'f32'>;
+  routes: MoERoutes;
+  shared?: { logits: Tensor<'f32'>; routes: MoERoutes };
+}
+
+/** A mixture of experts in place of an MLP: router, `moeRoute`, {@link moeForward}. */
+export class MoELayer {
+  readonly numExperts: number;
+  readonly #run: RunOptions;
+  readonly #compute: Compute;
+  readonly #memory = new WeakMap<object, MoEScratch>();
+  #last: MoEScratch | undefined;
+
+  constructor(readonly options: MoELayerOptions) {
+    const { router, experts, numShared = 0, activations, isa, threads } = options;
+    this.numExperts = experts.count - numShared;
+    this.#run = {
+      ...(isa === undefined ? {} : { isa }),
+      ...(threads === undefined ? {} : { threads }),
+    };
+    this.#compute = computeOf(activations);
+    const sizes: [string, number, number, string][] = [
+      ['router.outFeatures', router.outFeatures, this.numExperts, 'experts.count - numShared'],
+      ['router.inFeatures', router.inFeatures, experts.hiddenSize, 'experts.hiddenSize'],
+      ['sharedGate.outFeatures', options.sharedGate?.outFeatures ?? 1, 1, 'one for all'],
+    ];
+    for (const [name, actual, expected, source] of sizes) {
+      if (actual !== expected) {
+        throw argumentError(
+          'BL_INVALID_SHAPE',
+          `MoELayer: ${name} is ${actual}, expected ${expected} (= ${source})`,
+        );
+      }
+    }
+  }
+
+  /** Where tokens of the last {@link forward} went; of a call that was recorded, once it has run. */
+  get lastRoutes(): MoERoutes | undefined {
+    return this.#last?.routes;
+  }
+
+  /** New memory for M rows. */
+  scratch(rows: number): MoEScratch {
+    const { route, sharedGate } = this.options;
+    const f32 = (columns: number) => Tensor.empty('f32', [rows, columns]);
+    const routes = (columns: number): MoERoutes => ({
+      indices: Tensor.empty('i32', [rows, columns]),
+      weights: f32(columns),
+    });
+    return {
+      logits: f32(this.numExperts),
+      routes: routes(route.topK),
+      ...(sharedGate === undefined ? {} : { shared: { logits: f32(1), routes: routes(1) } }),
+    };
+  }
+
+  /**
+   * @param x [M, hidden] f32
+   * @param key whose memory for routes this is: steps that run beside each other have one each. Default: new memory
+   * @param residual [M, hidden], added to the result; may be `out`
+   * @returns [M, hidden]: `out` (not x), or a new f32 tensor
+   */
+  forward(
+    x: Tensor<'f32'>,
+    out?: Tensor<'f32'>,
+    key?: object,
+    residual?: Tensor<'f32'>,
+  ): Tensor<'f32'> {
+    const { router, experts, route, numShared = 0, sharedGate, activation } = this.options;
+    const rows = x.shape[0] as number;
+    let memory = key && this.#memory.get(key);
+    if (memory === undefined) {
+      memory = this.scratch(rows);
+      if (key !== undefined) this.#memory.set(key, memory);
+    }
+    this.#last = memory;
+    router.forward(x, memory.logits);
+    moeRoute(memory.logits, { ...this.#run, ...route, out: memory.routes });
+    const { shared } = memory;
+    if (sharedGate !== undefined && shared !== undefined) {
+      sharedGate.forward(x, shared.logits);
+      moeRoute(shared.logits, { ...this.#run, topK: 1, scoring: 'sigmoid', out: shared.routes });
+    }
+    return moeForward(x, memory.routes, experts, {
+      ...this.#run,
+      compute: this.#compute,
+      numShared,
+      ...(activation === undefined ? {} : { activation }),
+      ...(shared === undefined ? {} : { sharedWeights: shared.routes.weights }),
+      ...(residual === undefined ? {} : { residual }),
+      ...(out === undefined ? {} : { out }),
+    });
+  }
+
+  /** @throws `BL_UNSUPPORTED`: experts run on the processor */
+  async to(device: DeviceName): Promise<MoELayer> {
+    if (device === 'cpu') return this;
+    throw argumentError('BL_UNSUPPORTED', `MoELayer: device is ${device}, expected cpu`);
+  }
+
+  /** Lets go of the weights. */
+  dispose(): void {
+    this.options.router.dispose();
+    this.options.sharedGate?.dispose();
+    this.options.experts.dispose({ weights: true });
+  }
+}
