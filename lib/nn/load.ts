@@ -16,7 +16,7 @@ import { checkLayerCount, type MatrixLoader, ModelTensors } from './model_tensor
 import { packInPlace } from './pack_weights.js';
 import { requantize, rowsFit } from './requantize.js';
 import { RMSNorm } from './rms_norm.js';
-import { storedShape } from './stored_tensor.js';
+import { isRouter, storedShape } from './stored_tensor.js';
 
 /** How far {@link load} or `quantizeModel` is. */
 export interface Progress {
@@ -29,7 +29,7 @@ export interface Progress {
 
 /** Options of {@link load}. */
 export interface LoadOptions extends RunOptions {
-  /** Quantizes matrices to this format on the way; those whose rows do not fit its blocks stay as they are. */
+  /** Quantizes matrices to this format on the way; those whose rows do not fit its blocks, and routers, stay as they are. */
   format?: Format;
   /** How to quantize. Default: `'minmax'`. */
   method?: QuantizeMethod;
@@ -127,7 +127,8 @@ function matrixLoader(options: LoadOptions, total: number, made: QuantizedTensor
     const { format, method, codebook, signal, isa, threads } = options;
     signal?.throwIfAborted();
     let matrix = stored;
-    if (format !== undefined && format !== stored.format && rowsFit(format, stored.cols)) {
+    const isKept = isRouter(name) || format === stored.format;
+    if (format !== undefined && !isKept && rowsFit(format, stored.cols)) {
       matrix = await requantize(stored, format, {
         ...(method === undefined ? {} : { method }),
         ...(codebook === undefined ? {} : { codebook }),

@@ -16,6 +16,7 @@ import type { Progress } from './load.js';
 import { type ModelSource, openSource } from './model_source.js';
 import { defaultTensorScale, requantize, rowsFit } from './requantize.js';
 import {
+  isRouter,
   isStorageKey,
   storedMatrix,
   storedShape,
@@ -142,9 +143,7 @@ function plan(
 ): TensorPlan {
   const shape = storedShape(file, tensor);
   const isMatrix = shape.length === 2 || shape.length === 3;
-  // What chooses the experts stays as it is: llama.cpp wants it so, and it is small.
-  const isRouter = tensor.name.includes('ffn_gate_inp');
-  if (!isMatrix || isRouter || tensorFormat(file, tensor) === undefined) {
+  if (!isMatrix || isRouter(tensor.name) || tensorFormat(file, tensor) === undefined) {
     return { tensor, weights: 0 };
   }
   const stored = storedMatrix(file, tensor);

@@ -31,6 +31,9 @@ export function isStorageKey(key: string): boolean {
   return Object.values(prefixes).some((prefix) => key.startsWith(prefix));
 }
 
+/** What chooses a layer's experts: never quantized, since it is small and llama.cpp wants floats. */
+export const isRouter = (name: string): boolean => name.includes('ffn_gate_inp');
+
 /** Shape that a tensor of the file means, `[rows..., cols]`. */
 export function storedShape(file: GGUFFile, tensor: GGUFTensor): readonly number[] {
   return storedFormat(file, tensor.name)?.shape ?? tensor.shape;

@@ -139,7 +139,12 @@ describe('load refuses', () => {
       'BL_UNSUPPORTED',
       'rope.scaling.type is "longrope"',
     ],
-    ['a mixture of experts', set('llama.expert_count', 8), 'BL_UNSUPPORTED', 'mixture of experts'],
+    [
+      'experts of which none is used',
+      set('llama.expert_count', 8),
+      'BL_INVALID_FILE',
+      'llama.expert_used_count is missing, expected a whole number from 1 to 8',
+    ],
     [
       'a negative epsilon',
       set('llama.attention.layer_norm_rms_epsilon', -1),

@@ -79,7 +79,7 @@ describe.skipIf(peer === undefined)('node-llama-cpp (needs it installed)', () =>
     { experts: 8, expertSize: 96 },
     { architecture: 'qwen2moe', experts: 6, topK: 4 },
     { architecture: 'qwen3moe', experts: 16, topK: 4 },
-    { architecture: 'olmoe', experts: 5, topK: 3 },
+    { architecture: 'olmoe', experts: 5, topK: 3, expertSize: 96 },
     { architecture: 'deepseek', experts: 6, topK: 3 },
   ];
   it.each(mixtures)('gives the probabilities that bitloom gives: %o', async (options) => {
