@@ -113,6 +113,8 @@ export interface Native extends NativeDevices {
   moeForward: NativeOperator;
   /** Of 15 values for each expert: gate, up, down and their biases. */
   createExperts(values: NativeValue[]): NativeExperts;
+  /** The same but for experts `numbers[i]`, which become what `values`, of all experts, has for them. */
+  replaceExperts(experts: NativeExperts, numbers: Int32Array, values: NativeValue[]): NativeExperts;
   freeExperts(experts: NativeExperts): void;
   kvAppend: NativeOperator;
   kvGather: NativeOperator;

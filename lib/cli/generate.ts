@@ -132,7 +132,7 @@ function matrices({ parts }: Pick<Decoder, 'parts'>) {
     const { query, key, value, output } = attention.options;
     const attends = [query, key, value, output];
     if (mlp instanceof MLP) return [...attends, mlp.gate, mlp.up, mlp.down];
-    const experts = mlp.options.experts.experts.flatMap(({ gate, up, down }) =>
+    const experts = mlp.experts.experts.flatMap(({ gate, up, down }) =>
       [gate, up, down].flatMap((weight) => (weight === undefined ? [] : [new Linear(weight)])),
     );
     return [...attends, mlp.options.router, ...experts];

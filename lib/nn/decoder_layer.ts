@@ -82,6 +82,11 @@ export class StepMemory {
     return tensors;
   }
 
+  /** What {@link prepare} gave last for so many rows. */
+  tensorsOf(rows: number): StepTensors | undefined {
+    return this.#views.get(rows);
+  }
+
   #tensors(rows: number): StepTensors {
     const { hiddenSize, numHeads, numKvHeads, headDim, valueDim, intermediateSize } = this.#config;
     const part = <D extends DType>(memory: Tensor<D>, shape: readonly number[]): Tensor<D> =>

@@ -41,6 +41,7 @@ export { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_ra
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
 export type { MoEConfig } from './moe/config.js';
+export { ExpertCache, type ExpertCacheOptions, type ExpertCacheStats } from './moe/expert_cache.js';
 export { MoELayer, type MoELayerOptions, type MoEScratch } from './moe/moe_layer.js';
 export {
   BlockPool,

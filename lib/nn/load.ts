@@ -49,6 +49,11 @@ export interface LoadOptions extends RunOptions {
   device?: DeviceName;
   /** Tokens a cache holds by default. Default: the model's own context, at most 4096. */
   contextLength?: number;
+  /**
+   * For models with experts that are larger than memory: experts stay in the file, which is mapped, and as many as `bytes` hold
+   * of those in use, in all layers together, are kept in memory ({@link ExpertCache}).
+   */
+  expertCache?: { bytes: number };
   /** Called when a matrix is ready. */
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
@@ -201,6 +206,7 @@ async function build(
       await buildLayer(tensors, config, i, {
         ...{ norm, activations, run, freqFactors, packed },
         order: options.channelOrders?.[i],
+        expertBytes: expertBytes(config, options),
       }),
     );
   }
@@ -219,6 +225,12 @@ async function build(
       ...(contextLength === undefined ? {} : { contextLength }),
     },
   );
+}
+
+/** Of a layer. */
+function expertBytes(config: ModelConfig, { expertCache }: LoadOptions): number | undefined {
+  if (expertCache === undefined || config.moe === undefined) return undefined;
+  return expertCache.bytes / Math.max(config.numLayers - config.moe.denseLayers, 1);
 }
 
 /** Packs a matrix of the model's own memory, if that is wanted. */

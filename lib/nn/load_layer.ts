@@ -29,6 +29,8 @@ export interface LayerContext {
   run: RunOptions;
   freqFactors: ReturnType<ModelTensors['optionalVector']>;
   order: ChannelOrder | undefined;
+  /** Memory for the experts of a layer, if they are to stay in the file otherwise. */
+  expertBytes: number | undefined;
 }
 
 /** Layer `index` of the model in `tensors`. */

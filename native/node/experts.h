@@ -14,7 +14,7 @@ namespace bitloom::node {
 
 struct ExpertTable {
   std::vector<bl_moe_expert> experts;
-  std::vector<BackingStore> memory;
+  std::vector<std::vector<BackingStore>> memory;  // of each
 };
 
 // The table of a value that createExperts() made, null if it is another value or was disposed.

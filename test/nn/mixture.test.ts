@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { ggufBytes, mapFile, readGGUF } from '../../lib/io/index.js';
-import { load, MoELayer, quantizeModel } from '../../lib/nn/index.js';
+import { ExpertCache, load, MoELayer, quantizeModel } from '../../lib/nn/index.js';
 import { randomModel } from './random_model.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'bitloom-mixture-'));
@@ -27,9 +27,9 @@ describe('a model with experts', () => {
   it('is packed when it comes from a path, and gives the same logits', async () => {
     const mapped = await load(path, { activations: 'f32' });
     const plain = await load(bytes, { activations: 'f32' });
-    const [first] = mixtureOf(mapped, 0).options.experts.experts;
+    const [first] = mixtureOf(mapped, 0).experts.experts;
     expect(first?.up.layout).toBe('lanes16');
-    expect(mixtureOf(plain, 0).options.experts.experts[0]?.up.layout).toBe('canonical');
+    expect(mixtureOf(plain, 0).experts.experts[0]?.up.layout).toBe('canonical');
     expect(mapped.forward(tokens).toArray()).toEqual(plain.forward(tokens).toArray());
     for (const decoder of [mapped, plain]) decoder.dispose();
   });
@@ -58,7 +58,7 @@ describe('a model with experts', () => {
     expect(tensors.get('blk.0.ffn_gate_inp.weight')?.type).toBe('f32');
     const written = await load(out);
     const onTheWay = await load(bytes, { format });
-    const experts = mixtureOf(written, 1).options.experts.experts;
+    const experts = mixtureOf(written, 1).experts.experts;
     expect(experts.map(({ down }) => down.format)).toEqual(new Array(7).fill(format));
     expect(written.forward(tokens).toArray()).toEqual(onTheWay.forward(tokens).toArray());
     for (const decoder of [written, onTheWay]) decoder.dispose();
@@ -73,6 +73,28 @@ describe('a model with experts', () => {
     expect(mixtureOf(decoder, 0).numExperts).toBe(3);
     expect(decoder.forward(tokens).toArray()).toEqual(expected.forward(tokens).toArray());
     for (const one of [decoder, expected]) one.dispose();
+  });
+
+  it('keeps the experts in use in memory, the others in the file', async () => {
+    const whole = await load(path, { activations: 'f32' });
+    const expert = 3 * 64 * 64 * 4;
+    const decoder = await load(path, { activations: 'f32', expertCache: { bytes: 10 * expert } });
+    const { experts } = mixtureOf(decoder, 0).options;
+    if (!(experts instanceof ExpertCache)) throw new Error('no cache');
+    for (let i = 0; i < 5; i++) {
+      const of = [i, i + 7];
+      expect(decoder.forward(of).toArray()).toEqual(whole.forward(of).toArray());
+      await experts.prefetch([]); // waits for what the step has begun
+      expect((await decoder.forwardAsync(of)).toArray()).toEqual(whole.forward(of).toArray());
+      await experts.prefetch([]);
+      expect(experts.stats.bytes).toBeLessThanOrEqual(5 * expert);
+    }
+    expect(experts.stats.hits).toBeGreaterThan(5);
+    expect(experts.stats.misses).toBeGreaterThan(2);
+    expect(experts.stats.loaded).toBeGreaterThan(2);
+    const layouts = mixtureOf(decoder, 0).experts.experts.map(({ up }) => up.layout);
+    expect(new Set(layouts)).toEqual(new Set(['canonical', 'lanes16']));
+    for (const one of [decoder, whole]) one.dispose();
   });
 
   it('refuses a device, and files that do not fit', async () => {

@@ -6,6 +6,7 @@ import { Linear } from '../linear.js';
 import type { LayerContext } from '../load_layer.js';
 import type { ModelTensors } from '../model_tensors.js';
 import type { MoEConfig } from './config.js';
+import { ExpertCache } from './expert_cache.js';
 import { MoELayer } from './moe_layer.js';
 
 type Parts = { gate: QuantizedTensor; up: QuantizedTensor; down: QuantizedTensor };
@@ -20,7 +21,7 @@ export async function buildMoE(
   tensors: ModelTensors,
   config: ModelConfig,
   index: number,
-  { packed, activations, run }: LayerContext,
+  { packed, activations, run, expertBytes }: LayerContext,
 ): Promise<MoELayer> {
   const moe = config.moe as MoEConfig;
   const { hiddenSize } = config;
@@ -31,6 +32,10 @@ export async function buildMoE(
     : await separate(tensors, prefix, hiddenSize, numExperts);
   const experts: MoEExpert[] = [];
   for (const expert of [...routed, ...(await shared(tensors, prefix, hiddenSize, moe))]) {
+    if (expertBytes !== undefined) {
+      experts.push(expert);
+      continue;
+    }
     experts.push({
       gate: await packed(expert.gate),
       up: await packed(expert.up),
@@ -46,7 +51,10 @@ export async function buildMoE(
   const sharedGate = sharedRouter(tensors, prefix, hiddenSize);
   return new MoELayer({
     router: new Linear(router, { activations: 'f32', ...run }),
-    experts: new MoEExperts(experts),
+    experts:
+      expertBytes === undefined
+        ? new MoEExperts(experts)
+        : new ExpertCache(experts, { bytes: expertBytes, ...run }),
     route: {
       ...moe.route,
       topK: Math.min(moe.route.topK, numExperts),

@@ -7,13 +7,14 @@ import { type MoERouteOptions, type MoERoutes, moeRoute } from '../../ops/moe/mo
 import type { RunOptions } from '../../run.js';
 import { Tensor } from '../../tensor.js';
 import { type Activations, computeOf, type Linear } from '../linear.js';
+import { ExpertCache } from './expert_cache.js';
 
 /** Parts of a {@link MoELayer}. */
 export interface MoELayerOptions extends RunOptions {
   /** hidden -> experts. Computed in f32, so that routes do not depend on how activations are rounded. */
   router: Linear;
-  /** The routed experts, then the shared ones. */
-  experts: MoEExperts;
+  /** The routed experts, then the shared ones; or those of them that are in memory, and the others in their file. */
+  experts: MoEExperts | ExpertCache;
   /** What `moeRoute` is told. */
   route: Omit<MoERouteOptions, 'out' | 'scores' | keyof RunOptions>;
   /** How many experts, the last ones, all tokens go to. Default 0. */
@@ -42,7 +43,8 @@ export class MoELayer {
   #last: MoEScratch | undefined;
 
   constructor(readonly options: MoELayerOptions) {
-    const { router, experts, numShared = 0, activations, isa, threads } = options;
+    const { router, numShared = 0, activations, isa, threads } = options;
+    const { experts } = this;
     this.numExperts = experts.count - numShared;
     this.#run = {
       ...(isa === undefined ? {} : { isa }),
@@ -62,6 +64,28 @@ export class MoELayer {
         );
       }
     }
+  }
+
+  /** The experts as they are now. */
+  get experts(): MoEExperts {
+    const { experts } = this.options;
+    return experts instanceof ExpertCache ? experts.experts : experts;
+  }
+
+  /**
+   * Tells the cache of experts, if there is one, which were used by the {@link forward} with this key, and begins to bring
+   * them into memory for the next.
+   */
+  settle(key: object): void {
+    const { experts } = this.options;
+    const memory = this.#memory.get(key);
+    if (!(experts instanceof ExpertCache) || memory === undefined) return;
+    const used = [...new Set(memory.routes.indices.data)];
+    for (let e = this.numExperts; e < experts.experts.count; e++) used.push(e);
+    experts.note(used);
+    // Steps that are quicker than the file leave the rest to those after them. An expert that could not be brought stays
+    // where it is.
+    if (!experts.busy) experts.prefetch(used).catch(() => undefined);
   }
 
   /** Where tokens of the last {@link forward} went; of a call that was recorded, once it has run. */
@@ -96,7 +120,7 @@ export class MoELayer {
     key?: object,
     residual?: Tensor<'f32'>,
   ): Tensor<'f32'> {
-    const { router, experts, route, numShared = 0, sharedGate, activation } = this.options;
+    const { router, route, numShared = 0, sharedGate, activation } = this.options;
     const rows = x.shape[0] as number;
     let memory = key && this.#memory.get(key);
     if (memory === undefined) {
@@ -111,7 +135,7 @@ export class MoELayer {
       sharedGate.forward(x, shared.logits);
       moeRoute(shared.logits, { ...this.#run, topK: 1, scoring: 'sigmoid', out: shared.routes });
     }
-    return moeForward(x, memory.routes, experts, {
+    return moeForward(x, memory.routes, this.experts, {
       ...this.#run,
       compute: this.#compute,
       numShared,

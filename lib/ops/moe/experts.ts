@@ -41,18 +41,49 @@ export class MoEExperts {
   readonly experts: readonly MoEExpert[];
   /** Columns of the tokens they take. */
   readonly hiddenSize: number;
+  readonly #values: NativeValue[];
   #native: NativeExperts | undefined;
 
   /**
    * @param experts shared experts, which all tokens go to, last
+   * @param from what {@link with} made
    * @throws `BL_INVALID_SHAPE`, `BL_INVALID_FORMAT`, `BL_INVALID_LAYOUT`, `BL_INVALID_ARGUMENT`, `BL_DETACHED`
    */
-  constructor(experts: readonly MoEExpert[]) {
+  constructor(
+    experts: readonly MoEExpert[],
+    from?: { values: NativeValue[]; handle: NativeExperts },
+  ) {
     checkObject('MoEExperts', 'experts', experts);
     this.experts = [...experts];
-    const values = this.experts.flatMap((expert, i) => expertValues(expert, `experts[${i}]`));
+    this.#values =
+      from?.values ?? this.experts.flatMap((expert, i) => expertValues(expert, `experts[${i}]`));
     this.hiddenSize = this.experts[0]?.up.cols ?? 0;
-    this.#native = native.createExperts(values);
+    this.#native = from?.handle ?? native.createExperts(this.#values);
+  }
+
+  /**
+   * The same mixture but for some experts, which are given by their numbers. This one stays as it is, and calls that use it go
+   * on.
+   *
+   * @throws as the constructor
+   */
+  with(changes: ReadonlyMap<number, MoEExpert>): MoEExperts {
+    const experts = [...this.experts];
+    const values = [...this.#values];
+    for (const [number, expert] of changes) {
+      if (!(number in experts)) {
+        throw argumentError(
+          'BL_OUT_OF_RANGE',
+          `MoEExperts: with(${number}), expected 0 to ${this.count - 1}`,
+        );
+      }
+      const own = expertValues(expert, `experts[${number}]`);
+      experts[number] = expert;
+      values.splice(number * own.length, own.length, ...own);
+    }
+    const numbers = Int32Array.from(changes.keys());
+    const handle = native.replaceExperts(this.handle, numbers, values);
+    return new MoEExperts(experts, { values, handle });
   }
 
   get count(): number {
