@@ -50,6 +50,12 @@ export const operators = {
   moeRoute: 20,
   sample: 21,
   prepareActivations: 22,
+  moePermute: 23,
+  moeUnpermute: 24,
+  groupedMatmul: 25,
+  sdd: 26,
+  dsd: 27,
+  dds: 28,
 } as const;
 export type OperatorName = keyof typeof operators;
 
