@@ -43,8 +43,8 @@ const bounds: Record<ProductCompute, number> = { f32: 2 ** -20, bf16: 2 ** -7 + 
 
 const experts = fc.record({
   counts: fc.oneof(
-    fc.array(fc.constantFrom(0, 1, 3, 17, 40), { minLength: 1, maxLength: 9 }),
-    fc.constantFrom([0], [0, 0, 70, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1]),
+    fc.array(fc.constantFrom<number>(0, 1, 3, 17, 40), { minLength: 1, maxLength: 9 }),
+    fc.constantFrom<number[]>([0], [0, 0, 70, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1]),
   ),
   n: fc.constantFrom(1, 15, 17, 33, 70),
   k: fc.constantFrom(1, 16, 31, 65, 100),

@@ -255,15 +255,15 @@ bl_status run_checked(Kind kind, const bl_block_sparse_args& args, bl_error* err
 
 }  // namespace bitloom
 
-#define BL_BLOCK_SPARSE(name)                                                     \
-  extern "C" bl_status bl_##name(const bl_##name##_args* args, bl_error* error) { \
-    using namespace bitloom;                                                      \
-    BL_READ_ARGS(bl_##name##_args, #name, checked);                               \
-    BL_RETURN_IF_ERROR(validate(Kind::name, checked, error));                     \
-    BL_RUN_ON_DEVICE(name, checked);                                              \
-    return run_checked(Kind::name, checked, error);                               \
-  }
-BL_BLOCK_SPARSE(sdd)
-BL_BLOCK_SPARSE(dsd)
-BL_BLOCK_SPARSE(dds)
-#undef BL_BLOCK_SPARSE
+// An entry of the C ABI: each names its own argument struct, which all three share.
+#define BL_ENTRY(name)                                      \
+  using namespace bitloom;                                  \
+  BL_READ_ARGS(bl_##name##_args, #name, checked);           \
+  BL_RETURN_IF_ERROR(validate(Kind::name, checked, error)); \
+  BL_RUN_ON_DEVICE(name, checked);                          \
+  return run_checked(Kind::name, checked, error)
+
+extern "C" bl_status bl_sdd(const bl_sdd_args* args, bl_error* error) { BL_ENTRY(sdd); }
+extern "C" bl_status bl_dsd(const bl_dsd_args* args, bl_error* error) { BL_ENTRY(dsd); }
+extern "C" bl_status bl_dds(const bl_dds_args* args, bl_error* error) { BL_ENTRY(dds); }
+#undef BL_ENTRY
