@@ -51,6 +51,12 @@ export const operators = {
   moeForward: 21,
   sample: 22,
   prepareActivations: 23,
+  moePermute: 24,
+  moeUnpermute: 25,
+  groupedMatmul: 26,
+  sdd: 27,
+  dsd: 28,
+  dds: 29,
 } as const;
 export type OperatorName = keyof typeof operators;
 

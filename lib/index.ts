@@ -45,6 +45,35 @@ export type {
   PagesView,
   RaggedOptions,
 } from './ops/attention/options.js';
+export {
+  type BlockSparseOptions,
+  dds,
+  ddsAsync,
+  dsd,
+  dsdAsync,
+  sdd,
+  sddAsync,
+} from './ops/block_sparse/block_sparse.js';
+export {
+  type GroupedMatmulOptions,
+  groupedMatmul,
+  groupedMatmulAsync,
+  groupedOuter,
+  groupedOuterAsync,
+} from './ops/block_sparse/grouped_matmul.js';
+export {
+  type MoEPermuteOptions,
+  moePermute,
+  moePermuteAsync,
+  type PermutedRows,
+} from './ops/block_sparse/moe_permute.js';
+export {
+  type MoEUnpermuteOptions,
+  moeUnpermute,
+  moeUnpermuteAsync,
+} from './ops/block_sparse/moe_unpermute.js';
+export type { ProductCompute, ProductOptions } from './ops/block_sparse/options.js';
+export { type BlockSparseMatrix, type Topology, topology } from './ops/block_sparse/topology.js';
 export { type AddOptions, add, addAsync } from './ops/elementwise/add.js';
 export {
   type GeluApproximation,

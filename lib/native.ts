@@ -121,6 +121,12 @@ export interface Native extends NativeDevices {
   nearestKeys: NativeOperator;
   linearAttention: NativeOperator;
   sample: NativeOperator;
+  moePermute: NativeOperator;
+  moeUnpermute: NativeOperator;
+  groupedMatmul: NativeOperator;
+  sdd: NativeOperator;
+  dsd: NativeOperator;
+  dds: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */
   runAsync(calls: NativeValue[][], state?: Int32Array): Promise<void>;
   prepareActivations: NativeOperator;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../include/bitloom_attention.h"
+#include "../include/bitloom_block_sparse.h"
 #include "../include/bitloom_moe.h"
 #include "error.h"
 

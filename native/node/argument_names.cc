@@ -35,6 +35,16 @@ constexpr Name kKvNames[] = {{"key_mean", "keyMean"},
                              {"num_pages", "numPages"},
                              {"page_size", "pageSize"}};
 constexpr Name kLinearAttentionNames[] = {{"cu_tokens", "cuTokens"}, {"output", "out"}};
+constexpr Name kPermuteNames[] = {{"block_size", "blockSize"}, {"output", "out"}};
+constexpr Name kProductNames[] = {{"c", "out"},
+                                  {"values", "s.values"},
+                                  {"row_starts", "topology.rowStarts"},
+                                  {"column_starts", "topology.columnStarts"},
+                                  {"block_offsets", "topology.offsets"},
+                                  {"column_indices", "topology.columnIndices"},
+                                  {"row_indices", "topology.rowIndices"},
+                                  {"transpose_offsets", "topology.transposeOffsets"},
+                                  {"transpose_indices", "topology.transposeIndices"}};
 constexpr Name kMoeRouteNames[] = {
     {"num_groups", "numGroups"}, {"top_groups", "topGroups"}, {"top_k", "topK"}};
 constexpr Name kMoeForwardNames[] = {{"output", "out"},           {"shared_weights", "sharedWeights"},
@@ -63,6 +73,10 @@ std::string js_word(const Call& call, std::string_view word) {
   if (op == "linearAttention") return std::string(find(kLinearAttentionNames, word));
   if (op == "moeForward") return std::string(find(kMoeForwardNames, word));
   if (op == "moeRoute") return std::string(find(kMoeRouteNames, word));
+  if (op == "moePermute" || op == "moeUnpermute") return std::string(find(kPermuteNames, word));
+  if (op == "groupedMatmul" || op == "sdd" || op == "dsd" || op == "dds") {
+    return std::string(find(kProductNames, word));
+  }
   if (op != "matmul") return std::string(word);
   std::string name(find(kMatmulNames, word));
   const std::string_view low_rank = "lowRank";

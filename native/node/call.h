@@ -4,6 +4,7 @@
 #include <node_api.h>
 
 #include "../include/bitloom_attention.h"
+#include "../include/bitloom_block_sparse.h"
 #include "../include/bitloom_moe.h"
 #include "arguments.h"
 

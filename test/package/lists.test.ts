@@ -7,7 +7,7 @@ import { files, root, rows, text } from './tree.js';
 const find = (pattern: RegExp, content: RegExp): string | undefined =>
   files.find((file) => pattern.test(file) && content.test(text(file)));
 
-const header = ['bitloom', 'bitloom_attention', 'bitloom_moe']
+const header = ['bitloom', 'bitloom_attention', 'bitloom_block_sparse', 'bitloom_moe']
   .map((name) => text(`native/include/${name}.h`))
   .join('');
 
