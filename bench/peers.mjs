@@ -26,6 +26,7 @@ const options = new Command()
   .option('--threads <counts>', 'thread counts, e.g. 1,2', list, [...new Set([1, machine.threads])])
   .option('--params <billions>', 'size of the synthetic model, in billions of weights', Number, 0.5)
   .option('--formats <formats>', 'its formats', list, ['q4_0', 'q8_0'])
+  .option('--experts <count>', 'experts of each of its layers, two in use; 0: none', Number, 0)
   .option('--model <file>', 'a GGUF file to use instead of the synthetic model')
   .option('--prompt <tokens>', 'tokens of the prompt', Number, 128)
   .option('--tokens <tokens>', 'tokens to decode', Number, 32)
@@ -120,12 +121,14 @@ async function modelFiles() {
   const files = [];
   const billions = options.tiny ? 0.02 : options.params;
   for (const format of options.formats) {
-    const path = join(folder, `synthetic-${billions}-${format}.gguf`);
+    const { experts } = options;
+    const size = experts > 0 ? `${billions}x${experts}` : billions;
+    const path = join(folder, `synthetic-${size}-${format}.gguf`);
     if (!existsSync(path)) {
       console.error(`bench: writing ${path}`);
-      await writeSynthetic(path, { parameters: billions * 1e9, format });
+      await writeSynthetic(path, { parameters: billions * 1e9, format, experts });
     }
-    files.push([`synthetic ${billions}B`, path, format]);
+    files.push([`synthetic ${size}B`, path, format]);
   }
   return files;
 }

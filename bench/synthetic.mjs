@@ -103,7 +103,7 @@ function vocabulary() {
   };
 }
 
-function metadata(shape) {
+function metadata(shape, experts) {
   const { tokens, scores, types } = vocabulary();
   return {
     'general.architecture': 'llama',
@@ -118,6 +118,7 @@ function metadata(shape) {
     'llama.rope.dimension_count': shape.headChannels,
     'llama.rope.freq_base': 10000,
     'llama.vocab_size': vocabularySize,
+    ...(experts > 0 && { 'llama.expert_count': experts, 'llama.expert_used_count': 2 }),
     'tokenizer.ggml.model': 'llama',
     'tokenizer.ggml.tokens': tokens,
     'tokenizer.ggml.scores': scores,
@@ -130,17 +131,20 @@ function metadata(shape) {
   };
 }
 
-function tensors(shape, format, onTensor) {
+function tensors(shape, format, experts, onTensor) {
   const { hidden, feedForward, layers, headChannels, keyHeads } = shape;
   const list = [];
-  const matrix = (name, rows, cols) => {
+  const add = (name, type, shape) => {
     const seed = list.length + 1;
+    const cols = shape.at(-1);
+    const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
     const data = () => {
       onTensor(name);
-      return randomMatrix(format, rows, cols, seed);
+      return randomMatrix(type, rows, cols, seed);
     };
-    list.push({ name: `${name}.weight`, type: format, shape: [rows, cols], data });
+    list.push({ name: `${name}.weight`, type, shape, data });
   };
+  const matrix = (name, rows, cols) => add(name, format, [rows, cols]);
   const norm = (name) =>
     list.push({
       name: `${name}.weight`,
@@ -157,6 +161,13 @@ function tensors(shape, format, onTensor) {
     matrix(`${block}.attn_v`, keyHeads * headChannels, hidden);
     matrix(`${block}.attn_output`, hidden, hidden);
     norm(`${block}.ffn_norm`);
+    if (experts > 0) {
+      add(`${block}.ffn_gate_inp`, 'f32', [experts, hidden]);
+      add(`${block}.ffn_gate_exps`, format, [experts, feedForward, hidden]);
+      add(`${block}.ffn_up_exps`, format, [experts, feedForward, hidden]);
+      add(`${block}.ffn_down_exps`, format, [experts, hidden, feedForward]);
+      continue;
+    }
     matrix(`${block}.ffn_gate`, feedForward, hidden);
     matrix(`${block}.ffn_up`, feedForward, hidden);
     matrix(`${block}.ffn_down`, hidden, feedForward);
@@ -171,19 +182,23 @@ function tensors(shape, format, onTensor) {
  *
  * @param parameters about how many weights, e.g. 0.5e9
  * @param format a GGUF format whose blocks divide the shape, e.g. 'q4_0', 'q8_0', 'q4_k', 'f16'
+ * @param experts of each layer, two of which a token goes to, each with a whole MLP; 0: none
  * @returns the shape it got
  */
-export async function writeSynthetic(path, { parameters, format, onTensor = () => {} }) {
+export async function writeSynthetic(
+  path,
+  { parameters, format, experts = 0, onTensor = () => {} },
+) {
   const shape = modelShape(parameters);
   await writeGGUF(path, {
-    metadata: metadata(shape),
+    metadata: metadata(shape, experts),
     types: {
       'llama.attention.layer_norm_rms_epsilon': 'f32',
       'llama.rope.freq_base': 'f32',
       'tokenizer.ggml.scores': 'f32[]',
       'tokenizer.ggml.token_type': 'i32[]',
     },
-    tensors: tensors(shape, format, onTensor),
+    tensors: tensors(shape, format, experts, onTensor),
   });
   return shape;
 }
@@ -195,12 +210,13 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
     .argument('<file>')
     .option('--params <billions>', 'weights, in billions', Number, 0.1)
     .option('--format <format>', 'GGUF format of the matrices', 'q4_0')
+    .option('--experts <count>', 'experts of each layer, two in use', Number, 0)
     .parse();
   const [file] = command.args;
-  const { params, format } = command.opts();
+  const { params, format, experts } = command.opts();
   if (!(params > 0 && params <= 8)) command.error('--params: expected more than 0 and at most 8');
   const start = performance.now();
-  const shape = await writeSynthetic(file, { parameters: params * 1e9, format });
+  const shape = await writeSynthetic(file, { parameters: params * 1e9, format, experts });
   const { hidden, layers, feedForward } = shape;
   console.log(
     `${file}: ${(shape.parameters / 1e9).toFixed(3)}e9 weights (${layers} layers, ${hidden} wide, feed-forward ${feedForward}), ` +

@@ -40,7 +40,8 @@ bool is_given(napi_env env, napi_value value) {
 void name_expert(bl_error* error) {
   std::string message(error->message);
   for (const auto& [c, js] : {std::pair{"moe_forward:", "MoEExperts:"}, std::pair{"_bias", "Bias"}}) {
-    for (size_t at = 0; (at = message.find(c, at)) != std::string::npos;) message.replace(at, std::strlen(c), js);
+    for (size_t at = 0; (at = message.find(c, at)) != std::string::npos;)
+      message.replace(at, std::strlen(c), js);
   }
   std::snprintf(error->message, sizeof(error->message), "%s", message.c_str());
 }
@@ -69,7 +70,8 @@ void hold(napi_env env, napi_value value, std::vector<BackingStore>* memory) {
   if (store != nullptr && (memory->empty() || memory->back() != store)) memory->push_back(std::move(store));
 }
 
-// Expert `number` of the table from values [at, at + 15) of the list. `hidden`: what it must take; -1: anything.
+// Expert `number` of the table from values [at, at + 15) of the list. `hidden`: what it must take; -1:
+// anything.
 bool read_row(napi_env env, napi_value list, uint32_t at, uint32_t number, int64_t hidden, ExpertTable* table,
               bl_error* error) {
   napi_handle_scope scope = nullptr;
@@ -78,9 +80,9 @@ bool read_row(napi_env env, napi_value list, uint32_t at, uint32_t number, int64
   for (uint32_t j = 0; j < kExpertValues; ++j) napi_get_element(env, list, at + j, &values[j]);
   bl_moe_expert expert;
   std::vector<BackingStore> memory;
-  const bool ok = read_expert(env, values, &expert, error) &&
-                  bl_moe_check_expert(&expert, number, hidden < 0 ? expert.up.cols : hidden, error) ==
-                      BL_STATUS_ok;
+  const bool ok =
+      read_expert(env, values, &expert, error) &&
+      bl_moe_check_expert(&expert, number, hidden < 0 ? expert.up.cols : hidden, error) == BL_STATUS_ok;
   for (uint32_t j = 0; ok && j < kExpertValues; ++j) hold(env, values[j], &memory);
   if (ok) {
     table->experts[number] = expert;
@@ -126,7 +128,8 @@ Napi::Value create_experts(const Napi::CallbackInfo& info) {
   bl_error error{};
   for (uint32_t i = 0; i < count; ++i) {
     const int64_t hidden = i == 0 ? -1 : table.experts[0].up.cols;
-    if (!read_row(env, info[0], i * kExpertValues, i, hidden, &table, &error)) return throw_named(env, &error);
+    if (!read_row(env, info[0], i * kExpertValues, i, hidden, &table, &error))
+      return throw_named(env, &error);
   }
   Napi::Value value = wrap(env, std::move(object));
   // The buffer objects too: the memory of shared ones lives as long as they do.
@@ -134,8 +137,9 @@ Napi::Value create_experts(const Napi::CallbackInfo& info) {
   return value;
 }
 
-// replaceExperts(experts, numbers, values): experts of which numbers[i] has its part of `values`, 15 for each of all
-// experts; the others are the same and are not read again. Calls that use the old ones go on with them.
+// replaceExperts(experts, numbers, values): experts of which numbers[i] has its part of `values`, 15 for each
+// of all experts; the others are the same and are not read again. Calls that use the old ones go on with
+// them.
 Napi::Value replace_experts(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const ExpertsObject* old = info.Length() == 3 ? unwrap<ExpertsObject>(env, info[0]) : nullptr;
