@@ -9,6 +9,7 @@ import type { RunOptions } from '../run.js';
 import { type FloatDType, Tensor } from '../tensor.js';
 import { isMixing, isPaged, type MixingLayer, type PagedLayer } from './decoder_cache.js';
 import type { LayerCache } from './kv_cache.js';
+import type { LatentProjection } from './latent_projection.js';
 import type { Linear } from './linear.js';
 import type { RMSNorm } from './rms_norm.js';
 import type { RopeConfig } from './rope_config.js';
@@ -18,10 +19,14 @@ import { SharedInput } from './shared_input.js';
 export interface AttentionOptions extends RunOptions {
   /** hidden -> num_heads * head_dim */
   query: Linear;
-  /** hidden -> num_kv_heads * head_dim */
+  /** hidden -> num_kv_heads * head_dim; with `latent` it is that's own, as the value's. */
   key: Linear;
   /** hidden -> num_kv_heads * value_dim */
   value: Linear;
+  /** Keys and values come through a latent vector. */
+  latent?: LatentProjection | undefined;
+  /** Of the scores, times 1 / sqrt(head_dim). Default: 1. */
+  scale?: number;
   /** num_heads * value_dim -> hidden */
   output: Linear;
   /** Norms of each head's query and key (qwen3), or of all heads together (olmoe). */
@@ -73,15 +78,21 @@ export class Attention {
 
   constructor(readonly options: AttentionOptions) {
     const { query, key, value, output, numHeads, numKvHeads, isa, threads } = options;
+    const { latent } = options;
     this.input = new SharedInput([query, key, value]);
     this.headDim = query.outFeatures / numHeads;
     this.valueDim = value.outFeatures / numKvHeads;
+    const keyDim = this.headDim - (latent?.rotaryDim ?? 0);
     const sizes: [string, number, number, string][] = [
-      ['key.outFeatures', key.outFeatures, this.headDim * numKvHeads, 'numKvHeads * head_dim'],
+      ['key.outFeatures', key.outFeatures, keyDim * numKvHeads, 'numKvHeads * head_dim'],
       ['output.inFeatures', output.inFeatures, this.valueDim * numHeads, 'numHeads * value_dim'],
-      ['key.inFeatures', key.inFeatures, query.inFeatures, 'query.inFeatures'],
-      ['value.inFeatures', value.inFeatures, query.inFeatures, 'query.inFeatures'],
     ];
+    if (latent === undefined) {
+      sizes.push(
+        ['key.inFeatures', key.inFeatures, query.inFeatures, 'query.inFeatures'],
+        ['value.inFeatures', value.inFeatures, query.inFeatures, 'query.inFeatures'],
+      );
+    }
     for (const [name, actual, expected, source] of sizes) {
       if (actual !== expected || !Number.isInteger(expected)) {
         throw argumentError(
@@ -96,7 +107,14 @@ export class Attention {
     };
     // Where activations are rounded to int8 anyway, prompts are multiplied in bf16 (a matrix unit, where there is one).
     const compute = query.compute === 'f32' ? 'f32' : 'bf16';
-    this.#mix = { ...run, causal: true, window: options.window ?? 0, compute };
+    const { scale } = options;
+    this.#mix = {
+      ...run,
+      causal: true,
+      window: options.window ?? 0,
+      compute,
+      ...(scale === undefined ? {} : { scale: scale / Math.sqrt(this.headDim) }),
+    };
     const { mode, theta, rotaryDim, scaling } = options.rope;
     this.#rope = {
       ...run,
@@ -140,11 +158,19 @@ export class Attention {
     const end = start + rows;
     const isPlain = !isPaged(cache) && !isMixing(cache);
     const value = !isPlain ? scratch.value.rows : cache.valueRows.slice(start, end);
-    options.query.forward(x, scratch.query.rows);
-    options.key.forward(x, scratch.key.rows);
-    options.value.forward(x, value);
     const query = scratch.query.heads;
     const key = scratch.key.heads;
+    if (options.latent !== undefined) {
+      options.latent.project(x as Tensor<'f32'>, options.query, {
+        query: scratch.query.rows,
+        key,
+        value,
+      });
+    } else {
+      options.query.forward(x, scratch.query.rows);
+      options.key.forward(x, scratch.key.rows);
+      options.value.forward(x, value);
+    }
     normalize(options.queryNorm, scratch.query);
     normalize(options.keyNorm, scratch.key);
     if (isMixing(cache)) {
@@ -192,6 +218,7 @@ export class Attention {
   /** The attention with its weights on a device. */
   async to(device: DeviceName): Promise<Attention> {
     const { query, key, value, output, queryNorm, keyNorm, freqFactors } = this.options;
+    await this.options.latent?.to(device);
     return new Attention({
       ...this.options,
       query: await query.to(device),
@@ -206,8 +233,8 @@ export class Attention {
 
   /** Lets go of the weights. */
   dispose(): void {
-    const { query, key, value, output, queryNorm, keyNorm } = this.options;
-    for (const part of [query, key, value, output, queryNorm, keyNorm]) part?.dispose();
+    const { query, key, value, output, queryNorm, keyNorm, latent } = this.options;
+    for (const part of [query, key, value, output, queryNorm, keyNorm, latent]) part?.dispose();
   }
 }
 

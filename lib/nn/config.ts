@@ -28,6 +28,10 @@ export interface ModelConfig {
   /** Keys that a query sees at most; 0: all. */
   readonly window: number;
   readonly rope: RopeConfig;
+  /** Of models whose keys and values come through a latent vector: its channels, and the query's (0: none). */
+  readonly latent: { readonly rank: number; readonly queryRank: number } | undefined;
+  /** Of the scores of attention, besides 1 / sqrt(headDim). */
+  readonly attentionScale: number | undefined;
   /** Of models with experts. */
   readonly moe: MoEConfig | undefined;
 }
@@ -43,6 +47,7 @@ const architectures = {
   qwen3moe: 'half',
   olmoe: 'half',
   deepseek: 'interleaved',
+  deepseek2: 'interleaved',
 } as const;
 export type Architecture = keyof typeof architectures;
 
@@ -127,7 +132,11 @@ export function readConfig(file: Pick<GGUFFile, 'metadata' | 'tensors'>): ModelC
   const moe = readMoE(reader);
   const hiddenSize = reader.integer('embedding_length', 1, maxSize);
   const numHeads = reader.integer('attention.head_count', 1, maxSize);
-  const numKvHeads = reader.integer('attention.head_count_kv', 1, maxSize, numHeads);
+  const isLatent = architecture === 'deepseek2';
+  // Files say 1 where they mean the latent vector itself.
+  const numKvHeads = isLatent
+    ? numHeads
+    : reader.integer('attention.head_count_kv', 1, maxSize, numHeads);
   if (numHeads % numKvHeads !== 0) {
     throw invalidModel(
       `metadata ${architecture}.attention.head_count is ${numHeads}, ` +
@@ -139,13 +148,15 @@ export function readConfig(file: Pick<GGUFFile, 'metadata' | 'tensors'>): ModelC
       `metadata ${architecture}.embedding_length is ${hiddenSize}, expected a multiple of ${numHeads} (= attention.head_count)`,
     );
   }
+  const mla = reader.has('attention.key_length_mla') ? '_mla' : '';
   const headDim = reader.integer(
-    'attention.key_length',
+    `attention.key_length${mla}`,
     1,
     maxSize,
     Math.floor(hiddenSize / numHeads),
   );
   const name = file.metadata.get('general.name');
+  const rope = readRope(reader, architectures[architecture as Architecture], headDim);
   return {
     architecture: architecture as Architecture,
     name: typeof name === 'string' ? name : undefined,
@@ -155,14 +166,35 @@ export function readConfig(file: Pick<GGUFFile, 'metadata' | 'tensors'>): ModelC
     numHeads,
     numKvHeads,
     headDim,
-    valueDim: reader.integer('attention.value_length', 1, maxSize, headDim),
+    valueDim: reader.integer(`attention.value_length${mla}`, 1, maxSize, headDim),
     contextLength: reader.integer('context_length', 1, 2 ** 31 - 1),
     vocabSize: readVocabSize(file, reader),
     epsilon: reader.number('attention.layer_norm_rms_epsilon', 0, 1, 1e-5),
     window: reader.integer('attention.sliding_window', 0, 2 ** 31 - 1, 0),
-    rope: readRope(reader, architectures[architecture as Architecture], headDim),
+    rope,
+    latent: isLatent ? readLatent(reader, headDim, rope.rotaryDim) : undefined,
+    attentionScale: isLatent ? latentScale(reader, rope) : undefined,
     moe,
   };
+}
+
+function readLatent(reader: MetadataReader, headDim: number, rotaryDim: number) {
+  if (rotaryDim >= headDim) {
+    throw invalidModel(
+      `metadata ${reader.architecture}.rope.dimension_count is ${rotaryDim}, expected less than ${headDim} (= key_length)`,
+    );
+  }
+  return {
+    rank: reader.integer('attention.kv_lora_rank', 1, maxSize),
+    queryRank: reader.integer('attention.q_lora_rank', 0, maxSize, 0),
+  };
+}
+
+/** With YaRN scores are scaled by the square of the magnitude in place of cos and sin (DeepSeek-V2, 2024). */
+function latentScale(reader: MetadataReader, { scaling }: RopeConfig): number | undefined {
+  if (scaling?.type !== 'yarn') return undefined;
+  const logMultiplier = reader.number('rope.scaling.yarn_log_multiplier', 0, 1e6, 0);
+  return (1 + logMultiplier * Math.log(scaling.factor)) ** 2;
 }
 
 /** Rows of the embedding table, which metadata and tokenizer must agree with where they say anything. */

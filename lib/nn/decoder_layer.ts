@@ -144,7 +144,10 @@ export class DecoderLayer {
     if (isPaged(cache) && cache.hidden !== undefined) {
       mul(residual, one, { out: cache.hidden }); // a copy
     }
-    const attentionInput = normed(this.attentionNorm, this.attention.input, tensors);
+    const attentionInput =
+      this.attention.options.latent === undefined
+        ? normed(this.attentionNorm, this.attention.input, tensors)
+        : this.attentionNorm.forward(residual, tensors.normed);
     this.attention.forward(attentionInput, step, residual, residual);
     if (this.mlp instanceof MLP) {
       const mlpInput = normed(this.mlpNorm, this.mlp.input, tensors);

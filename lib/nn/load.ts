@@ -65,7 +65,7 @@ export interface LoadOptions extends RunOptions {
 }
 
 /**
- * Loads a llama-family model (llama 2 and 3, mistral, qwen2, qwen3; with experts mixtral, qwen2moe, qwen3moe, olmoe, deepseek) from a GGUF file. The file is mapped, and weights
+ * Loads a llama-family model (llama 2 and 3, mistral, qwen2, qwen3; with experts mixtral, qwen2moe, qwen3moe, olmoe, deepseek and deepseek2) from a GGUF file. The file is mapped, and weights
  * are used where they lie; those that kernels want in another order are rearranged there, in memory that replaces the
  * file's pages, so that the model takes its size once. With `format` the weights are decoded and encoded anew into
  * memory, a few rows at a time.

@@ -84,7 +84,9 @@ function readScaling(reader: MetadataReader): RopeScaling | undefined {
         type,
         factor,
         originalContext: context(),
-        attentionFactor: magnitude * (0.1 * Math.log(factor) + 1),
+        // deepseek2 scales scores instead.
+        attentionFactor:
+          reader.architecture === 'deepseek2' ? 1 : magnitude * (0.1 * Math.log(factor) + 1),
         betaFast: reader.number('rope.scaling.yarn_beta_fast', 0, 1e6, 32),
         betaSlow: reader.number('rope.scaling.yarn_beta_slow', 0, 1e6, 1),
       };

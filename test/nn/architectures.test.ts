@@ -21,6 +21,15 @@ const models: [string, RandomModelOptions][] = [
   ['qwen3moe', { architecture: 'qwen3moe', experts: 16, topK: 4 }],
   ['olmoe, norms of all heads together', { architecture: 'olmoe', experts: 5, topK: 3 }],
   ['deepseek, a dense layer first', { architecture: 'deepseek', experts: 6, topK: 3 }],
+  ['deepseek2, a latent vector', { architecture: 'deepseek2', experts: 6, topK: 3 }],
+  [
+    'deepseek2, a latent vector for queries too',
+    { architecture: 'deepseek2', experts: 6, topK: 3, queryRank: 40 },
+  ],
+  [
+    'deepseek2, keys transposed',
+    { architecture: 'deepseek2', experts: 4, queryRank: 40, transposed: true },
+  ],
 ];
 
 /** Largest difference. */

@@ -81,6 +81,10 @@ describe.skipIf(peer === undefined)('node-llama-cpp (needs it installed)', () =>
     { architecture: 'qwen3moe', experts: 16, topK: 4 },
     { architecture: 'olmoe', experts: 5, topK: 3, expertSize: 96 },
     { architecture: 'deepseek', experts: 6, topK: 3 },
+    { architecture: 'deepseek2', experts: 6, topK: 3, queryRank: 40 },
+    { architecture: 'deepseek2', experts: 6, topK: 3, queryRank: 40, transposed: true },
+    { architecture: 'deepseek2', experts: 6, topK: 3, queryRank: 40, yarn: 8 },
+    { architecture: 'llama', yarn: 4 },
   ];
   it.each(mixtures)('gives the probabilities that bitloom gives: %o', async (options) => {
     const { metadata, types: given } = readGGUF(memorySource(readFileSync(tinyModel)));
@@ -93,7 +97,7 @@ describe.skipIf(peer === undefined)('node-llama-cpp (needs it installed)', () =>
       types.set(key, given.get(key) as GGUFValueType);
     }
     for (const key of content.metadata.keys()) {
-      if (/freq_base|epsilon|weights_scale/.test(key)) types.set(key, 'f32');
+      if (/freq_base|epsilon|weights_scale|factor|multiplier/.test(key)) types.set(key, 'f32');
     }
     const file = join(folder, `${options.architecture ?? 'mixtral'}.gguf`);
     writeFileSync(file, ggufBytes({ ...content, types }));

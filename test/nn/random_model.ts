@@ -3,7 +3,7 @@ import type { GGUFContent, GGUFTensorInput, GGUFValue } from '../../lib/io/index
 import type { ReferenceModel } from '../reference/decoder.js';
 
 /** Models with experts besides llama's. */
-export type MixtureArchitecture = 'qwen2moe' | 'qwen3moe' | 'olmoe' | 'deepseek';
+export type MixtureArchitecture = 'qwen2moe' | 'qwen3moe' | 'olmoe' | 'deepseek' | 'deepseek2';
 
 export interface RandomModelOptions {
   architecture?: 'llama' | 'qwen2' | 'qwen3' | MixtureArchitecture;
@@ -12,6 +12,8 @@ export interface RandomModelOptions {
   untied?: boolean;
   freqFactors?: boolean;
   linearFactor?: number;
+  /** Factor of YaRN, which the reference does not know. */
+  yarn?: number;
   window?: number;
   hidden?: number;
   intermediate?: number;
@@ -24,6 +26,9 @@ export interface RandomModelOptions {
   expertSize?: number;
   /** A tensor for each expert in place of a stack; odd ones are twice as wide. */
   separate?: boolean;
+  /** deepseek2: queries through a latent vector too; keys as llama.cpp's newer files have them. */
+  queryRank?: number;
+  transposed?: boolean;
 }
 
 /** Numbers in [-1, 1), the same for the same seed (mulberry32). */
@@ -45,14 +50,16 @@ export function randomModel(options: RandomModelOptions = {}): {
 } {
   const { architecture = 'llama', seed = 1, hidden = 64, intermediate = 96, layers = 2 } = options;
   const { experts = 0, topK = 2, expertSize = 32 } = options;
-  const denseLayers = architecture === 'deepseek' ? 1 : 0;
+  const isLatent = architecture === 'deepseek2';
+  const denseLayers = architecture.startsWith('deepseek') ? 1 : 0;
   const { vocab = 50, context = 128, linearFactor = 1, window = 0 } = options;
   const numHeads = 4;
-  const numKvHeads = architecture === 'olmoe' ? 4 : 2;
+  const numKvHeads = architecture === 'olmoe' || isLatent ? 4 : 2;
   // qwen3 has heads that are wider than their share of the hidden size.
   const isQwen3 = architecture.startsWith('qwen3');
-  const headDim = isQwen3 ? hidden / 2 : hidden / numHeads;
-  const theta = architecture === 'llama' || architecture === 'deepseek' ? 10000 : 1e6;
+  const headDim = isQwen3 ? hidden / 2 : isLatent ? 24 : hidden / numHeads;
+  const { rank, rotaryDim, valueDim } = { rank: 32, rotaryDim: 8, valueDim: 16 };
+  const theta = architecture === 'llama' || denseLayers > 0 ? 10000 : 1e6;
   const epsilon = 1e-5;
   const random = randomNumbers(seed);
   const tensors = new Map<string, { shape: readonly number[]; values: Float32Array }>();
@@ -74,13 +81,34 @@ export function randomModel(options: RandomModelOptions = {}): {
       matrix(`${name}.ffn_up.${e}.weight`, width, hidden);
       matrix(`${name}.ffn_down.${e}.weight`, hidden, width);
     }
-    if (architecture !== 'qwen2moe' && architecture !== 'deepseek') return;
+    if (architecture !== 'qwen2moe' && denseLayers === 0) return;
+    if (isLatent) add(`${name}.exp_probs_b.bias`, [experts], 0, 0.2);
     matrix(`${name}.ffn_gate_shexp.weight`, intermediate, hidden);
     matrix(`${name}.ffn_up_shexp.weight`, intermediate, hidden);
     matrix(`${name}.ffn_down_shexp.weight`, hidden, intermediate);
     if (architecture === 'qwen2moe') {
       add(`${name}.ffn_gate_inp_shexp.weight`, [hidden], 0, 2 / Math.sqrt(hidden));
     }
+  };
+  const addLatent = (name: string): void => {
+    const { queryRank = 0, transposed = false } = options;
+    if (queryRank > 0) {
+      matrix(`${name}.attn_q_a.weight`, queryRank, hidden);
+      add(`${name}.attn_q_a_norm.weight`, [queryRank], 1, 0.3);
+      matrix(`${name}.attn_q_b.weight`, numHeads * headDim, queryRank);
+    } else {
+      matrix(`${name}.attn_q.weight`, numHeads * headDim, hidden);
+    }
+    matrix(`${name}.attn_kv_a_mqa.weight`, rank + rotaryDim, hidden);
+    add(`${name}.attn_kv_a_norm.weight`, [rank], 1, 0.3);
+    const own = headDim - rotaryDim;
+    if (transposed) {
+      add(`${name}.attn_k_b.weight`, [numHeads, rank, own], 0, 2 / Math.sqrt(rank));
+      add(`${name}.attn_v_b.weight`, [numHeads, valueDim, rank], 0, 2 / Math.sqrt(rank));
+    } else {
+      matrix(`${name}.attn_kv_b.weight`, numHeads * (own + valueDim), rank);
+    }
+    matrix(`${name}.attn_output.weight`, hidden, numHeads * valueDim);
   };
   matrix('token_embd.weight', vocab, hidden);
   add('output_norm.weight', [hidden], 1, 0.3);
@@ -89,10 +117,14 @@ export function randomModel(options: RandomModelOptions = {}): {
   for (let i = 0; i < layers; i++) {
     const name = `blk.${i}`;
     add(`${name}.attn_norm.weight`, [hidden], 1, 0.3);
-    matrix(`${name}.attn_q.weight`, numHeads * headDim, hidden);
-    matrix(`${name}.attn_k.weight`, numKvHeads * headDim, hidden);
-    matrix(`${name}.attn_v.weight`, numKvHeads * headDim, hidden);
-    matrix(`${name}.attn_output.weight`, hidden, numHeads * headDim);
+    if (isLatent) {
+      addLatent(name);
+    } else {
+      matrix(`${name}.attn_q.weight`, numHeads * headDim, hidden);
+      matrix(`${name}.attn_k.weight`, numKvHeads * headDim, hidden);
+      matrix(`${name}.attn_v.weight`, numKvHeads * headDim, hidden);
+      matrix(`${name}.attn_output.weight`, hidden, numHeads * headDim);
+    }
     if (architecture.startsWith('qwen2')) {
       add(`${name}.attn_q.bias`, [numHeads * headDim], 0, 1);
       add(`${name}.attn_k.bias`, [numKvHeads * headDim], 0, 1);
@@ -130,7 +162,26 @@ export function randomModel(options: RandomModelOptions = {}): {
     metadata.set(`${architecture}.attention.key_length`, headDim);
     metadata.set(`${architecture}.attention.value_length`, headDim);
   }
+  if (isLatent) {
+    const { queryRank = 0, transposed = false } = options;
+    metadata.set('deepseek2.attention.kv_lora_rank', rank);
+    if (queryRank > 0) metadata.set('deepseek2.attention.q_lora_rank', queryRank);
+    metadata.set('deepseek2.rope.dimension_count', rotaryDim);
+    metadata.set('deepseek2.attention.key_length', transposed ? rank + rotaryDim : headDim);
+    metadata.set('deepseek2.attention.value_length', transposed ? rank : valueDim);
+    if (transposed) {
+      metadata.set('deepseek2.attention.head_count_kv', 1);
+      metadata.set('deepseek2.attention.key_length_mla', headDim);
+      metadata.set('deepseek2.attention.value_length_mla', valueDim);
+    }
+  }
   if (window > 0) metadata.set(`${architecture}.attention.sliding_window`, window);
+  if (options.yarn !== undefined) {
+    metadata.set(`${architecture}.rope.scaling.type`, 'yarn');
+    metadata.set(`${architecture}.rope.scaling.factor`, options.yarn);
+    metadata.set(`${architecture}.rope.scaling.original_context_length`, 32);
+    if (isLatent) metadata.set('deepseek2.rope.scaling.yarn_log_multiplier', 0.0707);
+  }
   if (linearFactor !== 1) {
     metadata.set(`${architecture}.rope.scaling.type`, 'linear');
     metadata.set(`${architecture}.rope.scaling.factor`, linearFactor);
@@ -142,10 +193,14 @@ export function randomModel(options: RandomModelOptions = {}): {
     if (architecture === 'qwen2moe') {
       metadata.set('qwen2moe.expert_shared_feed_forward_length', intermediate);
     }
-    if (architecture === 'deepseek') {
-      metadata.set('deepseek.leading_dense_block_count', denseLayers);
-      metadata.set('deepseek.expert_shared_count', intermediate / expertSize);
-      metadata.set('deepseek.expert_weights_scale', 1.5);
+    if (denseLayers > 0) {
+      metadata.set(`${architecture}.leading_dense_block_count`, denseLayers);
+      metadata.set(`${architecture}.expert_shared_count`, intermediate / expertSize);
+      metadata.set(`${architecture}.expert_weights_scale`, 1.5);
+    }
+    if (isLatent) {
+      metadata.set('deepseek2.expert_weights_norm', true);
+      metadata.set('deepseek2.expert_gating_func', 2);
     }
   }
   const inputs = (options.separate ? [...tensors] : stacked(tensors, experts)).map(
@@ -156,7 +211,7 @@ export function randomModel(options: RandomModelOptions = {}): {
       data: new Uint8Array(values.buffer),
     }),
   );
-  const mode = architecture === 'llama' || architecture === 'deepseek' ? 'interleaved' : 'half';
+  const mode = architecture === 'llama' || denseLayers > 0 ? 'interleaved' : 'half';
   return {
     content: { metadata, tensors: inputs },
     reference: {
@@ -171,14 +226,17 @@ export function randomModel(options: RandomModelOptions = {}): {
       window,
       linearFactor,
       wholeNorm: architecture === 'olmoe',
+      ...(isLatent && {
+        latent: { rank, rotaryDim, valueDim, transposed: options.transposed ?? false },
+      }),
       ...(experts > 0 && {
         moe: {
           numExperts: experts,
           topK,
           denseLayers,
-          sigmoid: false,
-          normalize: architecture === 'llama' || architecture === 'qwen3moe',
-          scale: architecture === 'deepseek' ? 1.5 : 1,
+          sigmoid: isLatent,
+          normalize: ['llama', 'qwen3moe', 'deepseek2'].includes(architecture),
+          scale: denseLayers > 0 ? 1.5 : 1,
         },
       }),
     },

@@ -17,6 +17,8 @@ export interface ReferenceModel {
   /** Norms of all heads together. */
   wholeNorm?: boolean;
   moe?: ReferenceMoE;
+  /** Keys and values through a latent vector; `numKvHeads` is `numHeads` then. */
+  latent?: { rank: number; rotaryDim: number; valueDim: number; transposed: boolean };
 }
 
 /** How tokens go to experts. */
@@ -66,15 +68,61 @@ export function referenceLogits(model: ReferenceModel, tokens: readonly number[]
   const factors = vector('rope_freqs.weight');
   const turn = (head: Vector, position: number): Vector => {
     const out = [...head];
-    const half = model.headDim / 2;
+    const half = head.length / 2;
     for (let i = 0; i < half; i++) {
-      const frequency = model.theta ** ((-2 * i) / model.headDim) / (factors?.[i] ?? 1);
+      const frequency = model.theta ** ((-2 * i) / head.length) / (factors?.[i] ?? 1);
       const angle = (position / model.linearFactor) * frequency;
       const [a, b] = model.mode === 'half' ? [i, i + half] : [2 * i, 2 * i + 1];
       out[a] = (head[a] as number) * Math.cos(angle) - (head[b] as number) * Math.sin(angle);
       out[b] = (head[a] as number) * Math.sin(angle) + (head[b] as number) * Math.cos(angle);
     }
     return out;
+  };
+  /** Queries, keys and values of each position and head. */
+  const throughLatent = (
+    normed: Vector[],
+    name: string,
+    { rank, rotaryDim, valueDim, transposed }: NonNullable<ReferenceModel['latent']>,
+  ): [Vector[][], Vector[][], Vector[][]] => {
+    const own = model.headDim - rotaryDim;
+    const turned = (head: Vector, position: number) => [
+      ...head.slice(0, own),
+      ...turn(head.slice(own), position),
+    ];
+    const all = normed.map((x, position) => {
+      const down = model.tensors.has(`${name}.attn_q_a.weight`)
+        ? norm(linear(x, `${name}.attn_q_a`), vector(`${name}.attn_q_a_norm.weight`) as Vector)
+        : undefined;
+      const query =
+        down === undefined ? linear(x, `${name}.attn_q`) : linear(down, `${name}.attn_q_b`);
+      const both = linear(x, `${name}.attn_kv_a_mqa`);
+      const c = norm(both.slice(0, rank), vector(`${name}.attn_kv_a_norm.weight`) as Vector);
+      const rotary = turn(both.slice(rank), position);
+      const keyAt = (h: number, i: number): number => {
+        if (!transposed) return dot(rowOf(`${name}.attn_kv_b.weight`, h * (own + valueDim) + i), c);
+        const values = vector(`${name}.attn_k_b.weight`) as Vector;
+        return c.reduce((s, x, r) => s + x * (values[(h * rank + r) * own + i] as number), 0);
+      };
+      const valueAt = (h: number, i: number): number =>
+        transposed
+          ? dot(rowOf(`${name}.attn_v_b.weight`, h * valueDim + i), c)
+          : dot(rowOf(`${name}.attn_kv_b.weight`, h * (own + valueDim) + own + i), c);
+      const numbers = (count: number) => Array.from({ length: count }, (_, i) => i);
+      return {
+        query: heads(query).map((head) => turned(head, position)),
+        key: numbers(model.numHeads).map((h) => [
+          ...numbers(own).map((i) => keyAt(h, i)),
+          ...rotary,
+        ]),
+        value: numbers(model.numHeads).map((h) => numbers(valueDim).map((i) => valueAt(h, i))),
+      };
+    });
+    return [all.map((a) => a.query), all.map((a) => a.key), all.map((a) => a.value)];
+  };
+  const rowOf = (name: string, row: number): Vector => {
+    const { shape, values } = model.tensors.get(name) as { shape: number[]; values: Vector };
+    const cols = shape.at(-1) as number;
+    return Array.from(values.slice(row * cols, (row + 1) * cols));
   };
   const mlp = (x: Vector, nameOf: (part: string) => string): Vector => {
     const gate = linear(x, nameOf('gate'));
@@ -133,9 +181,11 @@ export function referenceLogits(model: ReferenceModel, tokens: readonly number[]
           return part === 'attn_v' ? scaled : turn(scaled, position);
         }),
       );
-    const queries = project('attn_q', 'attn_q_norm');
-    const keys = project('attn_k', 'attn_k_norm');
-    const values = project('attn_v');
+    const { latent } = model;
+    const [queries, keys, values] =
+      latent === undefined
+        ? [project('attn_q', 'attn_q_norm'), project('attn_k', 'attn_k_norm'), project('attn_v')]
+        : throughLatent(normed, name, latent);
     const mixed = queries.map((query, t) =>
       query.flatMap((q, h) => {
         const g = Math.floor(h / (model.numHeads / model.numKvHeads));
@@ -147,7 +197,8 @@ export function referenceLogits(model: ReferenceModel, tokens: readonly number[]
         const largest = Math.max(...scores);
         const powers = scores.map((score) => Math.exp(score - largest));
         const total = powers.reduce((sum, power) => sum + power, 0);
-        return q.map((_, i) =>
+        const channels = values[0]?.[0]?.length ?? 0;
+        return Array.from({ length: channels }, (_, i) =>
           powers.reduce(
             (sum, power, s) => sum + (power / total) * (values[first + s]?.[g]?.[i] as number),
             0,

@@ -75,10 +75,10 @@ export function movedFrequencies(
   return new Tensor('f32', factors, [half]);
 }
 
-/** Row p of the result is row `order[p]`: bytes are moved, nothing is rounded. */
+/** Row p of the result is row `order[p]`, for as many as there are: bytes are moved, nothing is rounded. */
 export function rowsInOrder(matrix: QuantizedTensor, order: Int32Array): QuantizedTensor {
   const { format, cols } = matrix;
-  const result = emptyLike(matrix);
+  const result = emptyLike(matrix, order.length);
   const bytes = weightsBytes(format, 1, cols);
   for (const [p, row] of order.entries()) {
     result.bytes.set(matrix.bytes.subarray(row * bytes, (row + 1) * bytes), p * bytes);
@@ -125,8 +125,11 @@ export function vectorInOrder<T extends Tensor<'f32'> | undefined>(
   return new Tensor('f32', moved, vector.shape) as Tensor<'f32'> as T;
 }
 
-function emptyLike({ format, shape, codebook, tensorScale }: QuantizedTensor): QuantizedTensor {
-  return QuantizedTensor.empty(format, shape, {
+function emptyLike(
+  { format, rows, cols, codebook, tensorScale }: QuantizedTensor,
+  count = rows,
+): QuantizedTensor {
+  return QuantizedTensor.empty(format, [count, cols], {
     ...(codebook === undefined ? {} : { codebook }),
     tensorScale,
   });
