@@ -52,3 +52,14 @@ export function routesOf({ tokens, count, topK, seed }: Sizes, nowhere = 0.1) {
     weights: f32(gaussian(tokens * topK, seed + 98), [tokens, topK]),
   };
 }
+
+/** [expert, weight] of each token. */
+export const lists = ({ indices, weights: w }: ReturnType<typeof routesOf>) =>
+  Array.from({ length: indices.shape[0] as number }, (_, t) => {
+    const topK = indices.shape[1] as number;
+    const of = Array.from({ length: topK }, (_, k): [number, number] => [
+      indices.data[t * topK + k] as number,
+      w.data[t * topK + k] as number,
+    ]);
+    return of.filter(([e]) => e >= 0);
+  });

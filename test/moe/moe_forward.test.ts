@@ -1,28 +1,24 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
-  add,
   type Compute,
   dequantize,
   type Format,
-  type Isa,
   type MoEActivation,
   type MoEExpert,
   MoEExperts,
   machine,
-  matmul,
   moeForward,
   moeForwardAsync,
   mul,
   type QuantizedTensor,
   sequence,
-  swiglu,
   Tensor,
 } from '../../lib/index.js';
 import { type DenseExpert, mixture } from '../reference/moe_forward.js';
 import { epsilon, expectError, floatTypes, strided } from '../reference/op_checks.js';
 import { firstDifference, gaussian } from '../reference/random.js';
-import { expertsOf, f32, routesOf } from './cases.js';
+import { expertsOf, f32, lists, routesOf } from './cases.js';
 
 const levels = machine().isas;
 const activations: MoEActivation[] = ['silu', 'gelu', 'geluTanh', 'relu', 'relu2', 'swigluOai'];
@@ -40,16 +36,6 @@ const dense = (expert: MoEExpert): DenseExpert => ({
   upBias: expert.upBias?.toArray(),
   downBias: expert.downBias?.toArray(),
 });
-
-const lists = ({ indices, weights: w }: ReturnType<typeof routesOf>) =>
-  Array.from({ length: indices.shape[0] as number }, (_, t) => {
-    const topK = indices.shape[1] as number;
-    const of = Array.from({ length: topK }, (_, k): [number, number] => [
-      indices.data[t * topK + k] as number,
-      w.data[t * topK + k] as number,
-    ]);
-    return of.filter(([e]) => e >= 0);
-  });
 
 const tokensOf = (x: Tensor<'f32'>): number[][] => {
   const values = x.toArray();
@@ -105,65 +91,6 @@ describe('moeForward and the formula', () => {
       { numRuns: isa === 'scalar' ? 15 : 40 },
     );
   });
-});
-
-/** The same layer by operators of its own: each expert in turn over its tokens. */
-function loop(
-  x: Tensor<'f32'>,
-  routes: ReturnType<typeof routesOf>,
-  list: MoEExpert[],
-  run: { compute: Compute; isa: Isa; algorithm?: 'dequant' | 'tile' | 'lut' },
-): Tensor<'f32'> {
-  const hidden = x.shape[1] as number;
-  const y = Tensor.zeros('f32', x.shape);
-  list.forEach((expert, e) => {
-    const of = lists(routes).flatMap((own, t) =>
-      own.filter(([number]) => number === e).map(([, w]) => [t, w] as [number, number]),
-    );
-    if (of.length === 0) return;
-    const rows = f32(
-      of.flatMap(([t]) => x.slice(t, t + 1).toArray()),
-      [of.length, hidden],
-    );
-    const between = swiglu(
-      matmul(rows, expert.gate as QuantizedTensor, run),
-      matmul(rows, expert.up, run),
-      { isa: run.isa },
-    );
-    const products = matmul(between, expert.down, run);
-    of.forEach(([t, w], i) => {
-      const sum = y.slice(t, t + 1);
-      add(sum, mul(products.slice(i, i + 1), f32([w], []), { isa: run.isa }), {
-        out: sum,
-        isa: run.isa,
-      });
-    });
-  });
-  return y;
-}
-
-describe('moeForward and its experts one by one', () => {
-  it.each(levels.flatMap((isa) => (['dequant', 'tile', 'lut'] as const).map((a) => ({ isa, a }))))(
-    'give the same bits: %o',
-    ({ isa, a: algorithm }) => {
-      const own = { tokens: 70, hidden: 96, width: 64, count: 5, topK: 2, seed: 3 };
-      const formats: Format[] =
-        algorithm === 'lut' ? ['u2_g32', 't2_g32', 'u1_g32'] : ['q8_0', 'u4z_g32', 'q5_1'];
-      for (const packed of [true, false]) {
-        const list = expertsOf(own, (e) => formats[e % 3] as Format, { packed });
-        const routes = routesOf(own);
-        const x = f32(gaussian(own.tokens * own.hidden, 5), [own.tokens, own.hidden]);
-        const run = { compute: 'i8' as const, isa, algorithm };
-        const y = moeForward(x, routes, new MoEExperts(list), run);
-        expect(firstDifference(y.data, loop(x, routes, list, run).data)).toBe(-1);
-        // Threads, and how many tokens pass at a time, change no bit.
-        for (const options of [{ threads: 1 }, { threads: 3 }, { threads: 7 }, { maxRows: 5 }]) {
-          const other = moeForward(x, routes, new MoEExperts(list), { ...run, ...options });
-          expect(firstDifference(y.data, other.data)).toBe(-1);
-        }
-      }
-    },
-  );
 });
 
 describe('moeForward', () => {
