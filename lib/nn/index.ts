@@ -40,6 +40,17 @@ export {
 export { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
+export type { ExpertActivation } from './moe/expert_activation.js';
+export type { ExpertProducts, ExpertRun } from './moe/expert_products.js';
+export {
+  type MoELayerGradients,
+  type MoELayerOptions,
+  type MoELayerState,
+  type MoELayerWeights,
+  moeLayerBackward,
+  moeLayerForward,
+} from './moe/moe_layer.js';
+export { type RouterLosses, type RouteRule, routerLosses } from './moe/router_gradient.js';
 export {
   BlockPool,
   type BlockPoolOptions,
