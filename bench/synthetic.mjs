@@ -3,8 +3,8 @@
 import { statSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
-import { bitloom } from './native.mjs';
 import { gaussian, uniform } from './data.mjs';
+import { bitloom } from './native.mjs';
 
 const { writeGGUF } = await import('../dist/esm/io/index.js');
 

@@ -147,6 +147,13 @@ export {
   type TuneOptions,
   tuneMatmul,
 } from './ops/matmul/tune.js';
+export { type MoEExpert, MoEExperts } from './ops/moe/experts.js';
+export {
+  type MoEActivation,
+  type MoEForwardOptions,
+  moeForward,
+  moeForwardAsync,
+} from './ops/moe/moe_forward.js';
 export {
   type MoERouteOptions,
   type MoERoutes,

@@ -11,6 +11,7 @@ export type NativeValue =
   | ArrayBufferView
   | NativeMemory
   | NativeStream
+  | NativeExperts
   | number
   | bigint
   | undefined;
@@ -23,6 +24,10 @@ export interface NativeMemory {
 }
 export interface NativeStream {
   readonly [kind]: 'stream';
+}
+/** What createExperts() of native/node/experts.cc makes. */
+export interface NativeExperts {
+  readonly [kind]: 'experts';
 }
 export interface NativeEvent {
   readonly [kind]: 'event';
@@ -105,6 +110,12 @@ export interface Native extends NativeDevices {
   attention: NativeOperator;
   mergeStates: NativeOperator;
   moeRoute: NativeOperator;
+  moeForward: NativeOperator;
+  /** Of 15 values for each expert: gate, up, down and their biases. */
+  createExperts(values: NativeValue[]): NativeExperts;
+  /** The same but for experts `numbers[i]`, which become what `values`, of all experts, has for them. */
+  replaceExperts(experts: NativeExperts, numbers: Int32Array, values: NativeValue[]): NativeExperts;
+  freeExperts(experts: NativeExperts): void;
   kvAppend: NativeOperator;
   kvGather: NativeOperator;
   nearestKeys: NativeOperator;

@@ -1,7 +1,8 @@
 // bitloom's matmul beside ONNX Runtime's products of the same shape, weight width and threads. Each has
 // weights of its own (the layouts differ); `error` is bitloom's, as in npm run bench.
-import { cases } from '../matmul/matmul.mjs';
+
 import { coldBytes, gaussian } from '../data.mjs';
+import { cases } from '../matmul/matmul.mjs';
 import { interleave } from './interleave.mjs';
 import { productModel, sessions } from './onnx.mjs';
 import { findPeer } from './resolve.mjs';

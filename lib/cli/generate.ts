@@ -5,8 +5,10 @@ import {
   type Activations,
   type Decoder,
   type Generation,
+  Linear,
   type LoadOptions,
   load,
+  MLP,
 } from '../nn/index.js';
 import { formatInfo } from '../quantized_tensor.js';
 import type { Output } from './main.js';
@@ -128,7 +130,12 @@ function describe({ config, parts }: Decoder): string {
 function matrices({ parts }: Pick<Decoder, 'parts'>) {
   const inLayers = parts.layers.flatMap(({ attention, mlp }) => {
     const { query, key, value, output } = attention.options;
-    return [query, key, value, output, mlp.gate, mlp.up, mlp.down];
+    const attends = [query, key, value, output];
+    if (mlp instanceof MLP) return [...attends, mlp.gate, mlp.up, mlp.down];
+    const experts = mlp.experts.experts.flatMap(({ gate, up, down }) =>
+      [gate, up, down].flatMap((weight) => (weight === undefined ? [] : [new Linear(weight)])),
+    );
+    return [...attends, mlp.options.router, ...experts];
   });
   return [...inLayers, parts.output];
 }

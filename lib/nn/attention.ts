@@ -24,7 +24,7 @@ export interface AttentionOptions extends RunOptions {
   value: Linear;
   /** num_heads * value_dim -> hidden */
   output: Linear;
-  /** Norms of each head's query and key (qwen3). */
+  /** Norms of each head's query and key (qwen3), or of all heads together (olmoe). */
   queryNorm?: RMSNorm | undefined;
   keyNorm?: RMSNorm | undefined;
   numHeads: number;
@@ -145,8 +145,8 @@ export class Attention {
     options.value.forward(x, value);
     const query = scratch.query.heads;
     const key = scratch.key.heads;
-    options.queryNorm?.forward(query, query);
-    options.keyNorm?.forward(key, key);
+    normalize(options.queryNorm, scratch.query);
+    normalize(options.keyNorm, scratch.key);
     if (isMixing(cache)) {
       cache.mix({
         ...{ query, key, value: scratch.value.heads, positions },
@@ -209,4 +209,11 @@ export class Attention {
     const { query, key, value, output, queryNorm, keyNorm } = this.options;
     for (const part of [query, key, value, output, queryNorm, keyNorm]) part?.dispose();
   }
+}
+
+/** In place; of each head, or of a row if the norm is that long. */
+function normalize(norm: RMSNorm | undefined, { heads, rows }: HeadsView): void {
+  if (norm === undefined) return;
+  const values = norm.weight.size === heads.shape[2] ? heads : rows;
+  norm.forward(values, values);
 }

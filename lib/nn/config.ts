@@ -1,6 +1,7 @@
 // What a GGUF file's metadata says about the network, checked: later code divides and allocates by it.
 import type { GGUFFile, GGUFValue } from '../io/index.js';
 import { invalidModel, unsupportedModel } from './model_error.js';
+import { type MoEConfig, readMoE } from './moe/config.js';
 import { type RopeConfig, readRope } from './rope_config.js';
 
 /** Shape of a llama-family decoder. */
@@ -27,6 +28,8 @@ export interface ModelConfig {
   /** Keys that a query sees at most; 0: all. */
   readonly window: number;
   readonly rope: RopeConfig;
+  /** Of models with experts. */
+  readonly moe: MoEConfig | undefined;
 }
 
 // How each architecture lays out rotary pairs: GGUF converters permute the rows of llama's q and k so that pairs are
@@ -36,6 +39,10 @@ const architectures = {
   mistral: 'interleaved',
   qwen2: 'half',
   qwen3: 'half',
+  qwen2moe: 'half',
+  qwen3moe: 'half',
+  olmoe: 'half',
+  deepseek: 'interleaved',
 } as const;
 export type Architecture = keyof typeof architectures;
 
@@ -76,6 +83,13 @@ export class MetadataReader {
     return value;
   }
 
+  boolean(key: string, fallback: boolean): boolean {
+    const name = `${this.architecture}.${key}`;
+    const value = this.metadata.get(name) ?? fallback;
+    if (typeof value === 'boolean') return value;
+    throw invalidModel(`metadata ${name} is ${show(value)}, expected true or false`);
+  }
+
   text(key: string): string | undefined {
     const name = `${this.architecture}.${key}`;
     const value = this.metadata.get(name);
@@ -110,9 +124,7 @@ export function readConfig(file: Pick<GGUFFile, 'metadata' | 'tensors'>): ModelC
     );
   }
   const reader = new MetadataReader(file.metadata, architecture);
-  if (reader.integer('expert_count', 0, maxSize, 0) > 0) {
-    throw unsupportedModel(`${architecture}.expert_count is above 0: a mixture of experts`);
-  }
+  const moe = readMoE(reader);
   const hiddenSize = reader.integer('embedding_length', 1, maxSize);
   const numHeads = reader.integer('attention.head_count', 1, maxSize);
   const numKvHeads = reader.integer('attention.head_count_kv', 1, maxSize, numHeads);
@@ -139,7 +151,7 @@ export function readConfig(file: Pick<GGUFFile, 'metadata' | 'tensors'>): ModelC
     name: typeof name === 'string' ? name : undefined,
     numLayers: reader.integer('block_count', 1, maxLayers),
     hiddenSize,
-    intermediateSize: reader.integer('feed_forward_length', 1, maxSize),
+    intermediateSize: reader.integer('feed_forward_length', 1, maxSize, moe?.expertSize),
     numHeads,
     numKvHeads,
     headDim,
@@ -149,6 +161,7 @@ export function readConfig(file: Pick<GGUFFile, 'metadata' | 'tensors'>): ModelC
     epsilon: reader.number('attention.layer_norm_rms_epsilon', 0, 1, 1e-5),
     window: reader.integer('attention.sliding_window', 0, 2 ** 31 - 1, 0),
     rope: readRope(reader, architectures[architecture as Architecture], headDim),
+    moe,
   };
 }
 

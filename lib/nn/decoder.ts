@@ -13,6 +13,7 @@ import { type GenerateOptions, Generation } from './generation.js';
 import { KVCache, type KVCacheOptions } from './kv_cache.js';
 import type { Linear } from './linear.js';
 import { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
+import { MoELayer } from './moe/moe_layer.js';
 import { type PagedCacheOptions, PagedDecoderCache } from './paged_decoder_cache.js';
 import type { RMSNorm } from './rms_norm.js';
 
@@ -289,10 +290,12 @@ export class Decoder {
       commit: () => {
         begun?.commit();
         begun = undefined;
+        this.#settle(memory, part.length);
       },
       commitAsync: async () => {
         await (begun?.commitAsync?.() ?? begun?.commit());
         begun = undefined;
+        this.#settle(memory, part.length);
       },
     });
     for (let first = 0; first < ids.length; first += most) {
@@ -354,6 +357,13 @@ export class Decoder {
       norm.forward(tensors.lastResidual, tensors.lastNormed);
       output.forward(tensors.lastNormed, logits.reshape([1, logits.size]));
     }
+  }
+
+  /** Which experts a step has used. */
+  #settle(memory: StepMemory, rows: number): void {
+    const key = memory.tensorsOf(rows);
+    if (key === undefined) return;
+    for (const { mlp } of this.parts.layers) if (mlp instanceof MoELayer) mlp.settle(key);
   }
 
   #ids(tokens: ArrayLike<number>): number[] {

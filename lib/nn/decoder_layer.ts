@@ -6,7 +6,8 @@ import type { Attention, AttentionScratch, HeadsView } from './attention.js';
 import type { ModelConfig } from './config.js';
 import { isPaged, type MixingLayer, type PagedLayer } from './decoder_cache.js';
 import type { LayerCache } from './kv_cache.js';
-import type { MLP, MLPScratch } from './mlp.js';
+import { MLP, type MLPScratch } from './mlp.js';
+import type { MoELayer } from './moe/moe_layer.js';
 import type { RMSNorm } from './rms_norm.js';
 import { type SharedInput, SharedInputMemory } from './shared_input.js';
 
@@ -81,6 +82,11 @@ export class StepMemory {
     return tensors;
   }
 
+  /** What {@link prepare} gave last for so many rows. */
+  tensorsOf(rows: number): StepTensors | undefined {
+    return this.#views.get(rows);
+  }
+
   #tensors(rows: number): StepTensors {
     const { hiddenSize, numHeads, numKvHeads, headDim, valueDim, intermediateSize } = this.#config;
     const part = <D extends DType>(memory: Tensor<D>, shape: readonly number[]): Tensor<D> =>
@@ -122,13 +128,13 @@ export class StepMemory {
   }
 }
 
-/** One block of the network: attention and MLP, each behind a norm and added to the residual stream. */
+/** One block of the network: attention and MLP (or a mixture of experts), each behind a norm and added to the residual stream. */
 export class DecoderLayer {
   constructor(
     readonly attentionNorm: RMSNorm,
     readonly attention: Attention,
     readonly mlpNorm: RMSNorm,
-    readonly mlp: MLP,
+    readonly mlp: MLP | MoELayer,
   ) {}
 
   /** Changes `tensors.residual` in place. */
@@ -140,8 +146,13 @@ export class DecoderLayer {
     }
     const attentionInput = normed(this.attentionNorm, this.attention.input, tensors);
     this.attention.forward(attentionInput, step, residual, residual);
-    const mlpInput = normed(this.mlpNorm, this.mlp.input, tensors);
-    this.mlp.forward(mlpInput, residual, tensors.mlp, residual);
+    if (this.mlp instanceof MLP) {
+      const mlpInput = normed(this.mlpNorm, this.mlp.input, tensors);
+      this.mlp.forward(mlpInput, residual, tensors.mlp, residual);
+    } else {
+      const input = this.mlpNorm.forward(residual, tensors.normed);
+      this.mlp.forward(input, residual, tensors, residual);
+    }
   }
 
   /** The layer with its weights on a device. */

@@ -40,16 +40,19 @@ export {
 export { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
+export type { MoEConfig } from './moe/config.js';
 export type { ExpertActivation } from './moe/expert_activation.js';
+export { ExpertCache, type ExpertCacheOptions, type ExpertCacheStats } from './moe/expert_cache.js';
 export type { ExpertProducts, ExpertRun } from './moe/expert_products.js';
 export {
   type MoELayerGradients,
-  type MoELayerOptions,
   type MoELayerState,
   type MoELayerWeights,
+  type MoETrainingOptions,
   moeLayerBackward,
   moeLayerForward,
-} from './moe/moe_layer.js';
+} from './moe/moe_gradients.js';
+export { MoELayer, type MoELayerOptions, type MoEScratch } from './moe/moe_layer.js';
 export { type RouterLosses, type RouteRule, routerLosses } from './moe/router_gradient.js';
 export {
   BlockPool,
@@ -72,56 +75,56 @@ export {
 } from './paged_decoder_cache.js';
 export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.js';
 export {
-  adore,
   type AdoreOptions,
+  adore,
   type CachePolicy,
-  cake,
   type CakeOptions,
-  chunkKV,
   type ChunkKVOptions,
-  citrus,
   type CitrusOptions,
+  type CompressKVOptions,
+  cake,
+  chunkKV,
+  citrus,
   clusterEpisodes,
   compressKV,
-  type CompressKVOptions,
-  d2o,
   type D2OOptions,
-  elasticCache,
+  d2o,
   type ElasticCacheOptions,
-  ems,
   type EMSOptions,
-  epiCache,
   type EpiCacheOptions,
   type Episodes,
   EpisodicCache,
   type EpisodicCacheOptions,
-  guiKV,
+  elasticCache,
+  ems,
+  epiCache,
   type GuiKVOptions,
+  guiKV,
   h2o,
-  infiniRetri,
   type InfiniRetriOptions,
-  keySimilarity,
+  infiniRetri,
   type KeySimilarityOptions,
+  keySimilarity,
   type LayerContent,
   type LayerView,
-  lookM,
   type LookMOptions,
+  lookM,
   meanEmbedding,
   type Observation,
   type PolicyOptions,
   type PositionRange,
-  prefixKV,
   type PrefixKVOptions,
   type ProbeOptions,
+  prefixKV,
   pyramidKV,
-  retrievalHeads,
   type RetrievalHeadsOptions,
-  scissorhands,
+  retrievalHeads,
   type ScoreStep,
-  snapKV,
   type SnapKVOptions,
-  streamingLLM,
   type StreamingLLMOptions,
+  scissorhands,
+  snapKV,
+  streamingLLM,
   tova,
   type WindowOptions,
 } from './policies/index.js';

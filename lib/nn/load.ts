@@ -16,7 +16,7 @@ import { checkLayerCount, type MatrixLoader, ModelTensors } from './model_tensor
 import { packInPlace } from './pack_weights.js';
 import { requantize, rowsFit } from './requantize.js';
 import { RMSNorm } from './rms_norm.js';
-import { storedShape } from './stored_tensor.js';
+import { isRouter, storedShape } from './stored_tensor.js';
 
 /** How far {@link load} or `quantizeModel` is. */
 export interface Progress {
@@ -29,7 +29,7 @@ export interface Progress {
 
 /** Options of {@link load}. */
 export interface LoadOptions extends RunOptions {
-  /** Quantizes matrices to this format on the way; those whose rows do not fit its blocks stay as they are. */
+  /** Quantizes matrices to this format on the way; those whose rows do not fit its blocks, and routers, stay as they are. */
   format?: Format;
   /** How to quantize. Default: `'minmax'`. */
   method?: QuantizeMethod;
@@ -49,6 +49,11 @@ export interface LoadOptions extends RunOptions {
   device?: DeviceName;
   /** Tokens a cache holds by default. Default: the model's own context, at most 4096. */
   contextLength?: number;
+  /**
+   * For models with experts that are larger than memory: experts stay in the file, which is mapped, and as many as `bytes` hold
+   * of those in use, in all layers together, are kept in memory ({@link ExpertCache}).
+   */
+  expertCache?: { bytes: number };
   /** Called when a matrix is ready. */
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
@@ -60,7 +65,7 @@ export interface LoadOptions extends RunOptions {
 }
 
 /**
- * Loads a llama-family model (llama 2 and 3, mistral, qwen2, qwen3) from a GGUF file. The file is mapped, and weights
+ * Loads a llama-family model (llama 2 and 3, mistral, qwen2, qwen3; with experts mixtral, qwen2moe, qwen3moe, olmoe, deepseek) from a GGUF file. The file is mapped, and weights
  * are used where they lie; those that kernels want in another order are rearranged there, in memory that replaces the
  * file's pages, so that the model takes its size once. With `format` the weights are decoded and encoded anew into
  * memory, a few rows at a time.
@@ -115,8 +120,8 @@ function readTokenizer(file: GGUFFile): Tokenizer | undefined {
 function countWeights(file: GGUFFile): number {
   let count = 0;
   for (const tensor of file.tensors.values()) {
-    const [rows, cols, ...others] = storedShape(file, tensor);
-    if (rows !== undefined && cols !== undefined && others.length === 0) count += rows * cols;
+    const shape = storedShape(file, tensor);
+    if (shape.length >= 2) count += shape.reduce((product, size) => product * size, 1);
   }
   return count;
 }
@@ -127,7 +132,8 @@ function matrixLoader(options: LoadOptions, total: number, made: QuantizedTensor
     const { format, method, codebook, signal, isa, threads } = options;
     signal?.throwIfAborted();
     let matrix = stored;
-    if (format !== undefined && format !== stored.format && rowsFit(format, stored.cols)) {
+    const isKept = isRouter(name) || format === stored.format;
+    if (format !== undefined && !isKept && rowsFit(format, stored.cols)) {
       matrix = await requantize(stored, format, {
         ...(method === undefined ? {} : { method }),
         ...(codebook === undefined ? {} : { codebook }),
@@ -200,6 +206,7 @@ async function build(
       await buildLayer(tensors, config, i, {
         ...{ norm, activations, run, freqFactors, packed },
         order: options.channelOrders?.[i],
+        expertBytes: expertBytes(config, options),
       }),
     );
   }
@@ -218,6 +225,12 @@ async function build(
       ...(contextLength === undefined ? {} : { contextLength }),
     },
   );
+}
+
+/** Of a layer. */
+function expertBytes(config: ModelConfig, { expertCache }: LoadOptions): number | undefined {
+  if (expertCache === undefined || config.moe === undefined) return undefined;
+  return expertCache.bytes / Math.max(config.numLayers - config.moe.denseLayers, 1);
 }
 
 /** Packs a matrix of the model's own memory, if that is wanted. */

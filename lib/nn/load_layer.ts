@@ -15,6 +15,7 @@ import { DecoderLayer } from './decoder_layer.js';
 import { type Activations, Linear } from './linear.js';
 import { MLP } from './mlp.js';
 import type { ModelTensors } from './model_tensors.js';
+import { buildMoE } from './moe/load_experts.js';
 import { RMSNorm } from './rms_norm.js';
 
 /** Makes of a matrix what kernels read. */
@@ -28,6 +29,8 @@ export interface LayerContext {
   run: RunOptions;
   freqFactors: ReturnType<ModelTensors['optionalVector']>;
   order: ChannelOrder | undefined;
+  /** Memory for the experts of a layer, if they are to stay in the file otherwise. */
+  expertBytes: number | undefined;
 }
 
 /** Layer `index` of the model in `tensors`. */
@@ -35,8 +38,9 @@ export async function buildLayer(
   tensors: ModelTensors,
   config: ModelConfig,
   index: number,
-  { norm, activations, run, freqFactors, packed, order }: LayerContext,
+  context: LayerContext,
 ): Promise<DecoderLayer> {
+  const { norm, activations, run, freqFactors, packed, order } = context;
   const { hiddenSize, intermediateSize, numHeads, numKvHeads, headDim, valueDim } = config;
   const moved = order && foldOrder(index, order, config);
   const linear = async (
@@ -61,12 +65,15 @@ export async function buildLayer(
         : { columnOrder: inverseOrder(columnOrder) }),
     });
   };
-  const headNorm = (name: string): RMSNorm | undefined => {
+  // Of each head; in olmoe of all heads together.
+  const headNorm = (name: string, heads: number, whole?: Int32Array): RMSNorm | undefined => {
     const full = `blk.${index}.${name}.weight`;
-    const weight = tensors.optionalVector(full, headDim, 'attention.key_length');
-    return (
-      weight && new RMSNorm(vectorInOrder(weight, moved?.head), { epsilon: config.epsilon, ...run })
-    );
+    const isWhole = config.architecture === 'olmoe';
+    const weight = isWhole
+      ? tensors.optionalVector(full, heads * headDim, 'heads * key_length')
+      : tensors.optionalVector(full, headDim, 'attention.key_length');
+    const ordered = weight && vectorInOrder(weight, isWhole ? whole : moved?.head);
+    return ordered && new RMSNorm(ordered, { epsilon: config.epsilon, ...run });
   };
   const hidden = 'embedding_length';
   const attention = new Attention({
@@ -94,8 +101,8 @@ export async function buildLayer(
       `${hidden}, heads * value_length`,
       { ...(moved && { columnOrder: moved.output }) },
     ),
-    queryNorm: headNorm('attn_q_norm'),
-    keyNorm: headNorm('attn_k_norm'),
+    queryNorm: headNorm('attn_q_norm', numHeads, moved?.query),
+    keyNorm: headNorm('attn_k_norm', numKvHeads, moved?.key),
     numHeads,
     numKvHeads,
     rope: config.rope,
@@ -104,12 +111,15 @@ export async function buildLayer(
     window: config.window,
     ...run,
   });
-  const mlp = new MLP(
-    await linear('ffn_gate', intermediateSize, hiddenSize, `feed_forward_length, ${hidden}`),
-    await linear('ffn_up', intermediateSize, hiddenSize, `feed_forward_length, ${hidden}`),
-    await linear('ffn_down', hiddenSize, intermediateSize, `${hidden}, feed_forward_length`),
-    run,
-  );
+  const isMixture = config.moe !== undefined && index >= config.moe.denseLayers;
+  const mlp = isMixture
+    ? await buildMoE(tensors, config, index, context)
+    : new MLP(
+        await linear('ffn_gate', intermediateSize, hiddenSize, `feed_forward_length, ${hidden}`),
+        await linear('ffn_up', intermediateSize, hiddenSize, `feed_forward_length, ${hidden}`),
+        await linear('ffn_down', hiddenSize, intermediateSize, `${hidden}, feed_forward_length`),
+        run,
+      );
   return new DecoderLayer(
     norm(`blk.${index}.attn_norm`),
     attention,

@@ -1,11 +1,11 @@
 // The tensors of a GGUF model by name, with the shapes that the configuration asks for.
 import { type Format, formats } from '../generated.js';
 import type { GGUFFile, GGUFTensor } from '../io/index.js';
-import type { QuantizedTensor } from '../quantized_tensor.js';
+import { QuantizedTensor } from '../quantized_tensor.js';
 import { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
 import { invalidModel, unsupportedModel } from './model_error.js';
-import { storedMatrix, storedShape, storedVector } from './stored_tensor.js';
+import { storedMatrix, storedShape, storedStack, storedVector } from './stored_tensor.js';
 
 /** Makes the matrix that a layer uses of the one in the file. */
 export type MatrixLoader = (name: string, stored: QuantizedTensor) => Promise<QuantizedTensor>;
@@ -27,6 +27,31 @@ export class ModelTensors {
   async matrix(name: string, shape: [number, number], meaning: string): Promise<QuantizedTensor> {
     const tensor = this.#find(name, shape, meaning);
     return this.loader(name, storedMatrix(this.file, tensor));
+  }
+
+  /** Matrices that lie in one tensor, one after the other: [count, rows, cols]. */
+  async stack(
+    name: string,
+    shape: [count: number, rows: number, cols: number],
+    meaning: string,
+  ): Promise<QuantizedTensor[]> {
+    const tensor = this.#find(name, shape, meaning);
+    const matrices: QuantizedTensor[] = [];
+    for (const stored of storedStack(this.file, tensor)) {
+      matrices.push(await this.loader(name, stored));
+    }
+    return matrices;
+  }
+
+  /** Shape of a tensor, undefined if there is none. */
+  shapeOf(name: string): readonly number[] | undefined {
+    const tensor = this.file.tensors.get(name);
+    return tensor && storedShape(this.file, tensor);
+  }
+
+  /** A vector as a matrix of one row. */
+  rowOf(vector: Tensor<'f32'>): QuantizedTensor {
+    return new QuantizedTensor('f32', vector.bytes, [1, vector.size]);
   }
 
   /** A vector in f32: norms and biases. */

@@ -16,6 +16,7 @@ import type { Progress } from './load.js';
 import { type ModelSource, openSource } from './model_source.js';
 import { defaultTensorScale, requantize, rowsFit } from './requantize.js';
 import {
+  isRouter,
   isStorageKey,
   storedMatrix,
   storedShape,
@@ -104,7 +105,7 @@ export async function quantizeModel(
       const made = storeMatrix(
         tensor.name,
         target.format,
-        [stored.rows, stored.cols],
+        storedShape(file, tensor),
         { codebook, tensorScale },
         async () => {
           options.signal?.throwIfAborted();
@@ -141,7 +142,10 @@ function plan(
   { embedding, codebook }: QuantizeModelOptions,
 ): TensorPlan {
   const shape = storedShape(file, tensor);
-  if (shape.length !== 2 || tensorFormat(file, tensor) === undefined) return { tensor, weights: 0 };
+  const isMatrix = shape.length === 2 || shape.length === 3;
+  if (!isMatrix || isRouter(tensor.name) || tensorFormat(file, tensor) === undefined) {
+    return { tensor, weights: 0 };
+  }
   const stored = storedMatrix(file, tensor);
   const isTable = tensor.name === 'token_embd.weight' || tensor.name === 'output.weight';
   const wanted = isTable ? (embedding ?? format) : format;

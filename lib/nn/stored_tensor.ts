@@ -4,7 +4,7 @@
 // [bytes], and the metadata says what the bytes mean:
 //
 //   bitloom.format.<tensor>    "u4_g128"
-//   bitloom.shape.<tensor>     [rows, cols]
+//   bitloom.shape.<tensor>     [rows, cols], or [count, rows, cols]: as many matrices, one after the other
 //   bitloom.codebook.<tensor>  [2^bits floats] or, cbs formats with tables of their own, [tables * 2^bits]
 //   bitloom.tensor_scale.<tensor>  what decoded weights are multiplied by, if not 1
 import { type Format, type FormatInfo, formats } from '../generated.js';
@@ -31,6 +31,9 @@ export function isStorageKey(key: string): boolean {
   return Object.values(prefixes).some((prefix) => key.startsWith(prefix));
 }
 
+/** What chooses a layer's experts: never quantized, since it is small and llama.cpp wants floats. */
+export const isRouter = (name: string): boolean => name.includes('ffn_gate_inp');
+
 /** Shape that a tensor of the file means, `[rows..., cols]`. */
 export function storedShape(file: GGUFFile, tensor: GGUFTensor): readonly number[] {
   return storedFormat(file, tensor.name)?.shape ?? tensor.shape;
@@ -38,7 +41,7 @@ export function storedShape(file: GGUFFile, tensor: GGUFTensor): readonly number
 
 interface StoredFormat {
   format: Format;
-  shape: [number, number];
+  shape: number[];
   codebook: number[] | undefined;
   tensorScale: number;
 }
@@ -52,14 +55,18 @@ function storedFormat(file: GGUFFile, name: string): StoredFormat | undefined {
     );
   }
   const shape = numbers(file, prefixes.shape + name);
-  if (shape?.length !== 2 || !shape.every((size) => Number.isSafeInteger(size) && size > 0)) {
+  if (
+    shape === undefined ||
+    (shape.length !== 2 && shape.length !== 3) ||
+    !shape.every((size) => Number.isSafeInteger(size) && size > 0)
+  ) {
     throw invalidModel(
-      `metadata ${prefixes.shape}${name} is [${shape ?? ''}], expected [rows, cols]`,
+      `metadata ${prefixes.shape}${name} is [${shape ?? ''}], expected [rows, cols] or [count, rows, cols]`,
     );
   }
   return {
     format: format as Format,
-    shape: shape as [number, number],
+    shape,
     codebook: numbers(file, prefixes.codebook + name),
     tensorScale: tensorScale(file, prefixes.tensorScale + name),
   };
@@ -92,7 +99,7 @@ export function tensorFormat(file: GGUFFile, tensor: GGUFTensor): Format | undef
   return info !== undefined && info.ggufType >= 0 ? (tensor.type as Format) : undefined;
 }
 
-/** A matrix of the file as a view of its bytes: no copy, no page touched. */
+/** A matrix of the file as a view of its bytes: no copy, no page touched. Of a stack, all of its rows. */
 export function storedMatrix(file: GGUFFile, tensor: GGUFTensor): QuantizedTensor {
   const format = tensorFormat(file, tensor);
   if (format === undefined) {
@@ -101,7 +108,9 @@ export function storedMatrix(file: GGUFFile, tensor: GGUFTensor): QuantizedTenso
     );
   }
   const stored = storedFormat(file, tensor.name);
-  const [rows, cols] = stored?.shape ?? (tensor.shape as [number, number]);
+  const shape = stored?.shape ?? tensor.shape;
+  const cols = shape.at(-1) as number;
+  const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
   try {
     const options = {
       ...(stored?.codebook === undefined ? {} : { codebook: stored.codebook }),
@@ -122,6 +131,21 @@ export function storedMatrix(file: GGUFFile, tensor: GGUFTensor): QuantizedTenso
   }
 }
 
+/** The matrices of a tensor [count, rows, cols] as views of its bytes. */
+export function storedStack(file: GGUFFile, tensor: GGUFTensor): QuantizedTensor[] {
+  const [count = 0, rows = 0] = storedShape(file, tensor);
+  const { format, bytes, cols, codebook, tensorScale } = storedMatrix(file, tensor);
+  const each = weightsBytes(format, rows, cols);
+  return Array.from(
+    { length: count },
+    (_, i) =>
+      new QuantizedTensor(format, bytes.subarray(i * each, (i + 1) * each), [rows, cols], {
+        tensorScale,
+        ...(codebook === undefined ? {} : { codebook }),
+      }),
+  );
+}
+
 /** A vector of the file (norm, bias) as a view of its bytes. */
 export function storedVector(tensor: GGUFTensor): Tensor<'f32'> | Tensor<'f16'> | Tensor<'bf16'> {
   const { type, name, shape } = tensor;
@@ -131,11 +155,11 @@ export function storedVector(tensor: GGUFTensor): Tensor<'f32'> | Tensor<'f16'> 
   return new Tensor(type, tensor.data(), shape) as Tensor<'f32'>;
 }
 
-/** A matrix as a tensor to write, with the metadata that its format needs. */
+/** A matrix, or a stack [count, rows, cols], as a tensor to write, with the metadata that its format needs. */
 export function storeMatrix(
   name: string,
   format: Format,
-  shape: readonly [number, number],
+  shape: readonly number[],
   { codebook, tensorScale }: { codebook: Float32Array | undefined; tensorScale: number },
   data: GGUFTensorInput['data'],
 ): { tensor: GGUFTensorInput; metadata: [string, GGUFValue, GGUFValueType][] } {
@@ -147,6 +171,7 @@ export function storeMatrix(
   ];
   if (codebook !== undefined) metadata.push([prefixes.codebook + name, [...codebook], 'f32[]']);
   if (tensorScale !== 1) metadata.push([prefixes.tensorScale + name, tensorScale, 'f32']);
-  const bytes = weightsBytes(format, shape[0], shape[1]);
+  const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
+  const bytes = weightsBytes(format, rows, shape.at(-1) as number);
   return { tensor: { name, type: 'i8', shape: [bytes], data }, metadata };
 }

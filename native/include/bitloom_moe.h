@@ -47,6 +47,63 @@ typedef struct bl_moe_route_args {
 } bl_moe_route_args;
 BL_API bl_status bl_moe_route(const bl_moe_route_args* args, bl_error* error);
 
+/* ---- moe_forward ------------------------------------------------------------------------------ */
+
+/* What stands between an expert's projections. With a gate: f(gate) * up; without: f(up). */
+typedef enum bl_moe_activation {
+  BL_MOE_silu = 0,
+  BL_MOE_gelu = 1, /* by erf */
+  BL_MOE_gelu_tanh = 2,
+  BL_MOE_relu = 3,
+  BL_MOE_relu2 = 4, /* max(x, 0)^2 (So et al. 2021) */
+  /* gpt-oss: g = min(gate, limit), u = clamp(up, -limit, limit): g / (1 + exp(-1.702 g)) * (u + 1). Needs a
+   * gate */
+  BL_MOE_swiglu_oai = 5
+} bl_moe_activation;
+
+/* One expert: down f(gate x + gate_bias, up x + up_bias) + down_bias. */
+typedef struct bl_moe_expert {
+  bl_weights gate;     /* [width, hidden] of up's format, layout and codebook; data NULL: none */
+  bl_weights up;       /* [width, hidden] */
+  bl_weights down;     /* [hidden, width] */
+  bl_tensor gate_bias; /* [width] f32, or data NULL */
+  bl_tensor up_bias;   /* [width] f32, or data NULL */
+  bl_tensor down_bias; /* [hidden] f32, or data NULL */
+} bl_moe_expert;
+
+/* A mixture of experts, dropless and without padding:
+ *
+ *   output[t] = residual[t] + sum over the routes (t, k) of weights[t, k] * expert indices[t, k] of x[t]
+ *             + sum over shared experts i of shared_weights[t, i] * shared expert i of x[t]
+ *
+ * added in the order of the experts' numbers (of one expert twice, in the order of k), shared ones last; each
+ * product and each sum rounded to f32. Memory of experts that no token goes to is not read. Products of an
+ * expert are those of bl_matmul with as many rows as it has tokens, at most max_rows of them at a time. */
+typedef struct bl_moe_forward_args {
+  size_t size;
+  bl_run run;
+  bl_tensor x;       /* [tokens, hidden] f32, f16 or bf16 */
+  bl_tensor indices; /* [tokens, top_k] i32 in [-1, num_experts): -1 goes nowhere */
+  bl_tensor weights; /* [tokens, top_k] f32 */
+  /* num_experts, then num_shared of them. Widths and formats may differ. */
+  const bl_moe_expert* experts;
+  int64_t num_experts;
+  int64_t num_shared;
+  bl_tensor shared_weights; /* [tokens, num_shared] f32, or data NULL: 1 */
+  bl_tensor residual;       /* as output, f32, f16 or bf16, may be output; or data NULL: 0 */
+  bl_tensor output;         /* [tokens, hidden] f32, f16 or bf16; apart from x */
+  int32_t activation;       /* bl_moe_activation */
+  float limit;              /* of swiglu_oai; 0: 7 */
+  int32_t compute;          /* bl_compute, of all products */
+  int32_t algorithm;        /* bl_algorithm */
+  int64_t max_rows;         /* 0: as many as 32 MB hold of what stands between the projections, at least 64 */
+} bl_moe_forward_args;
+BL_API bl_status bl_moe_forward(const bl_moe_forward_args* args, bl_error* error);
+
+/* The checks that moe_forward makes of an expert that is used: of experts' shapes, formats and biases. */
+BL_API bl_status bl_moe_check_expert(const bl_moe_expert* expert, int64_t number, int64_t hidden,
+                                     bl_error* error);
+
 #ifdef __cplusplus
 }
 #endif

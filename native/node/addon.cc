@@ -7,6 +7,7 @@
 #include "../base/error.h"
 #include "call.h"
 #include "device.h"
+#include "experts.h"
 #include "files.h"
 
 namespace bitloom::node {
@@ -288,6 +289,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["setMatmulTuning"] = Napi::Function::New<set_matmul_tuning>(env, "setMatmulTuning");
   exports["detach"] = Napi::Function::New<detach>(env, "detach");
   init_devices(env, exports);
+  init_experts(env, exports);
   exports["mapFile"] = Napi::Function::New<map_file>(env, "mapFile");
   return exports;
 }

@@ -47,6 +47,10 @@ constexpr Name kProductNames[] = {{"c", "out"},
                                   {"transpose_indices", "topology.transposeIndices"}};
 constexpr Name kMoeRouteNames[] = {
     {"num_groups", "numGroups"}, {"top_groups", "topGroups"}, {"top_k", "topK"}};
+constexpr Name kMoeForwardNames[] = {{"output", "out"},           {"shared_weights", "sharedWeights"},
+                                     {"num_shared", "numShared"}, {"max_rows", "maxRows"},
+                                     {"gate_bias", "gateBias"},   {"up_bias", "upBias"},
+                                     {"down_bias", "downBias"}};
 constexpr Name kPrepareNames[] = {{"norm_weight", "norm.weight"}, {"output", "out"}};
 
 bool is_word(char c) {
@@ -67,6 +71,7 @@ std::string js_word(const Call& call, std::string_view word) {
   if (op == "prepareActivations") return std::string(find(kPrepareNames, word));
   if (op == "kvAppend" || op == "kvGather") return std::string(find(kKvNames, word));
   if (op == "linearAttention") return std::string(find(kLinearAttentionNames, word));
+  if (op == "moeForward") return std::string(find(kMoeForwardNames, word));
   if (op == "moeRoute") return std::string(find(kMoeRouteNames, word));
   if (op == "moePermute" || op == "moeUnpermute") return std::string(find(kPermuteNames, word));
   if (op == "groupedMatmul" || op == "sdd" || op == "dsd" || op == "dds") {

@@ -6,6 +6,7 @@
 
 #include "../base/error.h"
 #include "device.h"
+#include "experts.h"
 
 namespace bitloom::node {
 
@@ -190,6 +191,14 @@ bool Arguments::weights(const char* name, bl_weights* out) {
   const uint64_t entries = bytes / sizeof(float);
   out->codebook_size = entries <= INT32_MAX ? static_cast<int32_t>(entries) : 0;
   return true;
+}
+
+bool Arguments::experts(const char* name, const bl_moe_expert** out, int64_t* count) {
+  const std::shared_ptr<ExpertTable> table = experts_of(env_, next());
+  if (table == nullptr) return bad(name, "is not experts, or was disposed");
+  *out = table->experts.data();
+  *count = static_cast<int64_t>(table->experts.size());
+  return on_device(name, 0);
 }
 
 bool Arguments::number(const char* name, float* out) {

@@ -10,7 +10,7 @@
 
 #include <node_api.h>
 
-#include "../include/bitloom.h"
+#include "../include/bitloom_moe.h"
 
 namespace bitloom::node {
 
@@ -24,6 +24,9 @@ class Arguments {
   bool tensor(const char* name, bl_tensor* out);
   bool optional_tensor(const char* name, bl_tensor* out);  // undefined: data null
   bool weights(const char* name, bl_weights* out);
+  // What createExperts() made; see experts.h.
+  bool experts(const char* name, const bl_moe_expert** out, int64_t* count);
+  void skip(size_t values) { position_ += values; }
   bool number(const char* name, float* out);
   bool integer(const char* name, int32_t* out);
   bool bits64(const char* name, uint64_t* out);  // a bigint, or a safe integer not below 0

@@ -1,7 +1,5 @@
 // Operators on a worker thread: native.runAsync(calls, state) runs a list of calls one after the other
 // and gives a promise. One hop for a whole list, so that a decoder step of 300 operators costs one.
-#include <dlfcn.h>
-
 #include <atomic>
 #include <memory>
 #include <vector>
@@ -9,34 +7,17 @@
 #include "../base/error.h"
 #include "call.h"
 #include "device.h"
+#include "experts.h"
 
 namespace bitloom::node {
 
 namespace {
 
-// Keeps the memory of an ArrayBuffer alive, whatever JavaScript does to the buffer object (transfer,
-// postMessage, garbage collection) while a worker thread uses it. Node-API can hold the object but not
-// its memory, and an async operator must not copy; V8's own accessor can, and its symbol has been the
-// same since Node 14. (Node documents that a napi_value is a v8::Local; a Local is a pointer to a slot.)
-using BackingStore = std::shared_ptr<void>;
-using GetBackingStore = BackingStore (*)(void* array_buffer);
-
-GetBackingStore find_accessor(const char* symbol) {
-  return reinterpret_cast<GetBackingStore>(dlsym(RTLD_DEFAULT, symbol));
-}
-
-BackingStore hold_memory(napi_env env, napi_value buffer) {
-  static const GetBackingStore of_array_buffer = find_accessor("_ZN2v811ArrayBuffer15GetBackingStoreEv");
-  bool is_array_buffer = false;
-  napi_is_arraybuffer(env, buffer, &is_array_buffer);
-  // A SharedArrayBuffer can not be detached: holding the object is enough.
-  return is_array_buffer && of_array_buffer != nullptr ? of_array_buffer(buffer) : nullptr;
-}
-
 struct Job {
   std::vector<Call> calls;
   std::vector<BackingStore> memory;  // of every buffer the calls use, until the job is done
   std::vector<std::shared_ptr<bl_memory>> device_memory;
+  std::vector<std::shared_ptr<ExpertTable>> experts;
   std::atomic<int32_t>* state = nullptr;  // non-zero: abort; in a SharedArrayBuffer, or null
   bl_error error{};
   napi_async_work work = nullptr;
@@ -92,7 +73,11 @@ void hold_argument(napi_env env, napi_value value, Job* job) {
   napi_value buffer = nullptr;
   if (!view_of(env, value, &data, &bytes, &buffer)) {
     const DeviceMemory* memory = device_memory_of(env, value);
-    if (memory != nullptr) job->device_memory.push_back(memory->memory);
+    if (memory != nullptr) {
+      job->device_memory.push_back(memory->memory);
+    } else if (std::shared_ptr<ExpertTable> experts = experts_of(env, value)) {
+      job->experts.push_back(std::move(experts));
+    }
     return;
   }
   if (bytes == 0) return;

@@ -1,8 +1,9 @@
 // The addon called with what no TypeScript would pass: every call ends in an error with a code, or in a result.
-import fc from 'fast-check';
+
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { operators } from '../../lib/generated.js';
 import { matmul, QuantizedTensor, Tensor } from '../../lib/index.js';

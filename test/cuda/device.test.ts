@@ -1,7 +1,6 @@
 // Tensors, streams, graphs and failures on a device.
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
-import { native } from '../../lib/native.js';
 import {
   add,
   Device,
@@ -16,6 +15,7 @@ import {
   Tensor,
   whyNoDevice,
 } from '../../lib/index.js';
+import { native } from '../../lib/native.js';
 import { root } from '../package/tree.js';
 
 const cuda = 'cuda:0';

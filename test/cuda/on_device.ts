@@ -3,9 +3,9 @@
 // well. A call goes to the processor where it forces level scalar, and where the device says that it does
 // not do it (BL_UNSUPPORTED); each test file ends with how many ran where.
 import { afterAll, expect } from 'vitest';
-import { type BitloomError, type DeviceName, whyNoDevice } from '../../lib/index.js';
 import { deviceNumber } from '../../lib/device.js';
 import { operators } from '../../lib/generated.js';
+import { type BitloomError, type DeviceName, whyNoDevice } from '../../lib/index.js';
 import { type NativeMemory, type NativeValue, native } from '../../lib/native.js';
 
 type Operator = (...values: NativeValue[]) => void;

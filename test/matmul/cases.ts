@@ -1,9 +1,10 @@
 /** What tests of matmul's options share. */
+
+import { expect } from 'vitest';
 import type { FloatDType, QuantizedTensor, Tensor } from '../../lib/index.js';
 import { codebookOf } from '../quantize/cases.js';
 import { decodeReferenceRow, referenceRowBytes } from '../reference/formats.js';
 import { epsilonOf, smallestOf } from '../reference/views.js';
-import { expect } from 'vitest';
 
 /** Decoded weights, by the tests' own decoder; b has layout canonical. */
 export function decoded(b: QuantizedTensor): Float64Array {

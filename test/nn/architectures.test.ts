@@ -15,6 +15,12 @@ const models: [string, RandomModelOptions][] = [
   ['qwen2, biases', { architecture: 'qwen2' }],
   ['qwen2, output matrix of its own', { architecture: 'qwen2', untied: true }],
   ['qwen3, norms of heads, wide heads', { architecture: 'qwen3' }],
+  ['mixtral', { experts: 8 }],
+  ['mixtral, a tensor for each expert, widths that differ', { experts: 4, separate: true }],
+  ['qwen2moe, an expert for all tokens', { architecture: 'qwen2moe', experts: 6, topK: 4 }],
+  ['qwen3moe', { architecture: 'qwen3moe', experts: 16, topK: 4 }],
+  ['olmoe, norms of all heads together', { architecture: 'olmoe', experts: 5, topK: 3 }],
+  ['deepseek, a dense layer first', { architecture: 'deepseek', experts: 6, topK: 3 }],
 ];
 
 /** Largest difference. */

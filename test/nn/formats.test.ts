@@ -10,7 +10,14 @@ import {
   type QuantizedTensor,
 } from '../../lib/index.js';
 import { ggufBytes, mapFile, readGGUF } from '../../lib/io/index.js';
-import { load, type Progress, perplexity, quantizeModel } from '../../lib/nn/index.js';
+import {
+  type DecoderLayer,
+  load,
+  type MLP,
+  type Progress,
+  perplexity,
+  quantizeModel,
+} from '../../lib/nn/index.js';
 import { examples, tinyModel } from './models.js';
 import { randomModel } from './random_model.js';
 
@@ -88,7 +95,7 @@ describe('every format on a random model', () => {
 
   it.each(Object.keys(formats) as Format[])('%s', async (format) => {
     const decoder = await load(bytes, { format, ...codebookFor(format) });
-    expect(decoder.parts.layers[0]?.mlp.up.weight.format).toBe(format);
+    expect(((decoder.parts.layers[0] as DecoderLayer).mlp as MLP).up.weight.format).toBe(format);
     const actual = decoder.forward(tokens, { logits: 'all' }).toArray();
     decoder.dispose();
     expect(actual.every(Number.isFinite)).toBe(true);
@@ -242,8 +249,8 @@ describe('quantizeModel', () => {
     );
     const decoder = await load(out);
     expect(decoder.parts.embedding.format).toBe('q8_0');
-    expect(decoder.parts.layers[0]?.mlp.up.weight.format).toBe('q4_0');
-    expect(decoder.parts.layers[0]?.mlp.down.weight.format).toBe('f32');
+    expect(((decoder.parts.layers[0] as DecoderLayer).mlp as MLP).up.weight.format).toBe('q4_0');
+    expect(((decoder.parts.layers[0] as DecoderLayer).mlp as MLP).down.weight.format).toBe('f32');
     decoder.dispose();
   });
 

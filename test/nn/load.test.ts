@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Format } from '../../lib/index.js';
 import { type GGUFValue, ggufBytes, memorySource } from '../../lib/io/index.js';
-import { load, type Progress } from '../../lib/nn/index.js';
+import { load, type MLP, type Progress } from '../../lib/nn/index.js';
 import { tinyModel } from './models.js';
 import { type RandomModelOptions, randomModel } from './random_model.js';
 
@@ -139,7 +139,12 @@ describe('load refuses', () => {
       'BL_UNSUPPORTED',
       'rope.scaling.type is "longrope"',
     ],
-    ['a mixture of experts', set('llama.expert_count', 8), 'BL_UNSUPPORTED', 'mixture of experts'],
+    [
+      'experts of which none is used',
+      set('llama.expert_count', 8),
+      'BL_INVALID_FILE',
+      'llama.expert_used_count is missing, expected a whole number from 1 to 8',
+    ],
     [
       'a negative epsilon',
       set('llama.attention.layer_norm_rms_epsilon', -1),
@@ -298,7 +303,7 @@ describe('load', () => {
     const bytes = ggufBytes(randomModel().content);
     const decoder = await load(bytes);
     for (const layer of decoder.parts.layers)
-      expect(layer.mlp.up.weight.bytes.buffer).toBe(bytes.buffer);
+      expect((layer.mlp as MLP).up.weight.bytes.buffer).toBe(bytes.buffer);
     expect(decoder.parts.output.weight).toBe(decoder.parts.embedding);
     decoder.dispose();
   });

@@ -1,14 +1,23 @@
 // Files that bitloom writes, read and continued by llama.cpp. Runs where node-llama-cpp is installed (an
 // optional 725 MB: bench/README.md has the command), and says so where it is not.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 // @ts-expect-error: a script of the bench, without types
 import { findPeer } from '../../bench/peers/resolve.mjs';
+import { softmax } from '../../lib/index.js';
+import {
+  type GGUFValue,
+  type GGUFValueType,
+  ggufBytes,
+  memorySource,
+  readGGUF,
+} from '../../lib/io/index.js';
 import { load, quantizeModel } from '../../lib/nn/index.js';
 import { hasStories260k, stories260kGGUF } from '../models/stories260k.js';
 import { tinyModel } from './models.js';
+import { type RandomModelOptions, randomModel } from './random_model.js';
 
 interface Peer {
   // biome-ignore lint/suspicious/noExplicitAny: an optional package's module
@@ -65,6 +74,45 @@ describe.skipIf(peer === undefined)('node-llama-cpp (needs it installed)', () =>
       expect(await continued(file, own.prompt)).toEqual(own.tokens);
     },
   );
+
+  const mixtures: RandomModelOptions[] = [
+    { experts: 8, expertSize: 96 },
+    { architecture: 'qwen2moe', experts: 6, topK: 4 },
+    { architecture: 'qwen3moe', experts: 16, topK: 4 },
+    { architecture: 'olmoe', experts: 5, topK: 3, expertSize: 96 },
+    { architecture: 'deepseek', experts: 6, topK: 3 },
+  ];
+  it.each(mixtures)('gives the probabilities that bitloom gives: %o', async (options) => {
+    const { metadata, types: given } = readGGUF(memorySource(readFileSync(tinyModel)));
+    const words = metadata.get('tokenizer.ggml.tokens') as GGUFValue[];
+    const { content } = randomModel({ ...options, vocab: words.length, untied: true });
+    const types = new Map<string, GGUFValueType>();
+    for (const [key, value] of metadata) {
+      if (!key.startsWith('tokenizer.')) continue;
+      content.metadata.set(key, value);
+      types.set(key, given.get(key) as GGUFValueType);
+    }
+    for (const key of content.metadata.keys()) {
+      if (/freq_base|epsilon|weights_scale/.test(key)) types.set(key, 'f32');
+    }
+    const file = join(folder, `${options.architecture ?? 'mixtral'}.gguf`);
+    writeFileSync(file, ggufBytes({ ...content, types }));
+    const prompt = [1, 40, 70, 9, 33, 150, 12, 99];
+    const model = await llama.loadModel({ modelPath: file });
+    const context = await model.createContext({ contextSize: 64, threads: 1 });
+    const last = [prompt.at(-1), { generateNext: { probabilities: true } }];
+    const found = await context.getSequence().controlledEvaluate([...prompt.slice(0, -1), last]);
+    const theirs: Map<number, number> = found.at(-1).next.probabilities;
+    await model.dispose();
+    const decoder = await load(file, { activations: 'f32' });
+    const ours = softmax(decoder.forward(prompt)).toArray();
+    decoder.dispose();
+    expect(theirs.size).toBe(words.length);
+    // Products in f32 on both sides, keys and values of theirs in f16: 2^-11 of logits of about 4.
+    for (const [id, probability] of theirs) {
+      expect(Math.abs(Math.log(probability) - Math.log(ours[id] as number))).toBeLessThan(2e-2);
+    }
+  });
 
   it.skipIf(!hasStories260k)('continues stories260K written in f32 as bitloom does', async () => {
     const file = join(folder, 'stories.gguf');

@@ -2,8 +2,11 @@
 import type { GGUFContent, GGUFTensorInput, GGUFValue } from '../../lib/io/index.js';
 import type { ReferenceModel } from '../reference/decoder.js';
 
+/** Models with experts besides llama's. */
+export type MixtureArchitecture = 'qwen2moe' | 'qwen3moe' | 'olmoe' | 'deepseek';
+
 export interface RandomModelOptions {
-  architecture?: 'llama' | 'qwen2' | 'qwen3';
+  architecture?: 'llama' | 'qwen2' | 'qwen3' | MixtureArchitecture;
   seed?: number;
   /** A matrix of its own for the output. */
   untied?: boolean;
@@ -15,6 +18,12 @@ export interface RandomModelOptions {
   layers?: number;
   vocab?: number;
   context?: number;
+  /** 0: none. */
+  experts?: number;
+  topK?: number;
+  expertSize?: number;
+  /** A tensor for each expert in place of a stack; odd ones are twice as wide. */
+  separate?: boolean;
 }
 
 /** Numbers in [-1, 1), the same for the same seed (mulberry32). */
@@ -35,12 +44,15 @@ export function randomModel(options: RandomModelOptions = {}): {
   reference: ReferenceModel;
 } {
   const { architecture = 'llama', seed = 1, hidden = 64, intermediate = 96, layers = 2 } = options;
+  const { experts = 0, topK = 2, expertSize = 32 } = options;
+  const denseLayers = architecture === 'deepseek' ? 1 : 0;
   const { vocab = 50, context = 128, linearFactor = 1, window = 0 } = options;
   const numHeads = 4;
-  const numKvHeads = 2;
+  const numKvHeads = architecture === 'olmoe' ? 4 : 2;
   // qwen3 has heads that are wider than their share of the hidden size.
-  const headDim = architecture === 'qwen3' ? hidden / 2 : hidden / numHeads;
-  const theta = architecture === 'llama' ? 10000 : 1e6;
+  const isQwen3 = architecture.startsWith('qwen3');
+  const headDim = isQwen3 ? hidden / 2 : hidden / numHeads;
+  const theta = architecture === 'llama' || architecture === 'deepseek' ? 10000 : 1e6;
   const epsilon = 1e-5;
   const random = randomNumbers(seed);
   const tensors = new Map<string, { shape: readonly number[]; values: Float32Array }>();
@@ -53,6 +65,23 @@ export function randomModel(options: RandomModelOptions = {}): {
   };
   const matrix = (name: string, rows: number, cols: number): void =>
     add(name, [rows, cols], 0, 2 / Math.sqrt(cols));
+  // Each expert by itself, as the reference reads it.
+  const addExperts = (name: string): void => {
+    matrix(`${name}.ffn_gate_inp.weight`, experts, hidden);
+    for (let e = 0; e < experts; e++) {
+      const width = options.separate && e % 2 === 1 ? 2 * expertSize : expertSize;
+      matrix(`${name}.ffn_gate.${e}.weight`, width, hidden);
+      matrix(`${name}.ffn_up.${e}.weight`, width, hidden);
+      matrix(`${name}.ffn_down.${e}.weight`, hidden, width);
+    }
+    if (architecture !== 'qwen2moe' && architecture !== 'deepseek') return;
+    matrix(`${name}.ffn_gate_shexp.weight`, intermediate, hidden);
+    matrix(`${name}.ffn_up_shexp.weight`, intermediate, hidden);
+    matrix(`${name}.ffn_down_shexp.weight`, hidden, intermediate);
+    if (architecture === 'qwen2moe') {
+      add(`${name}.ffn_gate_inp_shexp.weight`, [hidden], 0, 2 / Math.sqrt(hidden));
+    }
+  };
   matrix('token_embd.weight', vocab, hidden);
   add('output_norm.weight', [hidden], 1, 0.3);
   if (options.untied) matrix('output.weight', vocab, hidden);
@@ -64,16 +93,24 @@ export function randomModel(options: RandomModelOptions = {}): {
     matrix(`${name}.attn_k.weight`, numKvHeads * headDim, hidden);
     matrix(`${name}.attn_v.weight`, numKvHeads * headDim, hidden);
     matrix(`${name}.attn_output.weight`, hidden, numHeads * headDim);
-    if (architecture === 'qwen2') {
+    if (architecture.startsWith('qwen2')) {
       add(`${name}.attn_q.bias`, [numHeads * headDim], 0, 1);
       add(`${name}.attn_k.bias`, [numKvHeads * headDim], 0, 1);
       add(`${name}.attn_v.bias`, [numKvHeads * headDim], 0, 1);
     }
-    if (architecture === 'qwen3') {
+    if (isQwen3) {
       add(`${name}.attn_q_norm.weight`, [headDim], 1, 0.3);
       add(`${name}.attn_k_norm.weight`, [headDim], 1, 0.3);
     }
+    if (architecture === 'olmoe') {
+      add(`${name}.attn_q_norm.weight`, [numHeads * headDim], 1, 0.3);
+      add(`${name}.attn_k_norm.weight`, [numKvHeads * headDim], 1, 0.3);
+    }
     add(`${name}.ffn_norm.weight`, [hidden], 1, 0.3);
+    if (experts > 0 && i >= denseLayers) {
+      addExperts(name);
+      continue;
+    }
     matrix(`${name}.ffn_gate.weight`, intermediate, hidden);
     matrix(`${name}.ffn_up.weight`, intermediate, hidden);
     matrix(`${name}.ffn_down.weight`, hidden, intermediate);
@@ -89,22 +126,37 @@ export function randomModel(options: RandomModelOptions = {}): {
     [`${architecture}.attention.layer_norm_rms_epsilon`, epsilon],
     [`${architecture}.rope.freq_base`, theta],
   ]);
-  if (architecture === 'qwen3') {
-    metadata.set('qwen3.attention.key_length', headDim);
-    metadata.set('qwen3.attention.value_length', headDim);
+  if (isQwen3) {
+    metadata.set(`${architecture}.attention.key_length`, headDim);
+    metadata.set(`${architecture}.attention.value_length`, headDim);
   }
   if (window > 0) metadata.set(`${architecture}.attention.sliding_window`, window);
   if (linearFactor !== 1) {
     metadata.set(`${architecture}.rope.scaling.type`, 'linear');
     metadata.set(`${architecture}.rope.scaling.factor`, linearFactor);
   }
-  const inputs = [...tensors].map(([name, { shape, values }]) => ({
-    name,
-    type: 'f32',
-    shape: [...shape],
-    data: new Uint8Array(values.buffer),
-  }));
-  const mode = architecture === 'llama' ? 'interleaved' : 'half';
+  if (experts > 0) {
+    metadata.set(`${architecture}.expert_count`, experts);
+    metadata.set(`${architecture}.expert_used_count`, topK);
+    metadata.set(`${architecture}.expert_feed_forward_length`, expertSize);
+    if (architecture === 'qwen2moe') {
+      metadata.set('qwen2moe.expert_shared_feed_forward_length', intermediate);
+    }
+    if (architecture === 'deepseek') {
+      metadata.set('deepseek.leading_dense_block_count', denseLayers);
+      metadata.set('deepseek.expert_shared_count', intermediate / expertSize);
+      metadata.set('deepseek.expert_weights_scale', 1.5);
+    }
+  }
+  const inputs = (options.separate ? [...tensors] : stacked(tensors, experts)).map(
+    ([name, { shape, values }]) => ({
+      name,
+      type: 'f32',
+      shape: [...shape],
+      data: new Uint8Array(values.buffer),
+    }),
+  );
+  const mode = architecture === 'llama' || architecture === 'deepseek' ? 'interleaved' : 'half';
   return {
     content: { metadata, tensors: inputs },
     reference: {
@@ -118,6 +170,38 @@ export function randomModel(options: RandomModelOptions = {}): {
       mode,
       window,
       linearFactor,
+      wholeNorm: architecture === 'olmoe',
+      ...(experts > 0 && {
+        moe: {
+          numExperts: experts,
+          topK,
+          denseLayers,
+          sigmoid: false,
+          normalize: architecture === 'llama' || architecture === 'qwen3moe',
+          scale: architecture === 'deepseek' ? 1.5 : 1,
+        },
+      }),
     },
   };
+}
+
+type Named = [string, { shape: readonly number[]; values: Float32Array }];
+
+/** Experts of a layer in one tensor for each projection. */
+function stacked(tensors: ReadonlyMap<string, Named[1]>, experts: number): Named[] {
+  const list: Named[] = [];
+  for (const [name, tensor] of tensors) {
+    const [, front, e] = /^(.*ffn_(?:gate|up|down))\.(\d+)\.weight$/.exec(name) ?? [];
+    if (front === undefined) list.push([name, tensor]);
+    if (front === undefined || Number(e) > 0) continue;
+    const values = new Float32Array(experts * tensor.values.length);
+    for (let i = 0; i < experts; i++) {
+      values.set(
+        (tensors.get(`${front}.${i}.weight`) as Named[1]).values,
+        i * tensor.values.length,
+      );
+    }
+    list.push([`${front}_exps.weight`, { shape: [experts, ...tensor.shape], values }]);
+  }
+  return list;
 }

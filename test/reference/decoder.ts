@@ -14,6 +14,19 @@ export interface ReferenceModel {
   window: number;
   /** Divisor of positions. */
   linearFactor: number;
+  /** Norms of all heads together. */
+  wholeNorm?: boolean;
+  moe?: ReferenceMoE;
+}
+
+/** How tokens go to experts. */
+export interface ReferenceMoE {
+  numExperts: number;
+  topK: number;
+  denseLayers: number;
+  sigmoid: boolean;
+  normalize: boolean;
+  scale: number;
 }
 
 type Vector = number[];
@@ -63,13 +76,59 @@ export function referenceLogits(model: ReferenceModel, tokens: readonly number[]
     }
     return out;
   };
+  const mlp = (x: Vector, nameOf: (part: string) => string): Vector => {
+    const gate = linear(x, nameOf('gate'));
+    const up = linear(x, nameOf('up'));
+    const product = gate.map((value, i) => (value / (1 + Math.exp(-value))) * (up[i] as number));
+    return linear(product, nameOf('down'));
+  };
+  const sigmoid = (z: number) => 1 / (1 + Math.exp(-z));
+  const mixture = (x: Vector, name: string, moe: ReferenceMoE): Vector => {
+    const logits = linear(x, `${name}.ffn_gate_inp`);
+    const largest = Math.max(...logits);
+    const total = logits.reduce((all, z) => all + Math.exp(z - largest), 0);
+    const scores = logits.map((z) => (moe.sigmoid ? sigmoid(z) : Math.exp(z - largest) / total));
+    const bias = vector(`${name}.exp_probs_b.bias`);
+    const order = scores.map((_, e) => e);
+    const choice = (e: number) => (scores[e] as number) + (bias?.[e] ?? 0);
+    order.sort((a, b) => choice(b) - choice(a) || a - b);
+    const chosen = order.slice(0, moe.topK);
+    const all = moe.normalize ? chosen.reduce((s, e) => s + (scores[e] as number), 0) : 1;
+    let result = x.map(() => 0);
+    const addTo = (weight: number, values: Vector): void => {
+      result = result.map((value, i) => value + weight * (values[i] as number));
+    };
+    for (const e of chosen) {
+      addTo(
+        (moe.scale * (scores[e] as number)) / all,
+        mlp(x, (part) => `${name}.ffn_${part}.${e}`),
+      );
+    }
+    if (model.tensors.has(`${name}.ffn_up_shexp.weight`)) {
+      const gate = vector(`${name}.ffn_gate_inp_shexp.weight`);
+      addTo(
+        gate === undefined ? 1 : sigmoid(dot(gate, x)),
+        mlp(x, (part) => `${name}.ffn_${part}_shexp`),
+      );
+    }
+    return result;
+  };
   for (let layer = 0; layer < model.numLayers; layer++) {
     const name = `blk.${layer}`;
     const normed = stream.map((x) => norm(x, vector(`${name}.attn_norm.weight`) as Vector));
+    const projected = (x: Vector, part: string, normName?: string): Vector => {
+      const row = linear(x, `${name}.${part}`);
+      return normName !== undefined && model.wholeNorm
+        ? norm(row, vector(`${name}.${normName}.weight`) as Vector)
+        : row;
+    };
     const project = (part: string, normName?: string): Vector[][] =>
       normed.map((x, position) =>
-        heads(linear(x, `${name}.${part}`)).map((head) => {
-          const weight = normName === undefined ? undefined : vector(`${name}.${normName}.weight`);
+        heads(projected(x, part, normName)).map((head) => {
+          const weight =
+            normName === undefined || model.wholeNorm
+              ? undefined
+              : vector(`${name}.${normName}.weight`);
           const scaled = weight === undefined ? head : norm(head, weight);
           return part === 'attn_v' ? scaled : turn(scaled, position);
         }),
@@ -99,10 +158,12 @@ export function referenceLogits(model: ReferenceModel, tokens: readonly number[]
     stream = stream.map((x, t) => sum(x, linear(mixed[t] as Vector, `${name}.attn_output`)));
     stream = stream.map((x) => {
       const input = norm(x, vector(`${name}.ffn_norm.weight`) as Vector);
-      const gate = linear(input, `${name}.ffn_gate`);
-      const up = linear(input, `${name}.ffn_up`);
-      const product = gate.map((value, i) => (value / (1 + Math.exp(-value))) * (up[i] as number));
-      return sum(x, linear(product, `${name}.ffn_down`));
+      const { moe } = model;
+      if (moe !== undefined && layer >= moe.denseLayers) return sum(x, mixture(input, name, moe));
+      return sum(
+        x,
+        mlp(input, (part) => `${name}.ffn_${part}`),
+      );
     });
   }
   const head = model.tensors.has('output.weight') ? 'output' : 'token_embd';

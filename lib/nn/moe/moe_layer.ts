@@ -1,255 +1,161 @@
-import { checkObject, checkTensor } from '../../arguments.js';
+import type { DeviceName } from '../../device.js';
 import { argumentError } from '../../errors.js';
-import { groupedMatmul, groupedOuter } from '../../ops/block_sparse/grouped_matmul.js';
-import { moePermute, type PermutedRows } from '../../ops/block_sparse/moe_permute.js';
-import { moeUnpermute } from '../../ops/block_sparse/moe_unpermute.js';
-import { type MoERoutes, type MoEScoring, moeRoute } from '../../ops/moe/moe_route.js';
-import { type FloatDType, Tensor } from '../../tensor.js';
-import { activate, activateBackward, type ExpertActivation } from './expert_activation.js';
-import {
-  blockSparseProducts,
-  type ExpertProducts,
-  type ExpertRun,
-  groupedProducts,
-} from './expert_products.js';
-import { addRouteGradient, routeRule, routerLosses } from './router_gradient.js';
+import type { Compute } from '../../ops/matmul/options.js';
+import type { MoEExperts } from '../../ops/moe/experts.js';
+import { type MoEActivation, moeForward } from '../../ops/moe/moe_forward.js';
+import { type MoERouteOptions, type MoERoutes, moeRoute } from '../../ops/moe/moe_route.js';
+import type { RunOptions } from '../../run.js';
+import { Tensor } from '../../tensor.js';
+import { type Activations, computeOf, type Linear } from '../linear.js';
+import { ExpertCache } from './expert_cache.js';
 
-/** Weights of a mixture's feed-forward layer; contiguous, experts in f32, f16 or bf16. */
-export interface MoELayerWeights {
-  /** Shape `[experts, hidden]` */
-  router: Tensor<'f32'>;
-  /** Shape `[experts, ffn, hidden]`; without it an expert is `down(activation(up(x)))`. */
-  gate?: Tensor<FloatDType>;
-  /** Shape `[experts, ffn, hidden]` */
-  up: Tensor<FloatDType>;
-  /** Shape `[experts, hidden, ffn]` */
-  down: Tensor<FloatDType>;
-}
-
-/** Options of {@link moeLayerForward}. */
-export interface MoELayerOptions extends ExpertRun {
-  /** Experts of a token. */
-  topK: number;
-  /** What logits become, as in `moeRoute`. Default `'softmax'`. */
-  scoring?: MoEScoring;
-  /** Whether weights are divided by their sum. Default false. */
-  normalize?: boolean;
-  /** Multiplies the weights. Default 1. */
-  scale?: number;
+/** Parts of a {@link MoELayer}. */
+export interface MoELayerOptions extends RunOptions {
+  /** hidden -> experts. Computed in f32, so that routes do not depend on how activations are rounded. */
+  router: Linear;
+  /** The routed experts, then the shared ones; or those of them that are in memory, and the others in their file. */
+  experts: MoEExperts | ExpertCache;
+  /** What `moeRoute` is told. */
+  route: Omit<MoERouteOptions, 'out' | 'scores' | keyof RunOptions>;
+  /** How many experts, the last ones, all tokens go to. Default 0. */
+  numShared?: number;
+  /** hidden -> 1: shared experts count by the sigmoid of it (Qwen2-MoE). */
+  sharedGate?: Linear | undefined;
   /** Default `'silu'`. */
-  activation?: ExpertActivation;
-  /** Products as those of a block-sparse matrix with blocks of 16, 32, 64 or 128. Default: a product per expert. */
-  blockSize?: number;
-  /** Weight of the load-balancing loss in gradients. Default 0. */
-  balanceWeight?: number;
-  /** Weight of the z-loss in gradients. Default 0. */
-  zWeight?: number;
+  activation?: MoEActivation;
+  /** Of the experts' products. Default `'auto'`. */
+  activations?: Activations;
 }
 
-/** What {@link moeLayerBackward} needs of a forward pass; the tensors are those of the call, not copies. */
-export interface MoELayerState {
-  readonly x: Tensor<'f32'>;
-  readonly weights: MoELayerWeights;
-  readonly options: MoELayerOptions;
-  readonly logits: Tensor<'f32'>;
-  /** Where each token went. */
-  readonly routes: MoERoutes;
-  readonly permuted: PermutedRows<'f32'>;
-  readonly products: ExpertProducts;
-  readonly gate: Tensor<'f32'> | undefined;
-  readonly up: Tensor<'f32'>;
-  readonly hidden: Tensor<'f32'>;
-  readonly rows: Tensor<'f32'>;
+/** Where {@link MoELayer.forward} puts routes: of M tokens. */
+export interface MoEScratch {
+  logits: Tensor<'f32'>;
+  routes: MoERoutes;
+  shared?: { logits: Tensor<'f32'>; routes: MoERoutes };
 }
 
-/** Gradients of a layer, f32, of the shapes of what they belong to. */
-export interface MoELayerGradients {
-  x: Tensor<'f32'>;
-  router: Tensor<'f32'>;
-  gate?: Tensor<'f32'>;
-  up: Tensor<'f32'>;
-  down: Tensor<'f32'>;
-  /** The load-balancing loss of the batch, experts * sum of f * p, not weighted. */
-  balanceLoss: number;
-  /** The z-loss of the batch, not weighted. */
-  zLoss: number;
-}
+/** A mixture of experts in place of an MLP: router, `moeRoute`, {@link moeForward}. */
+export class MoELayer {
+  readonly numExperts: number;
+  readonly #run: RunOptions;
+  readonly #compute: Compute;
+  readonly #memory = new WeakMap<object, MoEScratch>();
+  #last: MoEScratch | undefined;
 
-function checkWeights(x: Tensor<'f32'>, weights: MoELayerWeights): void {
-  const op = 'moeLayerForward';
-  checkTensor(op, 'x', x);
-  checkObject(op, 'weights', weights);
-  const { router, gate, up, down } = weights;
-  checkTensor(op, 'weights.up', up);
-  const [experts = 0, ffn = 0, hidden = 0] = up.shape;
-  const shapes: [string, Tensor | undefined, number[]][] = [
-    ['x', x, [x.shape[0] ?? 0, hidden]],
-    ['weights.router', router, [experts, hidden]],
-    ['weights.gate', gate, [experts, ffn, hidden]],
-    ['weights.up', up, [experts, ffn, hidden]],
-    ['weights.down', down, [experts, hidden, ffn]],
-  ];
-  for (const [name, tensor, expected] of shapes) {
-    if (tensor === undefined && name === 'weights.gate') continue;
-    checkTensor(op, name, tensor);
-    if (tensor.shape.join() !== expected.join()) {
-      throw argumentError(
-        'BL_INVALID_SHAPE',
-        `${op}: ${name}.shape is [${tensor.shape}], expected [${expected}]`,
-      );
+  constructor(readonly options: MoELayerOptions) {
+    const { router, numShared = 0, activations, isa, threads } = options;
+    const { experts } = this;
+    this.numExperts = experts.count - numShared;
+    this.#run = {
+      ...(isa === undefined ? {} : { isa }),
+      ...(threads === undefined ? {} : { threads }),
+    };
+    this.#compute = computeOf(activations);
+    const sizes: [string, number, number, string][] = [
+      ['router.outFeatures', router.outFeatures, this.numExperts, 'experts.count - numShared'],
+      ['router.inFeatures', router.inFeatures, experts.hiddenSize, 'experts.hiddenSize'],
+      ['sharedGate.outFeatures', options.sharedGate?.outFeatures ?? 1, 1, 'one for all'],
+    ];
+    for (const [name, actual, expected, source] of sizes) {
+      if (actual !== expected) {
+        throw argumentError(
+          'BL_INVALID_SHAPE',
+          `MoELayer: ${name} is ${actual}, expected ${expected} (= ${source})`,
+        );
+      }
     }
   }
-  for (const [name, tensor] of [
-    ['x', x],
-    ['weights.router', router],
-  ] as const) {
-    if (tensor.dtype === 'f32') continue;
-    throw argumentError(
-      'BL_INVALID_DTYPE',
-      `${op}: ${name}.dtype is ${tensor.dtype}, expected f32`,
-    );
+
+  /** The experts as they are now. */
+  get experts(): MoEExperts {
+    const { experts } = this.options;
+    return experts instanceof ExpertCache ? experts.experts : experts;
   }
-}
 
-/** Rows of a matrix that all belong to one expert. */
-const oneExpert = (rows: number) => new Tensor('i32', [0, rows], [2]);
-const stacked = (matrix: Tensor<'f32'>) => new Tensor('f32', matrix.bytes, [1, ...matrix.shape]);
-
-/**
- * A mixture's feed-forward layer with float weights, dropless and without padding, for training: routes, gathers rows
- * by expert, `down(activation(gate(x)) * up(x))` of each expert, brings rows back weighted. For inference with low-bit
- * experts see `moeForward`.
- *
- * @param x [tokens, hidden], contiguous
- * @returns `out` [tokens, hidden], and what {@link moeLayerBackward} needs
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT`, and what `moeRoute` throws (`BL_NON_FINITE`)
- *
- * @example
- * ```ts
- * const { out, state } = moeLayerForward(x, { router, gate, up, down }, { topK: 2, normalize: true });
- * const gradients = moeLayerBackward(state, outGradient);
- * ```
- */
-export function moeLayerForward(
-  x: Tensor<'f32'>,
-  weights: MoELayerWeights,
-  options: MoELayerOptions,
-): { out: Tensor<'f32'>; state: MoELayerState } {
-  checkWeights(x, weights);
-  const { router, up: upWeights, down, gate: gateWeights } = weights;
-  const { scoring, normalize, scale } = routeRule(options);
-  const { topK, activation = 'silu', blockSize } = options;
-  const run = runOf(options);
-  const [experts = 0, ffn = 0] = upWeights.shape;
-  // The router always in f32: a choice must not turn on the rounding of bf16.
-  const logits = groupedMatmul(x, stacked(router), oneExpert(x.shape[0] as number), {
-    ...run,
-    compute: 'f32',
-  });
-  const routes = moeRoute(logits, { topK, scoring, normalize, scale });
-  const permuted = moePermute(x, routes.indices, { experts });
-  const products =
-    blockSize === undefined
-      ? groupedProducts(permuted.offsets, run)
-      : blockSparseProducts(permuted.offsets, ffn, blockSize, run);
-  const gate = gateWeights && products.expand(permuted.rows, gateWeights);
-  const up = products.expand(permuted.rows, upWeights);
-  const hidden = activate(activation, gate, up);
-  const rows = products.contract(hidden, down);
-  const out = moeUnpermute(rows, permuted.inverse, { weights: routes.weights });
-  const state = { x, weights, options, logits, routes, permuted, products, gate, up, hidden, rows };
-  return { out, state };
-}
-
-function runOf({ isa, threads, compute }: MoELayerOptions): ExpertRun {
-  return {
-    ...(isa === undefined ? {} : { isa }),
-    ...(threads === undefined ? {} : { threads }),
-    ...(compute === undefined ? {} : { compute }),
-  };
-}
-
-/**
- * Gradients of {@link moeLayerForward}: of inputs, experts and router, where the choice of experts counts as constant.
- * The losses of the router that the options weigh are part of the gradients of router and x.
- *
- * @param state of the forward pass; its tensors must be as they were
- * @param gradient [tokens, hidden], contiguous: that of the result
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT`
- */
-export function moeLayerBackward(state: MoELayerState, gradient: Tensor<'f32'>): MoELayerGradients {
-  checkTensor('moeLayerBackward', 'gradient', gradient);
-  const { x, weights, options, routes, permuted, products, rows } = state;
-  if (gradient.shape.join() !== x.shape.join()) {
-    throw argumentError(
-      'BL_INVALID_SHAPE',
-      `moeLayerBackward: gradient.shape is [${gradient.shape}], expected [${x.shape}] (= x.shape)`,
-    );
+  /**
+   * Tells the cache of experts, if there is one, which were used by the {@link forward} with this key, and begins to bring
+   * them into memory for the next.
+   */
+  settle(key: object): void {
+    const { experts } = this.options;
+    const memory = this.#memory.get(key);
+    if (!(experts instanceof ExpertCache) || memory === undefined) return;
+    const used = [...new Set(memory.routes.indices.data)];
+    for (let e = this.numExperts; e < experts.experts.count; e++) used.push(e);
+    experts.note(used);
+    // Steps that are quicker than the file leave the rest to those after them. An expert that could not be brought stays
+    // where it is.
+    if (!experts.busy) experts.prefetch(used).catch(() => undefined);
   }
-  const { activation = 'silu' } = options;
-  const experts = weights.up.shape[0] as number;
-  // Each row had its token's gradient times its weight.
-  const { rows: rowGradient } = moePermute(gradient, routes.indices, {
-    experts,
-    weights: routes.weights,
-  });
-  const down = products.contractWeights(rowGradient, state.hidden);
-  const hidden = products.contractHidden(rowGradient, weights.down);
-  const inner = activateBackward(activation, state.gate, state.up, hidden);
-  const up = products.expandWeights(inner.up, permuted.rows);
-  const back = products.expandRows(inner.up, weights.up);
-  const gradients = { up, down };
-  const gate = inner.gate && products.expandWeights(inner.gate, permuted.rows);
-  if (inner.gate !== undefined && weights.gate !== undefined) {
-    addTo(back, products.expandRows(inner.gate, weights.gate));
+
+  /** Where tokens of the last {@link forward} went; of a call that was recorded, once it has run. */
+  get lastRoutes(): MoERoutes | undefined {
+    return this.#last?.routes;
   }
-  const xGradient = moeUnpermute(back, permuted.inverse);
-  const { logits, balance, z } = logitGradient(state, weightGradient(gradient, rows, permuted));
-  const tokens = oneExpert(x.shape[0] as number);
-  const run = { ...runOf(options), compute: 'f32' as const };
-  const router = groupedOuter(logits, x, tokens, run);
-  addTo(
-    xGradient,
-    groupedMatmul(logits, stacked(weights.router), tokens, { ...run, transposeB: true }),
-  );
-  return {
-    ...gradients,
-    ...(gate === undefined ? {} : { gate }),
-    x: xGradient,
-    router: new Tensor('f32', router.bytes, weights.router.shape),
-    balanceLoss: balance,
-    zLoss: z,
-  };
-}
 
-function addTo(sum: Tensor<'f32'>, other: Tensor<'f32'>): void {
-  const [a, b] = [sum.data, other.data];
-  for (let i = 0; i < a.length; i++) a[i] = (a[i] as number) + (b[i] as number);
-}
+  /** New memory for M rows. */
+  scratch(rows: number): MoEScratch {
+    const { route, sharedGate } = this.options;
+    const f32 = (columns: number) => Tensor.empty('f32', [rows, columns]);
+    const routes = (columns: number): MoERoutes => ({
+      indices: Tensor.empty('i32', [rows, columns]),
+      weights: f32(columns),
+    });
+    return {
+      logits: f32(this.numExperts),
+      routes: routes(route.topK),
+      ...(sharedGate === undefined ? {} : { shared: { logits: f32(1), routes: routes(1) } }),
+    };
+  }
 
-/** Of the weight of each route: its row times its token's gradient. */
-function weightGradient(
-  gradient: Tensor<'f32'>,
-  rows: Tensor<'f32'>,
-  { inverse }: PermutedRows,
-): Float64Array {
-  const hidden = gradient.shape[1] as number;
-  const topK = inverse.shape[1] as number;
-  const [from, row] = [gradient.data, rows.data];
-  return Float64Array.from(inverse.data, (place, route) => {
-    const at = Math.floor(route / topK) * hidden;
-    let sum = 0;
-    for (let i = 0; place >= 0 && i < hidden; i++) {
-      sum += (from[at + i] as number) * (row[place * hidden + i] as number);
+  /**
+   * @param x [M, hidden] f32
+   * @param key whose memory for routes this is: steps that run beside each other have one each. Default: new memory
+   * @param residual [M, hidden], added to the result; may be `out`
+   * @returns [M, hidden]: `out` (not x), or a new f32 tensor
+   */
+  forward(
+    x: Tensor<'f32'>,
+    out?: Tensor<'f32'>,
+    key?: object,
+    residual?: Tensor<'f32'>,
+  ): Tensor<'f32'> {
+    const { router, route, numShared = 0, sharedGate, activation } = this.options;
+    const rows = x.shape[0] as number;
+    let memory = key && this.#memory.get(key);
+    if (memory === undefined) {
+      memory = this.scratch(rows);
+      if (key !== undefined) this.#memory.set(key, memory);
     }
-    return sum;
-  });
-}
+    this.#last = memory;
+    router.forward(x, memory.logits);
+    moeRoute(memory.logits, { ...this.#run, ...route, out: memory.routes });
+    const { shared } = memory;
+    if (sharedGate !== undefined && shared !== undefined) {
+      sharedGate.forward(x, shared.logits);
+      moeRoute(shared.logits, { ...this.#run, topK: 1, scoring: 'sigmoid', out: shared.routes });
+    }
+    return moeForward(x, memory.routes, this.experts, {
+      ...this.#run,
+      compute: this.#compute,
+      numShared,
+      ...(activation === undefined ? {} : { activation }),
+      ...(shared === undefined ? {} : { sharedWeights: shared.routes.weights }),
+      ...(residual === undefined ? {} : { residual }),
+      ...(out === undefined ? {} : { out }),
+    });
+  }
 
-function logitGradient(state: MoELayerState, ofWeights: Float64Array) {
-  const { logits, routes, options } = state;
-  const { balanceWeight = 0, zWeight = 0 } = options;
-  const { balance, z, gradient } = routerLosses(logits, routes.indices, balanceWeight, zWeight);
-  addRouteGradient(logits, routes, ofWeights, routeRule(options), gradient);
-  return { logits: new Tensor('f32', Float32Array.from(gradient), logits.shape), balance, z };
+  /** @throws `BL_UNSUPPORTED`: experts run on the processor */
+  async to(device: DeviceName): Promise<MoELayer> {
+    if (device === 'cpu') return this;
+    throw argumentError('BL_UNSUPPORTED', `MoELayer: device is ${device}, expected cpu`);
+  }
+
+  /** Lets go of the weights. */
+  dispose(): void {
+    this.options.router.dispose();
+    this.options.sharedGate?.dispose();
+    this.options.experts.dispose({ weights: true });
+  }
 }

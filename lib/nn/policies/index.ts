@@ -9,9 +9,9 @@ export { type EMSOptions, ems } from './ems.js';
 export { type EpiCacheOptions, epiCache } from './epi_cache.js';
 export {
   clusterEpisodes,
+  type Episodes,
   EpisodicCache,
   type EpisodicCacheOptions,
-  type Episodes,
   meanEmbedding,
 } from './episodes.js';
 export { type GuiKVOptions, guiKV } from './gui_kv.js';

@@ -12,9 +12,16 @@ import {
   runValue,
 } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
-import type { Algorithm, Compute, MatmulOptions, OutputDType } from './options.js';
+import type { MatmulOptions, OutputDType } from './options.js';
 import { PreparedActivations } from './prepared_activations.js';
-import { algorithmId, computeId, isGated, optionNames, optionValues } from './values.js';
+import {
+  algorithmId,
+  computeId,
+  defaultCompute,
+  isGated,
+  optionNames,
+  optionValues,
+} from './values.js';
 
 /**
  * Matrix product with quantized weights: `c[m, n] = sum_k a[m, k] * b[n, k] + bias[n]`, and what
@@ -113,12 +120,6 @@ export function matmulWorkspaceBytes(
   options: MatmulOptions<OutputDType> = {},
 ): number | undefined {
   return native.matmulWorkspaceBytes(...prepare(a, b, options).values);
-}
-
-// Of activations in floats: what the algorithm can do with them.
-function defaultCompute(algorithm: Algorithm | undefined): Compute {
-  if (algorithm === 'lut') return 'i8';
-  return algorithm === 'tile' ? 'bf16' : 'f32';
 }
 
 function newOutput(

@@ -75,9 +75,15 @@ function idOf(
   );
 }
 
-export const computeId = (compute: Compute): number => idOf('compute', computes, compute);
+export const computeId = (compute: Compute, op = 'matmul'): number =>
+  idOf('compute', computes, compute, op);
 export const algorithmId = (word: Algorithm, op = 'matmul'): number =>
   idOf('algorithm', algorithms, word, op);
+/** What an algorithm computes in where activations are floats and nothing is said. */
+export function defaultCompute(algorithm: Algorithm | undefined): Compute {
+  if (algorithm === 'lut') return 'i8';
+  return algorithm === 'tile' ? 'bf16' : 'f32';
+}
 export const tablesId = (word: Tables, op = 'matmul'): number =>
   idOf('tables', tableKinds, word, op);
 

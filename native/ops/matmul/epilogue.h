@@ -3,7 +3,7 @@
 
 #include "../../base/tensor.h"
 #include "../elementwise/kernel.h"
-#include "additions.h"
+#include "finish.h"
 #include "row_kernels.h"
 
 namespace bitloom {
@@ -13,27 +13,16 @@ inline bool is_gated(int32_t activation) {
   return activation == BL_ACTIVATION_swiglu || activation == BL_ACTIVATION_geglu;
 }
 
-// Columns [n, n + count) of c's rows `m`, within one batch. Part p of the
-// products stands `part_stride` columns after part p - 1.
-struct Products {
-  float* values;  // [m.end - m.begin][stride]; used up
-  int64_t stride, part_stride;
-  RowRange m;
-  int64_t batch, n, count;
-  uint8_t* memory;  // of the slot, Epilogue::slot_bytes
-  bool first;       // of the calls with these columns
-};
-
-class Epilogue {
+class Epilogue final : public Finish {
  public:
   // `additions` must outlive this. batches: at least 1.
   Epilogue(const bl_matmul_args& args, const Additions& additions, int64_t batches);
 
-  int64_t parts() const { return parts_; }
-  // Columns that must be written together: a scale of an i8 output takes 32.
-  int64_t granularity() const { return args_.c_scales.data != nullptr ? 32 : 1; }
-  uint64_t slot_bytes(int64_t width) const;
-  void store(const Products& products) const;
+  int64_t parts() const override { return parts_; }
+  // A scale of an i8 output takes 32.
+  int64_t granularity() const override { return args_.c_scales.data != nullptr ? 32 : 1; }
+  uint64_t slot_bytes(int64_t width) const override;
+  void store(const Products& products) const override;
 
  private:
   void finish_part(const Products& products, int64_t part) const;

@@ -30,6 +30,19 @@ Input::Input(const bl_matmul_args& args, const PreparedHeader& header)
       column_order_(args.column_order.data),
       product_columns_(args.b.cols) {}
 
+Input::Input(const bl_tensor& a, const int32_t* gather, int64_t count)
+    : a_(a),
+      gather_(gather),
+      prepared_(nullptr),
+      tables_(0),
+      scales_(bl_tensor{}),
+      scale_groups_(0),
+      column_scale_(nullptr),
+      column_order_(nullptr),
+      product_columns_(a_.length) {
+  a_.count = count;
+}
+
 void Input::load_codes(int64_t m, float* buffer) const {
   const uint8_t* codes = a_.at(m);
   const uint8_t* scales = scales_.at(m);
@@ -45,6 +58,7 @@ const float* Input::original(int64_t m, float* buffer) const {
     load_codes(m, buffer);
     return buffer;
   }
+  if (gather_ != nullptr) m = gather_[m];
   if (const float* row = a_.direct(m)) return row;
   a_.load(m, buffer);
   return buffer;

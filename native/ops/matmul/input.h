@@ -11,6 +11,10 @@ class Input {
  public:
   // `header`: of args.prepared, if it is given.
   Input(const bl_matmul_args& args, const PreparedHeader& header);
+  // `count` rows of `a` as they are: row m is row gather[m] of it (null: row m). `gather` must outlive this.
+  Input(const bl_tensor& a, const int32_t* gather, int64_t count);
+  // Where the rows lie, if that was not known yet.
+  void set_data(float* data) { a_.tensor.data = data; }
 
   int64_t rows() const { return a_.count; }
   int64_t columns() const { return a_.length; }  // of a
@@ -37,6 +41,7 @@ class Input {
   void load_codes(int64_t m, float* buffer) const;
 
   Rows a_;
+  const int32_t* gather_ = nullptr;
   const uint8_t* prepared_;
   int32_t tables_;        // in prepared_
   Rows scales_;           // of codes: [rows][scale_groups_]

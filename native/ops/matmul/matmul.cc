@@ -8,11 +8,11 @@
 #include "../../base/tensor.h"
 #include "../../base/thread_pool.h"
 #include "../../isa/isa.h"
-#include "../quantize/pack_panel.h"
 #include "activations.h"
 #include "choose.h"
 #include "epilogue.h"
 #include "plan.h"
+#include "units.h"
 #include "validate.h"
 
 namespace bitloom {
@@ -31,66 +31,6 @@ struct Call {
   PackPanel pack;
 };
 
-// Rows of a that one kernel computes: packed rows [i * m, (i + 1) * m) belong to batch first_batch + i.
-struct Pass {
-  const MatmulKernelRow& kernel;
-  Activations a;
-  int64_t m, first_batch, batches;
-  const int64_t* rows;  // of a and c, for each packed row; null: the same
-};
-
-// Panels side by side, as kernels read them.
-struct Panels {
-  const uint8_t* data;
-  int64_t stride, count;
-};
-
-// The panels with `rows` rows of b.
-struct Part {
-  Panels panels[2];  // those in memory, then canonical rows brought into place
-  int kinds = 0;     // how many of the two there are
-  int64_t before;    // rows of the first panel that stand before the first of them
-};
-
-// Those from `row` on; canonical rows are brought into place in `packed`.
-Part find_panels(const Call& call, int64_t row, int64_t rows, uint8_t* packed) {
-  const WeightsView& b = call.b;
-  Part part;
-  part.before = b.in_panel(row) ? row % kPanelRows : 0;
-  row -= part.before;
-  rows += part.before;
-  const int64_t wanted = (rows + kPanelRows - 1) / kPanelRows;
-  const int64_t in_memory = std::clamp<int64_t>(b.panels() - row / kPanelRows, 0, wanted);
-  if (in_memory > 0) {
-    part.panels[part.kinds++] = {b.panel_of(row), b.panel.panel_bytes, in_memory};
-    row += in_memory * kPanelRows;
-    rows -= in_memory * kPanelRows;
-  }
-  if (rows <= 0) return part;
-  part.panels[part.kinds++] = {packed, call.plan.packed_stride, (rows + kPanelRows - 1) / kPanelRows};
-  for (int64_t done = 0; done < rows; done += kPanelRows, packed += call.plan.packed_stride) {
-    call.pack(b.panel, b.canonical_row(row + done), b.row_bytes, std::min(rows - done, kPanelRows), packed);
-  }
-  return part;
-}
-
-// Products of packed rows [m, m_end) with panels of b, to columns of `values` from the first on.
-void multiply(const Call& call, const Pass& pass, const Panels& panels, int64_t m, int64_t m_end,
-              float* values, int64_t stride, uint8_t* scratch) {
-  for (int64_t panel = 0; panel < panels.count; panel += pass.kernel.panels) {
-    const Tile tile{panels.data + panel * panels.stride,
-                    panels.stride,
-                    std::min<int64_t>(pass.kernel.panels, panels.count - panel),
-                    m,
-                    m_end,
-                    values + panel * kPanelRows,
-                    stride,
-                    false,
-                    scratch};
-    pass.kernel.run(call.b.panel, pass.a, tile);
-  }
-}
-
 // Computes and stores packed rows [m_begin, m_end) and the columns of units [unit, unit + units), in the
 // memory of one slot.
 void run_units(const Call& call, const Pass& pass, int64_t batch, int64_t m_begin, int64_t m_end,
@@ -99,34 +39,17 @@ void run_units(const Call& call, const Pass& pass, int64_t batch, int64_t m_begi
   const int64_t parts = call.epilogue.parts();
   const int64_t n = unit * plan.unit_panels * kPanelRows;
   const int64_t count = std::min(units * plan.unit_panels * kPanelRows, plan.columns - n);
-  float* values = reinterpret_cast<float*>(memory);
-  uint8_t* scratch = memory + plan.values_bytes;
-  uint8_t* packed = scratch + plan.kernel_bytes;
-  Part found[2];
-  for (int64_t part = 0; part < parts; ++part) {
-    const int64_t row = (batch * parts + part) * plan.columns + n;
-    found[part] = find_panels(call, row, count, packed + part * plan.packed_panels * plan.packed_stride);
-  }
-  const int64_t stride = parts * plan.part_width();
-  for (int64_t m = m_begin; m < m_end; m += pass.kernel.rows) {
-    const int64_t last = std::min<int64_t>(m + pass.kernel.rows, m_end);
-    for (int64_t part = 0; part < parts; ++part) {
-      float* out = values + part * plan.part_width() + plan.margin - found[part].before;
-      for (int kind = 0; kind < found[part].kinds; ++kind) {
-        multiply(call, pass, found[part].panels[kind], m, last, out, stride, scratch);
-        out += found[part].panels[kind].count * kPanelRows;
-      }
-    }
-    call.epilogue.store({values + plan.margin,
-                         stride,
-                         plan.part_width(),
-                         {m, last, pass.rows},
-                         batch,
-                         n,
-                         count,
-                         packed + plan.packed_bytes,
-                         m == m_begin});
-  }
+  const int64_t first = batch * parts * plan.columns;
+  run_columns({plan,
+               call.epilogue,
+               call.pack,
+               {{&call.b, first}, {&call.b, first + plan.columns}},
+               batch,
+               m_begin,
+               m_end,
+               n,
+               count},
+              pass, memory);
 }
 
 void run_pass(const Call& call, const Pass& pass, uint8_t* slots) {
@@ -209,7 +132,12 @@ struct Operands {
   int64_t matrix_rows(const bl_matmul_args& args) const {
     return input.rows() / std::max<int64_t>(args.batch, 1);
   }
-  Plan plan(const bl_matmul_args& args) const { return Plan(args, *kernel, b, input, additions, epilogue); }
+  Plan plan(const bl_matmul_args& args) const {
+    const int64_t batches = std::max<int64_t>(args.batch, 1);
+    const MatmulKernelRow* spare = choose_spare(args, *kernel, b.panel);
+    const int64_t columns = b.rows / batches / epilogue.parts();
+    return Plan(args.run, {kernel, spare}, b, input, epilogue, columns, batches, additions.shared_bytes());
+  }
 };
 
 // Codes of -128 would pass the bounds that kernels rely on.

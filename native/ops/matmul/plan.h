@@ -7,9 +7,8 @@
 #include "../../base/shares.h"
 #include "../../base/thread_pool.h"
 #include "activations.h"
-#include "additions.h"
 #include "choose.h"
-#include "epilogue.h"
+#include "finish.h"
 
 namespace bitloom {
 
@@ -19,6 +18,12 @@ constexpr int64_t kBlockBytes = int64_t{1} << 20;
 
 // Panels of a unit, at most: what the kernels that read several at a time need to read fast.
 constexpr int64_t kUnitPanels = 8;
+
+// The kernel of a product, and the one for rows that it leaves out, or null.
+struct ChosenKernels {
+  const MatmulKernelRow* kernel;
+  const MatmulKernelRow* spare;
+};
 
 struct Plan {
   const MatmulKernelRow& kernel;
@@ -39,24 +44,28 @@ struct Plan {
   // of b has the rest of that panel there.
   int64_t margin;
 
-  Plan(const bl_matmul_args& args, const MatmulKernelRow& kernel_, const WeightsView& b, const Input& input,
-       const Additions& additions, const Epilogue& epilogue)
-      : kernel(kernel_),
-        spare(choose_spare(args, kernel_, b.panel)),
-        batches(std::max<int64_t>(args.batch, 1)),
+  // `sharing`: as many matrices like this one as others work on at the same time; 1: this one alone.
+  Plan(const bl_run& run, const ChosenKernels& chosen, const WeightsView& b, const Input& input,
+       const Finish& finish, int64_t columns_, int64_t batches_, uint64_t additions_bytes_,
+       int64_t sharing = 1)
+      : kernel(*chosen.kernel),
+        spare(chosen.spare),
+        batches(batches_),
         batch_rows(input.rows() / batches),
-        activations(kernel_, b.panel, input, tile() ? batch_rows : input.rows()),
-        spare_activations(spare == nullptr ? kernel_ : *spare, b.panel, input, batch_rows),
+        activations(kernel, b.panel, input, tile() ? batch_rows : input.rows()),
+        spare_activations(spare == nullptr ? kernel : *spare, b.panel, input, batch_rows),
         rows_bytes(tile() ? align_up(static_cast<uint64_t>(batch_rows) * sizeof(int64_t)) : 0),
-        additions_bytes(additions.shared_bytes()),
-        columns(b.rows / batches / epilogue.parts()) {
+        additions_bytes(additions_bytes_),
+        columns(columns_) {
     const int64_t panels = (columns + kPanelRows - 1) / kPanelRows;
-    const int32_t threads = args.run.executor == nullptr ? thread_count(args.run) : 16;
+    const int32_t threads = run.executor == nullptr ? thread_count(run) : 16;
     // Canonical weights are brought into panels as they are used, one by one unless the kernel is made for
     // several; panels in memory are read several at a time, but no more than lets every thread have some.
-    const int64_t least = (epilogue.granularity() + kPanelRows - 1) / kPanelRows;
+    const int64_t least = (finish.granularity() + kPanelRows - 1) / kPanelRows;
     const int64_t together =
-        b.panels() == 0 && !tile() ? 1 : std::min<int64_t>(kernel.panels, batches * panels / (2 * threads));
+        b.panels() == 0 && !tile()
+            ? 1
+            : std::min<int64_t>(kernel.panels, sharing * batches * panels / (2 * threads));
     unit_panels = std::max<int64_t>(std::min(together, kUnitPanels) / least, 1) * least;
     most_units = std::max<int64_t>(together / unit_panels, 1);
     units = (panels + unit_panels - 1) / unit_panels;
@@ -69,13 +78,13 @@ struct Plan {
       kernel_bytes =
           std::max(kernel_bytes, align_up(static_cast<uint64_t>(spare->scratch_bytes(b.panel, rows))));
     }
-    margin = b.panels() > 0 && batches * epilogue.parts() > 1 && columns % kPanelRows != 0 ? kPanelRows : 0;
-    values_bytes = align_up(static_cast<uint64_t>(rows * epilogue.parts() * part_width()) * sizeof(float));
+    margin = b.panels() > 0 && batches * finish.parts() > 1 && columns % kPanelRows != 0 ? kPanelRows : 0;
+    values_bytes = align_up(static_cast<uint64_t>(rows * finish.parts() * part_width()) * sizeof(float));
     packed_stride = static_cast<int64_t>(align_up(static_cast<uint64_t>(b.panel.panel_bytes)));
     // All panels of a unit of canonical weights; of weights in panels the last one, which may be canonical.
     packed_panels = b.panels() == 0 ? width() / kPanelRows : b.rows % kPanelRows == 0 ? 0 : 1;
-    packed_bytes = static_cast<uint64_t>(epilogue.parts() * packed_panels * packed_stride);
-    epilogue_bytes = epilogue.slot_bytes(part_width());
+    packed_bytes = static_cast<uint64_t>(finish.parts() * packed_panels * packed_stride);
+    epilogue_bytes = finish.slot_bytes(part_width());
   }
   bool tile() const { return kernel.algorithm == BL_ALGORITHM_tile; }
   // Columns of c in the memory of a slot.

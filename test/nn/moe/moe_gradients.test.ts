@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { machine, Tensor } from '../../../lib/index.js';
 import {
-  type MoELayerOptions,
+  type MoETrainingOptions,
   type MoELayerWeights,
   moeLayerBackward,
   moeLayerForward,
@@ -67,7 +67,7 @@ const layer = fc.record({
 function optionsOf(own: LayerCase & { blockSize?: number | undefined }, topK: number) {
   const { scoring, normalize, scale, activation, balanceWeight, zWeight, blockSize } = own;
   const all = { topK, scoring, normalize, scale, activation, balanceWeight, zWeight };
-  return { ...all, ...(blockSize === undefined ? {} : { blockSize }) } satisfies MoELayerOptions;
+  return { ...all, ...(blockSize === undefined ? {} : { blockSize }) } satisfies MoETrainingOptions;
 }
 
 describe('moeLayer', () => {
@@ -103,7 +103,7 @@ describe('moeLayer', () => {
       ...{ scoring: 'softmax', normalize: true, activation: 'silu', balanceWeight: 0, zWeight: 0 },
     };
     const { x, g, weights } = make(own);
-    const options: MoELayerOptions = { topK: 2, normalize: true };
+    const options: MoETrainingOptions = { topK: 2, normalize: true };
     const gradients = moeLayerBackward(moeLayerForward(x, weights, options).state, g);
     const loss = () => {
       const { out } = moeLayerForward(x, weights, options);

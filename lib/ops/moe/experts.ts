@@ -1,0 +1,161 @@
+import { checkObject, checkTensor, checkWeights, described } from '../../arguments.js';
+import { argumentError } from '../../errors.js';
+import { type NativeExperts, type NativeValue, native } from '../../native.js';
+import type { QuantizedTensor } from '../../quantized_tensor.js';
+import { optionalTensorValues, weightValues } from '../../run.js';
+import type { Tensor } from '../../tensor.js';
+
+/** One expert: `down(f(gate x + gateBias) * (up x + upBias)) + downBias`; without a gate `down f(up x)`. */
+export interface MoEExpert {
+  /** Shape `[width, hidden]`, of the format and layout of `up`. */
+  gate?: QuantizedTensor | undefined;
+  /** Shape `[width, hidden]` */
+  up: QuantizedTensor;
+  /** Shape `[hidden, width]` */
+  down: QuantizedTensor;
+  /** Shape `[width]` */
+  gateBias?: Tensor<'f32'> | undefined;
+  /** Shape `[width]` */
+  upBias?: Tensor<'f32'> | undefined;
+  /** Shape `[hidden]` */
+  downBias?: Tensor<'f32'> | undefined;
+}
+
+/**
+ * The experts of one mixture, read once, so that a call of {@link moeForward} costs the same for 8 and for 512 of them.
+ * Formats and widths may differ from expert to expert. Weights are used where they lie, mapped files too: memory of
+ * experts that no token goes to is never read.
+ *
+ * @example
+ * ```ts
+ * const matrix = (rows: number, cols: number, format: Format) =>
+ *   packWeights(quantize(new Tensor('f32', new Float32Array(rows * cols).fill(0.1), [rows, cols]), format));
+ * const experts = new MoEExperts([
+ *   { gate: matrix(64, 32, 'q4_0'), up: matrix(64, 32, 'q4_0'), down: matrix(32, 64, 'q8_0') },
+ *   { gate: matrix(32, 32, 'u2'), up: matrix(32, 32, 'u2'), down: matrix(32, 32, 'q4_0') }, // narrower, 2 bits
+ * ]);
+ * ```
+ */
+export class MoEExperts {
+  /** In the order of their numbers. */
+  readonly experts: readonly MoEExpert[];
+  /** Columns of the tokens they take. */
+  readonly hiddenSize: number;
+  readonly #values: NativeValue[];
+  #native: NativeExperts | undefined;
+
+  /**
+   * @param experts shared experts, which all tokens go to, last
+   * @param from what {@link with} made
+   * @throws `BL_INVALID_SHAPE`, `BL_INVALID_FORMAT`, `BL_INVALID_LAYOUT`, `BL_INVALID_ARGUMENT`, `BL_DETACHED`
+   */
+  constructor(
+    experts: readonly MoEExpert[],
+    from?: { values: NativeValue[]; handle: NativeExperts },
+  ) {
+    checkObject('MoEExperts', 'experts', experts);
+    this.experts = [...experts];
+    this.#values =
+      from?.values ?? this.experts.flatMap((expert, i) => expertValues(expert, `experts[${i}]`));
+    this.hiddenSize = this.experts[0]?.up.cols ?? 0;
+    this.#native = from?.handle ?? native.createExperts(this.#values);
+  }
+
+  /**
+   * The same mixture but for some experts, which are given by their numbers. This one stays as it is, and calls that use it go
+   * on.
+   *
+   * @throws as the constructor
+   */
+  with(changes: ReadonlyMap<number, MoEExpert>): MoEExperts {
+    const experts = [...this.experts];
+    const values = [...this.#values];
+    for (const [number, expert] of changes) {
+      if (!(number in experts)) {
+        throw argumentError(
+          'BL_OUT_OF_RANGE',
+          `MoEExperts: with(${number}), expected 0 to ${this.count - 1}`,
+        );
+      }
+      const own = expertValues(expert, `experts[${number}]`);
+      experts[number] = expert;
+      values.splice(number * own.length, own.length, ...own);
+    }
+    const numbers = Int32Array.from(changes.keys());
+    const handle = native.replaceExperts(this.handle, numbers, values);
+    return new MoEExperts(experts, { values, handle });
+  }
+
+  get count(): number {
+    return this.experts.length;
+  }
+
+  get disposed(): boolean {
+    return this.#native === undefined;
+  }
+
+  /** What native calls read. @internal */
+  get handle(): NativeExperts {
+    if (this.#native === undefined) {
+      throw argumentError('BL_DETACHED', 'MoEExperts: used after dispose()');
+    }
+    return this.#native;
+  }
+
+  /** Lets go of the weights, and with `weights: true` disposes them. Calls that run keep theirs. */
+  dispose({ weights = false }: { weights?: boolean } = {}): void {
+    if (this.#native !== undefined) native.freeExperts(this.#native);
+    this.#native = undefined;
+    if (!weights) return;
+    for (const { gate, up, down, gateBias, upBias, downBias } of this.experts) {
+      for (const part of [gate, up, down, gateBias, upBias, downBias]) part?.dispose();
+    }
+  }
+
+  /** {@link dispose}, for `using`. */
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function expertValues(expert: MoEExpert, name: string): NativeValue[] {
+  const op = 'MoEExperts';
+  checkObject(op, name, expert);
+  const { gate, up, down, gateBias, upBias, downBias } = expert;
+  const values: NativeValue[] = gate === undefined ? [undefined, undefined, undefined] : [];
+  for (const [part, weights] of Object.entries({ gate, up, down })) {
+    if (weights === undefined && part === 'gate') continue;
+    checkWeights(op, `${name}.${part}`, weights);
+    if (weights.device !== 'cpu') {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `${op}: ${name}.${part} is on ${weights.device}, expected the cpu`,
+      );
+    }
+    values.push(...weightValues(weights));
+  }
+  for (const [part, bias] of Object.entries({ gateBias, upBias, downBias })) {
+    if (bias !== undefined) checkTensor(op, `${name}.${part}`, bias);
+    values.push(...optionalTensorValues(op, `${name}.${part}`, bias));
+  }
+  for (const value of values) {
+    if (!ArrayBuffer.isView(value)) continue;
+    if ((value.buffer as ArrayBuffer & { resizable?: boolean }).resizable === true) {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `${op}: ${name} has a resizable ArrayBuffer; copy it to a fixed one`,
+      );
+    }
+  }
+  return values;
+}
+
+/** @throws `BL_INVALID_ARGUMENT` unless `value` is {@link MoEExperts} */
+export function checkExperts(op: string, value: unknown): asserts value is MoEExperts {
+  if (typeof value === 'object' && value !== null && 'hiddenSize' in value && 'handle' in value)
+    return;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${op}: experts is ${described(value)}, expected MoEExperts`,
+  );
+}
