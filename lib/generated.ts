@@ -48,14 +48,15 @@ export const operators = {
   nearestKeys: 18,
   linearAttention: 19,
   moeRoute: 20,
-  sample: 21,
-  prepareActivations: 22,
-  moePermute: 23,
-  moeUnpermute: 24,
-  groupedMatmul: 25,
-  sdd: 26,
-  dsd: 27,
-  dds: 28,
+  moeForward: 21,
+  sample: 22,
+  prepareActivations: 23,
+  moePermute: 24,
+  moeUnpermute: 25,
+  groupedMatmul: 26,
+  sdd: 27,
+  dsd: 28,
+  dds: 29,
 } as const;
 export type OperatorName = keyof typeof operators;
 

@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { machine, Tensor } from '../../../lib/index.js';
 import {
-  type MoETrainingOptions,
   type MoELayerWeights,
+  type MoETrainingOptions,
   moeLayerBackward,
   moeLayerForward,
 } from '../../../lib/nn/index.js';
