@@ -1,10 +1,7 @@
-// The training of examples/train-moe: gradients of the whole model and of its parts against central differences, and the
-// model that it made.
-import { existsSync, readFileSync } from 'node:fs';
+// The training of examples/train-moe: gradients of the whole model and of its parts against central differences.
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Tensor } from '../../../lib/index.js';
-import { load, perplexity } from '../../../lib/nn/index.js';
 import { gaussian } from '../../reference/random.js';
 import { examples } from '../models.js';
 
@@ -109,25 +106,10 @@ describe('operators of examples/train-moe', () => {
     }
     const fresh = model.makeParameters(4, own);
     const adam = new operators.Adam();
-    for (let step = 0; step < 60; step++) {
+    for (let step = 0; step < 40; step++) {
       const pass = model.loss(fresh, ids, targets, 2, own);
-      adam.update(fresh, pass.back().gradients, 1e-2);
+      adam.update(fresh, pass.back().gradients, 2e-2);
     }
     expect(model.loss(fresh, ids, targets, 2, own).loss).toBeLessThan(0.5);
-  });
-});
-
-const file = join(examples, 'tiny-moe.gguf');
-describe.skipIf(!existsSync(file))('examples/tiny-moe.gguf', () => {
-  it('has learned what held-out stories are like, and speaks in sentences', async () => {
-    const decoder = await load(file);
-    expect(decoder.config.moe).toMatchObject({ numExperts: 8, expertSize: 96 });
-    const text = readFileSync(join(examples, 'train-tiny/heldout.txt'), 'utf8').slice(0, 2500);
-    expect((await perplexity(decoder, text)).perplexity).toBeLessThan(6);
-    const generation = decoder.generate('Once upon a time', { maxTokens: 30 });
-    let said = '';
-    for await (const part of generation) said += part;
-    expect(said).toMatch(/[a-z]+ [a-z]+/);
-    decoder.dispose();
   });
 });
