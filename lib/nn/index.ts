@@ -41,8 +41,19 @@ export { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_ra
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
 export type { MoEConfig } from './moe/config.js';
+export type { ExpertActivation } from './moe/expert_activation.js';
 export { ExpertCache, type ExpertCacheOptions, type ExpertCacheStats } from './moe/expert_cache.js';
+export type { ExpertProducts, ExpertRun } from './moe/expert_products.js';
+export {
+  type MoELayerGradients,
+  type MoELayerState,
+  type MoELayerWeights,
+  type MoETrainingOptions,
+  moeLayerBackward,
+  moeLayerForward,
+} from './moe/moe_gradients.js';
 export { MoELayer, type MoELayerOptions, type MoEScratch } from './moe/moe_layer.js';
+export { type RouterLosses, type RouteRule, routerLosses } from './moe/router_gradient.js';
 export {
   BlockPool,
   type BlockPoolOptions,

@@ -1,0 +1,82 @@
+// Trains the model on the grammar's stories and writes it:
+//
+//   node examples/train-moe/train.mjs [--steps 900] [--seed 1] [--stories 6000] [--out examples/tiny-moe.gguf]
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { exportModel } from './export.mjs';
+import { config, loss, makeParameters, randomSource } from './model.mjs';
+import { Adam } from './operators.mjs';
+import { readTokenizer, storyTokens } from './text.mjs';
+
+const { values } = parseArgs({
+  options: {
+    steps: { type: 'string', default: '900' },
+    seed: { type: 'string', default: '1' },
+    stories: { type: 'string', default: '6000' },
+    batch: { type: 'string', default: '8' },
+    length: { type: 'string', default: '128' },
+    rate: { type: 'string', default: '3e-3' },
+    out: { type: 'string', default: fileURLToPath(new URL('../tiny-moe.gguf', import.meta.url)) },
+  },
+});
+const [steps, seed, stories, batch, length, peak] = [
+  'steps',
+  'seed',
+  'stories',
+  'batch',
+  'length',
+  'rate',
+].map((name) => Number(values[name]));
+
+const { metadata, tokenizer } = readTokenizer();
+const text = Int32Array.from(storyTokens(tokenizer, seed, stories).flat());
+// Held out: each story alone, cut to the length of a window.
+const heldOut = storyTokens(tokenizer, seed + 1000, 64)
+  .filter((ids) => ids.length > length)
+  .map((ids) => ids.slice(0, length + 1));
+console.log(`${text.length} tokens of text, ${heldOut.length} held-out stories`);
+
+const { uniform } = randomSource(seed + 7);
+const parameters = makeParameters(seed);
+const count = Object.values(parameters).reduce((sum, { data }) => sum + data.length, 0);
+console.log(`${count} parameters`);
+const adam = new Adam();
+const begun = performance.now();
+const seconds = () => (performance.now() - begun) / 1000;
+
+/** Warm-up of 100 steps, then a cosine to a hundredth. */
+function rateAt(step) {
+  if (step < 100) return (peak * (step + 1)) / 100;
+  return peak * (0.01 + 0.99 * 0.5 * (1 + Math.cos((Math.PI * step) / steps)));
+}
+
+function heldOutLoss() {
+  let sum = 0;
+  for (const ids of heldOut) {
+    sum += loss(parameters, ids.slice(0, -1), ids.slice(1), 1).loss / heldOut.length;
+  }
+  return sum;
+}
+
+let mean = 0; // of the loss over about a hundred steps
+for (let step = 0; step < steps; step++) {
+  const ids = [];
+  const targets = [];
+  for (let b = 0; b < batch; b++) {
+    const from = Math.floor(uniform() * (text.length - length - 1));
+    ids.push(...text.subarray(from, from + length));
+    targets.push(...text.subarray(from + 1, from + length + 1));
+  }
+  const pass = loss(parameters, ids, targets, batch);
+  const { gradients, balance } = pass.back();
+  adam.update(parameters, gradients, rateAt(step));
+  mean += (pass.loss - mean) / Math.min(step + 1, 100);
+  const save = (step + 1) % 300 === 0 || step + 1 === steps;
+  if ((step + 1) % 50 !== 0 && !save) continue;
+  const held = save ? `, held out ${heldOutLoss().toFixed(4)}` : '';
+  console.log(
+    `step ${step + 1}: loss ${mean.toFixed(4)}${held}, balance ${balance.toFixed(3)}, ${seconds().toFixed(0)} s`,
+  );
+  if (save) await exportModel(values.out, parameters, metadata, config);
+}
+console.log(values.out);
