@@ -147,6 +147,15 @@ export {
   type TuneOptions,
   tuneMatmul,
 } from './ops/matmul/tune.js';
+export {
+  expertCapacity,
+  type LimitCapacityOptions,
+  type LimitedRoutes,
+  limitCapacity,
+  type RectifyOptions,
+  rectifyRoutes,
+} from './ops/moe/capacity.js';
+export { type ExpertChoiceOptions, expertChoice } from './ops/moe/expert_choice.js';
 export { type MoEExpert, MoEExperts } from './ops/moe/experts.js';
 export {
   type MoEActivation,
@@ -161,6 +170,31 @@ export {
   moeRoute,
   moeRouteAsync,
 } from './ops/moe/moe_route.js';
+export {
+  type NestedRouteOptions,
+  nestedCapacities,
+  nestedRoute,
+  unitWeights,
+} from './ops/moe/nested_route.js';
+export { type NoisyRouteOptions, noisyRoute } from './ops/moe/noisy_route.js';
+export {
+  type ExpertAccess,
+  type PreGatedRoutes,
+  type PreGateOptions,
+  preGate,
+} from './ops/moe/pre_gate.js';
+export {
+  RouterLoad,
+  type RouterLoadState,
+  type RouterStatistics,
+  routerZLoss,
+} from './ops/moe/router_losses.js';
+export {
+  averageKeyRouter,
+  type HyperRouterOptions,
+  hyperRouterWeights,
+} from './ops/moe/router_weights.js';
+export { type SwitchAndMixtureOptions, switchAndMixture } from './ops/moe/switch_and_mixture.js';
 export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
 export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {

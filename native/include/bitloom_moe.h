@@ -29,7 +29,8 @@ typedef enum bl_moe_group_score {
  *   weights = scale * s[indices], divided by their sum if normalize (0 where all of them are 0)
  *
  * The bias chooses and does not weigh. z[e] = -infinity stands behind all others. A NaN, +infinity or a token
- * with -infinity alone is BL_STATUS_non_finite. All numbers are computed in double and rounded once. */
+ * with -infinity alone is BL_STATUS_non_finite. All numbers are computed in double and rounded once, with the
+ * same bits at every level; exp(x) is 0 for x < -708. */
 typedef struct bl_moe_route_args {
   size_t size;
   bl_run run;

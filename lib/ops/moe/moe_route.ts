@@ -82,7 +82,7 @@ const known = new Set([
  * | DeepSeek-V2 | `{ topK: 6, numGroups: 8, topGroups: 3, scale: 16 }` |
  * | DeepSeek-V3 | `{ topK: 8, scoring: 'sigmoid', bias, numGroups: 8, topGroups: 4, groupScore: 'top2', normalize: true, scale: 2.5 }` |
  *
- * Numbers are computed in double and rounded once, so that they are the same at every level.
+ * Numbers are computed in double and rounded once, with the same bits at every level; exp(x) counts as 0 for x < -708.
  *
  * @param logits [tokens, experts] f32, f16 or bf16; -infinity stands behind all others
  * @throws `BL_NON_FINITE` (NaN, +infinity, or a token with -infinity alone), `BL_OUT_OF_RANGE` (topK, groups),

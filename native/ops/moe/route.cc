@@ -1,5 +1,5 @@
-// moe_route: which experts each token goes to, and with what weight. In double at every level: it reads each
-// logit once.
+// moe_route: which experts each token goes to, and with what weight. In double, and the same bits at every
+// level: it reads each logit once.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -11,97 +11,63 @@
 #include "../../base/tensor.h"
 #include "../../base/thread_pool.h"
 #include "../../include/bitloom_moe.h"
+#include "../choose.h"
+#include "route_kernel.h"
+#include "validate_route.h"
 
 namespace bitloom {
 
 namespace {
 
+const KernelRow<RouteScore, RouteKernel> kKernels[] = {
+#define BL_ROUTE_KERNEL(op, isa) {RouteScore::op, "route_" #op "_f64_" #isa, BL_ISA_##isa, isa::op##_f64},
+#include "route_kernels.inc"
+#undef BL_ROUTE_KERNEL
+};
+
 constexpr int64_t kTokensPerTask = 16;
+// Experts of a token up to which each is inserted where it belongs; more of them are sorted by a heap, whose
+// work does not grow with the square of their number.
+constexpr int64_t kInserted = 32;
 constexpr double kBehindAll = -std::numeric_limits<double>::infinity();
 
-bl_status validate_outputs(const bl_moe_route_args& args, bl_error* error) {
-  const char* op = "moe_route";
-  const int64_t tokens = args.logits.shape[0], experts = args.logits.shape[1];
-  BL_RETURN_IF_ERROR(check_output({op, "indices"}, args.indices, dtype_bit(BL_DTYPE_i32), 2, 2, error));
-  BL_RETURN_IF_ERROR(check_output({op, "weights"}, args.weights, dtype_bit(BL_DTYPE_f32), 2, 2, error));
-  BL_RETURN_IF_ERROR(check_dim({op, "indices"}, args.indices, 0, tokens, "logits.shape[0]", error));
-  BL_RETURN_IF_ERROR(check_same_shape({op, "weights"}, args.weights, "indices", args.indices, error));
-  const int64_t top_k = args.indices.shape[1];
-  BL_CHECK(top_k >= 1 && top_k <= experts, out_of_range,
-           "moe_route: top_k is %lld, expected 1 to %lld (logits.shape[1])", static_cast<long long>(top_k),
-           static_cast<long long>(experts));
-  if (args.scores.data != nullptr) {
-    BL_RETURN_IF_ERROR(check_output({op, "scores"}, args.scores, dtype_bit(BL_DTYPE_f32), 2, 2, error));
-    BL_RETURN_IF_ERROR(check_same_shape({op, "scores"}, args.scores, "logits", args.logits, error));
+// Whether a row has an order: no NaN, no +infinity, and a number besides -infinity. Its largest to *largest.
+bool has_order(const float* row, int64_t count, float* largest) {
+  // In lanes, which become a vector: one after the other each comparison waits for the last.
+  constexpr int kLanes = 8;
+  float lanes[kLanes];
+  int odd[kLanes] = {};
+  std::fill(lanes, lanes + kLanes, -std::numeric_limits<float>::infinity());
+  const auto take = [&](float z, int lane) {
+    odd[lane] |= !(z <= std::numeric_limits<float>::max());
+    lanes[lane] = z > lanes[lane] ? z : lanes[lane];
+  };
+  int64_t e = 0;
+  for (; e + kLanes <= count; e += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) take(row[e + lane], lane);
   }
-  const bl_tensor* outputs[] = {&args.indices, &args.weights, &args.scores};
-  const char* names[] = {"indices", "weights", "scores"};
-  for (int i = 0; i < 3; ++i) {
-    if (outputs[i]->data == nullptr) continue;
-    const Argument output{op, names[i]};
-    BL_RETURN_IF_ERROR(
-        check_apart(output, *outputs[i], "logits", args.logits.data, args.logits.bytes, error));
-    if (args.bias.data != nullptr) {
-      BL_RETURN_IF_ERROR(check_apart(output, *outputs[i], "bias", args.bias.data, args.bias.bytes, error));
-    }
-    for (int j = 0; j < i; ++j) {
-      BL_RETURN_IF_ERROR(
-          check_apart(output, *outputs[i], names[j], outputs[j]->data, outputs[j]->bytes, error));
-    }
-  }
-  return BL_STATUS_ok;
-}
-
-bl_status validate(const bl_moe_route_args& args, bl_error* error) {
-  const char* op = "moe_route";
-  BL_RETURN_IF_ERROR(check_tensor({op, "logits"}, args.logits, kFloatTypes, 2, 2, error));
-  const int64_t experts = args.logits.shape[1];
-  BL_CHECK(experts >= 1, invalid_shape, "moe_route: logits.shape[1] is 0, expected at least 1 expert");
-  BL_CHECK(experts <= std::numeric_limits<int32_t>::max(), out_of_range,
-           "moe_route: logits.shape[1] is %lld, expected at most 2147483647",
-           static_cast<long long>(experts));
-  BL_RETURN_IF_ERROR(check_optional_vector({op, "bias"}, args.bias, dtype_bit(BL_DTYPE_f32), experts,
-                                           "logits.shape[1]", error));
-  BL_CHECK(args.scoring >= BL_MOE_softmax && args.scoring <= BL_MOE_sigmoid, invalid_argument,
-           "moe_route: scoring is %d, expected 0 to 2", args.scoring);
-  BL_CHECK(args.scoring != BL_MOE_softmax_chosen || args.bias.data == nullptr, invalid_argument,
-           "moe_route: bias is given, expected none with softmax over the chosen experts");
-  BL_CHECK(args.group_score >= BL_MOE_max && args.group_score <= BL_MOE_top2, invalid_argument,
-           "moe_route: group_score is %d, expected 0 or 1", args.group_score);
-  BL_CHECK(args.normalize == 0 || args.normalize == 1, invalid_argument,
-           "moe_route: normalize is %d, expected 0 or 1", args.normalize);
-  BL_CHECK(std::isfinite(args.scale), invalid_argument, "moe_route: scale is %g, expected a finite number",
-           static_cast<double>(args.scale));
-  BL_RETURN_IF_ERROR(validate_outputs(args, error));
-  if (args.num_groups == 0 || args.num_groups == 1) return BL_STATUS_ok;
-  BL_CHECK(args.num_groups > 0 && experts % args.num_groups == 0, out_of_range,
-           "moe_route: num_groups is %d, expected a divisor of %lld (logits.shape[1])", args.num_groups,
-           static_cast<long long>(experts));
-  const int64_t size = experts / args.num_groups, top_k = args.indices.shape[1];
-  BL_CHECK(args.top_groups >= 1 && args.top_groups <= args.num_groups, out_of_range,
-           "moe_route: top_groups is %d, expected 1 to %d (num_groups)", args.top_groups, args.num_groups);
-  BL_CHECK(args.top_groups * size >= top_k, out_of_range,
-           "moe_route: top_groups is %d, expected at least %lld (%lld experts in groups of %lld)",
-           args.top_groups, static_cast<long long>((top_k + size - 1) / size), static_cast<long long>(top_k),
-           static_cast<long long>(size));
-  return BL_STATUS_ok;
+  for (; e < count; ++e) take(row[e], 0);
+  const float most = *std::max_element(lanes, lanes + kLanes);
+  *largest = most;
+  return std::count(odd, odd + kLanes, 0) == kLanes && most > -std::numeric_limits<float>::infinity();
 }
 
 // The first token without an order, or -1; *expert: its logit that is none, or -1 if all are -infinity.
-int64_t first_odd(const bl_moe_route_args& args, int64_t* expert, float* row) {
+int64_t first_odd(const bl_moe_route_args& args, int64_t* expert, float* memory) {
   const Rows logits(args.logits);
+  float largest = 0;
   for (int64_t t = 0; t < logits.count; ++t) {
-    logits.load(t, row);
-    bool any = false;
-    for (int64_t e = 0; e < logits.length; ++e) {
-      if (std::isnan(row[e]) || row[e] == std::numeric_limits<float>::infinity()) {
-        *expert = e;
-        return t;
-      }
-      any |= std::isfinite(row[e]);
+    const float* row = logits.direct(t);
+    if (row == nullptr) {
+      logits.load(t, memory);
+      row = memory;
     }
-    *expert = -1;
-    if (!any) return t;
+    if (has_order(row, logits.length, &largest)) continue;
+    const float* end = row + logits.length;
+    const float* odd =
+        std::find_if(row, end, [](float z) { return !(z <= std::numeric_limits<float>::max()); });
+    *expert = odd == end ? -1 : odd - row;
+    return t;
   }
   return -1;
 }
@@ -124,26 +90,30 @@ bl_status validate_values(const bl_moe_route_args& args, float* row, bl_error* e
 
 // A thread's memory for one token.
 struct Work {
-  int64_t experts, groups, allowed;
-  double* score;   // [experts] s
-  double* choice;  // [experts] c, or what has its order
-  double* worth;   // [groups]
-  float* logits;   // [experts]
-  int32_t* order;  // [experts]: the allowed ones, then by choice
-  int32_t* group_order;
+  int64_t experts, padded, groups;
+  double* score;         // [padded] s
+  double* choice;        // [experts] c, or what has its order
+  double* worth;         // [groups]
+  double* best;          // [kInserted] c of order
+  float* logits;         // [padded]
+  int32_t* order;        // [experts], the first top_k best first
+  int32_t* group_order;  // [groups]
   uint64_t bytes;
 
   Work(const bl_moe_route_args& args, uint8_t* memory)
-      : experts(args.logits.shape[1]), groups(std::max(args.num_groups, 1)), allowed(experts) {
+      : experts(args.logits.shape[1]),
+        padded((experts + kRouteLanes - 1) / kRouteLanes * kRouteLanes),
+        groups(std::max(args.num_groups, 1)) {
     uint8_t* next = memory;
     const auto take = [&](auto** pointer, int64_t count) {
       *pointer = reinterpret_cast<std::remove_reference_t<decltype(*pointer)>>(next);
       next += align_up(static_cast<uint64_t>(count) * sizeof(**pointer));
     };
-    take(&score, experts);
+    take(&score, padded);
     take(&choice, experts);
     take(&worth, groups);
-    take(&logits, experts);
+    take(&best, kInserted);
+    take(&logits, padded);
     take(&order, experts);
     take(&group_order, groups);
     bytes = static_cast<uint64_t>(next - memory);
@@ -151,31 +121,41 @@ struct Work {
 };
 
 // s[e] of all experts; of softmax_chosen not divided yet.
-void score_experts(int32_t scoring, Work& work) {
-  if (scoring == BL_MOE_sigmoid) {
-    for (int64_t e = 0; e < work.experts; ++e) {
-      work.score[e] = 1 / (1 + std::exp(-static_cast<double>(work.logits[e])));
-    }
-    return;
-  }
-  const double largest = static_cast<double>(*std::max_element(work.logits, work.logits + work.experts));
-  double sum = 0;
-  for (int64_t e = 0; e < work.experts; ++e) {
-    work.score[e] = std::exp(static_cast<double>(work.logits[e]) - largest);
-    sum += work.score[e];
-  }
-  if (scoring == BL_MOE_softmax_chosen) return;
+void score_experts(int32_t scoring, RouteKernel kernel, Work& work) {
+  std::fill(work.logits + work.experts, work.logits + work.padded, -std::numeric_limits<float>::infinity());
+  float largest = 0;
+  has_order(work.logits, work.experts, &largest);
+  const double sum = kernel(work.logits, work.padded, largest, work.score);
+  if (scoring != BL_MOE_softmax) return;
   for (int64_t e = 0; e < work.experts; ++e) work.score[e] /= sum;
 }
 
-// The best `count` of order[0, size) to its beginning: by falling value, lower numbers first among equals.
-void best_first(const double* values, int64_t count, int64_t size, int32_t* order) {
-  std::partial_sort(order, order + count, order + size, [values](int32_t a, int32_t b) {
+// Orders experts by falling value, of equals the lower number first.
+struct BestFirst {
+  const double* values;
+  bool operator()(int32_t a, int32_t b) const {
     return values[a] != values[b] ? values[a] > values[b] : a < b;
-  });
+  }
+};
+
+// Takes experts [begin, end), after all lower numbers, into the `most` best so far, of which there are
+// `count`; returns how many there are then. Few experts get past the first comparison.
+int64_t insert_best(int64_t begin, int64_t end, int64_t most, int64_t count, Work& work) {
+  for (int64_t e = begin; e < end; ++e) {
+    const double value = work.choice[e];
+    if (count == most && !(value > work.best[most - 1])) continue;
+    int64_t at = count < most ? count++ : most - 1;
+    for (; at > 0 && value > work.best[at - 1]; --at) {
+      work.best[at] = work.best[at - 1];
+      work.order[at] = work.order[at - 1];
+    }
+    work.best[at] = value;
+    work.order[at] = static_cast<int32_t>(e);
+  }
+  return count;
 }
 
-// The experts of the groups that count, to work.order.
+// The groups that count, by their numbers, to the first of work.group_order.
 void keep_groups(const bl_moe_route_args& args, Work& work) {
   const int64_t size = work.experts / work.groups;
   const bool sum = args.group_score == BL_MOE_top2 && size > 1;
@@ -191,29 +171,45 @@ void keep_groups(const bl_moe_route_args& args, Work& work) {
     work.worth[g] = sum ? first + second : first;
     work.group_order[g] = static_cast<int32_t>(g);
   }
-  best_first(work.worth, args.top_groups, work.groups, work.group_order);
-  work.allowed = 0;
-  for (int32_t i = 0; i < args.top_groups; ++i) {
-    for (int64_t e = 0; e < size; ++e) {
-      work.order[work.allowed++] = static_cast<int32_t>(work.group_order[i] * size + e);
-    }
-  }
+  std::partial_sort(work.group_order, work.group_order + args.top_groups, work.group_order + work.groups,
+                    BestFirst{work.worth});
+  std::sort(work.group_order, work.group_order + args.top_groups);
 }
 
-void route(const bl_moe_route_args& args, int64_t token, Work& work) {
-  const int64_t top_k = args.indices.shape[1];
-  Rows(args.logits).load(token, work.logits);
-  score_experts(args.scoring, work);
+// The top_k experts that count, best first, to work.order.
+void choose_experts(const bl_moe_route_args& args, Work& work) {
   const float* bias = static_cast<const float*>(args.bias.data);
-  work.allowed = work.experts;
+  const int64_t top_k = args.indices.shape[1];
   for (int64_t e = 0; e < work.experts; ++e) {
     const double logit = static_cast<double>(work.logits[e]);
     const bool in_order = bias == nullptr || logit == kBehindAll;
     work.choice[e] = in_order ? logit : work.score[e] + static_cast<double>(bias[e]);
-    work.order[e] = static_cast<int32_t>(e);
   }
-  if (work.groups > 1) keep_groups(args, work);
-  best_first(work.choice, top_k, work.allowed, work.order);
+  int64_t groups = 1, size = work.experts, count = 0;
+  work.group_order[0] = 0;
+  if (work.groups > 1) {
+    keep_groups(args, work);
+    groups = args.top_groups;
+    size = work.experts / work.groups;
+  }
+  for (int64_t i = 0; i < groups; ++i) {
+    const int64_t begin = work.group_order[i] * size;
+    if (top_k <= kInserted) {
+      count = insert_best(begin, begin + size, top_k, count, work);
+    } else {
+      for (int64_t e = begin; e < begin + size; ++e) work.order[count++] = static_cast<int32_t>(e);
+    }
+  }
+  if (top_k > kInserted) {
+    std::partial_sort(work.order, work.order + top_k, work.order + count, BestFirst{work.choice});
+  }
+}
+
+void route(const bl_moe_route_args& args, RouteKernel kernel, int64_t token, Work& work) {
+  const int64_t top_k = args.indices.shape[1];
+  Rows(args.logits).load(token, work.logits);
+  score_experts(args.scoring, kernel, work);
+  choose_experts(args, work);
   double sum = 0;
   for (int64_t i = 0; i < top_k; ++i) sum += work.score[work.order[i]];
   const bool chosen_alone = args.scoring == BL_MOE_softmax_chosen;
@@ -242,7 +238,7 @@ void route(const bl_moe_route_args& args, int64_t token, Work& work) {
 extern "C" bl_status bl_moe_route(const bl_moe_route_args* args, bl_error* error) {
   using namespace bitloom;
   BL_READ_ARGS(bl_moe_route_args, "moe_route", checked);
-  BL_RETURN_IF_ERROR(validate(checked, error));
+  BL_RETURN_IF_ERROR(validate_route(checked, error));
   BL_RUN_ON_DEVICE(moe_route, checked);
   const int64_t tokens = checked.logits.shape[0];
   const int64_t tasks = (tokens + kTokensPerTask - 1) / kTokensPerTask;
@@ -252,12 +248,15 @@ extern "C" bl_status bl_moe_route(const bl_moe_route_args* args, bl_error* error
   BL_CHECK(scratch.data() != nullptr, out_of_memory, "moe_route: cannot allocate %llu bytes of workspace",
            static_cast<unsigned long long>(static_cast<uint64_t>(slots) * slot_bytes));
   BL_RETURN_IF_ERROR(validate_values(checked, Work(checked, scratch.data()).logits, error));
+  const RouteScore score = checked.scoring == BL_MOE_sigmoid ? RouteScore::sigmoid : RouteScore::softmax;
+  const RouteKernel kernel =
+      choose(kKernels, score, "moe_route", checked.run, tokens, checked.logits.shape[1]).run;
   std::atomic<int64_t> next{0};
   parallel_for(checked.run, slots, [&](int64_t slot) {
     Work work(checked, scratch.data() + static_cast<uint64_t>(slot) * slot_bytes);
     for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
       const int64_t end = std::min((task + 1) * kTokensPerTask, tokens);
-      for (int64_t token = task * kTokensPerTask; token < end; ++token) route(checked, token, work);
+      for (int64_t token = task * kTokensPerTask; token < end; ++token) route(checked, kernel, token, work);
     }
   });
   return BL_STATUS_ok;

@@ -1,0 +1,179 @@
+// What routers written in TypeScript share: values of tensors as numbers, checks, new routes.
+import { checkTensor, described } from '../../arguments.js';
+import { argumentError } from '../../errors.js';
+import { type FloatDType, Tensor } from '../../tensor.js';
+import { type MoERoutes, moeRoute } from './moe_route.js';
+
+/** A matrix of numbers in rows, one after the other. */
+export interface Matrix {
+  values: ArrayLike<number>;
+  rows: number;
+  cols: number;
+}
+
+/** @throws `BL_INVALID_SHAPE` */
+export function checkRank(op: string, name: string, tensor: Tensor, rank: number): void {
+  if (tensor.shape.length === rank) return;
+  throw argumentError(
+    'BL_INVALID_SHAPE',
+    `${op}: ${name}.rank is ${tensor.shape.length}, expected ${rank}`,
+  );
+}
+
+/** @throws `BL_INVALID_SHAPE` unless axis `axis` is `expected`, which is `what` */
+export function checkAxis(
+  op: string,
+  name: string,
+  tensor: Tensor,
+  axis: number,
+  expected: number,
+  what: string,
+): void {
+  if (tensor.shape[axis] === expected) return;
+  throw argumentError(
+    'BL_INVALID_SHAPE',
+    `${op}: ${name}.shape[${axis}] is ${tensor.shape[axis]}, expected ${expected} (= ${what})`,
+  );
+}
+
+/** @throws `BL_OUT_OF_RANGE` unless `value` is a whole number from `least` to `most` */
+export function checkInteger(
+  op: string,
+  name: string,
+  value: unknown,
+  least: number,
+  most: number,
+): asserts value is number {
+  if (Number.isInteger(value) && (value as number) >= least && (value as number) <= most) return;
+  throw argumentError(
+    'BL_OUT_OF_RANGE',
+    `${op}: ${name} is ${described(value)}, expected a whole number from ${least} to ${most}`,
+  );
+}
+
+/** @throws `BL_INVALID_ARGUMENT` unless `value` is one of `choices` */
+export function checkChoice(
+  op: string,
+  name: string,
+  value: unknown,
+  choices: readonly string[],
+): void {
+  if (choices.includes(value as string)) return;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${op}: ${name} is ${described(value)}, expected ${choices.join(', ')}`,
+  );
+}
+
+/** Values of a matrix of any float type and any strides. */
+export function matrixOf(op: string, name: string, tensor: Tensor): Matrix {
+  checkTensor(op, name, tensor);
+  checkRank(op, name, tensor, 2);
+  const [rows = 0, cols = 0] = tensor.shape;
+  const direct =
+    tensor.dtype === 'f32' &&
+    tensor.device === 'cpu' &&
+    tensor.strides[1] === 1 &&
+    tensor.strides[0] === cols;
+  const values = direct
+    ? (tensor.data as Float32Array).subarray(0, rows * cols)
+    : Float64Array.from(tensor.toArray() as number[]);
+  return { values, rows, cols };
+}
+
+/** {@link matrixOf}, of numbers. @throws `BL_NON_FINITE` */
+export function finiteMatrixOf(op: string, name: string, tensor: Tensor): Matrix {
+  const matrix = matrixOf(op, name, tensor);
+  for (let i = 0; i < matrix.rows * matrix.cols; i++) {
+    if (Number.isFinite(matrix.values[i])) continue;
+    const at = `${Math.floor(i / matrix.cols)}, ${i % matrix.cols}`;
+    throw argumentError(
+      'BL_NON_FINITE',
+      `${op}: ${name}[${at}] is ${matrix.values[i]}, expected a finite number`,
+    );
+  }
+  return matrix;
+}
+
+/** Softmax or sigmoid of all experts, as {@link moeRoute} computes it. @throws as that */
+export function scoresOf(
+  op: string,
+  logits: Tensor<FloatDType>,
+  scoring: 'softmax' | 'sigmoid',
+): Tensor<'f32'> {
+  checkTensor(op, 'logits', logits);
+  checkRank(op, 'logits', logits, 2);
+  const scores = Tensor.zeros('f32', logits.shape);
+  moeRoute(logits, { topK: 1, scoring, scores });
+  return scores;
+}
+
+/** Indices and weights of routes as numbers. */
+export interface RouteValues {
+  indices: Int32Array;
+  weights: Float32Array;
+  tokens: number;
+  topK: number;
+}
+
+/** @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (an index that is no expert's and not -1) */
+export function routeValues(op: string, routes: MoERoutes, numExperts: number): RouteValues {
+  if (typeof routes !== 'object' || routes === null) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${op}: routes is ${described(routes)}, expected an object`,
+    );
+  }
+  for (const [name, dtype] of [
+    ['indices', 'i32'],
+    ['weights', 'f32'],
+  ] as const) {
+    checkTensor(op, `routes.${name}`, routes[name]);
+    checkRank(op, `routes.${name}`, routes[name], 2);
+    if ((routes[name].dtype as string) !== dtype) {
+      throw argumentError(
+        'BL_INVALID_DTYPE',
+        `${op}: routes.${name}.dtype is ${routes[name].dtype}, expected ${dtype}`,
+      );
+    }
+  }
+  const [tokens = 0, topK = 0] = routes.indices.shape;
+  checkAxis(op, 'routes.weights', routes.weights, 0, tokens, 'indices.shape[0]');
+  checkAxis(op, 'routes.weights', routes.weights, 1, topK, 'indices.shape[1]');
+  const indices = Int32Array.from(routes.indices.toArray() as number[]);
+  const odd = indices.findIndex((e) => e < -1 || e >= numExperts);
+  if (odd >= 0) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: routes.indices[${Math.floor(odd / topK)}, ${odd % topK}] is ${indices[odd]}, expected -1 to ${numExperts - 1}`,
+    );
+  }
+  const weights = Float32Array.from(routes.weights.toArray() as number[]);
+  return { indices, weights, tokens, topK };
+}
+
+/** Routes of these values. */
+export function makeRoutes({ indices, weights, tokens, topK }: RouteValues): MoERoutes {
+  return {
+    indices: new Tensor('i32', indices, [tokens, topK]),
+    weights: new Tensor('f32', weights, [tokens, topK]),
+  };
+}
+
+/** Routes to nowhere, to be filled. */
+export function emptyRoutes(tokens: number, topK: number): RouteValues {
+  const count = tokens * topK;
+  return {
+    indices: new Int32Array(count).fill(-1),
+    weights: new Float32Array(count),
+    tokens,
+    topK,
+  };
+}
+
+/** Places of `values` by falling value, of equals the lower place first. */
+export function orderOf(values: ArrayLike<number>): number[] {
+  return Array.from(values, (_, i) => i).sort(
+    (a, b) => (values[b] as number) - (values[a] as number) || a - b,
+  );
+}
