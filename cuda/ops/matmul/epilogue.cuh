@@ -17,9 +17,10 @@ __device__ __forceinline__ float outlier_sum(const Epilogue& e, int m, int n) {
   return sum;
 }
 
-// The product of what was given, from that of a's row as it was prepared and b in its unit.
+// The product of what was given, from that of a's row as it was prepared and, where kPrepared, b in its unit.
+template <bool kPrepared = true>
 __device__ __forceinline__ float given_product(const Epilogue& e, float product, int m) {
-  product *= e.header[1];
+  if (kPrepared) product *= e.header[1];
   return e.row_factors != nullptr ? product * e.row_factors[m] : product;
 }
 
@@ -50,7 +51,7 @@ __device__ __forceinline__ float add_residual(const Epilogue& e, float value, in
 // given_product has it.
 template <bool kPrepared = true>
 __device__ __forceinline__ void store_product(const Epilogue& e, float product, int m, int n) {
-  const float given = kPrepared ? given_product(e, product, m) : product;
+  const float given = given_product<kPrepared>(e, product, m);
   const float value = add_residual(e, activate(e.activation, finish_sum(e, given, m, n)), m, n);
   store_from_f32(e.c_dtype, e.c, m * e.c_row + n * e.c_column, value);
 }
@@ -62,12 +63,13 @@ __device__ __forceinline__ float gather_sum(const FinishParams& p, int m, int n)
   for (int split = 0; split < p.splits; ++split) {
     product += p.partial[(static_cast<int64_t>(split) * p.m + m) * p.n + n];
   }
-  if (e.header != nullptr) product = given_product(e, product, m);
+  product = e.header != nullptr ? given_product<true>(e, product, m) : given_product<false>(e, product, m);
   float y = finish_sum(e, product, m, n);
-  if (e.low != nullptr) {
+  const int64_t id = e.low_ids != nullptr ? e.low_ids[m] : 0;
+  if (e.low != nullptr && id >= 0 && id < e.adapters) {
     float sum = 0;
     for (int r = 0; r < e.rank; ++r) {
-      sum = fmaf(load_float(e.up_dtype, e.up, n * e.up_row + r * e.up_column),
+      sum = fmaf(load_float(e.up_dtype, e.up, id * e.up_adapter + n * e.up_row + r * e.up_column),
                  e.low[static_cast<int64_t>(m) * e.rank + r], sum);
     }
     y = fmaf(e.low_scale, sum, y);
