@@ -5,6 +5,8 @@ export default defineConfig({
   test: {
     include: [
       'test/{norm,elementwise,rope,softmax,embedding,attention,sampling,quantize}/**/*.test.ts',
+      // Of matmul's suite what device and processor have in common: README.md of test/cuda says what is left out.
+      'test/matmul/{additions,batch,e4m3,epilogue}.test.ts',
       'test/cuda/**/*.test.ts',
     ],
     // decodeAttention does not run on devices.
