@@ -231,4 +231,35 @@ BITLOOM_CUDA_TEST(matmul_e4m3_epilogue) {
   }
 }
 
+// Every activation and type of c in each kernel, without splits of K: the kernel's own epilogue.
+BITLOOM_CUDA_TEST(matmul_e4m3_activations) {
+  const Settings settings{all_archs().back().arch, {}, 1};
+  for (const char* format :
+       {"u4_g128_bf16", "u4_g64", "e2m1_g128", "mxfp4", "e2m3_g128", "e3m2_g32", "e4m3_g128", "e4m3_g32"}) {
+    for (int64_t m : {9, 20}) {
+      for (int32_t activation = BL_ACTIVATION_none; activation <= BL_ACTIVATION_relu; ++activation) {
+        Call call(settings, format, 24, 256);
+        for (bl_matmul_args* side : {&call.device, &call.host}) {
+          side->compute = BL_COMPUTE_e4m3;
+          side->activation = activation;
+          side->scale = 0.05f;
+        }
+        call.host.run.isa = BL_ISA_scalar;
+        const int32_t type = kFloatDtypes[activation % 3], other = kFloatDtypes[(activation + 1) % 3];
+        Tensor a(call.queue, BL_DTYPE_f16, {m, 256}), c(call.queue, type, {m, 24});
+        Tensor bias(call.queue, BL_DTYPE_f32, {24}), row_scale(call.queue, BL_DTYPE_f32, {24});
+        Tensor addend(call.queue, other, {m, 24}), residual(call.queue, type, {m, 24});
+        a.uniform(3, 8), bias.uniform(4), row_scale.uniform(5), addend.uniform(6, 4), residual.uniform(7);
+        call.set(&bl_matmul_args::a, a);
+        if (activation != 0) call.set(&bl_matmul_args::bias, bias);
+        if (activation != 1) call.set(&bl_matmul_args::row_scale, row_scale);
+        if (activation != 2) call.set(&bl_matmul_args::addend, addend);
+        if (activation != 3) call.set(&bl_matmul_args::residual, residual);
+        call.compare(c, std::max(2 * epsilon_of(type), 0x1p-14),
+                     shape_name(format, m, 24, 256) + " e4m3 activations");
+      }
+    }
+  }
+}
+
 }  // namespace bitloom::cuda::testing

@@ -78,6 +78,7 @@ struct Epilogue {
   const void* values;
   const void* a;  // as it was given, for outliers
   int64_t a_row, a_column;
+  int32_t a_columns, outliers;  // how many there are
   int32_t c_dtype, addend_dtype, residual_dtype, up_dtype, values_dtype, a_dtype;
   int32_t activation;
   int32_t rank;

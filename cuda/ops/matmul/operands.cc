@@ -148,6 +148,8 @@ bl_status plan_additions(const bl_matmul_args& args, int64_t batch, int64_t n, E
     Matrix a;
     BL_RETURN_IF_ERROR(read_matrix("a", args.a, args.batch, batch, &a, error));
     set(a, &out->a, &out->a_row, &out->a_column, &out->a_dtype);
+    out->a_columns = static_cast<int32_t>(a.columns);
+    out->outliers = static_cast<int32_t>(args.outlier_values.shape[0]);
   }
   return BL_STATUS_ok;
 }
