@@ -25,6 +25,8 @@ const result = spawnSync(
     ...['--parallel', String(availableParallelism())],
     // Machine code of every GPU, unless told otherwise; another processor than this one has no CUDA compiler here.
     toolchain === undefined ? `--CDBITLOOM_CUDA_ARCHS=${cudaArchs}` : '--CDBITLOOM_CUDA=OFF',
+    // What has machine code needs no PTX; it is for what comes after, and text that costs 1.2 MB of the package.
+    ...(cudaArchs === '' ? [] : ['--CDBITLOOM_CUDA_PTX=120']),
     ...(toolchain === undefined ? [] : [`--CDCMAKE_TOOLCHAIN_FILE=${resolve(toolchain)}`]),
   ],
   { cwd: root, stdio: ['ignore', 'ignore', 'inherit'] },

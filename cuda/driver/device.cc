@@ -249,8 +249,7 @@ bl_status Device::load(const ModuleImages& images, LoadedModule* out, bl_error* 
   std::vector<const Image*> order;
   for (size_t i = 0; i < images.count; ++i) {
     const Image& image = images.images[i];
-    const bool fits = image.is_ptx || image.arch / 10 == limits_.arch / 10;
-    if (fits && image.arch <= limits_.arch) order.push_back(&image);
+    if (fits(image, limits_.arch)) order.push_back(&image);
   }
   std::sort(order.begin(), order.end(), [](const Image* a, const Image* b) {
     return a->is_ptx != b->is_ptx ? !a->is_ptx : a->arch > b->arch;

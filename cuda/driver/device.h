@@ -34,6 +34,7 @@ struct bl_stream final : bitloom::cuda::Queue {
   explicit bl_stream(bitloom::cuda::Device& owner) : device(owner) {}
 
   const bitloom::cuda::Limits& limits() const override;
+  bool has_code(const bitloom::cuda::ModuleImages& module) const override;
   bl_status allocate_scratch(uint64_t bytes, void** out, bl_error* error) override;
   void free_scratch(void* memory) override;
   bl_status upload(void* output, const void* input, uint64_t bytes, bl_error* error) override;

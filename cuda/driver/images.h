@@ -20,4 +20,9 @@ struct ModuleImages {
   size_t count;
 };
 
+// Whether a device of that architecture runs the image.
+constexpr bool fits(const Image& image, int32_t arch) {
+  return image.arch <= arch && (image.is_ptx || image.arch / 10 == arch / 10);
+}
+
 }  // namespace bitloom::cuda

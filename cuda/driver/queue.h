@@ -33,6 +33,9 @@ class Queue {
  public:
   virtual const Limits& limits() const = 0;
 
+  // Whether the module has code for the device: machine code, or PTX that it compiles.
+  virtual bool has_code(const ModuleImages& module) const = 0;
+
   // Launches kernel `name` of the module with one parameter, a struct that is copied before this returns. The
   // kernel takes it as `const __grid_constant__ Params params`.
   template <typename Params>

@@ -1,4 +1,6 @@
 // A stream as operators see it (Queue).
+#include <algorithm>
+
 #include "device.h"
 
 using namespace bitloom;
@@ -11,6 +13,11 @@ Address address_of(const void* memory) { return reinterpret_cast<Address>(memory
 }  // namespace
 
 const Limits& bl_stream::limits() const { return device.limits(); }
+
+bool bl_stream::has_code(const ModuleImages& module) const {
+  const auto runs = [&](const Image& image) { return fits(image, limits().arch); };
+  return std::any_of(module.images, module.images + module.count, runs);
+}
 
 bl_status bl_stream::allocate_scratch(uint64_t bytes, void** out, bl_error* error) {
   const std::lock_guard lock(device.mutex);

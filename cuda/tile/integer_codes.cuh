@@ -14,7 +14,9 @@ template <int kBits>
 struct CentredBytes {
   static_assert(kBits == 4 || kBits == 8);
   static constexpr int kWords = kBits;
+  using Product = int32_t;  // of the mma
   static constexpr bool kCentred = true;
+  static constexpr bool kByteScales = false;  // kCentred, but of a byte
   static constexpr int kTimes = kBits == 4 ? 4 : 0;  // log2 of what codes are multiplied with
 
   __device__ static void operand(const uint32_t (&words)[kBits], int half, int, uint32_t (&a)[4]) {
@@ -39,8 +41,10 @@ struct CentredBytes {
 // Codes of any width as they are: unsigned bytes.
 template <int kBits>
 struct PlainBytes {
+  using Product = int32_t;
   static constexpr int kWords = kBits;
   static constexpr bool kCentred = false;
+  static constexpr bool kByteScales = false;
   static constexpr int kTimes = 0;
 
   __device__ static void operand(const uint32_t (&words)[kBits], int half, int value_shift, uint32_t (&a)[4]) {

@@ -297,7 +297,9 @@ typedef enum bl_compute {
   BL_COMPUTE_f32 = 0,  /* activations and weights in f32 */
   BL_COMPUTE_i8 = 1,   /* activations in int8: a scale per 32 (lut, dequant), or per 512 (tile) */
   BL_COMPUTE_bf16 = 2, /* tile: activations and weights rounded to bf16, sums in f32; else as f32 */
-  BL_COMPUTE_i1 = 3    /* activations as sign(x) * mean |x| of the row, sign(0) = 1; weights u1 and i1 only */
+  BL_COMPUTE_i1 = 3,   /* activations as sign(x) * mean |x| of the row, sign(0) = 1; weights u1 and i1 only */
+  BL_COMPUTE_e4m3 = 4  /* activations rounded to OCP E4M3 times a scale (bl_activation_group), weights as they
+                          are, sums in f32: products of fp8 where a device has them. Not lut, not tile */
 } bl_compute;
 
 /* How products are formed. What auto takes depends on the machine's level, the format and M. */
@@ -328,9 +330,12 @@ typedef enum bl_activation {
   BL_ACTIVATION_geglu = 6 /* by erf */
 } bl_activation;
 
-/* Which activations share a scale when compute i8 rounds them. */
+/* Which activations share a scale when compute i8 or e4m3 rounds them. e4m3: the row's scale is its largest
+ * magnitude / 448; that of 32 columns the least power of two, of at least 2^-117, with which none is above
+ * 448 (the MXFP8 of OCP Microscaling, but that the largest is not cut). A row, or 32 columns, with a value
+ * that is not finite becomes NaN. */
 typedef enum bl_activation_group {
-  BL_ACTIVATION_GROUP_auto = 0, /* 32 columns, 512 by tiles */
+  BL_ACTIVATION_GROUP_auto = 0, /* i8: 32 columns, 512 by tiles. e4m3: the row */
   BL_ACTIVATION_GROUP_row = 1,
   BL_ACTIVATION_GROUP_32 = 2 /* algorithm auto takes no tiles then; nor does it with activation_bits of 4 */
 } bl_activation_group;

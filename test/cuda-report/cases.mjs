@@ -75,6 +75,19 @@ for (const [format, activationGroup] of [
     matmul(await halves([m, k]), w, { compute: 'i8', activationGroup });
   }
 }
+// Activations of e4m3: products of fp8 on devices that have them.
+for (const [format, activationGroup] of [
+  ['u4_g128', 'row'],
+  ['u4_g128', 32],
+  ['mxfp4', 32],
+  ['e4m3_g128', 'row'],
+  ['e3m2_g32', 'row'],
+]) {
+  const w = await packWeights(quantize(dense, format), { for: 'cuda' }).to(device);
+  for (const m of [1, 64]) {
+    matmul(await halves([m, k]), w, { compute: 'e4m3', activationGroup });
+  }
+}
 
 const head = { q: [1, 8, 128], keys: [512, 2, 128] };
 attention(await there(head.q), await there(head.keys), await there(head.keys), { causal: true });

@@ -44,6 +44,7 @@ function error(actual: readonly number[], expected: readonly number[]): number {
   return Math.sqrt(difference / size);
 }
 
+const x1 = (k: number): Tensor<'f32'> => new Tensor('f32', values(k, 5), [1, k]);
 const weights = (format: Format, n: number, k: number): QuantizedTensor =>
   quantize(new Tensor('f32', values(n * k, 3), [n, k]), format);
 
@@ -126,6 +127,29 @@ describe('matmul on a device', () => {
         .toArray()
         .slice(0, 3 * n);
       expect(error(few.toArray(), first)).toBeLessThan(1e-6);
+    },
+  );
+
+  it.each(['u4_g128', 'mxfp4', 'e4m3_g32', 'q8_0', 'nf4_g64'] as const)(
+    "%s: compute 'e4m3' has the processor's numbers",
+    async (format) => {
+      const [n, k] = [40, 512];
+      const w = weights(format, n, k);
+      const moved = await packWeights(w, { for: 'cuda' }).to(cuda);
+      // f16 weights where the kernel has no exact ones.
+      const most = format === 'nf4_g64' ? 1e-3 : 1e-6;
+      for (const m of [3, 18]) {
+        const x = new Tensor('f32', values(m * k, 5), [m, k]);
+        const there = await x.to(cuda);
+        for (const activationGroup of [32, 'row'] as const) {
+          const options = { compute: 'e4m3', activationGroup } as const;
+          const y = await (await matmulAsync(there, moved, options)).to('cpu');
+          expect(error(y.toArray(), matmul(x, w, options).toArray())).toBeLessThan(most);
+        }
+      }
+      expect(() => matmul(x1(k), w, { compute: 'e4m3', algorithm: 'lut' })).toThrow(
+        code('BL_UNSUPPORTED'),
+      );
     },
   );
 

@@ -121,6 +121,28 @@ void additions(const Settings& settings) {
   }
 }
 
+// Rows with a low-rank term of their own, or none.
+void adapters(const Settings& settings) {
+  constexpr int64_t n = 33, k = 96, rank = 5, count = 3;
+  for (int64_t m : {3, 20}) {
+    Call call(settings, "u4_g32", n, k);
+    TestQueue& queue = call.queue;
+    Tensor a(queue, BL_DTYPE_f32, {m, k}), c(queue, BL_DTYPE_f32, {m, n});
+    Tensor down(queue, BL_DTYPE_f16, {count, rank, k}, {rank * k + 8, k, 1});
+    Tensor up(queue, BL_DTYPE_f32, {count, n, rank}, {n * rank, 1, n});
+    Tensor ids(queue, BL_DTYPE_i32, {m});
+    std::vector<int32_t> chosen;
+    for (int32_t i = 0; i < m; ++i) chosen.push_back(i * 7 % (static_cast<int32_t>(count) + 1) - 1);
+    a.uniform(1), down.uniform(2), up.uniform(3), ids.integers(chosen);
+    call.set(&bl_matmul_args::a, a);
+    call.set(&bl_matmul_args::low_rank_down, down);
+    call.set(&bl_matmul_args::low_rank_up, up);
+    call.set(&bl_matmul_args::low_rank_ids, ids);
+    call.device.low_rank_scale = call.host.low_rank_scale = 0.5f;
+    call.compare(c, 0.03, "adapters by row");
+  }
+}
+
 void batches(const Settings& settings) {
   constexpr int64_t batch = 3, n = 32, k = 96;
   for (int64_t m : {2, 19}) {
@@ -170,6 +192,9 @@ BITLOOM_CUDA_TEST(matmul_codes) {
 BITLOOM_CUDA_TEST(matmul_additions) {
   for (const Settings& settings : all_archs()) additions(settings);
 }
+BITLOOM_CUDA_TEST(matmul_adapters) {
+  for (const Settings& settings : all_archs()) adapters(settings);
+}
 BITLOOM_CUDA_TEST(matmul_batch) {
   for (const Settings& settings : all_archs()) batches(settings);
 }
@@ -197,7 +222,6 @@ BITLOOM_CUDA_TEST(matmul_errors) {
   refuse([](bl_matmul_args* args) { args->algorithm = BL_ALGORITHM_lut; }, "algorithm is 1");
   refuse([](bl_matmul_args* args) { args->prepared = args; }, "prepared");
   refuse([](bl_matmul_args* args) { args->c.data = static_cast<char*>(args->c.data) + 1; }, "c.data");
-  refuse([](bl_matmul_args* args) { args->low_rank_ids.data = args; }, "low_rank_ids");
   // Out of memory half way is an error, and leaves no scratch behind.
   for (uint64_t allowed : {0, 1, 2}) {
     Tensor wide(queue, BL_DTYPE_f32, {2, 64});

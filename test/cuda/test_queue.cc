@@ -28,13 +28,17 @@ struct Parsed {
   std::string text;
 };
 
+std::string path_of(const std::string& module, int32_t arch) {
+  return std::string(BITLOOM_CUDA_PTX) + "/" + module + ".compute_" + std::to_string(arch) + ".ptx";
+}
+
 // Parsed once for all queues.
 const std::map<std::string, Parsed>::value_type& parsed(const std::string& module, int32_t arch) {
   static std::map<std::string, Parsed> modules;
   const std::string name = module + ".compute_" + std::to_string(arch);
   auto at = modules.find(name);
   if (at == modules.end()) {
-    std::ifstream file(std::string(BITLOOM_CUDA_PTX) + "/" + name + ".ptx");
+    std::ifstream file(path_of(module, arch));
     std::stringstream text;
     text << file.rdbuf();
     if (text.str().empty()) throw std::runtime_error("no PTX " + name);
@@ -74,6 +78,11 @@ std::vector<Settings> all_schedules() {
 
 TestQueue::TestQueue(const Settings& given) : settings(given), limits_(limits_of(given)) {
   machine.max_shared_bytes = static_cast<uint32_t>(limits_.shared_bytes_per_block);
+}
+
+// The build makes PTX of each module for the architectures that run it.
+bool TestQueue::has_code(const ModuleImages& module) const {
+  return std::ifstream(path_of(module.name, settings.arch)).good();
 }
 
 bl_status TestQueue::allocate_scratch(uint64_t bytes, void** out, bl_error* error) {

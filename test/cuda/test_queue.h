@@ -40,6 +40,7 @@ class TestQueue : public Queue {
   virtual ~TestQueue() = default;
 
   const Limits& limits() const override { return limits_; }
+  bool has_code(const ModuleImages& module) const override;
   void set_multiprocessors(int32_t count) { limits_.multiprocessors = count; }
   bl_status allocate_scratch(uint64_t bytes, void** out, bl_error* error) override;
   void free_scratch(void* memory) override;

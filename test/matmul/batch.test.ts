@@ -12,7 +12,7 @@ import {
 import { quantized } from '../quantize/cases.js';
 import { gaussian } from '../reference/random.js';
 import { canaries, isasHere, strided, thrown } from '../reference/views.js';
-import { bytesEqual } from './cases.js';
+import { bytesEqual, matrixRows } from './cases.js';
 
 /** Rows [begin, end) of b, canonical. */
 function rowsOf(b: QuantizedTensor, begin: number, end: number): QuantizedTensor {
@@ -36,8 +36,9 @@ describe('matmul: stacks of matrices', () => {
         fc.boolean(),
         fc.constantFrom('f32', 'i8', 'bf16') as fc.Arbitrary<'f32' | 'i8' | 'bf16'>,
         fc.integer({ min: 1, max: 1000 }),
-        (format, batch, m, h, chunks, gated, lanes, compute, seed) => {
+        (format, batch, m, anyH, chunks, gated, lanes, compute, seed) => {
           const k = 32 * chunks;
+          const h = matrixRows(anyH);
           const n = gated ? 2 * h : h;
           const rank = 3;
           const b = quantized(format, gaussian(batch * n * k, seed), [batch * n, k]);
@@ -82,7 +83,7 @@ describe('matmul: stacks of matrices', () => {
   });
 
   it.each(isasHere)('takes packed matrices and halves of any N at level %s', (isa) => {
-    for (const [batch, h, gated] of [
+    for (const [batch, anyH, gated] of [
       [1, 17, true],
       [1, 5, true],
       [1, 150, true],
@@ -91,6 +92,7 @@ describe('matmul: stacks of matrices', () => {
       [3, 3, true],
       [2, 200, true],
     ] as const) {
+      const h = matrixRows(anyH);
       const n = gated ? 2 * h : h;
       for (const [m, algorithm] of [
         [1, 'dequant'],

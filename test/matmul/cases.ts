@@ -39,3 +39,7 @@ export function expectOutputs(
 }
 
 export const bytesEqual = (x: Tensor, y: Tensor): boolean => Buffer.compare(x.bytes, y.bytes) === 0;
+
+/** Rows that a matrix of a stack may have: any; on devices, which have 16 side by side, a multiple of that. */
+export const matrixRows = (rows: number): number =>
+  process.env.BITLOOM_TEST_DEVICE === undefined ? rows : 16 * Math.ceil(rows / 16);

@@ -327,13 +327,31 @@ describe('matmul: activations', () => {
     ],
     [
       'BL_INVALID_ARGUMENT',
-      'matmul: activationBits and activationGroup need compute i8',
+      'matmul: activationBits is 4, which needs compute i8',
       a,
       { activationBits: 4 },
     ],
     [
+      'BL_INVALID_ARGUMENT',
+      'matmul: activationBits is 4, which needs compute i8',
+      a,
+      { compute: 'e4m3', activationBits: 4 },
+    ],
+    [
+      'BL_INVALID_ARGUMENT',
+      'matmul: activationGroup is given, which needs compute i8 or e4m3',
+      a,
+      { compute: 'bf16', activationGroup: 'row' },
+    ],
+    [
       'BL_UNSUPPORTED',
-      'matmul: algorithm is auto, which cannot do compute i1 of format q4_0, expected compute f32 or i8 or bf16',
+      'matmul: algorithm is tile, which cannot do compute e4m3 of format q4_0, expected algorithm dequant, or compute i8 or bf16',
+      a,
+      { compute: 'e4m3', algorithm: 'tile' },
+    ],
+    [
+      'BL_UNSUPPORTED',
+      'matmul: algorithm is auto, which cannot do compute i1 of format q4_0, expected compute f32 or i8 or bf16 or e4m3',
       a,
       { compute: 'i1' },
     ],

@@ -61,7 +61,7 @@ describe('matmul: errors', () => {
     ],
     [
       'BL_INVALID_ARGUMENT',
-      'matmul: compute is "i5", expected f32, i8, bf16 or i1',
+      'matmul: compute is "i5", expected f32, i8, bf16, i1 or e4m3',
       () => matmul(a, b, { compute: 'i5' as never }),
     ],
     [

@@ -64,7 +64,7 @@ describe('moeForward', () => {
       [
         () => call({ compute: 'i4' as Compute }),
         'BL_INVALID_ARGUMENT',
-        'moeForward: compute is "i4", expected f32, i8, bf16 or i1',
+        'moeForward: compute is "i4", expected f32, i8, bf16, i1 or e4m3',
       ],
       [
         () => call({ extra: 1 } as object),

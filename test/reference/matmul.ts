@@ -216,3 +216,33 @@ export function roundSigns(a: ArrayLike<number>, k: number): Float64Array {
   }
   return rounded;
 }
+
+/** The e4m3 number nearest to x (ties to even), at most 448 in magnitude: 3 bits after the first, steps of 2^-9 at least. */
+export function nearestE4m3(x: number): number {
+  const size = Math.abs(x);
+  if (size === 0) return x;
+  const step = 2 ** Math.max(Math.floor(Math.log2(size)) - 3, -9);
+  return Math.sign(x) * Math.min(nearestEven(size / step) * step, 448);
+}
+
+/** Activations as compute 'e4m3' takes them: a scale per row, or the least power of two per 32. */
+export function roundE4m3(a: ArrayLike<number>, k: number, group: 32 | 'row'): Float64Array {
+  const rounded = new Float64Array(a.length);
+  const size = group === 'row' ? k : group;
+  for (let row = 0; row < a.length; row += k) {
+    for (let begin = row; begin < row + k; begin += size) {
+      const end = Math.min(begin + size, row + k);
+      let largest = 0;
+      for (let l = begin; l < end; l++) largest = Math.max(largest, Math.abs(a[l] as number));
+      if (group === 'row' && largest < 1.5e-36) continue;
+      let power = 2 ** -117;
+      while (largest > 448 * power) power *= 2;
+      const inverse = group === 'row' ? Math.fround(448 / largest) : 1 / power;
+      const scale = group === 'row' ? Math.fround(largest / 448) : power;
+      for (let l = begin; l < end; l++) {
+        rounded[l] = nearestE4m3(Math.fround((a[l] as number) * inverse)) * scale;
+      }
+    }
+  }
+  return rounded;
+}

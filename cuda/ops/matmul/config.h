@@ -70,16 +70,19 @@ struct Epilogue {
   const void* residual;
   int64_t residual_row, residual_column;
   const float* low;  // [M, rank]: down x, or null
-  const void* up;    // [columns of y, rank]
-  int64_t up_row, up_column;
+  const void* up;    // [columns of y, rank], or [adapters] of them
+  int64_t up_row, up_column, up_adapter;
+  const int32_t* low_ids;      // [M] which adapter a row has, or null: all the first
   const int32_t* row_offsets;  // CSR, or null
   const int32_t* columns;
   const void* values;
   const void* a;  // as it was given, for outliers
   int64_t a_row, a_column;
+  int32_t a_columns, outliers;  // how many there are
   int32_t c_dtype, addend_dtype, residual_dtype, up_dtype, values_dtype, a_dtype;
   int32_t activation;
   int32_t rank;
+  int32_t adapters;
   float scale;  // times tensor scale
   float low_scale;
   float code_scale;       // c is i8: 1 / c_scale
@@ -107,6 +110,9 @@ struct FinishParams {
   Epilogue epilogue;
 };
 
+// Compute e4m3: which activations share a scale.
+enum class Rounding8 : int32_t { none, row, columns32 };
+
 // a to f16: rows times a power of two, columns picked and scaled. Or to bf16: columns picked.
 struct PrepareParams {
   const void* a;
@@ -123,16 +129,18 @@ struct PrepareParams {
   void* out;           // [M, padded_k]
   int32_t out_dtype;   // f16, or bf16
   float* row_factors;  // [M], or null: as they are
+  Rounding8 rounding;  // of prepare_e4m3_row
 };
 
 // low = a down^T
 struct LowRankParams {
   const void* a;
   int64_t a_row, a_column;
-  const void* down;  // [R, K]
-  int64_t down_row, down_column;
+  const void* down;  // [R, K], or [adapters] of them
+  int64_t down_row, down_column, down_adapter;
+  const int32_t* ids;  // [M], or null: all the first
   int32_t a_dtype, down_dtype;
-  int32_t m, k, rank;
+  int32_t m, k, rank, adapters;
   const float* a_scales;
   int64_t scales_row, scales_column;
   int32_t scale_columns;

@@ -10,16 +10,20 @@ namespace bitloom::cuda::gemm {
 // sum_i values[i] a[m, columns[i]] over the outliers of row n of b.
 __device__ __forceinline__ float outlier_sum(const Epilogue& e, int m, int n) {
   float sum = 0;
-  for (int i = e.row_offsets[n]; i < e.row_offsets[n + 1]; ++i) {
+  // Kept within their memory: nobody has looked at these numbers.
+  const int end = min(e.row_offsets[n + 1], e.outliers);
+  for (int i = max(e.row_offsets[n], 0); i < end; ++i) {
+    const int column = min(max(e.columns[i], 0), e.a_columns - 1);
     sum = fmaf(load_float(e.values_dtype, e.values, i),
-               load_float(e.a_dtype, e.a, m * e.a_row + e.columns[i] * e.a_column), sum);
+               load_float(e.a_dtype, e.a, m * e.a_row + column * e.a_column), sum);
   }
   return sum;
 }
 
-// The product of what was given, from that of a's row as it was prepared and b in its unit.
+// The product of what was given, from that of a's row as it was prepared and, where kPrepared, b in its unit.
+template <bool kPrepared = true>
 __device__ __forceinline__ float given_product(const Epilogue& e, float product, int m) {
-  product *= e.header[1];
+  if (kPrepared) product *= e.header[1];
   return e.row_factors != nullptr ? product * e.row_factors[m] : product;
 }
 
@@ -50,7 +54,7 @@ __device__ __forceinline__ float add_residual(const Epilogue& e, float value, in
 // given_product has it.
 template <bool kPrepared = true>
 __device__ __forceinline__ void store_product(const Epilogue& e, float product, int m, int n) {
-  const float given = kPrepared ? given_product(e, product, m) : product;
+  const float given = given_product<kPrepared>(e, product, m);
   const float value = add_residual(e, activate(e.activation, finish_sum(e, given, m, n)), m, n);
   store_from_f32(e.c_dtype, e.c, m * e.c_row + n * e.c_column, value);
 }
@@ -62,12 +66,13 @@ __device__ __forceinline__ float gather_sum(const FinishParams& p, int m, int n)
   for (int split = 0; split < p.splits; ++split) {
     product += p.partial[(static_cast<int64_t>(split) * p.m + m) * p.n + n];
   }
-  if (e.header != nullptr) product = given_product(e, product, m);
+  product = e.header != nullptr ? given_product<true>(e, product, m) : given_product<false>(e, product, m);
   float y = finish_sum(e, product, m, n);
-  if (e.low != nullptr) {
+  const int64_t id = e.low_ids != nullptr ? e.low_ids[m] : 0;
+  if (e.low != nullptr && id >= 0 && id < e.adapters) {
     float sum = 0;
     for (int r = 0; r < e.rank; ++r) {
-      sum = fmaf(load_float(e.up_dtype, e.up, n * e.up_row + r * e.up_column),
+      sum = fmaf(load_float(e.up_dtype, e.up, id * e.up_adapter + n * e.up_row + r * e.up_column),
                  e.low[static_cast<int64_t>(m) * e.rank + r], sum);
     }
     y = fmaf(e.low_scale, sum, y);

@@ -54,10 +54,15 @@ void plan_prompt(const Limits& limits, const PlannedWeights& b, const ProductPar
                           scale_parts(has_plain_scale(b), b.table_bytes != 0), b.table_bytes));
 }
 
+Rounding8 rounding_of(const bl_matmul_args& args) {
+  if (args.compute != BL_COMPUTE_e4m3) return Rounding8::none;
+  return args.activation_group == BL_ACTIVATION_GROUP_32 ? Rounding8::columns32 : Rounding8::row;
+}
+
 // Whether kernels can read a as it lies: rows of `dtype` at multiples of 16 bytes.
 bool is_direct(const bl_matmul_args& args, const Matrix& a, int32_t dtype) {
-  return a.dtype == dtype && args.column_scale.data == nullptr && args.column_order.data == nullptr &&
-         a.column == 1 && a.row % 8 == 0 && a.columns % 8 == 0 &&
+  return rounding_of(args) == Rounding8::none && a.dtype == dtype && args.column_scale.data == nullptr &&
+         args.column_order.data == nullptr && a.column == 1 && a.row % 8 == 0 && a.columns % 8 == 0 &&
          reinterpret_cast<uintptr_t>(a.data) % 16 == 0;
 }
 
@@ -70,7 +75,8 @@ bl_status prepare(Queue& queue, const bl_matmul_args& args, int64_t batch, const
       rows.allocate(static_cast<uint64_t>(p->m) * static_cast<uint64_t>(prepare.padded_k) * 2, error));
   prepare.out = rows.as<void>();
   prepare.out_dtype = dtype;
-  if (dtype == BL_DTYPE_f16) {
+  prepare.rounding = rounding_of(args);
+  if (dtype == BL_DTYPE_f16 || prepare.rounding == Rounding8::row) {
     BL_RETURN_IF_ERROR(factors.allocate(static_cast<uint64_t>(p->m) * sizeof(float), error));
     prepare.row_factors = factors.as<float>();
   }
@@ -81,7 +87,8 @@ bl_status prepare(Queue& queue, const bl_matmul_args& args, int64_t batch, const
   LaunchShape shape;
   shape.grid.x = static_cast<uint32_t>(std::min(p->m, 1 << 16));
   shape.block.x = 256;
-  return queue.launch(matmul_module, "matmul_prepare", shape, prepare, error);
+  const char* kernel = prepare.rounding == Rounding8::none ? "matmul_prepare" : "matmul_prepare_e4m3";
+  return queue.launch(matmul_module, kernel, shape, prepare, error);
 }
 
 bl_status project(Queue& queue, const bl_matmul_args& args, int64_t batch, const Matrix& a, Scratch& low,
@@ -89,7 +96,10 @@ bl_status project(Queue& queue, const bl_matmul_args& args, int64_t batch, const
   LowRankParams p{};
   Matrix down, scales;
   BL_RETURN_IF_ERROR(read_scales("a_scales", args.a_scales, args.a.rank, args.batch, batch, &scales, error));
-  BL_RETURN_IF_ERROR(read_matrix("low_rank_down", args.low_rank_down, args.batch, batch, &down, error));
+  BL_RETURN_IF_ERROR(
+      read_adapters("low_rank_down", args.low_rank_down, args, batch, &down, &p.down_adapter, error));
+  p.ids = static_cast<const int32_t*>(args.low_rank_ids.data);
+  p.adapters = e->adapters;
   p.a = a.data;
   p.a_row = a.row;
   p.a_column = a.column;
@@ -231,7 +241,7 @@ bl_status unpack(Queue& queue, Scratch& to, Scratch& tables, PlannedWeights* b, 
 bl_status matmul(Queue& queue, const bl_matmul_args& args, bl_error* error) {
   using namespace gemm;
   Plan plan{};
-  plan.integers = plan_integers(args);
+  plan.integers = args.compute == BL_COMPUTE_e4m3 ? plan_fp8(queue, args) : plan_integers(args);
   BL_RETURN_IF_ERROR(check_supported(args, plan.integers.codes != nullptr, error));
   if (args.b.rows == 0 || element_count(args.c) == 0) return BL_STATUS_ok;
   plan.batches = std::max<int64_t>(args.batch, 1);
@@ -240,19 +250,23 @@ bl_status matmul(Queue& queue, const bl_matmul_args& args, bl_error* error) {
   for (int64_t batch = 0; batch < std::min<int64_t>(plan.batches, 1); ++batch) {
     Epilogue epilogue{};
     Matrix a, scales, down;
+    int64_t stride = 0;
     BL_RETURN_IF_ERROR(plan_epilogue(args, batch, plan.n, &epilogue, error));
     BL_RETURN_IF_ERROR(read_matrix("a", args.a, args.batch, batch, &a, error));
     BL_RETURN_IF_ERROR(
         read_scales("a_scales", args.a_scales, args.a.rank, args.batch, batch, &scales, error));
-    BL_RETURN_IF_ERROR(read_matrix("low_rank_down", args.low_rank_down, args.batch, batch, &down, error));
+    BL_RETURN_IF_ERROR(
+        read_adapters("low_rank_down", args.low_rank_down, args, batch, &down, &stride, error));
     BL_CHECK(a.rows <= 65535 * kPromptRows, unsupported,
              "matmul: a has %lld rows, too many for a call on device", static_cast<long long>(a.rows));
   }
   Scratch unpacked(queue), tables(queue);
   if (args.b.cols > 0) {
     plan.b = plan_weights(args.b);
-    plan.bf16 = plan.integers.codes == nullptr && args.a.dtype == BL_DTYPE_bf16 &&
-                args.column_scale.data == nullptr && plan.b.bf16 != nullptr;
+    // Numbers of compute e4m3 are bf16, from whatever they were rounded.
+    const bool values_are_bf16 = rounding_of(args) != Rounding8::none ||
+                                 (args.a.dtype == BL_DTYPE_bf16 && args.column_scale.data == nullptr);
+    plan.bf16 = plan.integers.codes == nullptr && values_are_bf16 && plan.b.bf16 != nullptr;
     if (plan.bf16) plan.b.product = plan.b.bf16;
     if (plan.b.product == nullptr && plan.integers.codes == nullptr)
       BL_RETURN_IF_ERROR(unpack(queue, unpacked, tables, &plan.b, error));

@@ -1,5 +1,5 @@
 // The module `matmul`: one name per kernel.
-#include "prepare.cuh"
+#include "prepare_e4m3.cuh"
 #include "product_kernels.cuh"
 
 using namespace bitloom::cuda;
@@ -12,6 +12,11 @@ extern "C" __global__ void __launch_bounds__(128) matmul_finish(const __grid_con
 extern "C" __global__ void __launch_bounds__(kPrepareThreads)
     matmul_prepare(const __grid_constant__ PrepareParams p) {
   prepare_row(p);
+}
+
+extern "C" __global__ void __launch_bounds__(kPrepareThreads)
+    matmul_prepare_e4m3(const __grid_constant__ PrepareParams p) {
+  prepare_e4m3_row(p);
 }
 
 extern "C" __global__ void __launch_bounds__(kPrepareThreads)

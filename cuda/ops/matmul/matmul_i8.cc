@@ -10,7 +10,7 @@
 
 namespace bitloom::cuda {
 
-extern const ModuleImages matmul_i8_module;
+extern const ModuleImages matmul_i8_module, matmul_fp8_module;
 
 namespace gemm {
 namespace {
@@ -67,7 +67,8 @@ bl_status round_rows(Queue& queue, const bl_matmul_args& args, const IntegerPlan
   LaunchShape shape_of_rows;
   shape_of_rows.grid.x = static_cast<uint32_t>(std::min(p->rows, 1 << 16));
   shape_of_rows.block.x = 256;
-  return queue.launch(matmul_i8_module, "matmul_integer_rows", shape_of_rows, r, error);
+  return plan.fp8 ? queue.launch(matmul_fp8_module, "matmul_fp8_rows", shape_of_rows, r, error)
+                  : queue.launch(matmul_i8_module, "matmul_integer_rows", shape_of_rows, r, error);
 }
 
 // As plan_stream and plan_prompt of matmul.cc.
@@ -75,7 +76,7 @@ LaunchShape plan_stream(const Limits& limits, const IntegerPlan& plan, IntegerPa
   const int64_t units = p->b.units, tiles = p->b.row_tiles;
   const int64_t wanted = std::min<int64_t>(32, 2 * limits.multiprocessors / tiles);
   p->splits = static_cast<int32_t>(std::max<int64_t>(1, std::min(wanted, units / 8)));
-  const int64_t depth = integer_depth(p->b.unit_bytes / 128, plan.codes[0] == 'c');
+  const int64_t depth = integer_depth(p->b.unit_bytes / 128, plan.centred);
   const int64_t warps = ceil_div(ceil_div(units, p->splits), depth);
   LaunchShape shape;
   shape.grid = {static_cast<uint32_t>(tiles), static_cast<uint32_t>(p->splits), 1};
@@ -93,7 +94,7 @@ LaunchShape plan_prompt(const Limits& limits, const IntegerPlan& plan, IntegerPa
                 static_cast<uint32_t>(p->splits)};
   shape.block.x = kPromptThreads;
   shape.shared_bytes = static_cast<uint32_t>(integer_shared_bytes(
-      plan.steps, plan.codes[0] == 'c', p->b.unit_bytes, p->raw_bytes, p->b.super_bytes, p->ready_groups));
+      plan.steps, plan.centred, p->b.unit_bytes, p->raw_bytes, p->b.super_bytes, p->ready_groups));
   return shape;
 }
 
@@ -106,7 +107,7 @@ bl_status launch_collect(Queue& queue, const IntegerPlan& plan, const IntegerPar
   c.splits = p.splits;
   c.m = p.m;
   c.n = p.n;
-  c.times = plan.codes[0] == 'c' && plan.bits == 4 ? 4 : 0;
+  c.times = plan.centred && plan.bits == 4 ? 4 : 0;
   LaunchShape shape;
   shape.grid.x = static_cast<uint32_t>(std::min<int64_t>(ceil_div(int64_t{p.m} * p.n, 256), 1 << 16));
   shape.block.x = 256;
@@ -126,6 +127,7 @@ IntegerPlan plan_integers(const bl_matmul_args& args) {
       f.offset_kind == OffsetKind::none && f.sub_bits == 0 && f.scale_bytes == 2 && f.shift == 0;
   const bool centred = plain && (f.bits == 4 || f.bits == 8) && f.zero == 1 << (f.bits - 1);
   plan.codes = !centred ? kNames[f.bits] : f.bits == 4 ? "c4" : "c8";
+  plan.centred = centred;
   plan.bits = f.bits;
   plan.levels = args.activation_bits == 4 ? 7.0f : 127.0f;
   plan.zero = static_cast<float>(f.zero);
@@ -140,6 +142,31 @@ IntegerPlan plan_integers(const bl_matmul_args& args) {
       plan.steps = Steps::coarse;
     }
   }
+  return plan;
+}
+
+// Weights that are e4m3 numbers times a scale of at least 32 of them.
+IntegerPlan plan_fp8(const Queue& queue, const bl_matmul_args& args) {
+  IntegerPlan plan{};
+  const PanelFormat f = WeightsView(args.b).panel;
+  if (args.compute != BL_COMPUTE_e4m3 || args.b.cols == 0 || !queue.has_code(matmul_fp8_module)) return plan;
+  const bool whole_row = f.info->group_size == 0 && f.info->kind != BL_KIND_block;
+  if (!whole_row && f.group < 32) return plan;
+  const int32_t kind = f.info->kind;
+  if (has_elements(f) && f.scale_type == BL_SCALE_e8m0 && kind != BL_KIND_e5m2) {
+    plan.codes = f.bits == 4 ? "fp8_e4" : f.bits == 6 ? "fp8_e6" : "fp8_e8";
+    plan.value_shift = kind == BL_KIND_e3m2 ? 1 : 0;
+    // Exponent biases: 1 of e2m1 and e2m3, 3 of e3m2, 7 of e4m3.
+    plan.factor = f.bits == 8 ? 1.0f : kind == BL_KIND_e3m2 ? 0x1p4f : 0x1p6f;
+  } else if (f.value_kind == ValueKind::integer && f.offset_kind == OffsetKind::none && f.sub_bits == 0 &&
+             f.scale_bytes == 2 && f.bits == 4 && f.zero == 8) {
+    plan.codes = "fp8_c4";
+    plan.factor = std::ldexp(f.scale_factor, 9);
+  }
+  plan.fp8 = plan.centred = true;
+  plan.bits = f.bits;
+  plan.scale_per_row = args.activation_group != BL_ACTIVATION_GROUP_32;
+  if (plan.scale_per_row && (whole_row || f.group >= kStageDepth)) plan.steps = Steps::coarse;
   return plan;
 }
 
@@ -174,7 +201,7 @@ bl_status run_integers(Queue& queue, const bl_matmul_args& args, const IntegerPl
   char name[48];
   std::snprintf(name, sizeof(name), "matmul_%s_%s_%s", stream ? "stream" : "prompt",
                 kSteps[static_cast<int>(plan.steps)], plan.codes);
-  BL_RETURN_IF_ERROR(queue.launch(matmul_i8_module, name, shape, p, error));
+  BL_RETURN_IF_ERROR(queue.launch(plan.fp8 ? matmul_fp8_module : matmul_i8_module, name, shape, p, error));
   product->epilogue = p.epilogue;
   product->partial = static_cast<float*>(p.partial);
   product->splits = p.splits;

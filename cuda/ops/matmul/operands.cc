@@ -54,6 +54,15 @@ bl_status read_scales(const char* name, const bl_tensor& tensor, int32_t rank_of
   return read_matrix(name, scales, batches, batch, out, error);
 }
 
+bl_status read_adapters(const char* name, const bl_tensor& tensor, const bl_matmul_args& args, int64_t batch,
+                        Matrix* out, int64_t* stride, bl_error* error) {
+  *stride = 0;
+  if (args.low_rank_ids.data == nullptr) return read_matrix(name, tensor, args.batch, batch, out, error);
+  const bool several = tensor.rank == 3;
+  if (several) *stride = tensor.strides[0];
+  return read_matrix(name, tensor, several ? tensor.shape[0] : 0, 0, out, error);
+}
+
 bl_status plan_rows(const bl_matmul_args& args, int64_t batch, const Matrix& a, int32_t m, int32_t k,
                     PrepareParams* out, bl_error* error) {
   Matrix scales;
@@ -81,13 +90,12 @@ bl_status check_supported(const bl_matmul_args& args, bool integers, bl_error* e
            "matmul: prepared is given on device, expected the activations");
   BL_CHECK(args.compute != BL_COMPUTE_i1, unsupported,
            "matmul: compute is 3 (i1), which is not there on device");
-  BL_CHECK(integers || (args.activation_bits != 4 && args.activation_group == 0), unsupported,
+  const bool groups = integers || args.compute == BL_COMPUTE_e4m3;
+  BL_CHECK(groups || (args.activation_bits != 4 && args.activation_group == 0), unsupported,
            "matmul: activation_bits and activation_group are given, which are not there on device for this "
            "format");
   BL_CHECK(args.algorithm == BL_ALGORITHM_auto || args.algorithm == BL_ALGORITHM_dequant, unsupported,
            "matmul: algorithm is %d on device, expected 0 (auto) or 2 (dequant)", args.algorithm);
-  BL_CHECK(args.low_rank_ids.data == nullptr, unsupported,
-           "matmul: low_rank_ids is given, which is not there on device");
   BL_CHECK(args.outlier_row_offsets.data == nullptr || args.a.dtype != BL_DTYPE_i8, unsupported,
            "matmul: outliers are given with a of i8, which is not there on device");
   const int64_t limit = int64_t{1} << 30;
@@ -118,9 +126,12 @@ bl_status plan_additions(const bl_matmul_args& args, int64_t batch, int64_t n, E
   if (args.low_rank_down.data != nullptr) {
     bl_tensor up = args.low_rank_up;
     Matrix rows;
-    BL_RETURN_IF_ERROR(read_matrix("low_rank_up", up, 0, 0, &rows, error));
+    BL_RETURN_IF_ERROR(
+        check_alignment("low_rank_ids", args.low_rank_ids.data, args.low_rank_ids.dtype, error));
+    BL_RETURN_IF_ERROR(read_adapters("low_rank_up", up, args, batch, &rows, &out->up_adapter, error));
     set(rows, &out->up, &out->up_row, &out->up_column, &out->up_dtype);
-    out->up = static_cast<const char*>(out->up) + batch * n * rows.row * dtype_bytes(rows.dtype);
+    out->low_ids = static_cast<const int32_t*>(args.low_rank_ids.data);
+    out->adapters = out->low_ids != nullptr && up.rank == 3 ? static_cast<int32_t>(up.shape[0]) : 1;
     out->rank = static_cast<int32_t>(rows.columns);
     out->low_scale = args.low_rank_scale;
   }
@@ -137,6 +148,8 @@ bl_status plan_additions(const bl_matmul_args& args, int64_t batch, int64_t n, E
     Matrix a;
     BL_RETURN_IF_ERROR(read_matrix("a", args.a, args.batch, batch, &a, error));
     set(a, &out->a, &out->a_row, &out->a_column, &out->a_dtype);
+    out->a_columns = static_cast<int32_t>(a.columns);
+    out->outliers = static_cast<int32_t>(args.outlier_values.shape[0]);
   }
   return BL_STATUS_ok;
 }

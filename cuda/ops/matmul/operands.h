@@ -24,6 +24,11 @@ bl_status read_matrix(const char* name, const bl_tensor& tensor, int64_t batches
 bl_status read_scales(const char* name, const bl_tensor& tensor, int32_t rank_of_rows, int64_t batches,
                       int64_t batch, Matrix* out, bl_error* error);
 
+// A low-rank matrix of the `batch`-th product, or of the first adapter where rows choose theirs: the next
+// begins `stride` elements on.
+bl_status read_adapters(const char* name, const bl_tensor& tensor, const bl_matmul_args& args, int64_t batch,
+                        Matrix* out, int64_t* stride, bl_error* error);
+
 // How m rows of a become rows of k columns, as b has them: everything of `out` but what is written.
 bl_status plan_rows(const bl_matmul_args& args, int64_t batch, const Matrix& a, int32_t m, int32_t k,
                     PrepareParams* out, bl_error* error);

@@ -123,13 +123,15 @@ __device__ __forceinline__ void low_rank(const LowRankParams& p) {
   const int lane = threadIdx.x % 32;
   for (int64_t i = blockIdx.x * 8 + threadIdx.x / 32; i < count; i += gridDim.x * 8) {
     const int64_t m = i / p.rank, r = i % p.rank;
+    const int64_t id = p.ids != nullptr ? p.ids[m] : 0;
+    if (id < 0 || id >= p.adapters) continue;  // the row has none, and nobody reads `low`
     float sum = 0;
     for (int k = lane; k < p.k; k += 32) {
       float x = load_as_f32(p.a_dtype, p.a, m * p.a_row + k * p.a_column);
       if (p.a_scales != nullptr) {
         x *= p.a_scales[m * p.scales_row + (p.scale_columns == 0 ? 0 : k / p.scale_columns) * p.scales_column];
       }
-      sum = fmaf(x, load_float(p.down_dtype, p.down, r * p.down_row + k * p.down_column), sum);
+      sum = fmaf(x, load_float(p.down_dtype, p.down, id * p.down_adapter + r * p.down_row + k * p.down_column), sum);
     }
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);

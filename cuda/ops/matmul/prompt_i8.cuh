@@ -6,6 +6,7 @@
 
 #include "../../tile/integer_codes.cuh"
 #include "../../tile/integer_scale.cuh"
+#include "product_sums.cuh"
 #include "stage_i8.cuh"
 #include "whole_i8.cuh"
 
@@ -25,6 +26,8 @@ struct IntegerPromptTile {
   static constexpr int kSidesAt = kActivationBytes + 2 * kPromptRowTiles * kUnitBytes;  // in a stage
   static constexpr int kRecordsAt = kSidesAt + kSideBytes;
   using Sum = std::conditional_t<kWhole, int32_t, float>;
+  using Product = typename Codes::Product;
+  using Sums = ProductSums<Product>;
 
   const IntegerParams& p;
   int thread, lane, warp;
@@ -113,6 +116,11 @@ struct IntegerPromptTile {
       offset[0] = at[part], offset[1] = at[part + 8];
     } else {
       const char* record = stage + kRecordsAt + (2 * warp + tile) * p.raw_bytes + group * p.b.record_bytes;
+      if constexpr (Codes::kByteScales) {  // of e8m0
+        const uint32_t two = reinterpret_cast<const uint16_t*>(record)[lane / 4];
+        scale[0] = e8m0_value(two & 0xff) * p.b.factor, scale[1] = e8m0_value(two >> 8) * p.b.factor;
+        return;
+      }
       const uint32_t two = reinterpret_cast<const uint32_t*>(record)[lane / 4];
       if (p.b.scale_type == kScaleF16) {
         scale[0] = ptx::f32_of_f16(static_cast<uint16_t>(two)), scale[1] = ptx::f32_of_f16(static_cast<uint16_t>(two >> 16));
@@ -136,8 +144,7 @@ struct IntegerPromptTile {
     const char* codes = stage + kActivationBytes + 2 * warp * (2 * kUnitBytes);
     const float* side = reinterpret_cast<const float*>(stage + kSidesAt) +
                         4 * (lane % 4);
-    const int32_t zero[4] = {__float_as_int(kMagic), __float_as_int(kMagic), __float_as_int(kMagic),
-                             __float_as_int(kMagic)};
+    const Product zero[4] = {Sums::first(), Sums::first(), Sums::first(), Sums::first()};
 #pragma unroll 1
     for (int unit = 0; unit < 2; ++unit, side += 2 * kPromptRows, codes += kUnitBytes) {
       uint32_t a[2][2][4];
@@ -166,13 +173,13 @@ struct IntegerPromptTile {
           const float start[2] = {half == 0 ? starts.x : starts.z, half == 0 ? starts.y : starts.w};
 #pragma unroll
           for (int tile = 0; tile < 2; ++tile) {
-            int32_t d[4];
+            Product d[4];
             Codes::multiply(d, a[tile][half], half == 0 ? x.x : x.z, half == 0 ? x.y : x.w, zero);
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-              const float integer = __int_as_float(d[j]) - (kCentred ? kMagic : start[j % 2]);
+              const float value = Sums::value(d[j], kCentred ? kMagic : start[j % 2]);
               float& sum = acc[tile][i][j];
-              sum = fmaf(integer, scale[tile][half][j / 2] * s[j % 2], sum);
+              sum = fmaf(value, scale[tile][half][j / 2] * s[j % 2], sum);
               if (!kCentred) sum = fmaf(offset[tile][half][j / 2], moment[j % 2], sum);
             }
           }
@@ -197,8 +204,7 @@ struct IntegerPromptTile {
     }
     const float* side = reinterpret_cast<const float*>(stage + kSidesAt) +
                         2 * (lane % 4);
-    const int32_t zero[4] = {__float_as_int(kMagic), __float_as_int(kMagic), __float_as_int(kMagic),
-                             __float_as_int(kMagic)};
+    const Product zero[4] = {Sums::first(), Sums::first(), Sums::first(), Sums::first()};
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const uint4 x = load_activations(stage, 8 * i, 0, lane), y = load_activations(stage, 8 * i, 1, lane);
@@ -206,7 +212,7 @@ struct IntegerPromptTile {
       if (kSides != 0) sums = *reinterpret_cast<const float2*>(side + 8 * i);
 #pragma unroll
       for (int tile = 0; tile < 2; ++tile) {
-        int32_t d[4];
+        Product d[4];
         if constexpr (kWhole) {
           Codes::multiply(d, a[tile][0], x.x, x.y, acc[tile][i]);
         } else {
@@ -221,7 +227,7 @@ struct IntegerPromptTile {
             acc[tile][i][j] = d[j];
           } else {
             float& sum = acc[tile][i][j];
-            sum = fmaf(__int_as_float(d[j]) - kMagic, scale[tile][j / 2], sum);
+            sum = fmaf(Sums::value(d[j], kMagic), scale[tile][j / 2], sum);
             if (!kCentred) sum = fmaf(offset[tile][j / 2], j % 2 == 0 ? sums.x : sums.y, sum);
           }
         }

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "product_sums.cuh"
 #include "whole_i8.cuh"
 
 namespace bitloom::cuda::gemm {
@@ -13,6 +14,8 @@ struct IntegerStreamTile {
   static constexpr bool kCentred = Codes::kCentred;
   static constexpr int kDepth = integer_depth(Codes::kWords, kCentred);  // units of a lane under way together
   using Sum = std::conditional_t<kWhole, int32_t, float>;
+  using Product = typename Codes::Product;
+  using Sums = ProductSums<Product>;
 
   const IntegerParams& p;
   int lane, warp, warps;
@@ -42,7 +45,7 @@ struct IntegerStreamTile {
   }
 
   __device__ __forceinline__ void load_records(Records& r, int unit) const {
-    const bool bytes = !kCentred && has_byte_scales(p.b);
+    const bool bytes = Codes::kByteScales || (!kCentred && has_byte_scales(p.b));
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (half == 1 && p.b.group_shift >= 6) {
@@ -89,8 +92,7 @@ struct IntegerStreamTile {
     uint32_t a[2][4];
 #pragma unroll
     for (int half = 0; half < 2; ++half) Codes::operand(words, half, p.value_shift, a[half]);
-    const int32_t zero[4] = {__float_as_int(kMagic), __float_as_int(kMagic), __float_as_int(kMagic),
-                             __float_as_int(kMagic)};
+    const Product zero[4] = {Sums::first(), Sums::first(), Sums::first(), Sums::first()};
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
       if (part == 1 && p.m <= 8) break;
@@ -108,12 +110,12 @@ struct IntegerStreamTile {
           const float s[2] = {half == 0 ? row_scales.x : row_scales.z, half == 0 ? row_scales.y : row_scales.w};
           const float moment[2] = {half == 0 ? moments.x : moments.z, half == 0 ? moments.y : moments.w};
           const float start[2] = {half == 0 ? starts.x : starts.z, half == 0 ? starts.y : starts.w};
-          int32_t d[4];
+          Product d[4];
           Codes::multiply(d, a[half], half == 0 ? x.x : x.z, half == 0 ? x.y : x.w, zero);
 #pragma unroll
           for (int j = 0; j < 4; ++j) {
-            const float integer = __int_as_float(d[j]) - (kCentred ? kMagic : start[j % 2]);
-            acc[part][j] = fmaf(integer, scale[2 * half + j / 2] * s[j % 2], acc[part][j]);
+            const float value = Sums::value(d[j], kCentred ? kMagic : start[j % 2]);
+            acc[part][j] = fmaf(value, scale[2 * half + j / 2] * s[j % 2], acc[part][j]);
             if (!kCentred) acc[part][j] = fmaf(offset[2 * half + j / 2], moment[j % 2], acc[part][j]);
           }
         }

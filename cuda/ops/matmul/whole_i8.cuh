@@ -21,7 +21,8 @@ __device__ __forceinline__ float whole_product(const FragmentWeights& b, const f
   integer_scales<kCentred>(b, bits, scale, offset);
   const float row_scale = row_scales[m];
   // The decoder's factor is taken back by the scale.
-  const float product = static_cast<float>(sum >> times) * (scale[0] * static_cast<float>(1 << times) * row_scale);
+  // Added to 0, as the CPU does, which makes a zero +0.
+  const float product = fmaf(static_cast<float>(sum >> times), scale[0] * static_cast<float>(1 << times) * row_scale, 0.0f);
   if (kCentred || b.second == Second::none) return product;
   return fmaf(offset[0], row_scale * static_cast<float>(row_sums[m]), product);
 }

@@ -14,7 +14,7 @@ import type {
 } from './options.js';
 import type { PreparedActivations } from './prepared_activations.js';
 
-const computes: Record<Compute, number> = { f32: 0, i8: 1, bf16: 2, i1: 3 };
+const computes: Record<Compute, number> = { f32: 0, i8: 1, bf16: 2, i1: 3, e4m3: 4 };
 const algorithms: Record<Algorithm, number> = { auto: 0, lut: 1, dequant: 2, tile: 3 };
 const tableKinds: Record<Tables, number> = { lossless: 0, fast: 1 };
 const activations: Record<Activation, number> = {

@@ -7,6 +7,7 @@
 #include "../../base/scratch.h"
 #include "../../base/thread_pool.h"
 #include "../../isa/isa.h"
+#include "round_e4m3.h"
 #include "tables.h"
 
 #if defined(__SSE2__)
@@ -115,7 +116,9 @@ Activations complete_prepared(const PanelFormat& f, const ActivationsPlan& plan,
 
 Rounding rounding_of(const bl_matmul_args& args) {
   const bool row = args.activation_group == BL_ACTIVATION_GROUP_row;
-  return {args.activation_bits == 4 ? 7.0f : 127.0f, row, args.activation_bits != 4 && !row};
+  const bool e4m3 = args.compute == BL_COMPUTE_e4m3;
+  if (e4m3) return {448.0f, args.activation_group != BL_ACTIVATION_GROUP_32, false, true};
+  return {args.activation_bits == 4 ? 7.0f : 127.0f, row, args.activation_bits != 4 && !row, false};
 }
 
 float quantize_group(const RowKernels& rows, const float* x, int64_t count, float levels, int8_t* codes) {
@@ -268,6 +271,7 @@ Activations pack_activations(const MatmulKernelRow& kernel, const PanelFormat& f
       if (values != nullptr) {
         if (k > 0) std::memcpy(values + m * stride, row, static_cast<size_t>(k) * sizeof(float));
         std::memset(values + m * stride + k, 0, static_cast<size_t>(stride - k) * sizeof(float));
+        if (rounding.e4m3) round_e4m3(values + m * stride, k, rounding.scale_per_row);
       } else if (signs != nullptr) {
         scales[m] = rows.signs(row, k, signs + m * stride / kChunk);
       } else {

@@ -28,11 +28,13 @@ struct ActivationsPlan {
   uint64_t total() const;
 };
 
-// How rows become codes where it is not the kernel's own way: 8 bits and a scale per 32.
+// How rows become codes where it is not the kernel's own way: 8 bits and a scale per 32. Or numbers, with
+// e4m3.
 struct Rounding {
   float levels;  // 127, or 7 for codes of 4 bits
   bool scale_per_row;
-  bool own;  // none of the above asked for
+  bool own;   // none of the above asked for
+  bool e4m3;  // compute e4m3: values are rounded (round_e4m3.h)
 };
 Rounding rounding_of(const bl_matmul_args& args);
 

@@ -64,7 +64,7 @@ bool suits_tile(const bl_matmul_args& args, const PanelFormat& f) {
 }
 
 constexpr const char* kAlgorithmNames[] = {"auto", "lut", "dequant", "tile"};
-constexpr const char* kComputeNames[] = {"f32", "i8", "bf16", "i1"};
+constexpr const char* kComputeNames[] = {"f32", "i8", "bf16", "i1", "e4m3"};
 
 }  // namespace
 
@@ -80,7 +80,7 @@ bl_status fail_without_kernel(const bl_matmul_args& args, const PanelFormat& f, 
     if (choose_matmul(other, f, m, tables) != nullptr) add(&algorithms, kAlgorithmNames[i]);
   }
   other.algorithm = args.algorithm;
-  for (int32_t i = BL_COMPUTE_f32; i <= BL_COMPUTE_i1; ++i) {
+  for (int32_t i = BL_COMPUTE_f32; i <= BL_COMPUTE_e4m3; ++i) {
     other.compute = i;
     // Other options may need compute i8, and prepared activations do.
     const bool others = args.prepared == nullptr && args.activation_bits != 4 && args.activation_group == 0 &&

@@ -78,6 +78,8 @@ struct Tile {
 // where offset of a zero point is -scale_b * (stored + zero_shift), each step rounded, as panel_offset()
 // gives it. A scale of NaN in a makes the row NaN.
 //
+// Compute e4m3 is dequant f32 of activations that round_e4m3.h has rounded.
+//
 // lut_fast, for all ISAs the same bits. Per step of table_step_of(f) weights, in order of k, T_p = sum of
 // what the codes of plane p look up, exact in int32,
 //   looked = fma((float) T_p, table_scale_p * 2^(shift of the plane and of values), looked)

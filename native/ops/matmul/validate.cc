@@ -48,8 +48,8 @@ bl_status check_rows(const char* name, const bl_tensor& tensor, const char* like
 }
 
 bl_status check_modes(const bl_matmul_args& args, bl_error* error) {
-  BL_CHECK(args.compute >= BL_COMPUTE_f32 && args.compute <= BL_COMPUTE_i1, invalid_argument,
-           "matmul: compute is %d, expected 0 (f32), 1 (i8), 2 (bf16) or 3 (i1)", args.compute);
+  BL_CHECK(args.compute >= BL_COMPUTE_f32 && args.compute <= BL_COMPUTE_e4m3, invalid_argument,
+           "matmul: compute is %d, expected 0 (f32), 1 (i8), 2 (bf16), 3 (i1) or 4 (e4m3)", args.compute);
   BL_CHECK(args.algorithm >= BL_ALGORITHM_auto && args.algorithm <= BL_ALGORITHM_tile, invalid_argument,
            "matmul: algorithm is %d, expected 0 (auto), 1 (lut), 2 (dequant) or 3 (tile)", args.algorithm);
   BL_CHECK(args.activation >= BL_ACTIVATION_none && args.activation <= BL_ACTIVATION_geglu, invalid_argument,
@@ -63,8 +63,10 @@ bl_status check_modes(const bl_matmul_args& args, bl_error* error) {
   BL_CHECK(
       args.activation_group != BL_ACTIVATION_GROUP_32 || args.algorithm != BL_ALGORITHM_tile, unsupported,
       "matmul: activation_group is 32, expected row or none with algorithm tile, whose scales are of 512");
-  BL_CHECK(args.compute == BL_COMPUTE_i8 || (args.activation_bits != 4 && args.activation_group == 0),
-           invalid_argument, "matmul: activation_bits and activation_group need compute i8");
+  BL_CHECK(args.compute == BL_COMPUTE_i8 || args.activation_bits != 4, invalid_argument,
+           "matmul: activation_bits is 4, which needs compute i8");
+  BL_CHECK(args.compute == BL_COMPUTE_i8 || args.compute == BL_COMPUTE_e4m3 || args.activation_group == 0,
+           invalid_argument, "matmul: activation_group is given, which needs compute i8 or e4m3");
   BL_CHECK(args.tables == BL_TABLES_lossless || args.tables == BL_TABLES_fast, invalid_argument,
            "matmul: tables is %d, expected 0 (lossless) or 1 (fast)", args.tables);
   BL_CHECK(args.compute == BL_COMPUTE_i8 || args.tables == BL_TABLES_lossless, invalid_argument,

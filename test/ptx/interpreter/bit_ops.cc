@@ -69,6 +69,16 @@ uint32_t op_prmt_mode(uint32_t x, uint32_t y, uint32_t selector) {
   return op_prmt(x, y, selectors[Mode][selector & 3]);
 }
 
+// Without masks, selectors and additions: c is where bytes that are not written come from.
+uint32_t op_vabsdiff4(uint32_t x, uint32_t y, uint32_t) {
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const int32_t p = static_cast<uint8_t>(x >> 8 * i), q = static_cast<uint8_t>(y >> 8 * i);
+    result |= static_cast<uint32_t>(p < q ? q - p : p - q) << 8 * i;
+  }
+  return result;
+}
+
 int32_t dot_bytes(uint32_t x, uint32_t y, int32_t sum, bool x_signed, bool y_signed) {
   for (int i = 0; i < 4; ++i) {
     const int32_t p = x_signed ? static_cast<int8_t>(x >> 8 * i) : static_cast<uint8_t>(x >> 8 * i);
@@ -213,6 +223,14 @@ void bind_szext(Binder& b) {
 void bind_fns(Binder& b) {
   if (b.type() != Type::b32) b.fail("type");
   b.alu<op_fns>();
+}
+
+// Unsigned bytes alone; other forms are unknown.
+void bind_vabsdiff4(Binder& b) {
+  for (int i = 0; i < 3; ++i) {
+    if (b.type() != Type::u32) b.fail("type");
+  }
+  b.alu<op_vabsdiff4>();
 }
 
 void bind_dp4a(Binder& b) {

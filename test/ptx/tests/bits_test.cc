@@ -192,6 +192,15 @@ void test_bytes() {
                   return Values{result};
                 });
   }
+  expect_rows("vabsdiff4.u32.u32.u32 $0, $1, $2, $3", one, three, triples(words, words, {0, 0xffffffff}),
+              [](const Values& v) {
+                uint64_t result = 0;
+                for (int i = 0; i < 4; ++i) {
+                  const int64_t p = v[0] >> 8 * i & 255, q = v[1] >> 8 * i & 255;
+                  result |= static_cast<uint64_t>(std::abs(p - q)) << 8 * i;
+                }
+                return Values{result};
+              });
   for (bool x_signed : {false, true}) {
     for (bool y_signed : {false, true}) {
       const std::string types = std::string(x_signed ? ".s32" : ".u32") + (y_signed ? ".s32" : ".u32");
