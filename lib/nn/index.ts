@@ -41,6 +41,21 @@ export { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_ra
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
 export {
+  applyExpertPlan,
+  type EvolveCandidate,
+  type EvolveOptions,
+  type EvolveState,
+  type ExpertPlan,
+  evolveExperts,
+} from './moe/compression/evolve.js';
+export type { DenseExpert, ExpertLayer } from './moe/compression/layer.js';
+export {
+  type MergedExperts,
+  type MergeExpertsOptions,
+  mergeExperts,
+} from './moe/compression/merge.js';
+export { pruneByUsage } from './moe/compression/prune.js';
+export {
   BlockPool,
   type BlockPoolOptions,
   type BlockPoolStats,
