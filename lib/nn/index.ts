@@ -55,6 +55,21 @@ export {
 export { MoELayer, type MoELayerOptions, type MoEScratch } from './moe/moe_layer.js';
 export { type RouterLosses, type RouteRule, routerLosses } from './moe/router_gradient.js';
 export {
+  applyExpertPlan,
+  type EvolveCandidate,
+  type EvolveOptions,
+  type EvolveState,
+  type ExpertPlan,
+  evolveExperts,
+} from './moe/compression/evolve.js';
+export type { DenseExpert, ExpertLayer } from './moe/compression/layer.js';
+export {
+  type MergedExperts,
+  type MergeExpertsOptions,
+  mergeExperts,
+} from './moe/compression/merge.js';
+export { pruneByUsage } from './moe/compression/prune.js';
+export {
   BlockPool,
   type BlockPoolOptions,
   type BlockPoolStats,

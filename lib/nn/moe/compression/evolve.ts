@@ -1,0 +1,233 @@
+import { argumentError } from '../../../errors.js';
+import { normalAt, uniformAt } from '../../../ops/moe/noise.js';
+import { Tensor } from '../../../tensor.js';
+import { checkLayer, combine, type DenseExpert, type ExpertLayer } from './layer.js';
+
+/** What becomes of a layer: rows of kept experts over columns of former ones. */
+export interface ExpertPlan {
+  /** `[kept][experts]`: router row i of the new layer is the sum of former rows with these factors. */
+  route: number[][];
+  /** `[kept][experts]`: matrices of the new expert i, likewise. */
+  merge: number[][];
+}
+
+/** One candidate: a plan for each layer, and what it is worth. */
+export interface EvolveCandidate {
+  plans: ExpertPlan[];
+  loss: number;
+}
+
+/** State of a search, plain JSON: {@link evolveExperts} goes on from it. */
+export interface EvolveState {
+  version: 1;
+  /** Random numbers drawn so far. */
+  drawn: number;
+  /** Candidates evaluated after the first population. */
+  steps: number;
+  /** Best first. */
+  population: EvolveCandidate[];
+}
+
+/** Options of {@link evolveExperts}. */
+export interface EvolveOptions {
+  /** Experts of each layer. */
+  numExperts: readonly number[];
+  /** Experts that each layer keeps. */
+  keep: number;
+  /** Loss of a candidate on calibration data: lower is better. Awaited; gradients are not needed. */
+  evaluate: (plans: readonly ExpertPlan[]) => number | Promise<number>;
+  /** Steps of the first phase: which experts to keep. */
+  pruneSteps: number;
+  /** Steps of the second phase: how to merge all others into them. */
+  mergeSteps: number;
+  /** Candidates that live. Default 16. */
+  populationSize?: number;
+  /** Standard deviation of a change of a factor in the second phase. Default 0.1. */
+  scale?: number;
+  seed?: number;
+  /** From an earlier search with the same options. */
+  state?: EvolveState;
+  /** Called after each step with a copy to keep. */
+  onProgress?: (state: EvolveState) => void;
+  signal?: AbortSignal;
+}
+
+/**
+ * EEP (Liu et al. 2024, "Efficient Expert Pruning"): an evolutionary search, by forward passes alone, over a router mapping
+ * and an expert merging matrix of each layer. In the first phase rows are single experts: children take rows of two of the
+ * better half and exchange a kept expert for another. In the second, children of the best get normal changes of their
+ * factors, so that experts that are gone live on in others. A child takes the worst one's place if it is better.
+ *
+ * Numbers are drawn from the seed by their place, so that a search that stops and goes on from its state ends where one
+ * without a stop does.
+ *
+ * @returns the state at the end; `population[0]` is the best
+ * @throws `BL_OUT_OF_RANGE`; what `evaluate` throws
+ */
+export async function evolveExperts(options: EvolveOptions): Promise<EvolveState> {
+  const { numExperts, keep, evaluate, pruneSteps, mergeSteps, populationSize = 16 } = options;
+  const { scale = 0.1, seed = 0 } = options;
+  if (!Number.isInteger(keep) || keep < 1 || numExperts.some((experts) => keep > experts)) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `evolveExperts: keep is ${keep}, expected a whole number from 1 to ${Math.min(...numExperts)}`,
+    );
+  }
+  if (!Number.isInteger(populationSize) || populationSize < 2) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `evolveExperts: populationSize is ${populationSize}, expected a whole number of at least 2`,
+    );
+  }
+  const state: EvolveState = structuredClone(
+    options.state ?? { version: 1, drawn: 0, steps: 0, population: [] },
+  );
+  const random: Random = {
+    below: (n) => Math.floor(uniformAt(seed, state.drawn++) * n),
+    // Normal numbers take two places; they have a seed of their own.
+    normal: () => normalAt((seed ^ 0x5bd1e995) >>> 0, state.drawn++),
+  };
+  const place = async (plans: ExpertPlan[]) => {
+    options.signal?.throwIfAborted();
+    const loss = await evaluate(plans);
+    // NaN is worse than all.
+    const candidate = { plans, loss: Number.isNaN(loss) ? Number.MAX_VALUE : loss };
+    const at = state.population.findIndex((other) => candidate.loss < other.loss);
+    state.population.splice(at < 0 ? state.population.length : at, 0, candidate);
+    state.population.length = Math.min(state.population.length, populationSize);
+  };
+  while (state.steps === 0 && state.population.length < populationSize) {
+    await place(numExperts.map((experts) => randomPlan(experts, keep, random)));
+    options.onProgress?.(structuredClone(state));
+  }
+  while (state.steps < pruneSteps + mergeSteps) {
+    const child =
+      state.steps < pruneSteps ? exchange(state.population, random) : vary(state, scale, random);
+    await place(child);
+    state.steps++;
+    options.onProgress?.(structuredClone(state));
+  }
+  return state;
+}
+
+interface Random {
+  below: (n: number) => number;
+  normal: () => number;
+}
+
+const single = (experts: number, chosen: number) =>
+  Array.from({ length: experts }, (_, e) => (e === chosen ? 1 : 0));
+
+function planOf(experts: number, kept: readonly number[]): ExpertPlan {
+  const rows = () => kept.map((e) => single(experts, e));
+  return { route: rows(), merge: rows() };
+}
+
+function randomPlan(experts: number, keep: number, random: Random): ExpertPlan {
+  const left = Array.from({ length: experts }, (_, e) => e);
+  const kept = Array.from(
+    { length: keep },
+    () => left.splice(random.below(left.length), 1)[0] as number,
+  );
+  return planOf(
+    experts,
+    kept.sort((a, b) => a - b),
+  );
+}
+
+/** A child that keeps experts of two parents, with one exchanged in one of its layers. */
+function exchange(population: readonly EvolveCandidate[], random: Random): ExpertPlan[] {
+  const better = Math.max(2, Math.ceil(population.length / 2));
+  const parents = [0, 1].map(() => population[random.below(Math.min(better, population.length))]);
+  const [first, second] = parents as [EvolveCandidate, EvolveCandidate];
+  const changed = random.below(first.plans.length);
+  return first.plans.map((plan, layer) => {
+    const experts = plan.route[0]?.length ?? 0;
+    const keptOf = ({ route }: ExpertPlan) => route.map((row) => row.indexOf(1));
+    const own = keptOf(plan);
+    const other = keptOf(second.plans[layer] as ExpertPlan);
+    const kept = own.map((e, i) => {
+      const replacement = other[i] as number;
+      return random.below(2) === 1 && !own.includes(replacement) ? replacement : e;
+    });
+    if (layer === changed && kept.length < experts) {
+      const gone = Array.from({ length: experts }, (_, e) => e).filter((e) => !kept.includes(e));
+      kept[random.below(kept.length)] = gone[random.below(gone.length)] as number;
+    }
+    return planOf(
+      experts,
+      kept.sort((a, b) => a - b),
+    );
+  });
+}
+
+/** A child of one of the better half, with normal changes of one row of each matrix of one layer. */
+function vary({ population }: EvolveState, scale: number, random: Random): ExpertPlan[] {
+  const parent = population[random.below(Math.ceil(population.length / 2))] as EvolveCandidate;
+  const plans = structuredClone(parent.plans);
+  const plan = plans[random.below(plans.length)] as ExpertPlan;
+  for (const matrix of [plan.route, plan.merge]) {
+    const row = matrix[random.below(matrix.length)] as number[];
+    row.forEach((factor, e) => {
+      row[e] = factor + scale * random.normal();
+    });
+  }
+  return plans;
+}
+
+/**
+ * The layer that a plan makes: `router = route router`, expert i the sum of former experts with the factors of `merge[i]`.
+ *
+ * @throws `BL_INVALID_SHAPE`
+ */
+export function applyExpertPlan(layer: ExpertLayer, plan: ExpertPlan): ExpertLayer {
+  const op = 'applyExpertPlan';
+  const hidden = checkLayer(op, layer);
+  const { router, experts } = layer;
+  for (const name of ['route', 'merge'] as const) {
+    const rows = plan[name];
+    const fits = rows.length > 0 && rows.length === plan.route.length;
+    if (fits && rows.every((row) => row.length === experts.length)) continue;
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: plan.${name} is not [${plan.route.length}][${experts.length}] (kept, experts)`,
+    );
+  }
+  const [first] = experts as [DenseExpert];
+  const differs = ({ up, gate }: DenseExpert) =>
+    `${up.shape}` !== `${first.up.shape}` || (gate === undefined) !== (first.gate === undefined);
+  if (experts.some(differs)) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: experts differ in their shapes, expected the same width and all or none with a gate`,
+    );
+  }
+  const rows = new Float32Array(plan.route.length * hidden);
+  plan.route.forEach((factors, i) => {
+    for (let h = 0; h < hidden; h++) {
+      let sum = 0;
+      factors.forEach((factor, e) => {
+        sum += factor * (router.data[e * hidden + h] as number);
+      });
+      rows[i * hidden + h] = sum;
+    }
+  });
+  const made = plan.merge.map((factors) => {
+    const used = factors.flatMap((factor, e) => (factor === 0 ? [] : [e]));
+    const [only] = used;
+    if (used.length === 1 && only !== undefined && factors[only] === 1) {
+      return experts[only] as DenseExpert;
+    }
+    const part = (name: 'gate' | 'up' | 'down') =>
+      combine(
+        experts.map((expert) => expert[name] as DenseExpert['up']),
+        factors,
+      );
+    return {
+      ...(first.gate === undefined ? {} : { gate: part('gate') }),
+      up: part('up'),
+      down: part('down'),
+    };
+  });
+  return { router: new Tensor('f32', rows, [plan.route.length, hidden]), experts: made };
+}

@@ -1,0 +1,163 @@
+import { argumentError } from '../../../errors.js';
+import { bestAssignment } from './assignment.js';
+import {
+  checkLayer,
+  combine,
+  type DenseExpert,
+  type ExpertLayer,
+  permuteNeurons,
+  takeRows,
+} from './layer.js';
+
+/** Options of {@link mergeExperts}. */
+export interface MergeExpertsOptions {
+  /** How often each expert is used: `statistics().counts` of {@link RouterLoad}. */
+  usage: readonly number[];
+  /** Experts that are left. */
+  groups: number;
+  /** Shape `[experts, samples]`: logits of a calibration text; similar experts have similar ones. Default: router rows. */
+  features?: readonly ArrayLike<number>[];
+}
+
+/** What {@link mergeExperts} gives. */
+export interface MergedExperts extends ExpertLayer {
+  /** Group of each former expert. */
+  groupOf: number[];
+  /** Former number of each group's most used expert. */
+  dominant: number[];
+}
+
+/**
+ * M-SMoE ("Merge, Then Compress", Li et al. 2024): merges the experts of a layer by its routing statistics.
+ *
+ * 1. The `groups` most used experts are dominant; each other one joins the dominant one of the highest cosine similarity
+ *    of router logits (of router rows where none are given).
+ * 2. Inner neurons of a group's experts are permuted to match the dominant one's: the assignment of the highest sum of
+ *    products of gate and up rows and down columns (weight matching, Ainsworth et al. 2023).
+ * 3. Weights are averaged with the usage as weight.
+ *
+ * The paper keeps all router rows and sends all of a group to its one expert: `groupOf` maps indices of routes so.
+ * `router` is the smaller form that a model file holds, the dominant experts' rows.
+ *
+ * Of equal usage and similarity the lower number comes first.
+ *
+ * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE`
+ */
+export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): MergedExperts {
+  const op = 'mergeExperts';
+  const hidden = checkLayer(op, layer);
+  const { experts, router } = layer;
+  const { usage, groups } = options;
+  if (usage.length !== experts.length || !usage.every((x) => x >= 0 && Number.isFinite(x))) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: usage is [${usage}], expected a number of at least 0 for each of ${experts.length} experts`,
+    );
+  }
+  if (!Number.isInteger(groups) || groups < 1 || groups > experts.length) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: groups is ${groups}, expected a whole number from 1 to ${experts.length}`,
+    );
+  }
+  const features =
+    options.features ?? experts.map((_, e) => router.data.subarray(e * hidden, (e + 1) * hidden));
+  if (features.length !== experts.length) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: features.length is ${features.length}, expected ${experts.length} (experts)`,
+    );
+  }
+  const dominant = experts
+    .map((_, e) => e)
+    .sort((a, b) => (usage[b] as number) - (usage[a] as number) || a - b)
+    .slice(0, groups)
+    .sort((a, b) => a - b);
+  const groupOf = experts.map((_, e) => {
+    const own = dominant.indexOf(e);
+    if (own >= 0) return own;
+    const similar = dominant.map((d) => cosine(features[e] as [], features[d] as []));
+    return similar.indexOf(Math.max(...similar));
+  });
+  const merged = dominant.map((d, group) => {
+    const members = experts.map((_, e) => e).filter((e) => groupOf[e] === group);
+    return mergeGroup(
+      experts[d] as DenseExpert,
+      members.map((e) => experts[e] as DenseExpert),
+      members.map((e) => usage[e] as number),
+    );
+  });
+  return {
+    router: takeRows(router, dominant),
+    experts: merged,
+    groupOf,
+    dominant,
+  };
+}
+
+function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let [dot, left, right] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    const [x, y] = [a[i] as number, b[i] as number];
+    dot += x * y;
+    left += x * x;
+    right += y * y;
+  }
+  return left > 0 && right > 0 ? dot / Math.sqrt(left * right) : 0;
+}
+
+/** Order of `other`'s neurons in which they fit `own`'s best: see {@link mergeExperts}. */
+export function alignNeurons(own: DenseExpert, other: DenseExpert): number[] {
+  const [ffn = 0, hidden = 0] = own.up.shape;
+  const gain = new Float64Array(ffn * ffn);
+  for (let i = 0; i < ffn; i++) {
+    for (let j = 0; j < ffn; j++) {
+      let sum = 0;
+      for (let h = 0; h < hidden; h++) {
+        sum += (own.up.data[i * hidden + h] as number) * (other.up.data[j * hidden + h] as number);
+        sum += (own.down.data[h * ffn + i] as number) * (other.down.data[h * ffn + j] as number);
+        if (own.gate !== undefined && other.gate !== undefined) {
+          sum +=
+            (own.gate.data[i * hidden + h] as number) * (other.gate.data[j * hidden + h] as number);
+        }
+      }
+      gain[i * ffn + j] = sum;
+    }
+  }
+  return bestAssignment(gain, ffn);
+}
+
+function mergeGroup(
+  dominant: DenseExpert,
+  members: readonly DenseExpert[],
+  usage: readonly number[],
+): DenseExpert {
+  if (members.length === 1) return dominant;
+  const total = usage.reduce((a, b) => a + b, 0);
+  if (
+    members.some(
+      ({ up, gate }) =>
+        `${up.shape}` !== `${dominant.up.shape}` ||
+        (gate === undefined) !== (dominant.gate === undefined),
+    )
+  ) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      'mergeExperts: experts of a group differ in their shapes, expected the same width and all or none with a gate',
+    );
+  }
+  const weights = usage.map((x) => (total > 0 ? x / total : 1 / usage.length));
+  const aligned = members.map((member) =>
+    member === dominant ? member : permuteNeurons(member, alignNeurons(dominant, member)),
+  );
+  const part = (name: 'gate' | 'up' | 'down') =>
+    combine(
+      aligned.map((member) => member[name] as DenseExpert['up']),
+      weights,
+    );
+  return {
+    ...(dominant.gate === undefined ? {} : { gate: part('gate') }),
+    up: part('up'),
+    down: part('down'),
+  };
+}
