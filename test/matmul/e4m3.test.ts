@@ -35,8 +35,11 @@ describe("matmul: compute 'e4m3'", () => {
           const given = scaled
             ? seen.map((x, i) => Math.fround(x * (columns[i % k] as number)))
             : seen;
-          const options = scaled ? { columnScale: f32(columns, [k]) } : {};
-          const c = matmul(a, b, { ...options, isa, compute: 'e4m3', activationGroup: group });
+          const options = {
+            ...(scaled ? { columnScale: f32(columns, [k]) } : {}),
+            ...(group === undefined ? {} : { activationGroup: group }),
+          };
+          const c = matmul(a, b, { ...options, isa, compute: 'e4m3' });
           const rounded = roundE4m3(given, k, group ?? 'row');
           const what = JSON.stringify({ format, m, n, k, from, group, exponent, scaled, seed });
           expectOutputs(c, referenceOutputs(rounded, seen, decoded(b), m, n, {}), what);
