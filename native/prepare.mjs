@@ -54,6 +54,7 @@ if (cmakeJs === undefined) {
         '--parallel',
         String(availableParallelism()),
         '--CDBITLOOM_CUDA_ARCHS=', // as cuda/CMakeLists.txt has it: a prebuild in this folder had more
+        '--CDBITLOOM_CUDA_PTX=80;120',
       ],
     ],
     {
