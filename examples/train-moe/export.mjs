@@ -11,7 +11,7 @@ export async function exportModel(path, parameters, tokenizerMetadata, own = con
     'general.file_type': 7, // mostly Q8_0
     'general.quantization_version': 2,
     'llama.vocab_size': own.vocabulary,
-    'llama.context_length': 512,
+    'llama.context_length': 128,
     'llama.embedding_length': own.hidden,
     'llama.block_count': own.layers,
     'llama.feed_forward_length': own.ffn,
