@@ -40,6 +40,23 @@ export {
 export { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
 export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
+export { type CompressModelOptions, compressModel } from './moe/compression/compress_model.js';
+export {
+  applyExpertPlan,
+  type EvolveCandidate,
+  type EvolveOptions,
+  type EvolveState,
+  type ExpertPlan,
+  evolveExperts,
+} from './moe/compression/evolve.js';
+export { expertCounts, expertLayers, withExperts } from './moe/compression/experts_of.js';
+export type { DenseExpert, ExpertLayer } from './moe/compression/layer.js';
+export {
+  type MergedExperts,
+  type MergeExpertsOptions,
+  mergeExperts,
+} from './moe/compression/merge.js';
+export { pruneByUsage } from './moe/compression/prune.js';
 export type { MoEConfig } from './moe/config.js';
 export type { ExpertActivation } from './moe/expert_activation.js';
 export { ExpertCache, type ExpertCacheOptions, type ExpertCacheStats } from './moe/expert_cache.js';
@@ -53,22 +70,7 @@ export {
   moeLayerForward,
 } from './moe/moe_gradients.js';
 export { MoELayer, type MoELayerOptions, type MoEScratch } from './moe/moe_layer.js';
-export { type RouterLosses, type RouteRule, routerLosses } from './moe/router_gradient.js';
-export {
-  applyExpertPlan,
-  type EvolveCandidate,
-  type EvolveOptions,
-  type EvolveState,
-  type ExpertPlan,
-  evolveExperts,
-} from './moe/compression/evolve.js';
-export type { DenseExpert, ExpertLayer } from './moe/compression/layer.js';
-export {
-  type MergedExperts,
-  type MergeExpertsOptions,
-  mergeExperts,
-} from './moe/compression/merge.js';
-export { pruneByUsage } from './moe/compression/prune.js';
+export { type RouteRule, type RouterLosses, routerLosses } from './moe/router_gradient.js';
 export {
   BlockPool,
   type BlockPoolOptions,

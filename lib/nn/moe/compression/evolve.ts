@@ -203,11 +203,12 @@ export function applyExpertPlan(layer: ExpertLayer, plan: ExpertPlan): ExpertLay
     );
   }
   const rows = new Float32Array(plan.route.length * hidden);
+  const former = router.data;
   plan.route.forEach((factors, i) => {
     for (let h = 0; h < hidden; h++) {
       let sum = 0;
       factors.forEach((factor, e) => {
-        sum += factor * (router.data[e * hidden + h] as number);
+        sum += factor * (former[e * hidden + h] as number);
       });
       rows[i * hidden + h] = sum;
     }

@@ -1,4 +1,6 @@
 import { argumentError } from '../../../errors.js';
+import type { MoEExpert } from '../../../ops/moe/experts.js';
+import { dequantize } from '../../../ops/quantize/dequantize.js';
 import { Tensor } from '../../../tensor.js';
 
 /** Matrices of one expert, f32 and contiguous. */
@@ -58,9 +60,10 @@ export function takeRows(matrix: Tensor<'f32'>, order: readonly number[]): Tenso
 export function takeColumns(matrix: Tensor<'f32'>, order: readonly number[]): Tensor<'f32'> {
   const [rows = 0, cols = 0] = matrix.shape;
   const values = new Float32Array(rows * order.length);
+  const { data } = matrix;
   for (let r = 0; r < rows; r++) {
     order.forEach((c, i) => {
-      values[r * order.length + i] = matrix.data[r * cols + c] as number;
+      values[r * order.length + i] = data[r * cols + c] as number;
     });
   }
   return new Tensor('f32', values, [rows, order.length]);
@@ -89,5 +92,14 @@ export function permuteNeurons(expert: DenseExpert, order: readonly number[]): D
     ...(expert.gate === undefined ? {} : { gate: takeRows(expert.gate, order) }),
     up: takeRows(expert.up, order),
     down: takeColumns(expert.down, order),
+  };
+}
+
+/** An expert of a model in f32. */
+export function decodedExpert({ gate, up, down }: MoEExpert): DenseExpert {
+  return {
+    ...(gate === undefined ? {} : { gate: dequantize(gate) }),
+    up: dequantize(up),
+    down: dequantize(down),
   };
 }

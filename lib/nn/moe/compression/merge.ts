@@ -1,4 +1,7 @@
 import { argumentError } from '../../../errors.js';
+import { matmul } from '../../../ops/matmul/matmul.js';
+import { QuantizedTensor } from '../../../quantized_tensor.js';
+import { Tensor } from '../../../tensor.js';
 import { bestAssignment } from './assignment.js';
 import {
   checkLayer,
@@ -108,24 +111,36 @@ function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
 
 /** Order of `other`'s neurons in which they fit `own`'s best: see {@link mergeExperts}. */
 export function alignNeurons(own: DenseExpert, other: DenseExpert): number[] {
-  const [ffn = 0, hidden = 0] = own.up.shape;
-  const gain = new Float64Array(ffn * ffn);
+  const [ffn = 0] = own.up.shape;
+  const gain = matmul(
+    neurons(own),
+    new QuantizedTensor('f32', neurons(other).bytes, shapeOf(other)),
+  );
+  return bestAssignment(gain.data, ffn);
+}
+
+/** Rows of gate and up and column of down of each neuron, beside each other. */
+function neurons({ gate, up, down }: DenseExpert): Tensor<'f32'> {
+  const [ffn = 0, hidden = 0] = up.shape;
+  const width = 3 * hidden;
+  const values = new Float32Array(ffn * width);
+  const [gates, ups, downs] = [gate?.data, up.data, down.data];
   for (let i = 0; i < ffn; i++) {
-    for (let j = 0; j < ffn; j++) {
-      let sum = 0;
-      for (let h = 0; h < hidden; h++) {
-        sum += (own.up.data[i * hidden + h] as number) * (other.up.data[j * hidden + h] as number);
-        sum += (own.down.data[h * ffn + i] as number) * (other.down.data[h * ffn + j] as number);
-        if (own.gate !== undefined && other.gate !== undefined) {
-          sum +=
-            (own.gate.data[i * hidden + h] as number) * (other.gate.data[j * hidden + h] as number);
-        }
-      }
-      gain[i * ffn + j] = sum;
+    values.set(ups.subarray(i * hidden, (i + 1) * hidden), i * width);
+    if (gates !== undefined) {
+      values.set(gates.subarray(i * hidden, (i + 1) * hidden), i * width + hidden);
+    }
+    for (let h = 0; h < hidden; h++) {
+      values[i * width + 2 * hidden + h] = downs[h * ffn + i] as number;
     }
   }
-  return bestAssignment(gain, ffn);
+  return new Tensor('f32', values, [ffn, width]);
 }
+
+const shapeOf = ({ up }: DenseExpert): [number, number] => [
+  up.shape[0] as number,
+  3 * (up.shape[1] as number),
+];
 
 function mergeGroup(
   dominant: DenseExpert,

@@ -1,0 +1,88 @@
+// Decoders whose experts are changed, to be tried before a file is written.
+import type { Format } from '../../../generated.js';
+import { type MoEExpert, MoEExperts } from '../../../ops/moe/experts.js';
+import { dequantize } from '../../../ops/quantize/dequantize.js';
+import { quantize } from '../../../ops/quantize/quantize.js';
+import { Decoder } from '../../decoder.js';
+import { DecoderLayer } from '../../decoder_layer.js';
+import { Linear } from '../../linear.js';
+import { MoELayer } from '../moe_layer.js';
+import { decodedExpert, type ExpertLayer } from './layer.js';
+
+/** The mixtures of a decoder in f32; undefined for layers without. */
+export function expertLayers(decoder: Pick<Decoder, 'parts'>): (ExpertLayer | undefined)[] {
+  return decoder.parts.layers.map(({ mlp }) => {
+    if (!(mlp instanceof MoELayer)) return undefined;
+    return {
+      router: dequantize(mlp.options.router.weight),
+      experts: mlp.experts.experts.slice(0, mlp.numExperts).map((expert) => decodedExpert(expert)),
+    };
+  });
+}
+
+/**
+ * The decoder with other experts, in `format`, to be tried before a file is written: everything else is shared, so that the
+ * result is not to be disposed of, and lives as long as `decoder`. Shared experts stay.
+ *
+ * @param layers as {@link expertLayers} gives them, changed
+ */
+export function withExperts(
+  decoder: Decoder,
+  layers: readonly (ExpertLayer | undefined)[],
+  { format = 'f32', topK }: { format?: Format; topK?: number } = {},
+): Decoder {
+  const changed = decoder.parts.layers.map((layer, i) => {
+    const own = layers[i];
+    if (own === undefined || !(layer.mlp instanceof MoELayer)) return layer;
+    const { options, experts, numExperts } = layer.mlp;
+    const routed = own.experts.map(
+      ({ gate, up, down }): MoEExpert => ({
+        ...(gate === undefined ? {} : { gate: quantize(gate, format) }),
+        up: quantize(up, format),
+        down: quantize(down, format),
+      }),
+    );
+    const mixture = new MoELayer({
+      ...options,
+      router: new Linear(quantize(own.router, 'f32'), {
+        ...options.router.run,
+        activations: 'f32',
+      }),
+      experts: new MoEExperts([...routed, ...experts.experts.slice(numExperts)]),
+      route: {
+        ...options.route,
+        topK: Math.min(topK ?? options.route.topK, routed.length),
+      },
+    });
+    return new DecoderLayer(layer.attentionNorm, layer.attention, layer.mlpNorm, mixture);
+  });
+  const { tokenizer, contextLength } = decoder;
+  return new Decoder(
+    decoder.config,
+    { ...decoder.parts, layers: changed },
+    { tokenizer, contextLength },
+  );
+}
+
+/**
+ * How many tokens of a text go to each expert, by layer: what `pruneByUsage` and `mergeExperts` want. Zeros for layers without
+ * experts: an empty list. Windows of the decoder's context (at most 256) stand alone.
+ */
+export function expertCounts(decoder: Decoder, tokens: ArrayLike<number>): number[][] {
+  const counts = decoder.parts.layers.map(({ mlp }) =>
+    new Array<number>(mlp instanceof MoELayer ? mlp.numExperts : 0).fill(0),
+  );
+  const window = Math.min(decoder.contextLength, 256);
+  const ids = Array.from(tokens);
+  for (let begin = 0; begin < ids.length; begin += window) {
+    decoder.forward(ids.slice(begin, begin + window));
+    for (const [i, { mlp }] of decoder.parts.layers.entries()) {
+      if (!(mlp instanceof MoELayer)) continue;
+      const own = counts[i] as number[];
+      for (const e of mlp.lastRoutes?.indices.data ?? []) {
+        if (e >= 0) own[e] = (own[e] as number) + 1;
+      }
+    }
+  }
+  return counts;
+}

@@ -1,0 +1,158 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { type GGUFTensor, ggufBytes, memorySource, readGGUF } from '../../../lib/io/index.js';
+import {
+  applyExpertPlan,
+  compressModel,
+  type Decoder,
+  type ExpertLayer,
+  evolveExperts,
+  expertCounts,
+  expertLayers,
+  load,
+  MoELayer,
+  mergeExperts,
+  perplexity,
+  pruneByUsage,
+  withExperts,
+} from '../../../lib/nn/index.js';
+import { examples } from '../models.js';
+import { randomModel } from '../random_model.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'bitloom-compress-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const tokens = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 49, 0];
+const out = (name: string) => join(folder, name);
+
+const mixtures = (decoder: Decoder): MoELayer[] =>
+  decoder.parts.layers.flatMap(({ mlp }) => (mlp instanceof MoELayer ? [mlp] : []));
+
+function worst(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  return Array.from(a, (x, i) => Math.abs(x - (b[i] as number))).reduce(
+    (m, x) => Math.max(m, x),
+    0,
+  );
+}
+
+describe('compressModel', () => {
+  it.each([false, true])(
+    'prunes experts that no token goes to without loss (tensors of their own: %s)',
+    async (separate) => {
+      const { content } = randomModel({ experts: 24, topK: 1, expertSize: 32, separate });
+      const bytes = ggufBytes(content);
+      const before = await load(bytes, { activations: 'f32' });
+      const counts = expertCounts(before, tokens);
+      expect(counts.map((own) => own.reduce((sum, n) => sum + n, 0))).toEqual([13, 13]);
+      const seen: number[] = [];
+      await compressModel(
+        bytes,
+        out('pruned.gguf'),
+        (layer, i) => {
+          const own = counts[i] as number[];
+          seen.push(layer.experts.length);
+          return pruneByUsage(layer, own, own.filter((n) => n > 0).length);
+        },
+        { onProgress: (done, total) => seen.push(done / total) },
+      );
+      expect(seen).toEqual([24, 0.5, 24, 1]);
+      const after = await load(out('pruned.gguf'), { activations: 'f32' });
+      expect(mixtures(after).map((m) => m.numExperts)).toEqual(
+        counts.map((own) => own.filter((n) => n > 0).length),
+      );
+      const logits = before.forward(tokens, { logits: 'all' });
+      expect(worst(after.forward(tokens, { logits: 'all' }).data, logits.data)).toBeLessThan(1e-5);
+      for (const one of [before, after]) one.dispose();
+    },
+  );
+
+  it('keeps what was not changed byte by byte, and writes one tensor where experts are alike', async () => {
+    const { content } = randomModel({ architecture: 'deepseek2', experts: 6, topK: 2 });
+    const bytes = ggufBytes(content);
+    await compressModel(bytes, out('same.gguf'), (layer) => layer);
+    const file = readGGUF(memorySource(readFileSync(out('same.gguf'))));
+    const given = readGGUF(memorySource(bytes));
+    expect([...file.tensors.keys()].sort()).toEqual([...given.tensors.keys()].sort());
+    for (const [name, tensor] of given.tensors) {
+      expect(Buffer.compare(tensor.data(), file.tensors.get(name)?.data() as Uint8Array)).toBe(0);
+    }
+    // A bias follows its expert.
+    await compressModel(bytes, out('bias.gguf'), (layer) =>
+      pruneByUsage(layer, [1, 0, 2, 3, 0, 4], 4),
+    );
+    const pruned = readGGUF(memorySource(readFileSync(out('bias.gguf'))));
+    const bias = (from: typeof given) => {
+      const { data } = from.tensors.get('blk.1.exp_probs_b.bias') as GGUFTensor;
+      return Array.from(new Float32Array(Uint8Array.from(data()).buffer));
+    };
+    expect(bias(pruned)).toEqual([0, 2, 3, 5].map((e) => bias(given)[e]));
+    expect(pruned.metadata.get('deepseek2.expert_count')).toBe(4);
+    await expect(
+      compressModel(bytes, out('no.gguf'), (layer) =>
+        applyExpertPlan(layer, { route: one6, merge: one6 }),
+      ),
+    ).rejects.toThrow('router with a bias');
+  });
+  const one6 = [[0.5, 0.5, 0, 0, 0, 0]];
+
+  it('refuses models without experts, and more experts of a token than there are', async () => {
+    const plain = ggufBytes(randomModel().content);
+    await expect(compressModel(plain, out('no.gguf'), (layer) => layer)).rejects.toMatchObject({
+      code: 'BL_UNSUPPORTED',
+    });
+    const bytes = ggufBytes(randomModel({ experts: 4 }).content);
+    await expect(
+      compressModel(bytes, out('no.gguf'), (layer) => layer, { topK: 5 }),
+    ).rejects.toThrow('compressModel: topK is 5, expected 1 to 4');
+  });
+});
+
+describe('the example model with fewer experts', () => {
+  const path = join(examples, 'tiny-moe.gguf');
+  const text = readFileSync(join(examples, 'train-tiny/heldout.txt'), 'utf8').slice(0, 700);
+
+  it('pruned, merged and found by a search still predicts; files give what was tried', async () => {
+    const decoder = await load(path, { activations: 'f32' });
+    const score = async (model: Decoder) => (await perplexity(model, text)).loss;
+    const whole = await score(decoder);
+    const counts = expertCounts(decoder, decoder.tokenizer?.encode(text) ?? []);
+    const layers = expertLayers(decoder) as ExpertLayer[];
+    const tried = async (change: (layer: ExpertLayer, i: number) => ExpertLayer) =>
+      score(withExperts(decoder, layers.map(change)));
+    const same = await tried((layer) => layer);
+    expect(Math.abs(same - whole)).toBeLessThan(1e-3);
+    const prune = (layer: ExpertLayer, i: number) => pruneByUsage(layer, counts[i] as number[], 6);
+    const merge = (layer: ExpertLayer, i: number) =>
+      mergeExperts(layer, { usage: counts[i] as number[], groups: 6 });
+    const [pruned, merged] = [await tried(prune), await tried(merge)];
+    expect(pruned).toBeLessThan(whole + 1.5);
+    expect(merged).toBeLessThan(whole + 1.5);
+    await compressModel(path, out('merged.gguf'), merge);
+    const file = await load(out('merged.gguf'), { activations: 'f32' });
+    expect(mixtures(file).map((m) => m.numExperts)).toEqual([6, 6, 6, 6]);
+    expect(Math.abs((await score(file)) - merged)).toBeLessThan(0.02);
+    // A search that starts from pruning by chance does not end worse than its best beginning.
+    const losses: number[] = [];
+    const state = await evolveExperts({
+      numExperts: layers.map(({ experts }) => experts.length),
+      keep: 6,
+      populationSize: 3,
+      pruneSteps: 4,
+      mergeSteps: 2,
+      seed: 1,
+      evaluate: async (plans) => {
+        const loss = await tried((layer, i) =>
+          applyExpertPlan(layer, plans[i] as (typeof plans)[0]),
+        );
+        losses.push(loss);
+        return loss;
+      },
+    });
+    expect(state.population[0]?.loss).toBe(Math.min(...losses));
+    expect(losses).toHaveLength(9);
+    writeFileSync(out('state.json'), JSON.stringify(state));
+    for (const one of [decoder, file]) one.dispose();
+  });
+});
