@@ -157,6 +157,7 @@ export {
 } from './ops/moe/capacity.js';
 export { type ExpertChoiceOptions, expertChoice } from './ops/moe/expert_choice.js';
 export { type MoEExpert, MoEExperts } from './ops/moe/experts.js';
+export { type LoraExperts, type LoraMixtureOptions, loraMixture } from './ops/moe/lora_mixture.js';
 export {
   type MoEActivation,
   type MoEForwardOptions,

@@ -1,0 +1,105 @@
+import { checkObject, checkOptions, checkTensor } from '../../arguments.js';
+import { argumentError } from '../../errors.js';
+import type { RunOptions } from '../../run.js';
+import { type FloatDType, Tensor } from '../../tensor.js';
+import { groupedMatmul } from '../block_sparse/grouped_matmul.js';
+import { moePermute } from '../block_sparse/moe_permute.js';
+import { moeUnpermute } from '../block_sparse/moe_unpermute.js';
+import { add } from '../elementwise/add.js';
+import { mul } from '../elementwise/mul.js';
+import type { MoERoutes } from './moe_route.js';
+
+/** Low-rank experts of one product. */
+export interface LoraExperts {
+  /** Shape `[experts, rank, K]` */
+  down: Tensor<'f32'>;
+  /** Shape `[experts, N, rank]` */
+  up: Tensor<'f32'>;
+  /** Default 1. */
+  scale?: number;
+}
+
+/** Options of {@link loraMixture}. */
+export interface LoraMixtureOptions extends RunOptions {
+  /** Shape `[tokens, N]`: the shared product, to which experts are added. Default: zeros. */
+  base?: Tensor<'f32'>;
+  /** Shape `[tokens, N]`; may be `base`. Default: a new tensor. */
+  out?: Tensor<'f32'>;
+}
+
+const known = new Set(['base', 'out', 'isa', 'threads']);
+
+/**
+ * Experts of low rank on a product that all tokens share, whose weights may be of any low-bit format:
+ *
+ * `out[t] = base[t] + scale * sum over k of weights[t, k] * up_e (down_e x[t])`, e = indices[t, k]
+ *
+ * | system | how |
+ * | --- | --- |
+ * | MoLA (Gao et al. 2024) | a number of experts of its own for each layer, routed by `moeRoute` |
+ * | LoRA-Mixer (Li et al. 2025) | for the products of attention, query, key, value and output, each with routes of its own |
+ * | SMoRA (Zhao et al. 2025) | every rank is an expert: `down` [ranks, 1, K], `up` [ranks, N, 1], `topK` ranks of a token |
+ *
+ * Each expert multiplies the rows of its tokens together; experts that no token goes to are not read.
+ *
+ * @param x [tokens, K] f32
+ * @param routes indices [tokens, topK], -1: nowhere; weights [tokens, topK]
+ * @throws `BL_OUT_OF_RANGE` (an index that is no expert's), `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`,
+ *   `BL_INVALID_ARGUMENT`
+ *
+ * @example
+ * ```ts
+ * const base = matmul(x, w, { compute: 'i8' }); // w in 4 bits
+ * const routes = moeRoute(matmul(x, router), { topK: 2, normalize: true });
+ * const y = loraMixture(x, routes, { down, up, scale: 2 }, { base });
+ * ```
+ */
+export function loraMixture(
+  x: Tensor<'f32'>,
+  routes: MoERoutes,
+  experts: LoraExperts,
+  options: LoraMixtureOptions = {},
+): Tensor<'f32'> {
+  const op = 'loraMixture';
+  checkTensor(op, 'x', x);
+  checkObject(op, 'routes', routes);
+  checkObject(op, 'experts', experts);
+  checkTensor(op, 'experts.down', experts.down);
+  checkTensor(op, 'experts.up', experts.up);
+  checkOptions(op, options, known);
+  const { down, up, scale = 1 } = experts;
+  const { base, out, ...run } = options;
+  const [count = 0, rank = 0, columns = 0] = down.shape;
+  const [upCount, rows = 0, upRank] = up.shape;
+  const sizes: [string, unknown, unknown, string][] = [
+    ['experts.down.rank', down.rank, 3, '[experts, rank, K]'],
+    ['experts.up.rank', up.rank, 3, '[experts, N, rank]'],
+    ['experts.up.shape[0]', upCount, count, 'experts.down.shape[0]'],
+    ['experts.up.shape[2]', upRank, rank, 'experts.down.shape[1]'],
+    ['x.shape[1]', x.shape[1], columns, 'experts.down.shape[2]'],
+  ];
+  for (const [name, actual, expected, source] of sizes) {
+    if (actual === expected) continue;
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: ${name} is ${actual}, expected ${expected} (= ${source})`,
+    );
+  }
+  if (typeof scale !== 'number' || !Number.isFinite(scale)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${op}: experts.scale is ${scale}, expected a finite number`,
+    );
+  }
+  const tokens = x.shape[0] as number;
+  const permuted = moePermute(x, routes.indices, { ...run, experts: count });
+  const narrow = groupedMatmul(permuted.rows, down, permuted.offsets, run);
+  const wide = groupedMatmul(narrow, up, permuted.offsets, run);
+  const sums = moeUnpermute(wide, permuted.inverse, { ...run, weights: routes.weights });
+  if (scale !== 1) mul(sums, new Tensor('f32', [scale], []), { ...run, out: sums });
+  const start = base ?? Tensor.zeros('f32', [tokens, rows]);
+  return add(start as Tensor<FloatDType>, sums, {
+    ...run,
+    ...(out === undefined ? {} : { out }),
+  }) as Tensor<'f32'>;
+}
