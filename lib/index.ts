@@ -40,6 +40,7 @@ export {
 export type {
   AttentionCompute,
   AttentionOptions,
+  AttentionScores,
   BlockMask,
   KVSegment,
   PagesView,

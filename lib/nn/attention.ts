@@ -199,11 +199,11 @@ export class Attention {
 
   /** Attention over pages, and the weights of the last queries where the cache wants them. */
   #mixPages(query: Tensor<'f32'>, cache: PagedLayer, out: Tensor<'f32'>): void {
-    const { probabilities, compute } = cache;
+    const { probabilities, scores, compute } = cache;
     const segments = cache.segments();
     const rows = query.shape[0] as number;
     const observed = probabilities?.shape[1] ?? 0;
-    const options = { ...this.#mix, compute };
+    const options = { ...this.#mix, compute, ...(scores === undefined ? {} : { scores }) };
     if (probabilities !== undefined && observed === rows) {
       decodeAttention(query, segments, { ...options, probabilities, out });
       return;

@@ -1,5 +1,10 @@
 // What a decoder asks of a cache of keys and values.
-import type { AttentionCompute, AttentionOptions, KVSegment } from '../ops/attention/options.js';
+import type {
+  AttentionCompute,
+  AttentionOptions,
+  AttentionScores,
+  KVSegment,
+} from '../ops/attention/options.js';
 import type { RopeOptions } from '../ops/rope/rope.js';
 import type { FloatDType, Tensor } from '../tensor.js';
 import type { LayerCache } from './kv_cache.js';
@@ -13,6 +18,8 @@ export interface PagedLayer {
   readonly compute: AttentionCompute;
   /** Receives the attention weights of the step's last queries, [numHeads, queries, keys]; undefined: not asked for. */
   readonly probabilities: Tensor<'f32'> | undefined;
+  /** Receives what is to be said of those weights instead, of the one sequence. */
+  readonly scores?: AttentionScores | undefined;
   /** Receives the hidden states that the layer reads, [tokens, hidden]; undefined: not asked for. */
   readonly hidden?: Tensor<'f32'> | undefined;
 }

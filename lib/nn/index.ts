@@ -128,6 +128,7 @@ export {
   lookM,
   meanEmbedding,
   type Observation,
+  type ObservedSum,
   type PolicyOptions,
   type PositionRange,
   type PrefixKVOptions,

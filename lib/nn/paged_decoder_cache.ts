@@ -1,7 +1,7 @@
 import { checkObject, checkOptions } from '../arguments.js';
 import { argumentError } from '../errors.js';
 import { type KVFormat, kvFormats } from '../generated.js';
-import type { AttentionCompute } from '../ops/attention/options.js';
+import type { AttentionCompute, AttentionScores } from '../ops/attention/options.js';
 import { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
 import type { CacheStep, DecoderCache, PagedLayer } from './decoder_cache.js';
@@ -14,7 +14,7 @@ import {
 } from './paged/compaction.js';
 import type { PagedKVBatch } from './paged/paged_kv_batch.js';
 import { PagedKVCache } from './paged/paged_kv_cache.js';
-import type { CachePolicy, LayerContent } from './policies/index.js';
+import type { CachePolicy, LayerContent, ObservedSum } from './policies/index.js';
 
 /** `int8`, `int4`, `int2` stand for `i8`, `i4`, `i2`. */
 export type CacheFormat = KVFormat | 'int8' | 'int4' | 'int2';
@@ -309,12 +309,17 @@ export class PagedDecoderCache implements DecoderCache {
     observed: number,
   ): PagedLayer {
     const { numHeads, hiddenSize } = this.#config;
+    const sums = observed === 0 ? undefined : this.policy?.sums;
     return {
       // Taken off once: what is gathered and written again lacks it already, in all tokens alike.
       append: (k, v) => batch.append(0, k, v, this.#keyMeans?.[index]),
       segments: () => batch.segments(0),
       compute: this.#compute,
-      probabilities: observed === 0 ? undefined : Tensor.empty('f32', [numHeads, observed, keys]),
+      probabilities:
+        observed === 0 || sums !== undefined
+          ? undefined
+          : Tensor.empty('f32', [numHeads, observed, keys]),
+      scores: sums === undefined ? undefined : scoresRoom(sums, observed, numHeads, keys),
       hidden:
         this.policy?.hidden === true && count > 0
           ? Tensor.empty('f32', [count, hiddenSize])
@@ -364,7 +369,19 @@ export class PagedDecoderCache implements DecoderCache {
 }
 
 const observedOf = (steps: readonly PagedLayer[]) =>
-  steps.map(({ probabilities, hidden }) => ({ probabilities, hidden }));
+  steps.map(({ probabilities, scores, hidden }) => ({ probabilities, scores, hidden }));
+
+function scoresRoom(
+  sums: readonly ObservedSum[],
+  queries: number,
+  numHeads: number,
+  keys: number,
+): AttentionScores {
+  const shape = (name: ObservedSum): number[] =>
+    name === 'sums' || name === 'squares' ? [1, numHeads, keys] : [1, numHeads];
+  const tensors = sums.map((name) => [name, Tensor.empty('f32', shape(name))]);
+  return { queries, ...Object.fromEntries(tensors) };
+}
 
 function checkedMeans(
   means: readonly Tensor<'f32'>[] | undefined,

@@ -142,6 +142,16 @@ typedef struct bl_attention_args {
   bl_tensor lse;           /* [queries, num_heads] f32, written; or data NULL */
   bl_tensor probabilities; /* [num_heads, queries, keys] f32, written: exp(x[s] - lse), 0 for keys that are
                               not seen; keys is the longest sequence's. Or data NULL */
+  /* Of the weights p[h, t, s] = exp(x[s] - lse) of the last score_queries queries of each sequence (W of
+   * them: all where it has fewer); each of the four may be left out. Weights are those of f32 scores, or with
+   * compute i8 of the kernels of few queries, also where the outputs are computed by a kernel of prompts. */
+  int32_t score_queries; /* 0: all */
+  bl_tensor score_sums; /* [sequences, num_heads, keys] f32, written: sum_t p; keys is the longest sequence's,
+                           those that a sequence does not have get 0 */
+  bl_tensor score_squares;  /* the same: sum_t p^2 */
+  bl_tensor score_entropy;  /* [sequences, num_heads] f32, written: mean over t of -sum_s p ln p */
+  bl_tensor score_variance; /* [sequences, num_heads] f32, written: mean over the sequence's keys of the
+                               variance of p over t, sum_t p^2 / W - (sum_t p / W)^2 */
 } bl_attention_args;
 BL_API bl_status bl_attention(const bl_attention_args* args, bl_error* error);
 

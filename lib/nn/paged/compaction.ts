@@ -1,5 +1,7 @@
 // What a policy does to the layers of a PagedDecoderCache: scores after a step, and which keys stay. It runs as a list of stages, at
 // once or with the event loop's turns between them.
+
+import type { AttentionScores } from '../../ops/attention/options.js';
 import { sequence } from '../../run.js';
 import { Tensor } from '../../tensor.js';
 import type { CachePolicy, LayerContent, LayerView, Observation } from '../policies/policy.js';
@@ -18,6 +20,7 @@ export interface CachedLayer {
 /** What a step has left for the policy, of one layer. */
 export interface ObservedLayer {
   readonly probabilities: Tensor<'f32'> | undefined;
+  readonly scores?: AttentionScores | undefined;
   readonly hidden: Tensor<'f32'> | undefined;
 }
 
@@ -76,12 +79,13 @@ export class Compaction {
     }
   }
 
-  #scoreLayer(i: number, { probabilities, hidden }: ObservedLayer, isProbe: boolean): void {
+  #scoreLayer(i: number, { probabilities, scores, hidden }: ObservedLayer, isProbe: boolean): void {
     const { policy, layers } = this;
     const layer = layers[i] as CachedLayer;
     if (probabilities !== undefined) {
       layer.observed = observationOf(probabilities, layer.sequence.length, isProbe);
     }
+    if (scores !== undefined) layer.observed = observedScores(scores, layer.sequence.length);
     layer.scores = policy.score(layer.scores, layer.observed, {
       layer: i,
       numLayers: layers.length,
@@ -154,7 +158,8 @@ function observationOf(
   isProbe: boolean,
 ): Observation {
   const [heads, queries, keys] = probabilities.shape as [number, number, number];
-  if (!isProbe || keys === length) return { probabilities, queries, keys };
+  const numHeads = heads;
+  if (!isProbe || keys === length) return { probabilities, numHeads, queries, keys };
   const from = probabilities.data as Float32Array;
   const data = new Float32Array(heads * queries * length);
   for (let row = 0; row < heads * queries; row++) {
@@ -162,6 +167,32 @@ function observationOf(
   }
   return {
     probabilities: new Tensor('f32', data, [heads, queries, length]),
+    numHeads,
+    queries,
+    keys: length,
+  };
+}
+
+/** The same of sums; entropy and variance of a probe are those over its own keys too. */
+function observedScores(scores: AttentionScores, length: number): Observation {
+  const rows = (tensor: Tensor<'f32'> | undefined): Float32Array | undefined => {
+    if (tensor === undefined) return undefined;
+    const [, heads = 0, keys = length] = tensor.shape;
+    const from = tensor.data as Float32Array;
+    if (keys === length) return from;
+    const to = new Float32Array(heads * length);
+    for (let head = 0; head < heads; head++) {
+      to.set(from.subarray(head * keys, head * keys + length), head * length);
+    }
+    return to;
+  };
+  const { sums, squares, entropy, variance, queries = 0 } = scores;
+  return {
+    sums: rows(sums),
+    squares: rows(squares),
+    entropy: rows(entropy),
+    variance: rows(variance),
+    numHeads: (sums ?? squares ?? entropy ?? variance)?.shape[1] ?? 0,
     queries,
     keys: length,
   };

@@ -60,7 +60,7 @@ export function adore(options: AdoreOptions): CachePolicy {
 /** `decay * before + (1 - decay) * mean weight`; the mean weight itself for keys that the step has added. */
 function movingAverage(decay: number): NonNullable<AdoreOptions['controller']> {
   return (before, observation, { added }) => {
-    const rows = observation.queries * (observation.probabilities.shape[0] as number);
+    const rows = observation.queries * observation.numHeads;
     const sums = headSums(observation);
     return sums.map((sum, s) => {
       const now = sum / rows;

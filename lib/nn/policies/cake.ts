@@ -2,7 +2,7 @@ import { shares } from './budgets.js';
 import { policy, type SnapKVOptions } from './parts.js';
 import { snapParts } from './policies.js';
 import type { CachePolicy } from './policy.js';
-import { columnSums, dispersion, maxPool } from './scores.js';
+import { columnSquares, columnSums, dispersion, maxPool } from './scores.js';
 
 /** Options of {@link cake}. */
 export interface CakeOptions extends SnapKVOptions {
@@ -23,12 +23,12 @@ export function cake(options: CakeOptions): CachePolicy {
   const { tau1 = 1, tau2 = 1, gamma = 200, pool = 5 } = options;
   return policy({
     ...parts,
+    sums: ['sums', 'squares', 'entropy', 'variance'],
     score: (before, observation) => {
       if (observation === undefined) return [...before];
-      const rows =
-        (observation.queries * (observation.probabilities.shape[0] as number)) / before.length;
+      const rows = (observation.queries * observation.numHeads) / before.length;
       const sums = columnSums(observation, before.length);
-      const squares = columnSums(observation, before.length, (weight) => weight * weight);
+      const squares = columnSquares(observation, before.length);
       return sums.map((sum, head) => {
         const scores = sum.map((value, s) => {
           const mean = value / rows;

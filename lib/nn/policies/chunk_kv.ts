@@ -22,6 +22,7 @@ export function chunkKV(options: ChunkKVOptions): CachePolicy {
   return policy({
     name,
     budget: options.budget,
+    sums: ['sums'],
     observes: (count) => Math.min(count, window),
     score: latest,
     select: (view, count) => {

@@ -32,6 +32,7 @@ export function citrus(options: CitrusOptions): CachePolicy {
     name,
     budget,
     ...probeOf(name, 'instruction', instruction, options.block),
+    sums: ['sums'],
     observes: (count) => (count === 1 ? 1 : 0),
     score: latest,
     select: (view, count) => bestAndNewest(view, count, window),

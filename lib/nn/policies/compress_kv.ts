@@ -33,13 +33,14 @@ export function compressKV(options: CompressKVOptions): CachePolicy {
   return policy({
     name,
     budget,
+    sums: ['sums'],
     observes: (count) => Math.min(count, window),
     score: (before, observation, { layer, numLayers }) => {
       if (observation === undefined) return [...before];
       checkLayers(name, 'heads', heads?.length, numLayers);
       const chosen = heads?.[layer];
-      checkHeads(name, layer, chosen, observation.probabilities.shape[0] as number);
-      const count = chosen?.length ?? (observation.probabilities.shape[0] as number);
+      checkHeads(name, layer, chosen, observation.numHeads);
+      const count = chosen?.length ?? observation.numHeads;
       const mean = headSums(observation, chosen).map((sum) => sum / Math.max(count, 1));
       const pooled = meanPool(mean, pool);
       return before.map(() => pooled);

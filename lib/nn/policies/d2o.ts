@@ -41,6 +41,7 @@ export function d2o(options: D2OOptions): CachePolicy {
   return policy({
     name,
     budget,
+    sums: ['sums'],
     observes: (count) => count,
     score: accumulate(),
     budgets: (layers) => {

@@ -33,6 +33,7 @@ export function elasticCache(options: ElasticCacheOptions): CachePolicy {
   return policy({
     name,
     budget,
+    sums: ['sums'],
     observes: (count) => (count > 1 ? count : 0),
     score: accumulate(),
     select: (view, count) =>

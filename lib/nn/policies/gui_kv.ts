@@ -52,6 +52,7 @@ export function guiKV(options: GuiKVOptions): CachePolicy {
     name,
     budget,
     hidden: screens.length > 0,
+    sums: ['sums'],
     observes: (count) => Math.min(count, window),
     score: (before, observation, step) => {
       remember(norms, screens, step.layer, step.positions[0] as Int32Array, step.hiddenNorms);

@@ -38,6 +38,7 @@ export type {
   LayerContent,
   LayerView,
   Observation,
+  ObservedSum,
   ScoreStep,
 } from './policy.js';
 export { type PrefixKVOptions, prefixKV } from './prefix_kv.js';

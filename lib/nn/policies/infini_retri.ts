@@ -36,6 +36,7 @@ export function infiniRetri(options: InfiniRetriOptions): CachePolicy {
     name,
     budget,
     ...probeOf(name, 'question', question, options.block),
+    sums: ['sums'],
     observes: (count) => (count === 1 ? 1 : 0),
     score: (before, observation, { layer, numLayers }) => {
       if (observation === undefined) return [...before];

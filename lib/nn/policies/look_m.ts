@@ -48,6 +48,7 @@ export function lookM(options: LookMOptions): CachePolicy {
   return policy({
     name,
     budget,
+    sums: ['sums'],
     observes: (count) => count,
     score: (before, observation) => {
       if (observation === undefined) return [...before];

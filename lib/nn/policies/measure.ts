@@ -84,8 +84,8 @@ function watching(
     budget: tokens,
     observes: (count) => count,
     score: (before, observation, { layer }) => {
-      if (observation !== undefined) {
-        const { probabilities, queries, keys } = observation;
+      const { probabilities, queries = 0, keys = 0 } = observation ?? {};
+      if (probabilities !== undefined) {
         look(layer, keys - queries, probabilities.data as Float32Array, queries, keys);
       }
       return [...before];

@@ -52,6 +52,7 @@ export function h2o(options: WindowOptions): CachePolicy {
   return policy({
     name,
     budget: options.budget,
+    sums: ['sums'],
     observes: (count) => count,
     score: accumulate(),
     select: (view, count) => bestAndNewest(view, count, window),
@@ -90,6 +91,7 @@ export function snapParts(name: string, options: SnapKVOptions) {
     name,
     budget: options.budget,
     window,
+    sums: ['sums'] as const,
     observes: (count: number) => Math.min(count, window),
     score: latestPooled(pool),
     select: (view: LayerView, count: number) => bestAndNewest(view, count, window),
@@ -120,6 +122,7 @@ export function tova(options: PolicyOptions): CachePolicy {
   return policy({
     name: 'tova',
     budget,
+    sums: ['sums'],
     observes: () => 1,
     score: latest,
     select: (view, count) => bestAndNewest(view, count, 1),

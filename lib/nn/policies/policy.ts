@@ -27,10 +27,22 @@ export interface LayerContent {
   readonly values: Tensor<'f32'>;
 }
 
-/** Attention weights of the last queries of a step, in one layer. */
+/** What attention sums up of the observed queries' weights natively ({@link AttentionScores}), without keeping them. */
+export type ObservedSum = 'sums' | 'squares' | 'entropy' | 'variance';
+
+/** Attention weights of the last queries of a step, in one layer: all of them, or what {@link CachePolicy.sums} names. */
 export interface Observation {
-  /** [numHeads, queries, keys] */
-  readonly probabilities: Tensor<'f32'>;
+  /** [numHeads, queries, keys]; undefined where the policy has `sums` */
+  readonly probabilities?: Tensor<'f32'> | undefined;
+  /** [numHeads, keys]: weights summed over queries */
+  readonly sums?: Float32Array | undefined;
+  /** [numHeads, keys]: squares of weights summed over queries */
+  readonly squares?: Float32Array | undefined;
+  /** [numHeads]: mean over queries of the weights' entropy */
+  readonly entropy?: Float32Array | undefined;
+  /** [numHeads]: mean over keys of the weights' variance over queries */
+  readonly variance?: Float32Array | undefined;
+  readonly numHeads: number;
   readonly queries: number;
   readonly keys: number;
 }
@@ -63,6 +75,8 @@ export interface CachePolicy {
   readonly probe?: readonly number[];
   /** Whether scores want the norms of hidden states. */
   readonly hidden?: boolean;
+  /** What scores need of the observed weights, so that these need not be kept. Default: the weights themselves. */
+  readonly sums?: readonly ObservedSum[] | undefined;
   /** How many of the last queries of a step of `count` tokens are to be observed; 0: none. */
   observes(count: number): number;
   /** Scores of a layer's keys after a step: `before` are those of the keys that were there, 0 for new ones. */

@@ -34,6 +34,7 @@ export function prefixKV(options: PrefixKVOptions): CachePolicy {
   return policy({
     name,
     budget,
+    sums: ['sums'],
     observes: (count) => (count > 1 ? count : 0),
     score: accumulate(),
     budgets: (layers) => {

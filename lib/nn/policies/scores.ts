@@ -1,14 +1,20 @@
 // Scores of keys from attention weights.
+import { argumentError } from '../../errors.js';
 import type { Observation } from './policy.js';
 
 /** Calls `add(head, query, row)` with the weights [keys] of each row that was observed. */
 function forEachRow(
-  { probabilities, queries, keys }: Observation,
+  { probabilities, numHeads, queries, keys }: Observation,
   add: (head: number, query: number, row: Float32Array) => void,
 ): void {
+  if (probabilities === undefined) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      'policy: the weights are looked at, expected a policy without `sums`',
+    );
+  }
   const data = probabilities.data as Float32Array;
-  const heads = probabilities.shape[0] as number;
-  for (let head = 0; head < heads; head++) {
+  for (let head = 0; head < numHeads; head++) {
     for (let query = 0; query < queries; query++) {
       const at = (head * queries + query) * keys;
       add(head, query, data.subarray(at, at + keys));
@@ -22,8 +28,11 @@ export function columnSums(
   numKvHeads: number,
   f?: (weight: number) => number,
 ): Float32Array[] {
-  const { keys, probabilities } = observation;
-  const group = (probabilities.shape[0] as number) / numKvHeads;
+  if (f === undefined && observation.sums !== undefined) {
+    return byKvHead(observation, observation.sums, numKvHeads);
+  }
+  const { keys, numHeads } = observation;
+  const group = numHeads / numKvHeads;
   const sums = Array.from({ length: numKvHeads }, () => new Float32Array(keys));
   forEachRow(observation, (head, _query, row) => {
     addTo(sums[Math.floor(head / group)] as Float32Array, row, f);
@@ -31,13 +40,45 @@ export function columnSums(
   return sums;
 }
 
+/** {@link columnSums} of the weights' squares. */
+export function columnSquares(observation: Observation, numKvHeads: number): Float32Array[] {
+  const { squares } = observation;
+  if (squares !== undefined) return byKvHead(observation, squares, numKvHeads);
+  return columnSums(observation, numKvHeads, (weight) => weight * weight);
+}
+
+/** Rows [numHeads][keys] summed over the heads of each kv head. */
+function byKvHead(
+  { keys, numHeads }: Observation,
+  rows: Float32Array,
+  numKvHeads: number,
+): Float32Array[] {
+  const group = numHeads / numKvHeads;
+  const sums = Array.from({ length: numKvHeads }, () => new Float32Array(keys));
+  for (let head = 0; head < numHeads; head++) {
+    addTo(
+      sums[Math.floor(head / group)] as Float32Array,
+      rows.subarray(head * keys, (head + 1) * keys),
+    );
+  }
+  return sums;
+}
+
 /** Sum over queries and the given heads (default: all) of the weights, [keys]. */
 export function headSums(observation: Observation, heads?: readonly number[]): Float32Array {
-  const sum = new Float32Array(observation.keys);
+  const { keys, numHeads, sums } = observation;
+  const sum = new Float32Array(keys);
   const wanted = heads === undefined ? undefined : new Set(heads);
-  forEachRow(observation, (head, _query, row) => {
-    if (wanted === undefined || wanted.has(head)) addTo(sum, row);
-  });
+  const isWanted = (head: number): boolean => wanted === undefined || wanted.has(head);
+  if (sums === undefined) {
+    forEachRow(observation, (head, _query, row) => {
+      if (isWanted(head)) addTo(sum, row);
+    });
+    return sum;
+  }
+  for (let head = 0; head < numHeads; head++) {
+    if (isWanted(head)) addTo(sum, sums.subarray(head * keys, (head + 1) * keys));
+  }
   return sum;
 }
 
@@ -47,8 +88,8 @@ export function lastQueries(
   count: number,
   numKvHeads: number,
 ): Float32Array[] {
-  const { keys, queries, probabilities } = observation;
-  const group = (probabilities.shape[0] as number) / numKvHeads;
+  const { keys, queries, numHeads } = observation;
+  const group = numHeads / numKvHeads;
   const sums = Array.from({ length: numKvHeads }, () => new Float32Array(keys));
   forEachRow(observation, (head, query, row) => {
     if (query >= queries - count) addTo(sums[Math.floor(head / group)] as Float32Array, row);
@@ -58,7 +99,7 @@ export function lastQueries(
 
 /** Largest weight over queries and the heads of a kv head, [numKvHeads][keys]. */
 export function columnMaxima(observation: Observation, numKvHeads: number): Float32Array[] {
-  const group = (observation.probabilities.shape[0] as number) / numKvHeads;
+  const group = observation.numHeads / numKvHeads;
   const most = Array.from({ length: numKvHeads }, () => new Float32Array(observation.keys));
   forEachRow(observation, (head, _query, row) => {
     const largest = most[Math.floor(head / group)] as Float32Array;
@@ -81,8 +122,11 @@ function addTo(sum: Float32Array, row: Float32Array, f?: (weight: number) => num
 
 /** Entropy of a row's weights, averaged over all rows; and the mean over keys of the variance over queries. */
 export function dispersion(observation: Observation): { entropy: number; variance: number } {
-  const { keys, queries } = observation;
-  const heads = observation.probabilities.shape[0] as number;
+  const { keys, queries, numHeads: heads } = observation;
+  if (observation.entropy !== undefined && observation.variance !== undefined) {
+    const mean = (values: Float32Array): number => values.reduce((a, b) => a + b, 0) / heads;
+    return { entropy: mean(observation.entropy), variance: mean(observation.variance) };
+  }
   let entropy = 0;
   let variance = 0;
   let sum = new Float64Array(keys);

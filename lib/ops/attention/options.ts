@@ -18,6 +18,24 @@ export interface BlockMask {
   keys: number;
 }
 
+/**
+ * What is to be said of the softmax's weights p of the last `queries` queries of each sequence (W: all where it has fewer),
+ * without keeping them. Weights are those of scores in f32 (with compute `'i8'`, of pages of integers), also where a kernel of prompts in
+ * `'bf16'` or `'i8'` computes the output.
+ */
+export interface AttentionScores {
+  /** Default 0: all. */
+  queries?: number;
+  /** Shape `[sequences, numHeads, keys]`: receives the sums of p over those queries; 0 beyond a sequence's keys. */
+  sums?: Tensor<'f32'>;
+  /** Shape `[sequences, numHeads, keys]`: receives the sums of p * p. */
+  squares?: Tensor<'f32'>;
+  /** Shape `[sequences, numHeads]`: receives -sum of p ln p over keys, averaged over queries (CAKE, Qin et al. 2025). */
+  entropy?: Tensor<'f32'>;
+  /** Shape `[sequences, numHeads]`: receives the variance of p over queries, averaged over keys (CAKE). */
+  variance?: Tensor<'f32'>;
+}
+
 /** Options of {@link attention} and {@link decodeAttention}. Query t of n, key s of m; `d = t + m - n`. */
 export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptions {
   /** Multiplies the scores. Default, also for 0: 1 / sqrt(headDim). */
@@ -55,6 +73,8 @@ export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptio
   lse?: Tensor<'f32'>;
   /** Shape `[numHeads, queries, keys]`: receives the softmax's weights, 0 for keys that are not seen. */
   probabilities?: Tensor<'f32'>;
+  /** What is to be said of the weights of the last queries. */
+  scores?: AttentionScores;
   /** Where to write, [queries, numHeads, valueDim]; must not overlap what is read. Default: a new f32 tensor. */
   out?: Tensor<D>;
 }

@@ -8,6 +8,7 @@ import type { FloatDType, Tensor } from '../../tensor.js';
 import type {
   AttentionCompute,
   AttentionOptions,
+  AttentionScores,
   KVSegment,
   PagesView,
   RaggedOptions,
@@ -37,6 +38,7 @@ const shared: Record<keyof (AttentionOptions<FloatDType> & AsyncOptions), true> 
   compute: true,
   lse: true,
   probabilities: true,
+  scores: true,
   out: true,
 };
 /** The names of the options of decodeAttention. */
@@ -45,6 +47,14 @@ export const decodeOptionNames: ReadonlySet<string> = new Set([
   'cuQueries',
 ]);
 const optionNames: ReadonlySet<string> = new Set([...Object.keys(shared), 'cuQueries', 'cuKeys']);
+
+const scoreNames: ReadonlySet<string> = new Set<keyof AttentionScores>([
+  'queries',
+  'sums',
+  'squares',
+  'entropy',
+  'variance',
+]);
 
 function formatId(op: string, name: string, format: string): number {
   const row = Object.hasOwn(kvFormats, format)
@@ -143,6 +153,15 @@ export function attentionValues(
   tensor(14, 'sinkCounts', options.sinkCounts);
   tensor(15, 'lse', options.lse);
   tensor(16, 'probabilities', options.probabilities);
+  const { scores } = options;
+  if (scores !== undefined) {
+    checkOptions(`${op}: scores`, scores, scoreNames);
+    number(17, scores.queries);
+    tensor(18, 'scores.sums', scores.sums);
+    tensor(19, 'scores.squares', scores.squares);
+    tensor(20, 'scores.entropy', scores.entropy);
+    tensor(21, 'scores.variance', scores.variance);
+  }
   const causal = options.causal ?? 'segments' in source;
   return [
     options.scale ?? 0,

@@ -11,6 +11,7 @@
 #include "kernel.h"
 #include "plan.h"
 #include "prompt.h"
+#include "scores.h"
 #include "validate.h"
 
 namespace bitloom {
@@ -144,6 +145,16 @@ AttentionCall part_of(const AttentionCall& call, int64_t begin, int64_t end, int
   return part;
 }
 
+// Whether all queries are observed and none has a kernel of prompts: then their weights come with the output.
+bool scores_come_along(const AttentionCall& call, const bl_attention_args& args) {
+  if (call.probabilities.data != nullptr) return false;
+  for (int64_t sequence = 0; sequence < call.sequences; ++sequence) {
+    if (args.score_queries != 0 && call.query_count(sequence) > args.score_queries) return false;
+    if (choose_prompt(call, sequence, args.compute, isa_of(args.run)) != nullptr) return false;
+  }
+  return true;
+}
+
 // Each sequence by the kernel that its own queries and values ask for, so that a row's bits do not depend on
 // what else is in the call; neighbours without a kernel of prompts together.
 bl_status run_attention(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
@@ -170,6 +181,14 @@ bl_status run_attention(const AttentionCall& call, const bl_attention_args& args
   return run_waiting(call.sequences);
 }
 
+bl_status run_with_scores(const AttentionCall& call, const bl_attention_args& args, bl_error* error) {
+  const bool along = scores_come_along(call, args);
+  if (!along && call.queries > 0) BL_RETURN_IF_ERROR(run_attention(call, args, error));
+  bl_run run = args.run;
+  if (work_of(call) < kSerialWork) run.threads = 1;
+  return run_scores(call, choose(call, args), args, run, along, error);
+}
+
 }  // namespace
 
 }  // namespace bitloom
@@ -185,6 +204,6 @@ extern "C" bl_status bl_attention(const bl_attention_args* args, bl_error* error
            static_cast<unsigned long long>(attention_index_bytes(checked)));
   AttentionCall call;
   BL_RETURN_IF_ERROR(read_attention(checked, reinterpret_cast<int32_t*>(indices.data()), &call, error));
-  if (call.queries == 0 || call.heads == 0) return BL_STATUS_ok;
-  return run_attention(call, checked, error);
+  if (call.heads == 0 || (call.queries == 0 && !has_scores(checked))) return BL_STATUS_ok;
+  return has_scores(checked) ? run_with_scores(call, checked, error) : run_attention(call, checked, error);
 }

@@ -293,6 +293,7 @@ void attend_tile(const AttentionCall& call, Work& work, const Row* rows, Units& 
     if (!finish_scores(call, work, rows[row], row, before + first, count)) continue;
     scale_sums(work, row, weigh(work, row, count));
   }
+  if (call.weights_only) return;
   for (int64_t s = 0; s < count; s += kUnit) {
     if ((any >> s & 0xffff) == 0) continue;
     const int64_t present = count - s < kUnit ? count - s : kUnit;

@@ -30,6 +30,7 @@ struct AttentionCall {
   bl_tensor v;                                     // [keys, num_kv_heads, value_dim]
   bl_tensor output;                                // [queries, num_heads, value_dim]
   bl_tensor lse, mask, block_mask, probabilities;  // data null: not given
+  bool weights_only = false;  // probabilities are wanted, output is not: it may hold anything then
   int64_t queries, heads, kv_heads, head_dim, value_dim;
   int64_t sequences;
   int64_t first_sequence = 0;  // of those in block tables and lengths

@@ -1,6 +1,7 @@
 // A checked call from its arguments: what decides addresses is copied, then checked.
 #include <cmath>
 
+#include "scores.h"
 #include "validate_parts.h"
 
 namespace bitloom {
@@ -162,7 +163,7 @@ bl_status read_attention(const bl_attention_args& args, int32_t* indices, Attent
   BL_CHECK(args.probabilities.data == nullptr || args.probabilities.shape[2] == longest, invalid_shape,
            "attention: probabilities.shape[2] is %lld, expected %lld (the keys of the longest sequence)",
            ll(args.probabilities.shape[2]), ll(longest));
-  return BL_STATUS_ok;
+  return check_score_keys(args, longest, error);
 }
 
 }  // namespace bitloom

@@ -1,4 +1,5 @@
 // Checks of masks and of what a call writes.
+#include "scores.h"
 #include "validate_parts.h"
 
 namespace bitloom {
@@ -88,7 +89,50 @@ bl_status check_outputs(const bl_attention_args& args, bl_error* error) {
              "attention: probabilities.strides[2] is %lld, expected 1", ll(probabilities.strides[2]));
     BL_RETURN_IF_ERROR(check_apart(name, probabilities, "lse", lse.data, lse.bytes, error));
   }
+  BL_RETURN_IF_ERROR(check_scores(args, error));
   return check_apart_from_inputs("output", output, args, error);
+}
+
+bl_status check_scores(const bl_attention_args& args, bl_error* error) {
+  BL_CHECK(args.score_queries >= 0, out_of_range, "attention: scores.queries is %d, expected at least 0",
+           args.score_queries);
+  const struct {
+    const char* name;
+    const bl_tensor& tensor;
+  } written[] = {{"output", args.output},
+                 {"lse", args.lse},
+                 {"probabilities", args.probabilities},
+                 {"scores.sums", args.score_sums},
+                 {"scores.squares", args.score_squares},
+                 {"scores.entropy", args.score_entropy},
+                 {"scores.variance", args.score_variance}};
+  constexpr int kFirst = 3, kRank2 = 5;
+  for (int i = kFirst; i < 7; ++i) {
+    const bl_tensor& tensor = written[i].tensor;
+    if (tensor.data == nullptr) continue;
+    const Argument name{"attention", written[i].name};
+    BL_RETURN_IF_ERROR(check_extra(written[i].name, tensor, i < kRank2 ? 3 : 2, error));
+    BL_RETURN_IF_ERROR(check_dim(name, tensor, 0, sequences_of(args), "sequences", error));
+    BL_RETURN_IF_ERROR(check_dim(name, tensor, 1, args.q.shape[1], "q.shape[1]", error));
+    BL_CHECK(i >= kRank2 || tensor.strides[2] == 1 || tensor.shape[2] <= 1, invalid_shape,
+             "attention: %s.strides[2] is %lld, expected 1", written[i].name, ll(tensor.strides[2]));
+    BL_RETURN_IF_ERROR(check_apart_from_inputs(written[i].name, tensor, args, error));
+    for (int j = 0; j < i; ++j) {
+      const bl_tensor& other = written[j].tensor;
+      BL_RETURN_IF_ERROR(check_apart(name, tensor, written[j].name, other.data, other.bytes, error));
+    }
+  }
+  return BL_STATUS_ok;
+}
+
+bl_status check_score_keys(const bl_attention_args& args, int64_t longest, bl_error* error) {
+  if (args.score_sums.data != nullptr) {
+    BL_RETURN_IF_ERROR(check_dim({"attention", "scores.sums"}, args.score_sums, 2, longest,
+                                 "the keys of the longest sequence", error));
+  }
+  if (args.score_squares.data == nullptr) return BL_STATUS_ok;
+  return check_dim({"attention", "scores.squares"}, args.score_squares, 2, longest,
+                   "the keys of the longest sequence", error);
 }
 
 }  // namespace bitloom

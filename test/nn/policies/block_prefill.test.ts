@@ -86,6 +86,7 @@ describe('blocks', () => {
     const seen: Float32Array[] = [];
     const spy: CachePolicy = {
       ...snapKV({ budget: 400 }),
+      sums: undefined,
       observes: () => probe.length,
       score: (before, observation) => {
         const { probabilities, queries, keys } = observation as NonNullable<typeof observation>;
@@ -95,7 +96,7 @@ describe('blocks', () => {
           for (let q = 0; q < queries; q++) {
             for (let s = 0; s < text.length; s++) {
               const at = Math.floor(head / group) * text.length + s;
-              const weight = probabilities.data[(head * queries + q) * keys + s] as number;
+              const weight = probabilities?.data[(head * queries + q) * keys + s] as number;
               sums[at] = (sums[at] as number) + weight;
             }
           }

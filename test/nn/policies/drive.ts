@@ -52,7 +52,7 @@ function observation(observed: Weights | undefined) {
   const [queries, keys] = [observed[0]?.length ?? 0, observed[0]?.[0]?.length ?? 0];
   const data = Float32Array.from(observed.flat(2));
   const probabilities = new Tensor('f32', data, [observed.length, queries, keys]);
-  return { probabilities, queries, keys };
+  return { probabilities, numHeads: observed.length, queries, keys };
 }
 
 const tensor = (list: Rows): Tensor<'f32'> =>

@@ -71,7 +71,12 @@ bool read_attention(Arguments& arguments, bl_attention_args* args) {
          (!has(13) || arguments.tensor("windows", &args->windows)) &&
          (!has(14) || arguments.tensor("sinkCounts", &args->sink_counts)) &&
          (!has(15) || arguments.tensor("lse", &args->lse)) &&
-         (!has(16) || arguments.tensor("probabilities", &args->probabilities));
+         (!has(16) || arguments.tensor("probabilities", &args->probabilities)) &&
+         (!has(17) || arguments.integer("scores.queries", &args->score_queries)) &&
+         (!has(18) || arguments.tensor("scores.sums", &args->score_sums)) &&
+         (!has(19) || arguments.tensor("scores.squares", &args->score_squares)) &&
+         (!has(20) || arguments.tensor("scores.entropy", &args->score_entropy)) &&
+         (!has(21) || arguments.tensor("scores.variance", &args->score_variance));
 }
 
 }  // namespace bitloom::node
