@@ -34,6 +34,7 @@ describe('retrievalHeads', () => {
     const expected: Float64Array[] = [];
     const spy = {
       ...compressKV({ budget: 400 }),
+      sums: undefined,
       observes: (count: number) => count,
       score: (
         before: readonly Float32Array[],
