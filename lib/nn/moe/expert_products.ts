@@ -24,9 +24,9 @@ export interface ExpertProducts {
   expandRows(hidden: Tensor, wide: Tensor): Tensor<'f32'>;
   /** rows * narrow: the gradient of contract's hidden layer. */
   contractHidden(rows: Tensor, narrow: Tensor): Tensor<'f32'>;
-  /** [experts, ffn, hidden]: the gradient of expand's weights. */
+  /** Shape `[experts, ffn, hidden]`: the gradient of expand's weights. */
   expandWeights(hidden: Tensor, rows: Tensor): Tensor<'f32'>;
-  /** [experts, hidden, ffn]: the gradient of contract's weights. */
+  /** Shape `[experts, hidden, ffn]`: the gradient of contract's weights. */
   contractWeights(rows: Tensor, hidden: Tensor): Tensor<'f32'>;
 }
 

@@ -34,13 +34,13 @@ export type ObservedSum = 'sums' | 'squares' | 'entropy' | 'variance';
 export interface Observation {
   /** [numHeads, queries, keys]; undefined where the policy has `sums` */
   readonly probabilities?: Tensor<'f32'> | undefined;
-  /** [numHeads, keys]: weights summed over queries */
+  /** Shape `[numHeads, keys]`: weights summed over queries */
   readonly sums?: Float32Array | undefined;
-  /** [numHeads, keys]: squares of weights summed over queries */
+  /** Shape `[numHeads, keys]`: squares of weights summed over queries */
   readonly squares?: Float32Array | undefined;
-  /** [numHeads]: mean over queries of the weights' entropy */
+  /** Shape `[numHeads]`: mean over queries of the weights' entropy */
   readonly entropy?: Float32Array | undefined;
-  /** [numHeads]: mean over keys of the weights' variance over queries */
+  /** Shape `[numHeads]`: mean over keys of the weights' variance over queries */
   readonly variance?: Float32Array | undefined;
   readonly numHeads: number;
   readonly queries: number;
