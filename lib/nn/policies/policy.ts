@@ -27,7 +27,7 @@ export interface LayerContent {
   readonly values: Tensor<'f32'>;
 }
 
-/** What attention sums up of the observed queries' weights natively ({@link AttentionScores}), without keeping them. */
+/** What attention sums up of the observed queries' weights natively (`AttentionScores`), without keeping them. */
 export type ObservedSum = 'sums' | 'squares' | 'entropy' | 'variance';
 
 /** Attention weights of the last queries of a step, in one layer: all of them, or what {@link CachePolicy.sums} names. */

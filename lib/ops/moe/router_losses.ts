@@ -200,6 +200,7 @@ export class RouterLoad {
     return statistics;
   }
 
+  /** The state as plain data, for {@link RouterLoad.fromJSON} and {@link RouterLoad.merge}. */
   toJSON(): RouterLoadState {
     const { counts, scores, ...rest } = this.#state;
     return { ...rest, counts: [...counts], scores: [...scores] };

@@ -14,7 +14,7 @@ import {
 
 /** Options of {@link mergeExperts}. */
 export interface MergeExpertsOptions {
-  /** How often each expert is used: `statistics().counts` of {@link RouterLoad}. */
+  /** How often each expert is used: `statistics().counts` of `RouterLoad`. */
   usage: readonly number[];
   /** Experts that are left. */
   groups: number;

@@ -5,7 +5,7 @@ import { checkLayer, type ExpertLayer, takeRows } from './layer.js';
  * Keeps the `keep` experts that most tokens went to, in the order of their numbers; their router rows stay as they are.
  * Lossless where no token would go to the others. Of equal counts the lower number is kept.
  *
- * @param counts of each expert: `statistics().counts` of {@link RouterLoad}
+ * @param counts of each expert: `statistics().counts` of `RouterLoad`
  * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE`
  */
 export function pruneByUsage(
