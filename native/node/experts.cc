@@ -151,8 +151,15 @@ Napi::Value replace_experts(const Napi::CallbackInfo& info) {
   }
   const Napi::Int32Array numbers = info[1].As<Napi::Int32Array>();
   auto object = std::make_unique<ExpertsObject>();
-  object->table = std::make_shared<ExpertTable>(*old->table);
+  object->table = std::make_shared<ExpertTable>();
   ExpertTable& table = *object->table;
+  // Assigned, not copied whole: the copy of a vector wants a newer libstdc++.
+  table.experts.resize(count);
+  table.memory.resize(count);
+  for (uint32_t i = 0; i < count; ++i) {
+    table.experts[i] = old->table->experts[i];
+    for (const BackingStore& store : old->table->memory[i]) table.memory[i].push_back(store);
+  }
   bl_error error{};
   for (size_t i = 0; i < numbers.ElementLength(); ++i) {
     if (numbers[i] < 0 || static_cast<uint32_t>(numbers[i]) >= count) {
