@@ -7,15 +7,17 @@ import {
   attentionAsync,
   decodeAttention,
   type FloatDType,
+  machine,
   Tensor,
 } from '../../lib/index.js';
 import { attentionReference, type Sequence, sequencesOf } from '../reference/attention.js';
 import { inputsOf, type Options, optionsOf, plans, workOf } from '../reference/attention_cases.js';
-import { isas, worst } from '../reference/op_checks.js';
+import { worst } from '../reference/op_checks.js';
 import { kvFormatNames, paged } from '../reference/paged_attention.js';
 import { firstDifference, gaussian } from '../reference/random.js';
 
 type Written = Required<Omit<AttentionScores, 'queries'>>;
+const levels = machine().isas;
 const names = ['sums', 'squares', 'entropy', 'variance'] as const;
 
 function room(sequences: number, heads: number, keys: number): Written {
@@ -67,7 +69,7 @@ function formulas(
 const lastCounts = fc.constantFrom(0, 1, 4, 40);
 
 describe('scores of attention', () => {
-  it.each(isas)('are sums of the weights of the formula, %s', (isa) => {
+  it.each(levels)('are sums of the weights of the formula, %s', (isa) => {
     fc.assert(
       fc.property(
         plans.filter((plan) => workOf(plan) < (isa === 'scalar' ? 2e5 : 2e6)),
@@ -105,8 +107,8 @@ describe('scores of attention', () => {
 
   it.each(kvFormatNames)('are those of the probabilities, pages of %s', (keyFormat) => {
     for (const compute of ['f32', 'i8', 'bf16'] as const) {
-      for (const isa of isas) {
-        // 9 and 40 queries of 4 heads of a kv head: the second has kernels of prompts.
+      for (const isa of levels) {
+        // 9 and 40 queries of 4 heads of a kv head: the second has a kernel of prompts at level amx.
         for (const n of [1, 9, ...(isa === 'scalar' ? [] : [40])]) {
           const lengths = [70, 45];
           const plan = { keyFormat, pageSize: 32, lengths, kvHeads: 2, keyDim: 32, valueDim: 32 };
@@ -166,7 +168,7 @@ describe('scores of attention', () => {
     );
   const [q, k, v] = [tensor([20, 6, 16], 1), tensor([600, 3, 16], 2), tensor([600, 3, 16], 3)];
 
-  it.each(isas)('have the same bits on any number of threads and async, %s', async (isa) => {
+  it.each(levels)('have the same bits on any number of threads and async, %s', async (isa) => {
     const options = { causal: true, isa };
     const expected = room(1, 6, 600);
     attention(q, k, v, { ...options, threads: 1, scores: { queries: 15, ...expected } });

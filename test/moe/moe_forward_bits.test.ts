@@ -15,6 +15,7 @@ import {
   swiglu,
   Tensor,
 } from '../../lib/index.js';
+import { formatNames, quantized } from '../quantize/cases.js';
 import { firstDifference, gaussian } from '../reference/random.js';
 import { expertsOf, f32, lists, routesOf } from './cases.js';
 
@@ -111,5 +112,35 @@ describe('moeForward and its experts one by one', () => {
       if (firstDifference(y.data, expected) >= 0) expect(y.toArray()).toEqual([...expected]);
     }
     expect(parts).toHaveLength(7);
+  });
+
+  it('takes every format, in one mixture', () => {
+    const [hidden, width] = [256, 256];
+    // A ninth of the formats, others for another seed of the run.
+    const names = formatNames.filter(
+      (_, i) => (i + Number(process.env.BITLOOM_SEED ?? 0)) % 9 === 0,
+    );
+    const matrix = (format: Format, rows: number, cols: number, seed: number) =>
+      quantized(format, gaussian(rows * cols, seed, 1 / 16), [rows, cols]);
+    const list = names.map((format, e) => ({
+      gate: matrix(format, width, hidden, 3 * e + 1),
+      up: matrix(format, width, hidden, 3 * e + 2),
+      down: matrix(format, hidden, width, 3 * e + 3),
+    }));
+    const tokens = 20;
+    const x = f32(gaussian(tokens * hidden, 5), [tokens, hidden]);
+    // Two or three experts of a token, one after the other, so that each has some.
+    const topK = Math.ceil(names.length / 10);
+    const indices = Int32Array.from({ length: tokens * topK }, (_, i) => i % names.length);
+    const routes = {
+      indices: new Tensor('i32', indices, [tokens, topK]),
+      weights: f32(gaussian(tokens * topK, 6), [tokens, topK]),
+    };
+    expect(new Set(indices).size).toBe(names.length);
+    const isa = levels.at(-1) as Isa;
+    for (const compute of ['f32', 'i8', 'bf16'] as const) {
+      const y = moeForward(x, routes, new MoEExperts(list), { compute, isa });
+      expect(firstDifference(y.data, loop(x, routes, list, { compute, isa }).data)).toBe(-1);
+    }
   });
 });

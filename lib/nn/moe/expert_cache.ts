@@ -161,7 +161,9 @@ export class ExpertCache {
         this.#stats.loaded++;
       }
     } finally {
-      if (changes.size > 0 && !this.#experts.disposed) {
+      if (this.#experts.disposed) {
+        this.dispose(); // of what came after the cache was
+      } else if (changes.size > 0) {
         const old = this.#experts;
         this.#experts = old.with(changes);
         old.dispose();

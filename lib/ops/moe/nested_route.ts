@@ -23,7 +23,8 @@ export interface NestedRouteOptions {
  * Mixture of nested experts (MoNE, Jain et al. 2024), whose experts are growing prefixes of the same weights: expert
  * preferred routing. From the largest expert down, each takes the `floor(capacity * tokens)` tokens of its highest score
  * among those that are left; who is left at the end goes to the smallest. Each token goes to exactly one expert; in the
- * paper its output is multiplied by `alpha r + 1`, alpha trained and 0 at the beginning.
+ * paper its output is multiplied by `alpha r + 1`, alpha trained and 0 at the beginning. The order and the factor follow the
+ * paper from memory.
  *
  * Scores are softmax(logits); of equals the token with the lower number first.
  *
@@ -81,7 +82,7 @@ export function nestedRoute(logits: Tensor<FloatDType>, options: NestedRouteOpti
 /**
  * Capacities of nested experts for a compute budget: `sum(capacities * sizes) = budget`, and of all that do the ones of the
  * highest entropy, `capacities[i] = exp(b sizes[i]) / sum` (MoNE chooses them by budget, entropy and a preference for
- * larger experts; this is its form without the preference).
+ * larger experts; this is its form without the preference, from memory).
  *
  * @param sizes part of the full model that each expert is, e.g. [1/8, 1/4, 1/2, 1]
  * @param budget part of the full model's work, between the smallest and the largest size

@@ -82,7 +82,7 @@ export function hyperRouterWeights(
  * `router[b] = mean of keys[b * blockSize .. (b + 1) * blockSize)`, logits = x router^T.
  *
  * The `topK` best blocks are computed and added with weight 1, as the dense layer adds all of them: see
- * {@link unitWeights}. Nothing is trained.
+ * {@link unitWeights}. Nothing is trained. Keys' means and the weight of 1 follow the paper from memory.
  *
  * @param keys [ffn, hidden] f32, f16 or bf16: the first matrix of the layer (gate of a gated one)
  * @returns [ffn / blockSize, hidden]

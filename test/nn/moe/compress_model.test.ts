@@ -16,6 +16,7 @@ import {
   mergeExperts,
   perplexity,
   pruneByUsage,
+  quantizeModel,
   withExperts,
 } from '../../../lib/nn/index.js';
 import { examples } from '../models.js';
@@ -96,6 +97,24 @@ describe('compressModel', () => {
     ).rejects.toThrow('router with a bias');
   });
   const one6 = [[0.5, 0.5, 0, 0, 0, 0]];
+
+  it('writes experts of formats that GGUF has no numbers for', async () => {
+    const bytes = ggufBytes(randomModel({ experts: 4, expertSize: 32 }).content);
+    writeFileSync(out('whole.gguf'), bytes);
+    await quantizeModel(out('whole.gguf'), out('u4.gguf'), 'u4_g32');
+    await compressModel(out('u4.gguf'), out('u4_pruned.gguf'), (layer) =>
+      pruneByUsage(layer, [2, 0, 1, 3], 3),
+    );
+    const [given, pruned] = [await load(out('u4.gguf')), await load(out('u4_pruned.gguf'))];
+    const upOf = (decoder: Decoder, e: number) =>
+      (mixtures(decoder)[1] as MoELayer).experts.experts[e]?.up;
+    for (const [now, before] of [0, 2, 3].entries()) {
+      expect(upOf(pruned, now)?.format).toBe('u4_g32');
+      expect(upOf(pruned, now)?.bytes).toEqual(upOf(given, before)?.bytes);
+    }
+    expect(pruned.forward(tokens).toArray().every(Number.isFinite)).toBe(true);
+    for (const one of [given, pruned]) one.dispose();
+  });
 
   it('refuses models without experts, and more experts of a token than there are', async () => {
     const plain = ggufBytes(randomModel().content);

@@ -47,6 +47,13 @@ describe('ExpertCache', () => {
     expect(cache.stats).toMatchObject({ resident: 0, bytes: 0 });
     await cache.prefetch([0]);
     expect(cache.stats.resident).toBe(0);
+    // Neither does a prefetch that was running keep anything.
+    const other = new ExpertCache(stored(), { bytes: 3 * bytes });
+    const running = other.prefetch([0, 1]);
+    await Promise.resolve();
+    other.dispose();
+    await running;
+    expect(other.stats).toMatchObject({ resident: 0, bytes: 0 });
   });
 
   it('copies experts that are packed already, so that theirs stay', async () => {

@@ -65,8 +65,8 @@ export function withExperts(
 }
 
 /**
- * How many tokens of a text go to each expert, by layer: what `pruneByUsage` and `mergeExperts` want. Zeros for layers without
- * experts: an empty list. Windows of the decoder's context (at most 256) stand alone.
+ * How many tokens of a text go to each expert, by layer: what `pruneByUsage` and `mergeExperts` want; an empty list for layers
+ * without experts. Windows of the decoder's context (at most 256) stand alone.
  */
 export function expertCounts(decoder: Decoder, tokens: ArrayLike<number>): number[][] {
   const counts = decoder.parts.layers.map(({ mlp }) =>
