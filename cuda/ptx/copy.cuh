@@ -1,4 +1,4 @@
-// Asynchronous copies from global to shared memory, one instruction per function. sm_80.
+// Copies from global memory, to registers and asynchronously to shared memory, one instruction per function. sm_80.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,25 @@ __device__ __forceinline__ void copy_async_16(uint32_t target, const void* sourc
 
 __device__ __forceinline__ void copy_async_16(uint32_t target, const void* source) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
+}
+
+// Global memory that nobody writes meanwhile; weights pass by L1, whose lines no one would read again.
+__device__ __forceinline__ uint4 load_once_16(const void* source) {
+  uint4 d;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)
+               : "l"(source));
+  return d;
+}
+__device__ __forceinline__ uint2 load_once_8(const void* source) {
+  uint2 d;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(d.x), "=r"(d.y) : "l"(source));
+  return d;
+}
+__device__ __forceinline__ uint32_t load_once_4(const void* source) {
+  uint32_t d;
+  asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(d) : "l"(source));
+  return d;
 }
 
 // Copies since the last commit become one group.

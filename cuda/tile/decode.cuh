@@ -6,6 +6,7 @@
 
 #include "../../native/formats/fragments_place.h"
 #include "../ptx/bits.cuh"
+#include "../ptx/copy.cuh"
 #include "table_layout.h"
 
 namespace bitloom::cuda {
@@ -16,32 +17,52 @@ struct GroupScale {
   uint32_t scale, offset, zero;
 };
 
-// Words of a lane in all planes, the widest plane first.
-template <int kBits>
-__device__ __forceinline__ void load_words(uint32_t (&words)[kBits], const char* unit, int lane) {
+// How load_words reads: shared memory, or weights that go from global memory to registers.
+struct LoadPlain {
+  static __device__ __forceinline__ uint4 load_16(const char* at) { return *reinterpret_cast<const uint4*>(at); }
+  static __device__ __forceinline__ uint2 load_8(const char* at) { return *reinterpret_cast<const uint2*>(at); }
+  static __device__ __forceinline__ uint32_t load_4(const char* at) { return *reinterpret_cast<const uint32_t*>(at); }
+};
+struct LoadOnce {
+  static __device__ __forceinline__ uint4 load_16(const char* at) { return ptx::load_once_16(at); }
+  static __device__ __forceinline__ uint2 load_8(const char* at) { return ptx::load_once_8(at); }
+  static __device__ __forceinline__ uint32_t load_4(const char* at) { return ptx::load_once_4(at); }
+};
+
+// Bytes of a lane in a plane, at a time.
+BL_HOST_DEVICE constexpr int lane_bytes(int plane) { return plane >= 4 ? 16 : 4 * plane; }
+BL_HOST_DEVICE constexpr int first_plane(int bits) { return bits >= 16 ? 16 : widest_plane(bits); }
+
+// Words of a lane in all planes, the widest plane first. `own`: where the lane's begin in that one.
+template <class Load, int kBits>
+__device__ __forceinline__ void load_lane_words(uint32_t (&words)[kBits], const char* own, int lane) {
   int at = 0;
 #pragma unroll
-  for (int plane = 16; plane > 0; plane /= 2) {
+  for (int plane = first_plane(kBits); plane > 0; plane /= 2) {
     if ((kBits & plane) == 0) continue;
-    const char* bytes = unit + 128 * at;
+    const char* bytes = own + 128 * at + (lane_bytes(plane) - lane_bytes(first_plane(kBits))) * lane;
     if (plane >= 4) {
 #pragma unroll
       for (int i = 0; i < plane / 4; ++i) {
-        const uint4 four = *reinterpret_cast<const uint4*>(bytes + 512 * i + 16 * lane);
+        const uint4 four = Load::load_16(bytes + 512 * i);
         words[at + 4 * i] = four.x;
         words[at + 4 * i + 1] = four.y;
         words[at + 4 * i + 2] = four.z;
         words[at + 4 * i + 3] = four.w;
       }
     } else if (plane == 2) {
-      const uint2 two = *reinterpret_cast<const uint2*>(bytes + 8 * lane);
+      const uint2 two = Load::load_8(bytes);
       words[at] = two.x;
       words[at + 1] = two.y;
     } else {
-      words[at] = *reinterpret_cast<const uint32_t*>(bytes + 4 * lane);
+      words[at] = Load::load_4(bytes);
     }
     at += plane;
   }
+}
+template <int kBits>
+__device__ __forceinline__ void load_words(uint32_t (&words)[kBits], const char* unit, int lane) {
+  load_lane_words<LoadPlain>(words, unit + lane_bytes(first_plane(kBits)) * lane, lane);
 }
 
 __device__ __forceinline__ uint32_t shifted(uint32_t word, int right) {
@@ -99,13 +120,26 @@ struct CentredCodes : F16Products {
     low = ptx::f16x2_of(1024 + zero, 1024 + zero);
     high = ptx::f16x2_of(-64 - zero, -64 - zero);
   }
-  __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i,
-                                           const GroupScale& g) const {
+  __device__ __forceinline__ uint32_t centred(const uint32_t (&words)[kBits], int step, int i) const {
     static_assert(kBits == 4 || kBits == 8);
     const int target = target_bit<kBits>(step, i);
     const uint32_t x = gather_pair<kBits>(words, step, i, target, 0x64006400);
-    const uint32_t value = target == 0 ? ptx::sub_f16x2(x, low) : ptx::fma_f16x2(x, half2_power(-4), high);
-    return ptx::mul_f16x2(value, g.scale);
+    return target == 0 ? ptx::sub_f16x2(x, low) : ptx::fma_f16x2(x, half2_power(-4), high);
+  }
+  __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i,
+                                           const GroupScale& g) const {
+    return ptx::mul_f16x2(centred(words, step, i), g.scale);
+  }
+};
+
+// The same; their scales multiply sums, which few rows of a have few of.
+template <int kBits>
+struct CentredSums : CentredCodes<kBits> {
+  static constexpr bool kScalesSums = true;
+
+  __device__ __forceinline__ CentredSums(float zero, int shift) : CentredCodes<kBits>(zero, shift) {}
+  __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i, const GroupScale&) const {
+    return this->centred(words, step, i);
   }
 };
 

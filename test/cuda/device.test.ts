@@ -307,5 +307,5 @@ it('the bench of products runs', () => {
   const args = ['bench/cuda.mjs', '--tiny', '--formats', 'u4_g128'];
   const { status, stdout } = spawnSync(process.execPath, args, { cwd: root, encoding: 'utf8' });
   expect(status).toBe(0);
-  expect(stdout.match(/^u4_g128 +(1|8|16) +[0-9.]+ /gm)).toHaveLength(3);
+  expect(stdout.match(/^u4_g128 +128x256 +(1|8|16) +[0-9.]+ /gm)).toHaveLength(3);
 });

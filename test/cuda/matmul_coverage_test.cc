@@ -45,10 +45,10 @@ std::vector<Representative> representatives() {
           .second;
     };
     const int64_t depth =
-        plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c');
+        plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c', 1);
     if (is_new(kernel)) all.push_back({info.name, kernel, step, depth, false});
     if (plan.bf16 == nullptr || !is_new(plan.bf16)) continue;
-    all.push_back({info.name, plan.bf16, step, gemm::stream_depth(b.unit_bytes / 128, true), true});
+    all.push_back({info.name, plan.bf16, step, gemm::stream_depth(b.unit_bytes / 128, true, 1), true});
   }
   return all;
 }

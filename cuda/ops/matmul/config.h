@@ -14,6 +14,7 @@ constexpr int kPromptStages = 4;
 constexpr int kPromptRowTiles = kPromptColumns / 16;
 constexpr int kStagedStride = kPromptColumns + 4;  // floats of a row of c in shared memory; no bank met twice
 constexpr int kStreamRows = 16;
+constexpr int kStreamWarps = 8;  // at most
 constexpr int kStreamStride = 20;  // floats of a row of c in shared memory
 constexpr int kStreamWarpBytes = kStreamRows * kStreamStride * 4;
 
@@ -147,9 +148,10 @@ struct LowRankParams {
   float* low;  // [M, R]
 };
 
-// Units that a lane of the stream kernel has under way: 64 bytes of codes, where 64 registers allow.
-BL_HOST_DEVICE constexpr int stream_depth(int words, bool plain_scale) {
-  return words >= 16 ? 1 : words > 4 || !plain_scale ? 2 : 4;
+// Units that a lane of the stream kernel has under way, with tiles of 8 rows of a: what 80 registers hold.
+BL_HOST_DEVICE constexpr int stream_depth(int words, bool plain_scale, int tiles) {
+  if (words >= 16 || tiles > 1) return 2;
+  return words > 4 ? 2 : plain_scale ? 4 : 3;
 }
 
 // How many of scale, offset and zero a kind of codes has.

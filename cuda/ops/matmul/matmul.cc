@@ -34,8 +34,8 @@ void plan_stream(const Limits& limits, const PlannedWeights& b, Launch* launch) 
   const int64_t wanted = std::min<int64_t>(32, 2 * limits.multiprocessors / tiles);
   launch->splits = std::max<int64_t>(1, std::min(wanted, units / 8));
   const int64_t per_split = ceil_div(units, launch->splits);
-  const int64_t depth = stream_depth(b.weights.unit_bytes / 128, has_plain_scale(b));
-  const uint32_t warps = static_cast<uint32_t>(std::clamp<int64_t>(ceil_div(per_split, depth), 1, 16));
+  const int64_t depth = stream_depth(b.weights.unit_bytes / 128, has_plain_scale(b), 2);
+  const uint32_t warps = static_cast<uint32_t>(std::clamp<int64_t>(ceil_div(per_split, depth), 1, kStreamWarps));
   launch->shape.grid = {static_cast<uint32_t>(tiles), static_cast<uint32_t>(launch->splits), 1};
   launch->shape.block = {32, warps, 1};
   launch->shape.shared_bytes =
@@ -193,6 +193,8 @@ bl_status run(Queue& queue, const bl_matmul_args& args, const Plan& plan, int64_
   launch.stream = p.m <= kStreamRows;
   if (launch.stream) {
     plan_stream(queue.limits(), b, &launch);
+    // Its kernels of centred codes take scales as they are stored.
+    if (b.product[0] == 'c') p.epilogue.header = nullptr;
   } else {
     plan_prompt(queue.limits(), b, p, &launch);
   }

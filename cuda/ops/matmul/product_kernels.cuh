@@ -9,7 +9,7 @@
       matmul_prompt_##name(const __grid_constant__ bitloom::cuda::gemm::ProductParams p) {                             \
     bitloom::cuda::gemm::PromptTile<__VA_ARGS__>(p).run(); \
   }                                                                                               \
-  extern "C" __global__ void __launch_bounds__(512, 2)                                            \
+  extern "C" __global__ void __launch_bounds__(32 * bitloom::cuda::gemm::kStreamWarps, 2)                                            \
       matmul_stream_##name(const __grid_constant__ bitloom::cuda::gemm::ProductParams p) {                             \
-    bitloom::cuda::gemm::StreamTile<__VA_ARGS__>(p).run();                                                                   \
+    bitloom::cuda::gemm::stream<__VA_ARGS__>(p);                                                                   \
   }

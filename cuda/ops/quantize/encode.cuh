@@ -66,7 +66,7 @@ class CodeWriter {
 };
 
 __device__ __forceinline__ void store_scalar(uint8_t* at, int32_t dtype, float value) {
-  const uint16_t bits = dtype == BL_SCALE_bf16 ? ptx::cvt_bf16_f32(value) : ptx::cvt_f16_f32(value);
+  const uint32_t bits = dtype == BL_SCALE_bf16 ? ptx::cvt_bf16x2_f32(0.0f, value) : ptx::cvt_f16x2_f32(0.0f, value);
   at[0] = static_cast<uint8_t>(bits);
   at[1] = static_cast<uint8_t>(bits >> 8);
 }
