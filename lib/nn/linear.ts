@@ -11,7 +11,8 @@ import { type FloatDType, Tensor } from '../tensor.js';
 /**
  * In what activations are multiplied: `'f32'`; `'i8'`, as `compute: 'i8'` of {@link matmul}: int8 where the weight
  * format has integer codes, for other formats bf16 where there are rows enough for tiles, else f32; `'auto'`:
- * bitloom's choice, which is `'i8'`.
+ * bitloom's choice, which is `'i8'` on the processor and `'f32'` on devices (there products of f16, which are the
+ * faster ones on GPUs of data centres).
  */
 export type Activations = 'auto' | 'f32' | 'i8';
 
@@ -26,10 +27,11 @@ export interface LinearOptions extends RunOptions {
 }
 
 /** The product that `activations` stands for; throws `BL_INVALID_ARGUMENT` for another word. */
-export function computeOf(activations: Activations = 'auto'): Compute {
+export function computeOf(activations: Activations = 'auto', device: DeviceName = 'cpu'): Compute {
   if (activations === 'f32') return 'f32';
   // matmul itself takes f32 where codes are no integers.
-  if (activations === 'auto' || activations === 'i8') return 'i8';
+  if (activations === 'i8') return 'i8';
+  if (activations === 'auto') return device === 'cpu' ? 'i8' : 'f32';
   throw argumentError(
     'BL_INVALID_ARGUMENT',
     `Linear: activations is ${JSON.stringify(activations)}, expected auto, f32 or i8`,
@@ -48,6 +50,7 @@ export function computeOf(activations: Activations = 'auto'): Compute {
 export class Linear {
   readonly bias: Tensor<'f32'> | undefined;
   readonly columnOrder: Tensor<'i32'> | undefined;
+  readonly activations: Activations;
   readonly compute: Compute;
   readonly run: RunOptions;
 
@@ -56,7 +59,7 @@ export class Linear {
     readonly weight: QuantizedTensor,
     options: LinearOptions = {},
   ) {
-    const { bias, activations, columnOrder, ...run } = options;
+    const { bias, activations = 'auto', columnOrder, ...run } = options;
     if (bias !== undefined && (bias.rank !== 1 || bias.shape[0] !== weight.rows)) {
       throw argumentError(
         'BL_INVALID_SHAPE',
@@ -65,7 +68,8 @@ export class Linear {
     }
     this.bias = bias;
     this.columnOrder = columnOrder;
-    this.compute = computeOf(activations);
+    this.activations = activations;
+    this.compute = computeOf(activations, weight.device);
     this.run = { isa: run.isa, threads: run.threads } as RunOptions;
   }
 
@@ -113,12 +117,11 @@ export class Linear {
   /** The layer with its weights on a device, packed for it; where it is already, the layer itself. */
   async to(device: DeviceName): Promise<Linear> {
     if (device === this.weight.device) return this;
-    const { bias, columnOrder, compute, run } = this;
+    const { activations, bias, columnOrder, run } = this;
     const from = await this.weight.to('cpu');
     const packed = await packWeightsAsync(from, { for: device === 'cpu' ? 'both' : 'cuda' });
     const weight = await packed.to(device);
     if (packed !== this.weight && packed !== weight) packed.dispose();
-    const activations = compute === 'f32' ? 'f32' : 'i8';
     return new Linear(weight, {
       ...run,
       activations,

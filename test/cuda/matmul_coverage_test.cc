@@ -45,10 +45,10 @@ std::vector<Representative> representatives() {
           .second;
     };
     const int64_t depth =
-        plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c', 1);
+        plan.product == nullptr ? 1 : gemm::stream_depth(b.unit_bytes / 128, *plan.product == 'c');
     if (is_new(kernel)) all.push_back({info.name, kernel, step, depth, false});
     if (plan.bf16 == nullptr || !is_new(plan.bf16)) continue;
-    all.push_back({info.name, plan.bf16, step, gemm::stream_depth(b.unit_bytes / 128, true, 1), true});
+    all.push_back({info.name, plan.bf16, step, gemm::stream_depth(b.unit_bytes / 128, true), true});
   }
   return all;
 }
@@ -81,10 +81,27 @@ void call_once(const Settings& settings, const Representative& of, int64_t m, in
   call.compare(c, bound, shape_name(of.format, m, n, k) + " call " + std::to_string(i));
 }
 
+// Rows that end within the second half of a unit, which lies in each place of a ring; a format of each kernel
+// whose rows may.
+void short_units(Settings settings) {
+  settings.multiprocessors = 1;
+  for (const char* format :
+       {"u4_g32", "u8_g32", "u1_g32", "u2_g32", "u3_g32", "u4z_g32", "u5_g32", "u6_g32", "u7_g32", "u8z_g32",
+        "e2m1_g32", "e2m3_g32", "e4m3_g32", "cb2_g32", "cb3_g32", "nf4_g32", "cbs4_g32", "f16", "bf16"}) {
+    for (bool bf16 : {false, true}) {
+      for (int64_t m : {3, 12}) {
+        for (int64_t units : {1, 2, 3, 29, 37, 45, 53}) {
+          call_once(settings, {format, "", 8, 0, bf16}, m, 20, 64 * units - 24, 0, 0.1f);
+        }
+      }
+    }
+  }
+}
+
 // As many tables as fit, which few threads fill in.
 void many_tables(const Settings& settings) {
   for (const auto& [format, tables] : {std::pair{"cbs2_g32", 16}, {"cbs3_g32", 4}, {"cbs4_g32", 4}}) {
-    for (int64_t m : {2, 18}) {
+    for (int64_t m : {2, 12, 18}) {
       TestQueue queue(settings);
       const PackedWeights b(queue, format, 20, 64, 3, 1, tables);
       Tensor a(queue, BL_DTYPE_f16, {m, 64}), c(queue, BL_DTYPE_f32, {m, 20});
@@ -105,7 +122,10 @@ void many_tables(const Settings& settings) {
 }  // namespace
 
 BITLOOM_CUDA_TEST(matmul_coverage) {
-  for (const Settings& settings : all_archs()) many_tables(settings);
+  for (const Settings& settings : all_archs()) {
+    many_tables(settings);
+    short_units(settings);
+  }
   std::set<std::string> kernels;
   for (const Representative& of : representatives()) {
     const bool is_first = kernels.insert(of.kernel).second;
@@ -113,14 +133,20 @@ BITLOOM_CUDA_TEST(matmul_coverage) {
     for (Settings settings : all_archs()) {
       settings.multiprocessors = 1;  // no splits of K: the products' kernels do what follows
       for (int64_t m : {3, 9, 17}) call_once(settings, of, m, 30, k, 1, 0.2f);
+      const auto columns = [&](int64_t units) { return (64 * units - 32 + of.step - 1) / of.step * of.step; };
+      for (int64_t m : {2, 12}) {
+        // 7 warps, whose sums are added in turns of 4, 2 and 1; rings that come round with a part left.
+        call_once(settings, of, m, 40, columns(7 * of.depth), 1, 0.1f);
+        for (int64_t part = 1; part <= of.depth; ++part) {
+          call_once(settings, of, m, 20, columns(8 * (2 * of.depth + part) - 3), 0, 0.1f);
+        }
+      }
       if (!is_first) continue;
       for (int32_t i = 0; i < 15; ++i) {
-        for (int64_t m : {9, 17}) call_once(settings, of, m, 18, of.step, i, i % 3 == 0 ? 10.0f : 1.0f);
+        for (int64_t m : {5, 9, 17}) call_once(settings, of, m, 18, of.step, i, i % 3 == 0 ? 10.0f : 1.0f);
       }
-      // 15 warps, whose sums are added in turns of 8, 4, 2 and 1; and partial sums.
-      call_once(settings, of, 2, 40, (15 * 64 * of.depth + of.step - 1) / of.step * of.step, 1, 0.1f);
       settings.multiprocessors = 4;
-      for (int64_t m : {3, 19}) call_once(settings, of, m, 20, 1280, 1, 0.1f);
+      for (int64_t m : {3, 12, 19}) call_once(settings, of, m, 20, 1280, 1, 0.1f);
     }
   }
 }

@@ -14,7 +14,7 @@ constexpr int kPromptStages = 4;
 constexpr int kPromptRowTiles = kPromptColumns / 16;
 constexpr int kStagedStride = kPromptColumns + 4;  // floats of a row of c in shared memory; no bank met twice
 constexpr int kStreamRows = 16;
-constexpr int kStreamWarps = 8;  // at most
+constexpr int kStreamWarps = 8;    // at most
 constexpr int kStreamStride = 20;  // floats of a row of c in shared memory
 constexpr int kStreamWarpBytes = kStreamRows * kStreamStride * 4;
 
@@ -148,10 +148,11 @@ struct LowRankParams {
   float* low;  // [M, R]
 };
 
-// Units that a lane of the stream kernel has under way, with tiles of 8 rows of a: what 80 registers hold.
-BL_HOST_DEVICE constexpr int stream_depth(int words, bool plain_scale, int tiles) {
-  if (words >= 16 || tiles > 1) return 2;
-  return words > 4 ? 2 : plain_scale ? 4 : 3;
+// Stream kernels, of up to `rows` rows of a (8 or 16): blocks that a multiprocessor is to hold at once, and
+// units that a lane has under way, as many as registers hold then.
+BL_HOST_DEVICE constexpr int stream_blocks(int rows) { return rows == 8 ? 3 : 2; }
+BL_HOST_DEVICE constexpr int stream_depth(int words, bool plain_scale) {
+  return plain_scale && words <= 4 ? 3 : 2;
 }
 
 // How many of scale, offset and zero a kind of codes has.

@@ -1,5 +1,7 @@
 // Host side of matmul: which kernels run, with which grid.
 #include <algorithm>
+#include <cstring>
+#include <iterator>
 
 #include "../../backend.h"
 #include "matmul_i8.h"
@@ -23,6 +25,20 @@ struct Launch {
   char name[32];
 };
 
+// Whether codes have a kernel for up to 8 rows of a.
+bool has_narrow_stream(const char* product) {
+  static constexpr const char* kRare[] = {
+#define BL_MATMUL_KERNEL(...)
+#define BL_MATMUL_RARE_KERNEL(name, ...) #name,
+#include "kernels.inc"
+#define BL_MATMUL_KERNEL(...)
+#define BL_MATMUL_RARE_KERNEL(name, ...) #name,
+#include "kernels_bf16.inc"
+  };
+  return std::none_of(std::begin(kRare), std::end(kRare),
+                      [&](const char* name) { return std::strcmp(name, product) == 0; });
+}
+
 // kPlainScale of the kernel's codes.
 bool has_plain_scale(const PlannedWeights& b) { return b.product[0] == 'c' || b.product == b.bf16; }
 
@@ -34,8 +50,9 @@ void plan_stream(const Limits& limits, const PlannedWeights& b, Launch* launch) 
   const int64_t wanted = std::min<int64_t>(32, 2 * limits.multiprocessors / tiles);
   launch->splits = std::max<int64_t>(1, std::min(wanted, units / 8));
   const int64_t per_split = ceil_div(units, launch->splits);
-  const int64_t depth = stream_depth(b.weights.unit_bytes / 128, has_plain_scale(b), 2);
-  const uint32_t warps = static_cast<uint32_t>(std::clamp<int64_t>(ceil_div(per_split, depth), 1, kStreamWarps));
+  const int64_t depth = stream_depth(b.weights.unit_bytes / 128, has_plain_scale(b));
+  const uint32_t warps =
+      static_cast<uint32_t>(std::clamp<int64_t>(ceil_div(per_split, depth), 1, kStreamWarps));
   launch->shape.grid = {static_cast<uint32_t>(tiles), static_cast<uint32_t>(launch->splits), 1};
   launch->shape.block = {32, warps, 1};
   launch->shape.shared_bytes =
@@ -206,7 +223,10 @@ bl_status run(Queue& queue, const bl_matmul_args& args, const Plan& plan, int64_
     BL_RETURN_IF_ERROR(partial.allocate(count * sizeof(float), error));
     p.partial = partial.as<float>();
   }
-  std::snprintf(launch.name, sizeof(launch.name), "matmul_%s_%s", launch.stream ? "stream" : "prompt",
+  std::snprintf(launch.name, sizeof(launch.name), "matmul_%s_%s",
+                !launch.stream                             ? "prompt"
+                : p.m <= 8 && has_narrow_stream(b.product) ? "stream"
+                                                           : "stream16",
                 b.product);
   const ModuleImages& module = plan.bf16 ? matmul_bf16_module : matmul_module;
   BL_RETURN_IF_ERROR(queue.launch(module, launch.name, launch.shape, p, error));

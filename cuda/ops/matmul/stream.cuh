@@ -24,7 +24,7 @@ template <class Codes, int kTiles>
 struct StreamTile {
   static constexpr int kUnitBytes = 128 * Codes::kWords;
   // Units of a lane that are under way together.
-  static constexpr int kDepth = stream_depth(Codes::kWords, Codes::kPlainScale, kTiles);
+  static constexpr int kDepth = stream_depth(Codes::kWords, Codes::kPlainScale);
   static constexpr bool kScaled = Codes::kWords != 16;
   // Of a lane in the first plane.
   static constexpr int kLaneBytes = lane_bytes(first_plane(Codes::kWords));
@@ -123,7 +123,7 @@ struct StreamTile {
         u.a[i][0] = __ldg(a);
         u.a[i][1] = __ldg(a + 4);
       } else {  // columns that are not there are zero
-        const int columns = p.k % 64 - 8 * (lane % 4);
+        const int columns = p.k - static_cast<int>(unit * 64 + 8 * (lane % 4));
         const uint4 zero = make_uint4(0, 0, 0, 0);
         u.a[i][0] = columns > 0 ? __ldg(a) : zero;
         u.a[i][1] = columns > 32 ? __ldg(a + 4) : zero;
@@ -171,26 +171,21 @@ struct StreamTile {
     }
   }
 
-  // A ring of units: as soon as one is multiplied, the loads of a later one take its registers.
+  // A ring of units: as soon as one is multiplied, the loads of a later one take its registers. In the first turn
+  // there is none to multiply.
   __device__ __forceinline__ void accumulate(float (&acc)[kTiles][4]) const {
-    const uint32_t begin = p.b.units * blockIdx.y / p.splits, end = p.b.units * (blockIdx.y + 1) / p.splits;
+    const uint32_t begin = p.b.units * blockIdx.y / p.splits, count = p.b.units * (blockIdx.y + 1) / p.splits - begin;
     const float unit_factor = kPrepared ? p.b.header[0] : 1;
     const Codes decode(p.b.zero, p.b.exponent_shift);
+    const uint32_t turn = kDepth * warps;
     Unit ring[kDepth] = {};
-#pragma unroll
-    for (int i = 0; i < kDepth; ++i) {
-      const uint32_t unit = begin + warp + i * warps;
-      if (unit < end) load(ring[i], unit);
-    }
 #pragma unroll 1
-    for (uint32_t first = begin + warp; first < end; first += kDepth * warps) {
+    for (uint32_t next = warp; next < count + turn; next += turn) {
 #pragma unroll
       for (int i = 0; i < kDepth; ++i) {
-        const uint32_t unit = first + i * warps;
-        if (unit >= end) break;
-        multiply(decode, ring[i], unit_factor, acc);
-        const uint32_t next = unit + kDepth * warps;
-        if (next < end) load(ring[i], next);
+        const uint32_t ahead = next + i * warps;
+        if (ahead - turn < count) multiply(decode, ring[i], unit_factor, acc);
+        if (ahead < count) load(ring[i], begin + ahead);
       }
     }
   }
@@ -209,9 +204,10 @@ struct StreamTile {
       at[kStreamStride + 8] = acc[part][3];
     }
     __syncthreads();
-    for (uint32_t i = warp * 32 + lane; i < 16 * p.m; i += 32 * warps) {
-      const int m = i / 16, n = blockIdx.x * 16 + i % 16;
-      if (n >= p.n) continue;
+    for (uint32_t i = warp * 32 + lane; i < 128 * kTiles; i += 32 * warps) {
+      // Half a warp has a row: those of both halves, four apart, meet in no bank.
+      const int row = i / 16, m = (row & 8) | (row & 1) << 2 | (row >> 1 & 3), n = blockIdx.x * 16 + i % 16;
+      if (m >= p.m || n >= p.n) continue;
       float product = 0;
       for (uint32_t w = 0; w < warps; ++w) {
         product += sums[w * (kStreamWarpBytes / 4) + m * kStreamStride + i % 16];
@@ -235,14 +231,10 @@ struct StreamTile {
   }
 };
 
-template <class Codes>
+// kRows: 8 or 16, at least p.m.
+template <class Codes, int kRows>
 __device__ __forceinline__ void stream(const ProductParams& p) {
-  using Taken = typename StreamCodes<Codes>::Type;
-  if (p.m <= 8) {
-    StreamTile<Taken, 1>(p).run();
-  } else {
-    StreamTile<Taken, 2>(p).run();
-  }
+  StreamTile<typename StreamCodes<Codes>::Type, kRows / 8>(p).run();
 }
 
 }  // namespace bitloom::cuda::gemm
