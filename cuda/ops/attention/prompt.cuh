@@ -176,14 +176,15 @@ __device__ __forceinline__ void prompt(const AttentionParams& p, float* shared) 
       return first_row + row <= last_row ? row_offset(p, p.q, kv_head, first_row + row) : int64_t{-1};
     });
   }
+  const int64_t keys = keys_of(p);
   PromptState<kRows, kColumns> state = {};
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const int64_t row = first_row + y * kRows + i;
-    state.seen[i] = row <= last_row ? keys_of_row(p, row) : KeyRange{0, 0};
+    state.seen[i] = row <= last_row ? keys_of_row(p, keys, row) : KeyRange{0, 0};
     state.largest[i] = kMinusInfinity;
   }
-  const int64_t begin = keys_of_row(p, first_row).first, end = keys_of_row(p, last_row).last;
+  const int64_t begin = keys_of_row(p, keys, first_row).first, end = keys_of_row(p, keys, last_row).last;
 #pragma unroll 1
   for (int64_t first = begin; first < end; first += kPromptKeys) {
     float scores[kRows][4] = {};

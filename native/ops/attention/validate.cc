@@ -88,7 +88,7 @@ bl_status check_attention_shapes(const bl_attention_args& args, bl_error* error)
 }
 
 bl_status check_attention_on_device(const bl_attention_args& args, bl_error* error) {
-  const bool plain = !is_paged(args) && args.cu_queries.data == nullptr && args.soft_cap == 0 &&
+  const bool plain = !is_paged(args) && sequences_of(args) == 1 && args.soft_cap == 0 &&
                      args.slopes.data == nullptr && args.sinks.data == nullptr && args.mask.data == nullptr &&
                      args.block_mask.data == nullptr && args.prefix == 0 && args.causal_block <= 1 &&
                      args.sink_tokens == 0 && args.windows.data == nullptr &&
