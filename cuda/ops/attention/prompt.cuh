@@ -165,6 +165,7 @@ __device__ __forceinline__ void prompt(const AttentionParams& p, float* shared) 
   const int64_t first_row = int64_t{gridDim.x - 1 - blockIdx.x} * kBlockRows;
   const int64_t last_row = min(first_row + kBlockRows, p.rows) - 1;
   const int64_t depth = (p.q.width + kPromptDepth - 1) / kPromptDepth * kPromptDepth;
+  const int64_t keys = keys_of(p);
   PromptTiles tiles;
   tiles.query = shared;
   tiles.query_stride = depth + kPadding;
@@ -176,7 +177,6 @@ __device__ __forceinline__ void prompt(const AttentionParams& p, float* shared) 
       return first_row + row <= last_row ? row_offset(p, p.q, kv_head, first_row + row) : int64_t{-1};
     });
   }
-  const int64_t keys = keys_of(p);
   PromptState<kRows, kColumns> state = {};
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
