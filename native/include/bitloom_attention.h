@@ -52,9 +52,9 @@ typedef struct bl_kv_append_args {
 } bl_kv_append_args;
 BL_API bl_status bl_kv_append(const bl_kv_append_args* args, bl_error* error);
 
-/* Writes tokens into a cache of plain rows, rounded to nearest even: keys[slots[t]] = k[t], values[slots[t]] =
- * v[t]; -1: the token is left out. What else is there stays. Slots must differ (else any of their tokens may
- * end there). Slots on a device are read when the kernel runs: those outside are left out too. */
+/* Writes tokens into a cache of plain rows, rounded to nearest even: keys[slots[t]] = k[t], values[slots[t]]
+ * = v[t]; -1: the token is left out. What else is there stays. Slots must differ (else any of their tokens
+ * may end there). Slots on a device are read when the kernel runs: those outside are left out too. */
 typedef struct bl_kv_write_args {
   size_t size;
   bl_run run;

@@ -52,11 +52,11 @@ inline void attend(TestQueue& queue, const AttentionCase& c,
     args.cu_queries = cu_queries.device(), args.cu_keys = cu_keys.device();
   }
   bl_error error{};
-  const std::string what = "attention" + c.name + " " + std::to_string(c.queries) + "x" +
-                           std::to_string(c.keys) +
-                           (c.key_count < 0 ? "" : " (" + std::to_string(c.key_count) + ")") + " heads " + std::to_string(c.heads) + "/" +
-                           std::to_string(c.kv_heads) + " dims " + std::to_string(c.head_dim) + "/" +
-                           std::to_string(value_dim) + " dtype " + std::to_string(c.kv);
+  const std::string what =
+      "attention" + c.name + " " + std::to_string(c.queries) + "x" + std::to_string(c.keys) +
+      (c.key_count < 0 ? "" : " (" + std::to_string(c.key_count) + ")") + " heads " +
+      std::to_string(c.heads) + "/" + std::to_string(c.kv_heads) + " dims " + std::to_string(c.head_dim) +
+      "/" + std::to_string(value_dim) + " dtype " + std::to_string(c.kv);
   queue.launches.clear();
   check_ok(attention(queue, args, &error), error, what);
   args.q = q.host(), args.k = k.host(), args.v = v.host(), args.output = output.host();

@@ -139,7 +139,8 @@ void every_type(TestQueue& queue) {
   }
 }
 
-// The number of keys stands in device memory: rows of k and v beyond it are NaN, and were they read, so would be the output.
+// The number of keys stands in device memory: rows of k and v beyond it are NaN, and were they read, so would
+// be the output.
 void counted_keys(TestQueue& queue) {
   const auto attend_counted = [&](Case c) {
     c.name = " counted";
@@ -158,18 +159,31 @@ void counted_keys(TestQueue& queue) {
     }
     attend_counted({.keys = 600, .heads = 9, .kv_heads = 1, .head_dim = 32, .kv = kv, .key_count = 590});
     attend_counted({.keys = 600, .heads = 4, .kv_heads = 1, .head_dim = 264, .kv = kv, .key_count = 580});
-    attend_counted({.queries = 3, .keys = 600, .heads = 5, .kv_heads = 1, .kv = kv, .causal = 1,
-                    .window = 400, .key_count = 570});
+    attend_counted({.queries = 3,
+                    .keys = 600,
+                    .heads = 5,
+                    .kv_heads = 1,
+                    .kv = kv,
+                    .causal = 1,
+                    .window = 400,
+                    .key_count = 570});
     attend_counted({.queries = 3, .keys = 50, .kv = kv, .causal = 1, .key_count = 2});  // a row sees none
-    for (int64_t head_dim : {16, 200, 300}) {  // prompts
-      attend_counted({.queries = 20, .keys = 90, .heads = 1, .kv_heads = 1, .head_dim = head_dim, .kv = kv,
-                      .causal = 1, .key_count = 70});
+    for (int64_t head_dim : {16, 200, 300}) {                                           // prompts
+      attend_counted({.queries = 20,
+                      .keys = 90,
+                      .heads = 1,
+                      .kv_heads = 1,
+                      .head_dim = head_dim,
+                      .kv = kv,
+                      .causal = 1,
+                      .key_count = 70});
     }
   }
   attend_counted({.queries = 20, .keys = 90, .heads = 1, .kv_heads = 1, .causal = 1, .key_count = 7});
 }
 
-// Splits are those of as many keys without more memory, to the bit; numbers that can not be are brought back into [0, keys].
+// Splits are those of as many keys without more memory, to the bit; numbers that can not be are brought back
+// into [0, keys].
 void counts_of_all_kinds(TestQueue& queue) {
   constexpr int64_t kCapacity = 1500;
   Tensor q(queue, BL_DTYPE_f32, {1, 2, 16}), k(queue, BL_DTYPE_f16, {kCapacity, 1, 16}),

@@ -35,9 +35,9 @@ struct AttentionParams {
   // Decoding: keys in parts of so many, whose results are merged.
   int64_t keys_per_split;  // key_count null; else kernels work it out
   int32_t splits;          // with key_count: at most
-  int32_t lanes;   // of a warp that share a key: a power of two from 4 to 32
-  float* partial;  // [splits][kv_heads][rows][value_dim], sums of weights times values; splits > 1
-  float* state;    // [splits][kv_heads][rows][2], largest score and sum of weights
+  int32_t lanes;           // of a warp that share a key: a power of two from 4 to 32
+  float* partial;          // [splits][kv_heads][rows][value_dim], sums of weights times values; splits > 1
+  float* state;            // [splits][kv_heads][rows][2], largest score and sum of weights
 };
 
 // Decoding: a block's warps, each with keys of its own.
@@ -46,8 +46,9 @@ constexpr int kDecodeKeys = 32;  // that a warp takes at a time
 // Keys of a split at least: below, merging costs more than more blocks gain.
 constexpr int kLeastSplit = 2 * kDecodeWarps * kDecodeKeys;
 
-// How keys are split: `count` parts (at least 1, at most `most`) of `keys_per_split`, whole rounds of a block, the last
-// one shorter. The same on host and device, so that results do not depend on who knows the number of keys.
+// How keys are split: `count` parts (at least 1, at most `most`) of `keys_per_split`, whole rounds of a
+// block, the last one shorter. The same on host and device, so that results do not depend on who knows the
+// number of keys.
 template <typename Int>
 struct DecodeSplits {
   Int keys_per_split, count;

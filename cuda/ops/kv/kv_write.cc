@@ -47,7 +47,8 @@ bl_status kv_write(Queue& queue, const bl_kv_write_args& args, bl_error* error) 
   params.value_dim = static_cast<int32_t>(value_dim);
   LaunchShape shape;
   shape.block.x = kKvThreads;
-  shape.grid.x = static_cast<uint32_t>(std::min<int64_t>(ceil_div(static_cast<int64_t>(channels), kKvThreads), 64));
+  shape.grid.x =
+      static_cast<uint32_t>(std::min<int64_t>(ceil_div(static_cast<int64_t>(channels), kKvThreads), 64));
   shape.grid.y = static_cast<uint32_t>(std::min(params.tokens, kMaxGridY));
   return queue.launch(kv_module, "kv_write", shape, params, error);
 }

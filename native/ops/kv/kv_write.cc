@@ -1,5 +1,5 @@
-// kv_write: validate, check every slot, copy the rows of a head after one another. Conversion is base's, so that
-// there is no kernel list.
+// kv_write: validate, check every slot, copy the rows of a head after one another. Conversion is base's, so
+// that there is no kernel list.
 #include <algorithm>
 
 #include "../../base/backend.h"
