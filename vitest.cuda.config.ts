@@ -9,6 +9,7 @@ export default defineConfig({
       // which devices form of f16 weights; of the processor's algorithms and packing (dequant_i8, lut, lut_fast, tile,
       // tile_options, tune, prepare_activations, mixed_packed); of the memory of arguments (matmul_errors).
       'test/matmul/{additions,batch,compositions,e4m3,epilogue,input}.test.ts',
+      'test/kv/kv_write.test.ts',
       'test/cuda/**/*.test.ts',
     ],
     // decodeAttention does not run on devices.

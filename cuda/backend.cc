@@ -186,7 +186,7 @@ bl_status copy(int32_t index, bl_stream* stream, int32_t kind, void* output, con
   }
   BL_CHECK(kind == BL_COPY_on_device, invalid_argument, "copy: kind is %d, expected 0 to 2", kind);
   if (bytes == 0) return BL_STATUS_ok;
-  at.stream->has_work = true;
+  at.stream->has_work = at.stream->has_work || !at.stream->is_recording;
   return finish(*at.device,
                 driver().copy_on_device(reinterpret_cast<Address>(output), reinterpret_cast<Address>(input),
                                         bytes, at.stream->handle),

@@ -85,6 +85,14 @@ export class Stream {
   }
 }
 
+/** The graph that is being recorded: where calls go that name no stream, and what memory is made meanwhile. */
+let recorded: { readonly stream: Stream; readonly memory: DeviceMemory[] } | undefined;
+
+/** The stream of calls that name none, while a graph is recorded; else undefined, the device's own. @internal */
+export function recordedStream(): Stream | undefined {
+  return recorded?.stream;
+}
+
 /**
  * Operators that were recorded to be run again, all at once, on the same tensors.
  *
@@ -96,11 +104,15 @@ export class Stream {
  */
 export class Graph {
   readonly #handle: NativeGraph;
-  /** What `body` gave back: tensors must live as long as the graph. */
+  /** Of tensors that `body` made: recorded operators use it, whether anybody still knows the tensors or not. */
+  readonly #memory: readonly DeviceMemory[];
+  /** What `body` gave back. */
   readonly result: unknown;
 
   /**
-   * @param body queues operators on `stream` (default: the device's own), and gives back the tensors that it made
+   * @param body queues operators, those that name no stream; tensors that it did not make must live as long as the graph
+   * @param stream where the graph runs, and whose operators are recorded too: nobody else may use it meanwhile. Default:
+   *   it is recorded on a stream of its own, and runs on the device's
    * @throws `BL_UNSUPPORTED` for what gives a value to the host or takes one from it
    */
   constructor(
@@ -109,20 +121,44 @@ export class Graph {
     readonly stream?: Stream,
   ) {
     const number = deviceNumber(device);
-    native.graphBegin(number, stream?.handle);
+    if (recorded !== undefined) {
+      throw argumentError('BL_INVALID_ARGUMENT', 'Graph: graphs can not be nested');
+    }
+    const memory: DeviceMemory[] = [];
+    // On the device's own stream, calls of worker threads would be recorded instead of run.
+    const on = stream ?? new Stream(device);
+    native.graphBegin(number, on.handle);
     let handle: NativeGraph | undefined;
+    recorded = { stream: on, memory };
     try {
       this.result = body();
     } finally {
+      recorded = undefined;
       // Also after an error in body: the stream must not stay in this state.
-      handle = native.graphEnd(number, stream?.handle);
+      handle = native.graphEnd(number, on.handle);
     }
     this.#handle = handle;
+    this.#memory = memory;
   }
 
-  /** Queues the recorded operators once more. */
+  /**
+   * Queues the recorded operators once more.
+   *
+   * @throws `BL_DETACHED` after dispose(), or a reset of the device
+   */
   launch(stream: Stream | undefined = this.stream): void {
     native.graphLaunch(this.#handle, stream?.handle);
+  }
+
+  /** Lets go of it, of its scratch memory and of the tensors that `body` made. What is queued by now still runs. */
+  dispose(): void {
+    native.graphFree(this.#handle);
+    for (const memory of this.#memory) memory.dispose();
+  }
+
+  /** {@link dispose}, for `using`. */
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 }
 
@@ -188,7 +224,10 @@ export class DeviceMemory {
 
   /** New memory, with no particular content. */
   static allocate(device: DeviceName, bytes: number): DeviceMemory {
-    return new DeviceMemory(device, native.deviceAllocate(deviceNumber(device), bytes), bytes);
+    const handle = native.deviceAllocate(deviceNumber(device), bytes);
+    const memory = new DeviceMemory(device, handle, bytes);
+    recorded?.memory.push(memory);
+    return memory;
   }
 
   get handle(): NativeMemory {
@@ -223,7 +262,11 @@ export async function upload(memory: DeviceMemory, bytes: Uint8Array): Promise<v
       throw new BitloomError('BL_DETACHED', `${memory.device}: the data went away during its copy`);
     }
     const part = bytes.subarray(at, at + uploadBytes);
-    native.deviceUpload(at === 0 ? memory.handle : memory.from(at).handle, part);
+    native.deviceUpload(
+      at === 0 ? memory.handle : memory.from(at).handle,
+      part,
+      recordedStream()?.handle,
+    );
     if (at + uploadBytes < total) await new Promise((next) => setImmediate(next));
   }
 }

@@ -101,6 +101,7 @@ export {
   nearestKeysAsync,
 } from './ops/kv/nearest_keys.js';
 export { type UnsmoothedLseOptions, unsmoothedLse } from './ops/kv/unsmoothed_lse.js';
+export { type KVRows, type KVWriteOptions, kvWrite, kvWriteAsync } from './ops/kv/kv_write.js';
 export {
   type LinearAttentionOptions,
   type LinearAttentionResult,

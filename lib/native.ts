@@ -64,6 +64,7 @@ export interface NativeDevices {
   graphBegin(device: number, stream?: NativeStream): void;
   graphEnd(device: number, stream?: NativeStream): NativeGraph;
   graphLaunch(graph: NativeGraph, stream?: NativeStream): void;
+  graphFree(graph: NativeGraph): void;
 }
 
 export interface NativeMappedFile {
@@ -117,6 +118,7 @@ export interface Native extends NativeDevices {
   replaceExperts(experts: NativeExperts, numbers: Int32Array, values: NativeValue[]): NativeExperts;
   freeExperts(experts: NativeExperts): void;
   kvAppend: NativeOperator;
+  kvWrite: NativeOperator;
   kvGather: NativeOperator;
   nearestKeys: NativeOperator;
   linearAttention: NativeOperator;

@@ -1,5 +1,5 @@
 import { described } from './arguments.js';
-import { DeviceMemory, type DeviceName, deviceNumber, upload } from './device.js';
+import { DeviceMemory, type DeviceName, deviceNumber, recordedStream, upload } from './device.js';
 import { argumentError } from './errors.js';
 import { type Format, formats } from './generated.js';
 import { type NativeMemory, native } from './native.js';
@@ -210,7 +210,8 @@ export class QuantizedTensor<F extends Format = Format> {
     const bytes = weightsBytes(format, shape[0], shape[1], layout);
     if (device === 'cpu') {
       const copy = new Uint8Array(bytes);
-      await native.deviceDownloadAsync(copy, (this.#memory as DeviceMemory).handle);
+      const { handle } = this.#memory as DeviceMemory;
+      await native.deviceDownloadAsync(copy, handle, recordedStream()?.handle);
       return new QuantizedTensor(format, copy, shape, options);
     }
     deviceNumber(device);

@@ -1,6 +1,6 @@
 // How a prepared operator call runs: now, on a worker thread, or as part of a recorded sequence.
 import { checkTensor, checkWeights, described } from './arguments.js';
-import type { Stream } from './device.js';
+import { recordedStream, type Stream } from './device.js';
 import { argumentError, type BitloomError } from './errors.js';
 import { type Isa, isas, type OperatorName, operators } from './generated.js';
 import { type NativeValue, native } from './native.js';
@@ -72,7 +72,7 @@ export function weightValues(weights: QuantizedTensor): [NativeValue, NativeValu
 
 /** [isa, threads], or a stream, as native calls read it; undefined means the defaults. */
 export function runValue(options: RunOptions): NativeValue {
-  const { isa, threads, stream } = options;
+  const { isa, threads, stream = recordedStream() } = options;
   if (stream !== undefined) {
     if (typeof stream === 'object' && stream?.handle !== undefined) return stream.handle;
     throw argumentError(

@@ -1,4 +1,4 @@
-import { DeviceMemory, type DeviceName, deviceNumber, upload } from './device.js';
+import { DeviceMemory, type DeviceName, deviceNumber, recordedStream, upload } from './device.js';
 import {
   type DataTypes,
   type DTypeName,
@@ -171,7 +171,7 @@ export class Tensor<D extends DType = DType> {
     if (device === 'cpu') {
       const memory = this.#memory as DeviceMemory;
       const bytes = new Uint8Array(this.#neededBytes());
-      await native.deviceDownloadAsync(bytes, memory.handle);
+      await native.deviceDownloadAsync(bytes, memory.handle, recordedStream()?.handle);
       return Tensor.#owning(this.dtype, bytes, this.shape, { strides: this.strides });
     }
     deviceNumber(device);
@@ -186,13 +186,17 @@ export class Tensor<D extends DType = DType> {
     if (device === this.device) return this;
     if (device === 'cpu') {
       const bytes = new Uint8Array(this.#neededBytes());
-      native.deviceDownload(bytes, (this.#memory as DeviceMemory).handle);
+      native.deviceDownload(bytes, (this.#memory as DeviceMemory).handle, recordedStream()?.handle);
       return Tensor.#owning(this.dtype, bytes, this.shape, { strides: this.strides });
     }
     deviceNumber(device);
     if (this.#memory !== undefined) return this.toSync('cpu').toSync(device);
     const memory = DeviceMemory.allocate(device, this.#neededBytes());
-    native.deviceUpload(memory.handle, this.bytes.subarray(0, memory.byteLength));
+    native.deviceUpload(
+      memory.handle,
+      this.bytes.subarray(0, memory.byteLength),
+      recordedStream()?.handle,
+    );
     return Tensor.#owning(this.dtype, memory, this.shape, { strides: this.strides });
   }
 
@@ -204,7 +208,7 @@ export class Tensor<D extends DType = DType> {
   write(data: TensorSource): void {
     const bytes = bytesOf(data);
     if (this.#memory !== undefined) {
-      native.deviceUpload(this.#memory.handle, bytes);
+      native.deviceUpload(this.#memory.handle, bytes, recordedStream()?.handle);
     } else if (bytes.byteLength > this.bytes.byteLength) {
       throw argumentError(
         'BL_BUFFER_TOO_SMALL',

@@ -60,7 +60,7 @@ bl_status bl_stream::fill_zero(void* output, uint64_t bytes, bl_error* error) {
   if (bytes == 0) return BL_STATUS_ok;
   const std::lock_guard lock(device.mutex);
   const int result = driver().fill(address_of(output), 0, bytes, handle);
-  has_work = true;
+  has_work = has_work || !is_recording;
   return result == kSuccess ? BL_STATUS_ok : device.failed(result, "cuMemsetD8Async", error);
 }
 
@@ -73,6 +73,6 @@ bl_status bl_stream::launch_bytes(const ModuleImages& module, const char* name, 
   const int result =
       driver().launch(function, shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y,
                       shape.block.z, shape.shared_bytes, handle, parameters, nullptr);
-  has_work = true;
+  has_work = has_work || !is_recording;
   return result == kSuccess ? BL_STATUS_ok : device.failed(result, name, error);
 }

@@ -3,6 +3,7 @@ import { argumentError } from '../errors.js';
 import { attention } from '../ops/attention/attention.js';
 import { decodeAttention } from '../ops/attention/decode_attention.js';
 import type { AttentionOptions as MixOptions } from '../ops/attention/options.js';
+import { kvWrite } from '../ops/kv/kv_write.js';
 import type { PreparedActivations } from '../ops/matmul/prepared_activations.js';
 import { type RopeOptions, rope } from '../ops/rope/rope.js';
 import type { RunOptions } from '../run.js';
@@ -60,10 +61,15 @@ export interface AttentionScratch {
 export interface AttentionStep {
   /** Receives keys and values at [start, start + M). */
   cache: LayerCache | PagedLayer | MixingLayer;
-  /** Tokens that stand before these ones in the text. */
-  start: number;
-  /** [M] i32, of the rotary embedding. */
+  /**
+   * Tokens that stand before these ones in the text. Undefined, for a {@link LayerCache}: that is read from `positions`
+   * and `sequence` when the operators run, so that they may be recorded (`Graph`).
+   */
+  start: number | undefined;
+  /** [M] i32, of the rotary embedding; without `start` where the cache receives them too. */
   positions: Tensor<'i32'>;
+  /** Without `start`: [0, M] and [0, tokens in the cache, these included]. */
+  sequence?: { cuQueries: Tensor<'i32'>; cuKeys: Tensor<'i32'> };
   scratch?: AttentionScratch;
 }
 
@@ -155,9 +161,8 @@ export class Attention {
     const { options } = this;
     const rows = x.shape[0] ?? 0;
     const { cache, start, positions, scratch = this.scratch(rows) } = step;
-    const end = start + rows;
-    const isPlain = !isPaged(cache) && !isMixing(cache);
-    const value = !isPlain ? scratch.value.rows : cache.valueRows.slice(start, end);
+    const place = placeIn(cache, start, rows);
+    const value = place?.valueRows ?? scratch.value.rows;
     const query = scratch.query.heads;
     const key = scratch.key.heads;
     if (options.latent !== undefined) {
@@ -183,16 +188,17 @@ export class Attention {
       return options.output.forward(scratch.mixed.rows, out, residual);
     }
     rope(query, positions, { ...this.#rope, out: query });
-    const rotated = isPaged(cache) ? key : cache.keys.slice(start, end);
+    const rotated = place?.keys ?? key;
     rope(key, positions, { ...(this.#rope as RopeOptions<'f32' | 'f16'>), out: rotated });
+    const mixed = { ...this.#mix, out: scratch.mixed.heads };
     if (isPaged(cache)) {
       cache.append(key, scratch.value.heads);
       this.#mixPages(query, cache, scratch.mixed.heads);
+    } else if (place !== undefined) {
+      attention(query, place.allKeys, place.allValues, mixed);
     } else {
-      attention(query, cache.keys.slice(0, end), cache.values.slice(0, end), {
-        ...this.#mix,
-        out: scratch.mixed.heads,
-      });
+      kvWrite(key, scratch.value.heads, positions, cache);
+      attention(query, cache.keys, cache.values, { ...mixed, ...step.sequence });
     }
     return options.output.forward(scratch.mixed.rows, out, residual);
   }
@@ -236,6 +242,18 @@ export class Attention {
     const { query, key, value, output, queryNorm, keyNorm, latent } = this.options;
     for (const part of [query, key, value, output, queryNorm, keyNorm, latent]) part?.dispose();
   }
+}
+
+/** The rows of a cache that new tokens get, and all up to these; undefined: it takes them as operators tell it. */
+function placeIn(cache: AttentionStep['cache'], start: number | undefined, rows: number) {
+  if (isPaged(cache) || isMixing(cache) || start === undefined) return undefined;
+  const end = start + rows;
+  return {
+    keys: cache.keys.slice(start, end),
+    valueRows: cache.valueRows.slice(start, end),
+    allKeys: cache.keys.slice(0, end),
+    allValues: cache.values.slice(0, end),
+  };
 }
 
 /** In place; of each head, or of a row if the norm is that long. */

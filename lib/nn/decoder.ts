@@ -8,13 +8,14 @@ import { type RunOptions, sequence } from '../run.js';
 import { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
 import type { CacheStep, DecoderCache } from './decoder_cache.js';
-import { type DecoderLayer, StepMemory } from './decoder_layer.js';
+import { type DecoderLayer, StepMemory, type StepTensors } from './decoder_layer.js';
 import { type GenerateOptions, Generation } from './generation.js';
 import { KVCache, type KVCacheOptions } from './kv_cache.js';
 import type { Linear } from './linear.js';
 import { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
 import { MoELayer } from './moe/moe_layer.js';
 import { type PagedCacheOptions, PagedDecoderCache } from './paged_decoder_cache.js';
+import { RecordedSteps } from './recorded_step.js';
 import type { RMSNorm } from './rms_norm.js';
 
 /** The parts of a {@link Decoder}; it disposes of them all. */
@@ -32,6 +33,11 @@ export interface DecoderOptions extends RunOptions {
   tokenizer?: Tokenizer | undefined;
   /** Tokens that a cache of this decoder holds by default. */
   contextLength?: number;
+  /**
+   * On a device: records the step of a single token with a {@link KVCache} as a `Graph`, and runs that for each token. Default:
+   * true.
+   */
+  graphs?: boolean;
   /** Called by {@link Decoder.dispose}, e.g. to close the file that the weights lie in. */
   onDispose?: () => void;
 }
@@ -48,6 +54,8 @@ export interface ForwardOptions {
 
 /** Tokens computed at once. */
 interface Chunk {
+  /** Queues what `compute` does, if that is recorded: a few microseconds. */
+  launch: () => boolean;
   compute: () => void;
   commit: () => void;
   commitAsync: () => Promise<void>;
@@ -74,6 +82,7 @@ export class Decoder {
   readonly contextLength: number;
   readonly #options: DecoderOptions;
   readonly #memory: StepMemory[] = [];
+  readonly #recorded: RecordedSteps | undefined;
   #disposed = false;
 
   constructor(
@@ -95,6 +104,8 @@ export class Decoder {
       );
     }
     this.contextLength = contextLength;
+    const isRecorded = this.device !== 'cpu' && options.graphs !== false;
+    this.#recorded = isRecorded ? new RecordedSteps(config, this.device) : undefined;
   }
 
   get disposed(): boolean {
@@ -196,7 +207,7 @@ export class Decoder {
     try {
       for (const step of steps.chunks) {
         step.begin();
-        step.compute();
+        if (!step.launch()) step.compute();
         step.commit();
         const probe = steps.probe();
         if (probe === undefined) continue;
@@ -219,7 +230,8 @@ export class Decoder {
     try {
       for (const step of steps.chunks) {
         step.begin();
-        await sequence(step.compute, signal === undefined ? {} : { signal });
+        signal?.throwIfAborted();
+        if (!step.launch()) await sequence(step.compute, signal === undefined ? {} : { signal });
         await step.commitAsync();
         const probe = steps.probe();
         if (probe === undefined) continue;
@@ -251,6 +263,7 @@ export class Decoder {
     norm.dispose();
     output.dispose();
     this.#memory.length = 0;
+    this.#recorded?.dispose();
     this.#options.onDispose?.();
   }
 
@@ -278,15 +291,35 @@ export class Decoder {
     cache.need(ids.length);
     const result = this.#logits(which, ids.length, options.out);
     const isHere = this.device === 'cpu';
-    const logits = isHere ? result : Tensor.empty('f32', result.shape, this.device);
+    const isOne = ids.length === 1 && which === 'last' && cache === options.cache;
+    const recorded = isOne ? this.#recorded?.of(cache) : undefined;
+    const logits = isHere
+      ? result
+      : (recorded?.logits ?? Tensor.empty('f32', result.shape, this.device));
     const releaseCache = cache.acquire();
     const most = Math.min(chunkTokens, cache.stepTokens ?? chunkTokens);
     const probeTokens = ids.length > 1 ? (cache.probeTokens ?? 0) : 0;
-    const memory = this.#takeMemory(Math.max(Math.min(ids.length, most), probeTokens));
+    const memory =
+      recorded?.memory ?? this.#takeMemory(Math.max(Math.min(ids.length, most), probeTokens));
     const chunks: ({ begin: () => void } & Chunk)[] = [];
     let begun: CacheStep | undefined;
     const chunk = (part: readonly number[], target?: Tensor<'f32'>): Chunk => ({
-      compute: () => this.#step(part, begun as CacheStep, memory, target),
+      launch: () => {
+        const cacheStep = begun as CacheStep;
+        const graph = recorded?.graph(() => {
+          this.#run(memory.tensors(1), cacheStep, undefined, target);
+        });
+        if (graph === undefined) return false;
+        memory.prepare(part, cacheStep.position);
+        graph.launch();
+        return true;
+      },
+      compute: () => {
+        const { position } = begun as CacheStep;
+        const tensors = memory.prepare(part, position);
+        const start = recorded === undefined ? position : undefined;
+        this.#run(tensors, begun as CacheStep, start, target);
+      },
       commit: () => {
         begun?.commit();
         begun = undefined;
@@ -320,7 +353,7 @@ export class Decoder {
       begun?.abort();
       releaseCache();
       if (cache !== options.cache) cache.dispose();
-      if (!this.#disposed) this.#memory.push(memory);
+      if (!this.#disposed && recorded === undefined) this.#memory.push(memory);
     };
     // Logits of a device are copied to the tensor that the caller gets.
     const finish = (): Tensor<'f32'> => {
@@ -334,15 +367,14 @@ export class Decoder {
     return { chunks, probe, finish, finishAsync, release };
   }
 
-  #step(
-    ids: readonly number[],
+  /** Calls the operators of a step; without `start` as {@link Attention.forward} does. */
+  #run(
+    tensors: StepTensors,
     cache: CacheStep,
-    memory: StepMemory,
+    start: number | undefined,
     logits?: Tensor<'f32'>,
   ): void {
     const { embedding: table, layers, norm, output } = this.parts;
-    const start = cache.position;
-    const tensors = memory.prepare(ids, start);
     const { isa, threads } = this.#options;
     embedding(table, tensors.ids, {
       ...(isa === undefined ? {} : { isa }),
@@ -361,8 +393,7 @@ export class Decoder {
 
   /** Which experts a step has used. */
   #settle(memory: StepMemory, rows: number): void {
-    const key = memory.tensorsOf(rows);
-    if (key === undefined) return;
+    const key = memory.tensors(rows);
     for (const { mlp } of this.parts.layers) if (mlp instanceof MoELayer) mlp.settle(key);
   }
 

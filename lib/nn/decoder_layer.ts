@@ -18,6 +18,9 @@ export interface StepTensors {
   readonly rows: number;
   readonly ids: Tensor<'i32'>;
   readonly positions: Tensor<'i32'>;
+  /** [0, M] and [0, number of keys]: the sequence, as attention of a recorded step reads it. */
+  readonly cuQueries: Tensor<'i32'>;
+  readonly cuKeys: Tensor<'i32'>;
   /** [M, hidden]: the residual stream; what a part reads; the last row of both. */
   readonly residual: Tensor<'f32'>;
   readonly normed: Tensor<'f32'>;
@@ -35,8 +38,8 @@ export interface StepTensors {
 export class StepMemory {
   readonly #views = new Map<number, StepTensors>();
   readonly #config: ModelConfig;
-  readonly #ids: Tensor<'i32'>;
-  readonly #positions: Tensor<'i32'>;
+  /** What differs from step to step, written at once: ids, positions, cuQueries, cuKeys. */
+  readonly #input: Tensor<'i32'>;
   readonly #residual: Tensor<'f32'>;
   readonly #normed: Tensor<'f32'>;
   readonly #query: Tensor<'f32'>;
@@ -54,8 +57,7 @@ export class StepMemory {
     const { hiddenSize, numHeads, numKvHeads, headDim, valueDim, intermediateSize } = config;
     this.#config = config;
     const values = (columns: number) => Tensor.empty('f32', [rows * columns], device);
-    this.#ids = Tensor.empty('i32', [rows], device);
-    this.#positions = Tensor.empty('i32', [rows], device);
+    this.#input = Tensor.empty('i32', [2 * rows + 4], device);
     this.#residual = values(hiddenSize);
     this.#normed = values(hiddenSize);
     this.#query = values(numHeads * headDim);
@@ -69,25 +71,30 @@ export class StepMemory {
   /** Tensors for tokens at positions [start, start + count). */
   prepare(ids: readonly number[], start: number): StepTensors {
     const count = ids.length;
-    this.#ids.write(Int32Array.from(ids));
-    this.#positions.write(Int32Array.from(ids, (_, i) => start + i));
+    const input = new Int32Array(2 * count + 4);
+    for (const [i, id] of ids.entries()) {
+      input[i] = id;
+      input[count + i] = start + i;
+    }
+    input.set([0, count, 0, start + count], 2 * count);
+    this.#input.write(input);
+    return this.tensors(count);
+  }
+
+  /** What {@link prepare} gives for so many rows. */
+  tensors(count: number): StepTensors {
     const known = this.#views.get(count);
     if (known !== undefined) return known;
     // Odd tails of prompts come once: only one such set is kept beside those for 1 token and whole chunks.
     for (const size of this.#views.keys()) {
       if (size !== 1 && size !== this.rows) this.#views.delete(size);
     }
-    const tensors = this.#tensors(count);
+    const tensors = this.#makeViews(count);
     this.#views.set(count, tensors);
     return tensors;
   }
 
-  /** What {@link prepare} gave last for so many rows. */
-  tensorsOf(rows: number): StepTensors | undefined {
-    return this.#views.get(rows);
-  }
-
-  #tensors(rows: number): StepTensors {
+  #makeViews(rows: number): StepTensors {
     const { hiddenSize, numHeads, numKvHeads, headDim, valueDim, intermediateSize } = this.#config;
     const part = <D extends DType>(memory: Tensor<D>, shape: readonly number[]): Tensor<D> =>
       memory
@@ -106,8 +113,10 @@ export class StepMemory {
     const prepared = new SharedInputMemory();
     return {
       rows,
-      ids: part(this.#ids, [rows]),
-      positions: part(this.#positions, [rows]),
+      ids: this.#input.slice(0, rows),
+      positions: this.#input.slice(rows, 2 * rows),
+      cuQueries: this.#input.slice(2 * rows, 2 * rows + 2),
+      cuKeys: this.#input.slice(2 * rows + 2, 2 * rows + 4),
       residual,
       normed,
       lastResidual: residual.slice(rows - 1, rows),
@@ -137,10 +146,19 @@ export class DecoderLayer {
     readonly mlp: MLP | MoELayer,
   ) {}
 
-  /** Changes `tensors.residual` in place. */
-  forward(tensors: StepTensors, cache: LayerCache | PagedLayer | MixingLayer, start: number): void {
-    const { residual, positions } = tensors;
-    const step = { cache, start, positions, scratch: tensors.attention };
+  /**
+   * Changes `tensors.residual` in place.
+   *
+   * @param start see {@link AttentionStep}
+   */
+  forward(
+    tensors: StepTensors,
+    cache: LayerCache | PagedLayer | MixingLayer,
+    start: number | undefined,
+  ): void {
+    const { residual, positions, cuQueries, cuKeys } = tensors;
+    const sequence = { cuQueries, cuKeys };
+    const step = { cache, start, positions, sequence, scratch: tensors.attention };
     if (isPaged(cache) && cache.hidden !== undefined) {
       mul(residual, one, { out: cache.hidden }); // a copy
     }

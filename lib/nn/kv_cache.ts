@@ -2,6 +2,7 @@ import type { DeviceName } from '../device.js';
 import { argumentError } from '../errors.js';
 import { Tensor } from '../tensor.js';
 import type { CacheStep, DecoderCache } from './decoder_cache.js';
+import type { RecordedStep } from './recorded_step.js';
 
 /** Shape of a {@link KVCache}. */
 export interface KVCacheOptions {
@@ -45,6 +46,8 @@ export class KVCache implements DecoderCache {
   readonly dtype: 'f32' | 'f16';
   readonly bytes: number;
   readonly #layers: LayerCache[] = [];
+  /** Of the decoder that made its last step of one token with this cache. */
+  #recorded: { readonly owner: object; readonly step: RecordedStep } | undefined;
   #length = 0;
   #disposed = false;
   #busy = false;
@@ -180,9 +183,25 @@ export class KVCache implements DecoderCache {
     };
   }
 
+  /**
+   * What a decoder keeps for its next step over this cache, until another decoder uses it or it is disposed of.
+   *
+   * @internal
+   */
+  recordedStep(owner: object, make: () => RecordedStep): RecordedStep {
+    this.#check('recordedStep');
+    if (this.#recorded?.owner !== owner) {
+      this.#recorded?.step.dispose();
+      this.#recorded = { owner, step: make() };
+    }
+    return this.#recorded.step;
+  }
+
   /** Lets go of the memory. A step that is running keeps it until it is done. */
   dispose(): void {
     this.#disposed = true;
+    this.#recorded?.step.dispose();
+    this.#recorded = undefined;
     for (const { keys, values, valueRows } of this.#layers.splice(0)) {
       keys.dispose();
       values.dispose();

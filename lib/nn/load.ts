@@ -49,6 +49,8 @@ export interface LoadOptions extends RunOptions {
   device?: DeviceName;
   /** Tokens a cache holds by default. Default: the model's own context, at most 4096. */
   contextLength?: number;
+  /** On a device: records steps as graphs. Default: true; see {@link DecoderOptions}. */
+  graphs?: boolean;
   /**
    * For models with experts that are larger than memory: experts stay in the file, which is mapped, and as many as `bytes` hold
    * of those in use, in all layers together, are kept in memory ({@link ExpertCache}).
@@ -168,7 +170,7 @@ async function build(
   tokenizer: Tokenizer | undefined,
   onDispose: () => void,
 ): Promise<Decoder> {
-  const { activations = 'auto', contextLength } = options;
+  const { activations = 'auto', contextLength, graphs } = options;
   const run = runOptions(options);
   const { hiddenSize, vocabSize, epsilon } = config;
   const norm = (name: string): RMSNorm =>
@@ -223,6 +225,7 @@ async function build(
       onDispose,
       ...run,
       ...(contextLength === undefined ? {} : { contextLength }),
+      ...(graphs === undefined ? {} : { graphs }),
     },
   );
 }

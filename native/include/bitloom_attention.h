@@ -52,6 +52,20 @@ typedef struct bl_kv_append_args {
 } bl_kv_append_args;
 BL_API bl_status bl_kv_append(const bl_kv_append_args* args, bl_error* error);
 
+/* Writes tokens into a cache of plain rows, rounded to nearest even: keys[slots[t]] = k[t], values[slots[t]]
+ * = v[t]; -1: the token is left out. What else is there stays. Slots must differ (else any of their tokens
+ * may end there). Slots on a device are read when the kernel runs: those outside are left out too. */
+typedef struct bl_kv_write_args {
+  size_t size;
+  bl_run run;
+  bl_tensor k;      /* [tokens, num_kv_heads, key_dim] f32, f16 or bf16 */
+  bl_tensor v;      /* [tokens, num_kv_heads, value_dim] f32, f16 or bf16 */
+  bl_tensor slots;  /* [tokens] i32 */
+  bl_tensor keys;   /* [capacity, num_kv_heads, key_dim] f32, f16 or bf16, written; apart from all else */
+  bl_tensor values; /* [capacity, num_kv_heads, value_dim] f32, f16 or bf16, written; apart from all else */
+} bl_kv_write_args;
+BL_API bl_status bl_kv_write(const bl_kv_write_args* args, bl_error* error);
+
 /* Reads tokens back, the inverse of bl_kv_append: k[t] = decoded token of slot slots[t]; -1: zeros. */
 typedef struct bl_kv_gather_args {
   size_t size;
@@ -123,7 +137,9 @@ typedef struct bl_attention_args {
   bl_kv_segment segments[2];
   bl_tensor cu_queries; /* [sequences + 1] i32: sequence i has queries [cu[i], cu[i + 1]). With segments and
                            data NULL: queries / sequences each */
-  bl_tensor cu_keys;    /* [sequences + 1] i32, with k */
+  bl_tensor cu_keys;    /* [sequences + 1] i32, with k: from 0 up to at most keys; those beyond are of no
+                           sequence. On a device one sequence, whose number of keys is read, and kept within
+                           [0, keys], when the kernel runs; cu_queries is taken for [0, queries] */
   float soft_cap;       /* x = soft_cap * tanh(x / soft_cap); 0: none */
   bl_tensor slopes;     /* [num_heads] f32 (ALiBi), or data NULL */
   bl_tensor sinks;      /* [num_heads] f32: learned sink logits, or data NULL */

@@ -94,7 +94,22 @@ Napi::Value graph_launch(const Napi::CallbackInfo& info) {
   Values values(info, "graphLaunch");
   const DeviceGraph* graph = values.object<DeviceGraph>();
   bl_stream* stream = values.optional_stream();
-  return values.finish(values.ok() ? bl_graph_launch(graph->handle, stream, values.error()) : BL_STATUS_ok);
+  if (!values.ok()) return values.finish();
+  if (graph->handle == nullptr) {
+    return values.finish(fail(values.error(), BL_STATUS_detached, "graph: launch after dispose()"));
+  }
+  return values.finish(bl_graph_launch(graph->handle, stream, values.error()));
+}
+
+// graphFree(graph): what is on its way still runs.
+Napi::Value graph_free(const Napi::CallbackInfo& info) {
+  Values values(info, "graphFree");
+  DeviceGraph* graph = values.object<DeviceGraph>();
+  if (values.ok()) {
+    bl_graph_destroy(graph->handle);
+    graph->handle = nullptr;
+  }
+  return values.finish();
 }
 
 // A promise that a thread of the driver settles.
@@ -168,6 +183,7 @@ void init_streams(Napi::Env env, Napi::Object exports) {
   BL_EXPORT("graphBegin", graph_begin)
   BL_EXPORT("graphEnd", graph_end)
   BL_EXPORT("graphLaunch", graph_launch)
+  BL_EXPORT("graphFree", graph_free)
 #undef BL_EXPORT
 }
 

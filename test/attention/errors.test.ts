@@ -223,7 +223,7 @@ describe('attention errors', () => {
     [
       'BL_OUT_OF_RANGE',
       { ...cu, cuKeys: i32(0, 4) },
-      'cuKeys goes from 0 to 4, expected 0 to 3 (= k.shape[0])',
+      'cuKeys goes from 0 to 4, expected 0 to at most 3 (= k.shape[0])',
     ],
     [
       'BL_OUT_OF_RANGE',

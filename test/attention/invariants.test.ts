@@ -120,6 +120,32 @@ describe('attention', () => {
     );
   });
 
+  it.each(isas)('leaves keys beyond the last sequence alone, %s', (isa) => {
+    for (const [queries, keys] of [
+      [1, 40],
+      [3, 700],
+      [40, 90],
+      [2, 0],
+    ] as const) {
+      const tensor = (count: number, seed: number, rest = 0) =>
+        new Tensor(
+          'f32',
+          [...gaussian(count * 2 * 16, seed), ...new Array(rest * 2 * 16).fill(Number.NaN)],
+          [count + rest, 2, 16],
+        );
+      const q = tensor(queries, 1);
+      const [k, v] = [tensor(keys, 2), tensor(keys, 3)];
+      const options = { causal: true, compute: 'f32' as const, isa };
+      const expected = attention(q, k, v, options);
+      const actual = attention(q, tensor(keys, 2, 9), tensor(keys, 3, 9), {
+        ...options,
+        cuQueries: new Tensor('i32', [0, queries], [2]),
+        cuKeys: new Tensor('i32', [0, keys], [2]),
+      });
+      expect(actual.toArray()).toEqual(expected.toArray());
+    }
+  });
+
   it('gives the same bits on a worker thread', async () => {
     await fc.assert(
       fc.asyncProperty(planFor('scalar'), fc.constantFrom(...isas), async (plan, isa) => {

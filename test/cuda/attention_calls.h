@@ -14,6 +14,8 @@ struct AttentionCase {
   int32_t causal = 0, window = 0;
   bool strided = false;  // keys of a cache [kv_heads, capacity, head_dim], gaps elsewhere
   float scale = 0, largest = 1;
+  // Not negative: of `keys` rows so many are the sequence's, as a number in device memory says.
+  int64_t key_count = -1;
   std::string name = "";
 };
 
@@ -43,14 +45,22 @@ inline void attend(TestQueue& queue, const AttentionCase& c,
   args.run.isa = BL_ISA_scalar;
   args.q = q.device(), args.k = k.device(), args.v = v.device(), args.output = output.device();
   args.scale = c.scale, args.causal = c.causal, args.window = c.window;
+  Tensor cu_queries(queue, BL_DTYPE_i32, {2}), cu_keys(queue, BL_DTYPE_i32, {2});
+  if (c.key_count >= 0) {
+    cu_queries.integers({0, static_cast<int32_t>(c.queries)});
+    cu_keys.integers({0, static_cast<int32_t>(c.key_count)});
+    args.cu_queries = cu_queries.device(), args.cu_keys = cu_keys.device();
+  }
   bl_error error{};
-  const std::string what = "attention" + c.name + " " + std::to_string(c.queries) + "x" +
-                           std::to_string(c.keys) + " heads " + std::to_string(c.heads) + "/" +
-                           std::to_string(c.kv_heads) + " dims " + std::to_string(c.head_dim) + "/" +
-                           std::to_string(value_dim) + " dtype " + std::to_string(c.kv);
+  const std::string what =
+      "attention" + c.name + " " + std::to_string(c.queries) + "x" + std::to_string(c.keys) +
+      (c.key_count < 0 ? "" : " (" + std::to_string(c.key_count) + ")") + " heads " +
+      std::to_string(c.heads) + "/" + std::to_string(c.kv_heads) + " dims " + std::to_string(c.head_dim) +
+      "/" + std::to_string(value_dim) + " dtype " + std::to_string(c.kv);
   queue.launches.clear();
   check_ok(attention(queue, args, &error), error, what);
   args.q = q.host(), args.k = k.host(), args.v = v.host(), args.output = output.host();
+  if (c.key_count >= 0) args.cu_queries = cu_queries.host(), args.cu_keys = cu_keys.host();
   check_ok(bl_attention(&args, &error), error, what + " on the CPU");
   std::vector<float> expected;
   for (int64_t i = 0; i < output.size(); ++i) expected.push_back(output.host_value(i));

@@ -139,6 +139,88 @@ void every_type(TestQueue& queue) {
   }
 }
 
+// The number of keys stands in device memory: rows of k and v beyond it are NaN, and were they read, so would
+// be the output.
+void counted_keys(TestQueue& queue) {
+  const auto attend_counted = [&](Case c) {
+    c.name = " counted";
+    attend(queue, c, [&](Tensor&, Tensor& k, Tensor& v) {
+      for (Tensor* tensor : {&k, &v}) {
+        const int64_t width = tensor->size() / c.keys;
+        tensor->fill([&](int64_t i) {
+          return i / width < c.key_count ? 0.125f * static_cast<float>((i * 7919) % 17 - 8) : std::nanf("");
+        });
+      }
+    });
+  };
+  for (int32_t kv : kFloatDtypes) {
+    for (int64_t count : {0, 1, 31, 128, 255, 256, 300, 511, 512, 640, 1000, 1100}) {
+      attend_counted({.keys = 1100, .head_dim = 8, .kv = kv, .causal = 1, .key_count = count});
+    }
+    attend_counted({.keys = 600, .heads = 9, .kv_heads = 1, .head_dim = 32, .kv = kv, .key_count = 590});
+    attend_counted({.keys = 600, .heads = 4, .kv_heads = 1, .head_dim = 264, .kv = kv, .key_count = 580});
+    attend_counted({.queries = 3,
+                    .keys = 600,
+                    .heads = 5,
+                    .kv_heads = 1,
+                    .kv = kv,
+                    .causal = 1,
+                    .window = 400,
+                    .key_count = 570});
+    attend_counted({.queries = 3, .keys = 50, .kv = kv, .causal = 1, .key_count = 2});  // a row sees none
+    for (int64_t head_dim : {16, 200, 300}) {                                           // prompts
+      attend_counted({.queries = 20,
+                      .keys = 90,
+                      .heads = 1,
+                      .kv_heads = 1,
+                      .head_dim = head_dim,
+                      .kv = kv,
+                      .causal = 1,
+                      .key_count = 70});
+    }
+  }
+  attend_counted({.queries = 20, .keys = 90, .heads = 1, .kv_heads = 1, .causal = 1, .key_count = 7});
+}
+
+// Splits are those of as many keys without more memory, to the bit; numbers that can not be are brought back
+// into [0, keys].
+void counts_of_all_kinds(TestQueue& queue) {
+  constexpr int64_t kCapacity = 1500;
+  Tensor q(queue, BL_DTYPE_f32, {1, 2, 16}), k(queue, BL_DTYPE_f16, {kCapacity, 1, 16}),
+      v(queue, BL_DTYPE_f16, {kCapacity, 1, 16}), cu(queue, BL_DTYPE_i32, {2});
+  q.uniform(1), k.uniform(2), v.uniform(3);
+  const auto run = [&](bl_attention_args args, int64_t keys) {
+    Tensor output(queue, BL_DTYPE_f32, {1, 2, 16});
+    args.size = sizeof(args);
+    args.q = q.device(), args.k = k.device(), args.v = v.device(), args.output = output.device();
+    args.k.shape[0] = args.v.shape[0] = keys;
+    bl_error error{};
+    check_ok(attention(queue, args, &error), error, "attention of a number of keys");
+    return output.device_bytes();
+  };
+  for (int32_t count : {1, 200, 256, 513, 700, 1030, 1500, 1501, 1 << 30, -1, -(1 << 30)}) {
+    cu.integers({0, count});
+    bl_attention_args counted{};
+    counted.cu_queries = counted.cu_keys = cu.device();
+    const std::vector<uint8_t> actual = run(counted, kCapacity);
+    const std::string what = "attention of " + std::to_string(count) + " keys";
+    if (count < 0) {
+      check(actual == std::vector<uint8_t>(actual.size()), what + " is not 0");
+    } else {
+      check(actual == run({}, std::min<int64_t>(count, kCapacity)), what + ": other bits");
+    }
+  }
+  // What is not needed ends at once: a block of 5 that have work, beside a whole one.
+  cu.integers({0, 200});
+  bl_attention_args counted{};
+  counted.cu_queries = counted.cu_keys = cu.device();
+  queue.launches.clear();
+  run(counted, kCapacity);
+  check(queue.launches.size() == 2 && queue.launches[0].shape.grid.x == 5, "attention: blocks of all keys");
+  const auto loads = queue.launches[0].report.counters.total("ld.global.v4");
+  check(loads.bytes == 2 * 200 * 32, "attention: keys beyond the number are read");
+}
+
 void prompts(TestQueue& queue) {
   for (int32_t kv : kFloatDtypes) {
     attend(queue,
@@ -227,6 +309,9 @@ void refused(TestQueue& queue) {
   bl_attention_args args{sizeof(args), {}, q.device(), q.device(), v.device(), output.device(), 0, 0, 0};
   bl_error error{};
   check(attention(queue, args, &error) == BL_STATUS_unsupported, "attention with heads of 640 channels");
+  args.q = args.k = args.v = args.output = args.cu_keys = v.device();
+  args.k.shape[0] = int64_t{1} << 31, args.k.strides[0] = 0;
+  check(attention(queue, args, &error) == BL_STATUS_unsupported, "attention of 2^31 rows with cuKeys");
 }
 
 void counters(TestQueue& queue) {
@@ -249,6 +334,8 @@ BITLOOM_CUDA_TEST(attention) {
     decoding(queue);
     prompts(queue);
     every_type(queue);
+    counted_keys(queue);
+    counts_of_all_kinds(queue);
     specials(queue);
     refused(queue);
     counters(queue);
@@ -258,6 +345,7 @@ BITLOOM_CUDA_TEST(attention) {
       continue;  // there are no such copies
     TestQueue queue(settings);
     attend(queue, {.queries = 2, .keys = 300, .causal = 1, .name = " scheduled"});
+    attend(queue, {.queries = 2, .keys = 900, .causal = 1, .key_count = 700, .name = " scheduled"});
     attend(queue, {.queries = 20, .keys = 70, .causal = 1, .name = " scheduled"});
   }
 }

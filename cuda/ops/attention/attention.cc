@@ -16,8 +16,6 @@ namespace {
 // Rows of a kv head up to which the decoding kernels take them. They read keys at full width and use no tile,
 // but each 8 rows read the keys again.
 constexpr int64_t kDecodeRows = 16;
-// Keys of a split at least: below, merging costs more than more blocks gain.
-constexpr int64_t kLeastSplit = 2 * kDecodeWarps * kDecodeKeys;
 
 struct DecodeKernel {
   const char* name;
@@ -77,10 +75,10 @@ bl_status launch_decode(Queue& queue, const DecodeKernel& kernel, AttentionParam
   const int64_t row_blocks = ceil_div(params.rows, kernel.rows);
   // Blocks to fill the device twice.
   const int64_t wanted = ceil_div(2 * int64_t{queue.limits().multiprocessors}, row_blocks * params.kv_heads);
-  const int64_t splits = std::clamp<int64_t>(params.keys / kLeastSplit, 1, std::min<int64_t>(wanted, 256));
-  constexpr int64_t kRound = kDecodeWarps * kDecodeKeys;
-  params.keys_per_split = ceil_div(ceil_div(params.keys, splits), kRound) * kRound;
-  params.splits = static_cast<int32_t>(ceil_div(params.keys, params.keys_per_split));
+  const int64_t most = std::clamp<int64_t>(params.keys / kLeastSplit, 1, std::min<int64_t>(wanted, 256));
+  const DecodeSplits<int64_t> splits = decode_splits(params.keys, most);
+  params.keys_per_split = splits.keys_per_split;
+  params.splits = static_cast<int32_t>(params.key_count == nullptr ? splits.count : most);
   const int64_t all_rows = params.kv_heads * params.rows;
   Scratch partial(queue), state(queue);
   if (params.splits > 1) {
@@ -139,6 +137,12 @@ bl_status attention(Queue& queue, const bl_attention_args& args, bl_error* error
   params.output = view_of(args.output);
   params.queries = args.q.shape[0];
   params.keys = args.k.shape[0];
+  if (args.cu_keys.data != nullptr) {  // [0, number of keys] of the one sequence
+    params.key_count = static_cast<const int32_t*>(args.cu_keys.data) + args.cu_keys.strides[0];
+    BL_CHECK(params.keys <= INT32_MAX, unsupported,
+             "attention: k.shape[0] is %lld, expected fewer than 2^31 keys with cuKeys on device",
+             static_cast<long long>(params.keys));
+  }
   params.kv_heads = args.k.shape[1];
   params.group = args.q.shape[1] / params.kv_heads;
   params.rows = params.queries * params.group;

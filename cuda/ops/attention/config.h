@@ -6,6 +6,12 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define BL_HOST_DEVICE __host__ __device__
+#else
+#define BL_HOST_DEVICE
+#endif
+
 namespace bitloom::cuda {
 
 struct AttentionView {
@@ -19,22 +25,42 @@ struct AttentionView {
 struct AttentionParams {
   AttentionView q, k, v, output;
   int64_t queries, keys;
+  // Device memory, or null: of `keys` as many as this number says, kept within [0, keys], are the sequence's.
+  const int32_t* key_count;
   int64_t group, rows;  // query heads per kv head; queries * group
   int64_t kv_heads;
   int64_t window;  // 0: all
   float scale;
   int32_t causal;
   // Decoding: keys in parts of so many, whose results are merged.
-  int64_t keys_per_split;
-  int32_t splits;
-  int32_t lanes;   // of a warp that share a key: a power of two from 4 to 32
-  float* partial;  // [splits][kv_heads][rows][value_dim], sums of weights times values; splits > 1
-  float* state;    // [splits][kv_heads][rows][2], largest score and sum of weights
+  int64_t keys_per_split;  // key_count null; else kernels work it out
+  int32_t splits;          // with key_count: at most
+  int32_t lanes;           // of a warp that share a key: a power of two from 4 to 32
+  float* partial;          // [splits][kv_heads][rows][value_dim], sums of weights times values; splits > 1
+  float* state;            // [splits][kv_heads][rows][2], largest score and sum of weights
 };
 
 // Decoding: a block's warps, each with keys of its own.
 constexpr int kDecodeWarps = 4;
 constexpr int kDecodeKeys = 32;  // that a warp takes at a time
+// Keys of a split at least: below, merging costs more than more blocks gain.
+constexpr int kLeastSplit = 2 * kDecodeWarps * kDecodeKeys;
+
+// How keys are split: `count` parts (at least 1, at most `most`) of `keys_per_split`, whole rounds of a
+// block, the last one shorter. The same on host and device, so that results do not depend on who knows the
+// number of keys.
+template <typename Int>
+struct DecodeSplits {
+  Int keys_per_split, count;
+};
+template <typename Int>
+BL_HOST_DEVICE constexpr DecodeSplits<Int> decode_splits(Int keys, Int most) {
+  constexpr Int kRound = kDecodeWarps * kDecodeKeys;
+  const Int wanted = keys / kLeastSplit < 1 ? 1 : keys / kLeastSplit > most ? most : keys / kLeastSplit;
+  const Int keys_per_split = (keys + wanted * kRound - 1) / (wanted * kRound) * kRound;
+  if (keys == 0) return {kRound, 1};
+  return {keys_per_split, (keys + keys_per_split - 1) / keys_per_split};
+}
 // Prompts: 16 x 16 threads, tiles of keys, channels of q and k at a time, columns of v at a time.
 constexpr int kPromptThreads = 256;
 constexpr int kPromptKeys = 64;

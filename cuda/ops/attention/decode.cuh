@@ -137,10 +137,22 @@ __device__ __forceinline__ void add_values(const AttentionParams& p, const float
   }
 }
 
-// A row's sums of all lanes and warps together, in fixed order: to the output, or as a part.
+// The parts of the sequence's keys.
+struct KeySplits {
+  int64_t keys, keys_per_split;
+  int32_t count;
+};
+__device__ __forceinline__ KeySplits splits_of(const AttentionParams& p) {
+  if (p.key_count == nullptr) return {p.keys, p.keys_per_split, p.splits};
+  const uint32_t keys = static_cast<uint32_t>(keys_of(p));
+  const DecodeSplits<uint32_t> splits = decode_splits<uint32_t>(keys, static_cast<uint32_t>(p.splits));
+  return {keys, splits.keys_per_split, static_cast<int32_t>(splits.count)};
+}
+
+// A row's sums of all lanes and warps together, in fixed order: to the output, or as one of `splits` parts.
 template <int kRows, int kVectors>
 __device__ __forceinline__ void finish_rows(const AttentionParams& p, DecodeState<kRows, kVectors>& state,
-                                            int64_t kv_head, int64_t first_row, float* shared) {
+                                            int64_t kv_head, int64_t first_row, int32_t splits, float* shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t width = p.v.width;
   float* states = shared + kDecodeWarps * kRows * width;  // [warps][rows][2]
@@ -189,7 +201,7 @@ __device__ __forceinline__ void finish_rows(const AttentionParams& p, DecodeStat
       weights = fmaf(share, states[(w * kRows + r) * 2 + 1], weights);
       sum = fmaf(share, shared[(w * kRows + r) * width + channel], sum);
     }
-    if (p.splits == 1) {
+    if (splits == 1) {
       store_element(p.output.dtype, p.output.data,
                     row_offset(p, p.output, kv_head, row) + channel * p.output.strides[2], normalized(sum, weights));
     } else {
@@ -227,19 +239,22 @@ __device__ __forceinline__ void load_queries(const AttentionParams& p, int64_t k
   }
 }
 
-// Grid: splits, kv heads, blocks of rows. Dynamic shared memory: decode_shared_bytes.
+// Grid: splits (of those that the keys turn out not to need, blocks end at once), kv heads, blocks of rows. Dynamic
+// shared memory: decode_shared_bytes.
 template <bool kWide, int kRows, int kVectors>
 __device__ __forceinline__ void decode(const AttentionParams& p, float* shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t kv_head = blockIdx.y, first_row = int64_t{blockIdx.z} * kRows;
-  const int64_t begin = blockIdx.x * p.keys_per_split, end = min(begin + p.keys_per_split, p.keys);
+  const KeySplits splits = splits_of(p);
+  if (blockIdx.x >= splits.count) return;
+  const int64_t begin = blockIdx.x * splits.keys_per_split, end = min(begin + splits.keys_per_split, splits.keys);
   float query[kRows][kVectors][kVector];
   DecodeState<kRows, kVectors> state;
   KeyRange seen[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const bool is_row = first_row + r < p.rows;
-    seen[r] = is_row ? keys_of_row(p, first_row + r) : KeyRange{0, 0};
+    seen[r] = is_row ? keys_of_row(p, splits.keys, first_row + r) : KeyRange{0, 0};
     state.largest[r] = kMinusInfinity;
     state.weights[r] = 0.0f;
 #pragma unroll
@@ -252,7 +267,7 @@ __device__ __forceinline__ void decode(const AttentionParams& p, float* shared) 
   const int64_t k_head = kv_head * p.k.strides[1], v_head = kv_head * p.v.strides[1];
   // Rows come in the order of their queries: the first sees the earliest key, the last the latest.
   const int64_t last_row = min(first_row + kRows, p.rows) - 1;
-  const int64_t from = max(begin, seen[0].first), to = min(end, keys_of_row(p, last_row).last);
+  const int64_t from = max(begin, seen[0].first), to = min(end, keys_of_row(p, splits.keys, last_row).last);
 #pragma unroll 1
   for (int64_t first = from + warp * kDecodeKeys; first < to; first += kDecodeWarps * kDecodeKeys) {
     float weights[kRows];
@@ -278,17 +293,19 @@ __device__ __forceinline__ void decode(const AttentionParams& p, float* shared) 
     }
     add_values<kWide>(p, weights, v_head, first, to, state);
   }
-  finish_rows(p, state, kv_head, first_row, shared);
+  finish_rows(p, state, kv_head, first_row, splits.count, shared);
 }
 
-// Adds the parts of a row, in their order. Grid: rows of all kv heads.
+// Adds the parts of a row, in their order; of one part, its block has written the output. Grid: rows of all kv heads.
 __device__ __forceinline__ void merge_splits(const AttentionParams& p) {
+  const int32_t splits = splits_of(p).count;
+  if (splits == 1) return;
   const int64_t all_rows = p.kv_heads * p.rows, at = blockIdx.x;
   float largest = kMinusInfinity, weights = 0.0f;
 #pragma unroll 1
-  for (int s = 0; s < p.splits; ++s) largest = fmaxf(largest, p.state[(s * all_rows + at) * 2]);
+  for (int s = 0; s < splits; ++s) largest = fmaxf(largest, p.state[(s * all_rows + at) * 2]);
 #pragma unroll 1
-  for (int s = 0; s < p.splits; ++s) {
+  for (int s = 0; s < splits; ++s) {
     const float* state = p.state + (s * all_rows + at) * 2;
     weights = fmaf(expf(state[0] - finite_maximum(largest)), state[1], weights);
   }
@@ -298,7 +315,7 @@ __device__ __forceinline__ void merge_splits(const AttentionParams& p) {
   for (int64_t channel = threadIdx.x; channel < p.v.width; channel += blockDim.x) {
     float sum = 0.0f;
 #pragma unroll 1
-    for (int s = 0; s < p.splits; ++s) {
+    for (int s = 0; s < splits; ++s) {
       const float share = expf(p.state[(s * all_rows + at) * 2] - finite_maximum(largest));
       sum = fmaf(share, p.partial[(s * all_rows + at) * p.v.width + channel], sum);
     }

@@ -165,6 +165,7 @@ __device__ __forceinline__ void prompt(const AttentionParams& p, float* shared) 
   const int64_t first_row = int64_t{gridDim.x - 1 - blockIdx.x} * kBlockRows;
   const int64_t last_row = min(first_row + kBlockRows, p.rows) - 1;
   const int64_t depth = (p.q.width + kPromptDepth - 1) / kPromptDepth * kPromptDepth;
+  const int64_t keys = keys_of(p);
   PromptTiles tiles;
   tiles.query = shared;
   tiles.query_stride = depth + kPadding;
@@ -180,10 +181,10 @@ __device__ __forceinline__ void prompt(const AttentionParams& p, float* shared) 
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const int64_t row = first_row + y * kRows + i;
-    state.seen[i] = row <= last_row ? keys_of_row(p, row) : KeyRange{0, 0};
+    state.seen[i] = row <= last_row ? keys_of_row(p, keys, row) : KeyRange{0, 0};
     state.largest[i] = kMinusInfinity;
   }
-  const int64_t begin = keys_of_row(p, first_row).first, end = keys_of_row(p, last_row).last;
+  const int64_t begin = keys_of_row(p, keys, first_row).first, end = keys_of_row(p, keys, last_row).last;
 #pragma unroll 1
   for (int64_t first = begin; first < end; first += kPromptKeys) {
     float scores[kRows][4] = {};

@@ -17,13 +17,18 @@ __device__ __forceinline__ uint32_t query_of(const AttentionParams& p, int64_t r
 // A row that has seen nothing is 0.
 __device__ __forceinline__ float normalized(float sum, float weights) { return weights == 0.0f ? 0.0f : sum / weights; }
 
-// Keys [first, last) that a row sees.
+// Keys of the sequence. A number in device memory is one that nobody has checked.
+__device__ __forceinline__ int64_t keys_of(const AttentionParams& p) {
+  return p.key_count == nullptr ? p.keys : max(int64_t{0}, min(int64_t{*p.key_count}, p.keys));
+}
+
+// Keys [first, last) of `keys` that a row sees.
 struct KeyRange {
   int64_t first, last;
 };
-__device__ __forceinline__ KeyRange keys_of_row(const AttentionParams& p, int64_t row) {
-  if (p.causal == 0) return {0, p.keys};
-  const int64_t last = query_of(p, row) + (p.keys - p.queries) + 1;
+__device__ __forceinline__ KeyRange keys_of_row(const AttentionParams& p, int64_t keys, int64_t row) {
+  if (p.causal == 0) return {0, keys};
+  const int64_t last = query_of(p, row) + (keys - p.queries) + 1;
   return {p.window == 0 ? 0 : max(last - p.window, int64_t{0}), last};
 }
 

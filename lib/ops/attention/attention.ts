@@ -19,8 +19,8 @@ import { attentionValues } from './values.js';
  * @param k [keys, numKvHeads, headDim], f32, f16 or bf16
  * @param v [keys, numKvHeads, valueDim], dtype of k
  * @returns [queries, numHeads, valueDim]: `options.out`, or a new f32 tensor
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (also cuQueries or cuKeys that do not rise from 0 to
- *   the number of rows), `BL_INVALID_ARGUMENT` (also overlapping memory), before anything is written
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (also cuQueries that do not rise from 0
+ *   to the number of rows, cuKeys that do not rise from 0 or go beyond it), `BL_INVALID_ARGUMENT` (also overlapping memory), before anything is written
  *
  * @example
  * ```ts

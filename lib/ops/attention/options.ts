@@ -83,7 +83,11 @@ export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptio
 export interface RaggedOptions {
   /** Shape `[sequences + 1]`: sequence i has queries [cuQueries[i], cuQueries[i + 1]). */
   cuQueries?: Tensor<'i32'>;
-  /** Shape `[sequences + 1]`: and keys [cuKeys[i], cuKeys[i + 1]). */
+  /**
+   * Shape `[sequences + 1]`: and keys [cuKeys[i], cuKeys[i + 1]). Those from the last number on are of no sequence. On a device: one
+   * sequence, [0, keys]; the number is read when the kernel runs, so that a recorded call (`Graph`) sees more each time, and kept
+   * within what k has. cuQueries is taken for [0, queries] there.
+   */
   cuKeys?: Tensor<'i32'>;
 }
 

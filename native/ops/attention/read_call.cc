@@ -30,12 +30,14 @@ void copy_index(bl_tensor* tensor, int32_t** next) {
   if (tensor->rank > 2) tensor->strides[2] = 1;
 }
 
+// Every query belongs to a sequence; keys may follow that belong to none.
 bl_status check_offset_values(const char* name, const int32_t* offsets, int64_t sequences, int64_t rows,
-                              const char* rows_name, bl_error* error) {
+                              const char* rows_name, bool all, bl_error* error) {
   if (offsets == nullptr) return BL_STATUS_ok;
-  BL_CHECK(offsets[0] == 0 && offsets[sequences] == rows, out_of_range,
-           "attention: %s goes from %d to %d, expected 0 to %lld (= %s)", name, offsets[0],
-           offsets[sequences], ll(rows), rows_name);
+  const int32_t last = offsets[sequences];
+  BL_CHECK(offsets[0] == 0 && (all ? last == rows : last <= rows), out_of_range,
+           "attention: %s goes from %d to %d, expected 0 to %s%lld (= %s)", name, offsets[0], last,
+           all ? "" : "at most ", ll(rows), rows_name);
   for (int64_t i = 0; i < sequences; ++i) {
     BL_CHECK(offsets[i] <= offsets[i + 1], out_of_range,
              "attention: %s[%lld] is %d, expected at least %d (the one before)", name, ll(i + 1),
@@ -126,9 +128,9 @@ bl_status read_attention(const bl_attention_args& args, int32_t* indices, Attent
   call->windows = copy(args.windows);
   call->sink_counts = copy(args.sink_counts);
   BL_RETURN_IF_ERROR(check_offset_values("cuQueries", call->cu_queries, call->sequences, call->queries,
-                                         "q.shape[0]", error));
-  BL_RETURN_IF_ERROR(
-      check_offset_values("cuKeys", call->cu_keys, call->sequences, args.k.shape[0], "k.shape[0]", error));
+                                         "q.shape[0]", true, error));
+  BL_RETURN_IF_ERROR(check_offset_values("cuKeys", call->cu_keys, call->sequences, args.k.shape[0],
+                                         "k.shape[0]", false, error));
   for (int64_t head = 0; head < call->heads; ++head) {
     BL_CHECK(call->windows == nullptr || call->windows[head] >= 0, out_of_range,
              "attention: windows[%lld] is %d, expected at least 0", ll(head), call->windows[head]);

@@ -88,14 +88,13 @@ bl_status check_attention_shapes(const bl_attention_args& args, bl_error* error)
 }
 
 bl_status check_attention_on_device(const bl_attention_args& args, bl_error* error) {
-  const bool plain = !is_paged(args) && args.cu_queries.data == nullptr && args.soft_cap == 0 &&
-                     args.slopes.data == nullptr && args.sinks.data == nullptr && args.mask.data == nullptr &&
-                     args.block_mask.data == nullptr && args.prefix == 0 && args.causal_block <= 1 &&
-                     args.sink_tokens == 0 && args.windows.data == nullptr &&
-                     args.sink_counts.data == nullptr && args.lse.data == nullptr &&
-                     args.probabilities.data == nullptr && !has_scores(args) &&
-                     (args.causal == 1 || args.window == 0) && args.k.shape[0] >= 1 &&
-                     (args.causal == 0 || args.q.shape[0] <= args.k.shape[0]);
+  const bool plain =
+      !is_paged(args) && sequences_of(args) == 1 && args.soft_cap == 0 && args.slopes.data == nullptr &&
+      args.sinks.data == nullptr && args.mask.data == nullptr && args.block_mask.data == nullptr &&
+      args.prefix == 0 && args.causal_block <= 1 && args.sink_tokens == 0 && args.windows.data == nullptr &&
+      args.sink_counts.data == nullptr && args.lse.data == nullptr && args.probabilities.data == nullptr &&
+      !has_scores(args) && (args.causal == 1 || args.window == 0) && args.k.shape[0] >= 1 &&
+      (args.causal == 0 || args.q.shape[0] <= args.k.shape[0]);
   BL_CHECK(plain, unsupported,
            "attention: on a device, expected q, k and v of one sequence, no more queries than keys, and of "
            "the options "

@@ -36,6 +36,13 @@ bool read_kv_append(Arguments& arguments, bl_kv_append_args* args) {
          arguments.optional_tensor("keyMean", &args->key_mean);
 }
 
+// kvWrite(k, v, slots, keys, values, run)
+bool read_kv_write(Arguments& arguments, bl_kv_write_args* args) {
+  return arguments.tensor("k", &args->k) && arguments.tensor("v", &args->v) &&
+         arguments.tensor("slots", &args->slots) && arguments.tensor("keys", &args->keys) &&
+         arguments.tensor("values", &args->values);
+}
+
 // kvGather(slots, ...pages, keyMean, k, v, run)
 bool read_kv_gather(Arguments& arguments, bl_kv_gather_args* args) {
   return arguments.tensor("slots", &args->slots) && read_pages(arguments, &args->keys, &args->values) &&
