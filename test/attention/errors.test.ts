@@ -272,7 +272,7 @@ describe('attention errors', () => {
     ['BL_INVALID_ARGUMENT', { lse: null as unknown as Tensor }, 'lse is null, expected a Tensor'],
   ];
   it.each(rows.map(([code, options, message]) => ({ code, options, message })))(
-    '$message',
+    'refuses with $code: $message',
     (row) => {
       const { code, options, message } = row;
       expectRefused((out) => attention(q, k, v, { ...(options as Options), out }), code, message);
