@@ -13,7 +13,7 @@ export interface RunOptions {
   isa?: Isa;
   /** Threads to use at most. Default: the pool's size. */
   threads?: number;
-  /** Tensors on a device: the stream to queue the work on. Default: the device's own. */
+  /** Tensors on a device: the stream to queue the work on. Default: the device's own, or that of the graph being recorded. */
   stream?: Stream;
 }
 

@@ -7,6 +7,7 @@ import type { QuantizedTensor } from '../quantized_tensor.js';
 import { type RunOptions, sequence } from '../run.js';
 import { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
+import { logitsTensor, tokenIds } from './decoder_arguments.js';
 import type { CacheStep, DecoderCache } from './decoder_cache.js';
 import { type DecoderLayer, StepMemory, type StepTensors } from './decoder_layer.js';
 import { type GenerateOptions, Generation } from './generation.js';
@@ -279,7 +280,7 @@ export class Decoder {
   /** Checks everything, takes memory and cache, and cuts the tokens into chunks. */
   #plan(tokens: ArrayLike<number>, options: ForwardOptions) {
     this.#check('forward');
-    const ids = this.#ids(tokens);
+    const ids = tokenIds(tokens, this.config.vocabSize);
     const { logits: which = 'last' } = options;
     const cache: DecoderCache = options.cache ?? this.createCache({ capacity: ids.length });
     if (cache.numLayers !== this.parts.layers.length) {
@@ -289,7 +290,7 @@ export class Decoder {
       );
     }
     cache.need(ids.length);
-    const result = this.#logits(which, ids.length, options.out);
+    const result = logitsTensor(which, [ids.length, this.config.vocabSize], options.out);
     const isHere = this.device === 'cpu';
     const isOne = ids.length === 1 && which === 'last' && cache === options.cache;
     const recorded = isOne ? this.#recorded?.of(cache) : undefined;
@@ -395,39 +396,6 @@ export class Decoder {
   #settle(memory: StepMemory, rows: number): void {
     const key = memory.tensors(rows);
     for (const { mlp } of this.parts.layers) if (mlp instanceof MoELayer) mlp.settle(key);
-  }
-
-  #ids(tokens: ArrayLike<number>): number[] {
-    const { vocabSize } = this.config;
-    const ids = Array.from(tokens);
-    if (ids.length === 0) {
-      throw argumentError('BL_INVALID_ARGUMENT', 'Decoder: tokens is empty, expected at least one');
-    }
-    const bad = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-    if (bad < 0) return ids;
-    throw argumentError(
-      'BL_OUT_OF_RANGE',
-      `Decoder: tokens[${bad}] is ${ids[bad]}, expected 0 to ${vocabSize - 1}`,
-    );
-  }
-
-  #logits(which: string, count: number, out: Tensor<'f32'> | undefined): Tensor<'f32'> {
-    if (which !== 'last' && which !== 'all') {
-      throw argumentError(
-        'BL_INVALID_ARGUMENT',
-        `Decoder: logits is ${JSON.stringify(which)}, expected last or all`,
-      );
-    }
-    const { vocabSize } = this.config;
-    const shape = which === 'last' ? [vocabSize] : [count, vocabSize];
-    if (out === undefined) return Tensor.zeros('f32', shape);
-    if (out.dtype !== 'f32' || out.shape.join() !== shape.join() || !out.contiguous) {
-      throw argumentError(
-        'BL_INVALID_SHAPE',
-        `Decoder: out is ${out.dtype} [${out.shape}], expected contiguous f32 [${shape}]`,
-      );
-    }
-    return out;
   }
 
   /** Memory for a step that no running step uses: one sync and several async ones may be on their way. */

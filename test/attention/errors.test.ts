@@ -271,10 +271,9 @@ describe('attention errors', () => {
     ['BL_INVALID_ARGUMENT', { mask: 'all' }, 'mask is "all", expected a Tensor'],
     ['BL_INVALID_ARGUMENT', { lse: null as unknown as Tensor }, 'lse is null, expected a Tensor'],
   ];
-  it.each(rows.map(([code, options, message]) => ({ code, options, message })))(
-    '$message',
-    (row) => {
-      const { code, options, message } = row;
+  it.each(rows.map(([code, options, message]) => [code, message, options] as const))(
+    'refuses with %s: %s',
+    (code, message, options) => {
       expectRefused((out) => attention(q, k, v, { ...(options as Options), out }), code, message);
     },
   );

@@ -178,6 +178,49 @@ describe('work', () => {
     expect(silu(x).toSync('cpu').toArray()).toHaveLength(8);
   });
 
+  it('of other threads runs while a graph is recorded, and is no part of it', async () => {
+    const x = await new Tensor('f32', numbers(8), [8]).to(cuda);
+    const outs = Array.from({ length: 20 }, () => Tensor.empty('f32', [8], cuda));
+    const pending = outs.map((out) => siluAsync(x, { out }));
+    const out = Tensor.empty('f32', [8], cuda);
+    const graph = new Graph(cuda, () => add(silu(x), x, { out }));
+    const expected = silu(x).toSync('cpu').toArray();
+    await Promise.all(pending);
+    for (const y of outs) expect(y.toSync('cpu').toArray()).toEqual(expected);
+    for (const y of outs) y.write(new Float32Array(8));
+    graph.launch();
+    expect(out.toSync('cpu').toArray()).toEqual(add(silu(x), x).toSync('cpu').toArray());
+    for (const y of outs) expect(y.toSync('cpu').toArray()).toEqual(new Array(8).fill(0));
+  });
+
+  it('in a graph keeps the memory it made until the graph is disposed of', async () => {
+    const device = new Device(cuda);
+    const x = await new Tensor('f32', numbers(8), [8]).to(cuda);
+    const out = Tensor.empty('f32', [8], cuda);
+    const before = device.info().usedBytes;
+    const graph = new Graph(cuda, () => {
+      const half = silu(x);
+      add(half, half, { out });
+      half.dispose();
+    });
+    const others = Array.from({ length: 50 }, () => Tensor.empty('f32', [8], cuda));
+    for (const other of others) other.write(new Float32Array(8).fill(99));
+    graph.launch();
+    for (const other of others) {
+      expect(other.toSync('cpu').toArray()).toEqual(new Array(8).fill(99));
+      other.dispose();
+    }
+    expect(out.toSync('cpu').toArray()).toEqual(add(silu(x), silu(x)).toSync('cpu').toArray());
+    graph.dispose();
+    graph.dispose();
+    expect(() => graph.launch()).toThrow(code('BL_DETACHED'));
+    expect(device.info().usedBytes).toBeLessThanOrEqual(before + 4096); // the results of silu and add above
+    const nested = () => new Graph(cuda, () => new Graph(cuda, () => silu(x)));
+    expect(nested).toThrow('Graph: graphs can not be nested');
+    expect(() => new Graph(cuda, () => out.toSync('cpu'))).toThrow(code('BL_UNSUPPORTED'));
+    expect(silu(x).toSync('cpu').toArray()).toHaveLength(8);
+  });
+
   it('takes time, which is measured there', async () => {
     const x = await new Tensor('f32', numbers(1000), [1000]).to(cuda);
     expect(await new Device(cuda).time(() => silu(x))).toBeGreaterThan(0);
