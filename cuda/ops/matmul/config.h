@@ -133,6 +133,10 @@ struct PrepareParams {
   Rounding8 rounding;  // of prepare_e4m3_row
 };
 
+// Rows of f32 that are prepared in registers: 4 elements a vector, vectors of a thread, threads.
+constexpr int kPrepareVectors = 4;
+constexpr int kPrepareWideThreads = 1024;
+
 // low = a down^T
 struct LowRankParams {
   const void* a;

@@ -14,6 +14,11 @@ extern "C" __global__ void __launch_bounds__(kPrepareThreads)
   prepare_row(p);
 }
 
+extern "C" __global__ void __launch_bounds__(kPrepareWideThreads)
+    matmul_prepare_wide(const __grid_constant__ PrepareParams p) {
+  prepare_wide_row(p);
+}
+
 extern "C" __global__ void __launch_bounds__(kPrepareThreads)
     matmul_prepare_e4m3(const __grid_constant__ PrepareParams p) {
   prepare_e4m3_row(p);

@@ -4,6 +4,7 @@
 #include "../../../native/formats/fragments_place.h"
 #include "../../tile/elements.cuh"
 #include "../../tile/group_scale.cuh"
+#include "../../tile/reduce.cuh"
 #include "config.h"
 
 namespace bitloom::cuda::gemm {
@@ -34,7 +35,17 @@ __device__ __forceinline__ float activation_at(const PrepareParams& p, int m, in
   return p.column_scale != nullptr ? x * p.column_scale[column] : x;
 }
 
-// A block per row: x * 2^e in f16, where e brings the largest finite magnitude into [2^14, 2^15); without row_factors x.
+// 2^e that brings the row's largest finite magnitude into [2^14, 2^15), and the other way into row_factors.
+__device__ __forceinline__ float row_factor(const PrepareParams& p, int m, float largest) {
+  // Exponent of the largest; subnormal rows stay near zero, where no power of f32 would bring them up.
+  const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 16);
+  const int shift = min(141 - exponent, 126);
+  if (threadIdx.x == 0) p.row_factors[m] = __uint_as_float(static_cast<uint32_t>(127 - shift) << 23);
+  return __uint_as_float(static_cast<uint32_t>(127 + shift) << 23);
+}
+__device__ __forceinline__ float finite_magnitude(float x) { return fabsf(x) <= 3.4028234664e38f ? fabsf(x) : 0; }
+
+// A block per row: x * 2^e in f16; without row_factors x.
 __device__ __forceinline__ void prepare_row(const PrepareParams& p) {
   __shared__ float shared[kPrepareThreads / 32];
   for (int m = blockIdx.x; m < p.m; m += gridDim.x) {
@@ -42,19 +53,46 @@ __device__ __forceinline__ void prepare_row(const PrepareParams& p) {
     if (p.row_factors != nullptr) {
       float largest = 0;
       for (int k = threadIdx.x; k < p.k; k += kPrepareThreads) {
-        const float x = fabsf(activation_at(p, m, k));
-        if (x <= 3.4028234664e38f) largest = fmaxf(largest, x);
+        largest = fmaxf(largest, finite_magnitude(activation_at(p, m, k)));
       }
-      largest = block_max(largest, shared);
-      // Exponent of the largest; subnormal rows stay near zero, where no power of f32 would bring them up.
-      const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 16);
-      const int shift = min(141 - exponent, 126);
-      factor = __uint_as_float(static_cast<uint32_t>(127 + shift) << 23);
-      if (threadIdx.x == 0) p.row_factors[m] = __uint_as_float(static_cast<uint32_t>(127 - shift) << 23);
+      factor = row_factor(p, m, block_max(largest, shared));
     }
     uint16_t* out = static_cast<uint16_t*>(p.out) + static_cast<int64_t>(m) * p.padded_k;
     for (int k = threadIdx.x; k < p.padded_k; k += kPrepareThreads) {
       store_from_f32(p.out_dtype, out, k, k < p.k ? activation_at(p, m, k) * factor : 0);
+    }
+  }
+}
+
+// The same of rows of f32 at 16 bytes, as they are: each thread keeps its part of a row in registers, read at once. A step of
+// a decoder waits for this before each of its products.
+__device__ __forceinline__ void prepare_wide_row(const PrepareParams& p) {
+  __shared__ float shared[32];
+  for (int m = blockIdx.x; m < p.m; m += gridDim.x) {
+    const float4* row = reinterpret_cast<const float4*>(static_cast<const float*>(p.a) + m * p.a_row);
+    float4 x[kPrepareVectors];
+    float largest = 0;
+#pragma unroll
+    for (int i = 0; i < kPrepareVectors; ++i) {
+      const int v = threadIdx.x + i * blockDim.x;
+      x[i] = 4 * v < p.k ? row[v] : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < kPrepareVectors; ++i) {
+      largest = fmaxf(largest, fmaxf(fmaxf(finite_magnitude(x[i].x), finite_magnitude(x[i].y)),
+                                     fmaxf(finite_magnitude(x[i].z), finite_magnitude(x[i].w))));
+    }
+    const float factor = p.row_factors == nullptr ? 1 : row_factor(p, m, block_reduce(largest, 0.0f, Max{}, shared));
+    uint2* out = reinterpret_cast<uint2*>(static_cast<uint16_t*>(p.out) + static_cast<int64_t>(m) * p.padded_k);
+#pragma unroll
+    for (int i = 0; i < kPrepareVectors; ++i) {
+      const int v = threadIdx.x + i * blockDim.x;
+      if (4 * v >= p.padded_k) continue;
+      const auto pair = [&](float low, float high) {
+        return p.out_dtype == BL_DTYPE_f16 ? cuda::ptx::cvt_f16x2_f32(high * factor, low * factor)
+                                           : cuda::ptx::cvt_bf16x2_f32(high * factor, low * factor);
+      };
+      out[v] = make_uint2(pair(x[i].x, x[i].y), pair(x[i].z, x[i].w));
     }
   }
 }
