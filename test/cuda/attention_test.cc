@@ -157,6 +157,9 @@ void counted_keys(TestQueue& queue) {
     for (int64_t count : {0, 1, 31, 128, 255, 256, 300, 511, 512, 640, 1000, 1100}) {
       attend_counted({.keys = 1100, .head_dim = 8, .kv = kv, .causal = 1, .key_count = count});
     }
+    for (int64_t count : {0, 100, 590}) {  // a head of its own for each query head
+      attend_counted({.keys = 600, .heads = 2, .kv = kv, .key_count = count});
+    }
     attend_counted({.keys = 600, .heads = 9, .kv_heads = 1, .head_dim = 32, .kv = kv, .key_count = 590});
     attend_counted({.keys = 600, .heads = 4, .kv_heads = 1, .head_dim = 264, .kv = kv, .key_count = 580});
     attend_counted({.queries = 3,

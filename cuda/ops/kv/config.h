@@ -16,7 +16,7 @@ struct KvWriteParams {
   KvRows k, v, keys, values;
   const int32_t* slots;
   int64_t slot_stride;
-  int64_t tokens, capacity;
+  int64_t capacity;
   int32_t heads, key_dim, value_dim;
 };
 

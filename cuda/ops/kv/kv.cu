@@ -1,5 +1,5 @@
-// kv_write: keys[slots[t]] = k[t], values[slots[t]] = v[t]. Blocks along y take tokens, along x the channels of a token: of
-// all heads' keys, then of all heads' values. A token whose slot is outside is left out: nobody has checked it.
+// kv_write: keys[slots[t]] = k[t], values[slots[t]] = v[t]. Blocks along x are tokens; along y they share the channels of one,
+// those of all heads' keys, then of all heads' values. A token whose slot is outside is left out: nobody has checked it.
 #include "../../tile/typed.cuh"
 #include "config.h"
 
@@ -22,17 +22,12 @@ extern "C" __global__ void __launch_bounds__(bitloom::cuda::kKvThreads)
   const uint32_t key_dim = static_cast<uint32_t>(p.key_dim), value_dim = static_cast<uint32_t>(p.value_dim);
   const uint32_t keys = static_cast<uint32_t>(p.heads) * key_dim;
   const uint32_t channels = keys + static_cast<uint32_t>(p.heads) * value_dim;
-#pragma unroll 1
-  for (int64_t token = blockIdx.y; token < p.tokens; token += gridDim.y) {
-    const int64_t slot = p.slots[token * p.slot_stride];
-    if (slot < 0 || slot >= p.capacity) continue;
-#pragma unroll 1
-    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < channels; i += gridDim.x * blockDim.x) {
-      if (i < keys) {
-        copy_channel(p.k, token, p.keys, slot, i / key_dim, i % key_dim);
-      } else {
-        copy_channel(p.v, token, p.values, slot, (i - keys) / value_dim, (i - keys) % value_dim);
-      }
-    }
+  const uint32_t i = blockIdx.y * blockDim.x + threadIdx.x;
+  const int64_t token = blockIdx.x, slot = p.slots[token * p.slot_stride];
+  if (i >= channels || slot < 0 || slot >= p.capacity) return;
+  if (i < keys) {
+    copy_channel(p.k, token, p.keys, slot, i / key_dim, i % key_dim);
+  } else {
+    copy_channel(p.v, token, p.values, slot, (i - keys) / value_dim, (i - keys) % value_dim);
   }
 }
