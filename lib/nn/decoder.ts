@@ -144,11 +144,15 @@ export class Decoder {
     return new Decoder(this.config, parts, { ...run, tokenizer, contextLength });
   }
 
-  /** A cache of this decoder's shape, for {@link contextLength} tokens if not told otherwise. */
+  /**
+   * A cache of this decoder's shape, for {@link contextLength} tokens if not told otherwise; of f32, or of f16 on a
+   * device, where attention reads half the bytes.
+   */
   createCache(options: Partial<Pick<KVCacheOptions, 'capacity' | 'dtype'>> = {}): KVCache {
     this.#check('createCache');
     const { numKvHeads, headDim, valueDim } = this.config;
-    const { capacity = this.contextLength, dtype = 'f32' } = options;
+    const { capacity = this.contextLength } = options;
+    const { dtype = this.device === 'cpu' ? 'f32' : 'f16' } = options;
     const numLayers = this.parts.layers.length;
     if (!Number.isInteger(capacity) || capacity < 1 || capacity > this.config.contextLength) {
       throw argumentError(

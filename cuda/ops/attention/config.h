@@ -43,8 +43,8 @@ struct AttentionParams {
 // Decoding: a block's warps, each with keys of its own.
 constexpr int kDecodeWarps = 4;
 constexpr int kDecodeKeys = 32;  // that a warp takes at a time
-// Keys of a split at least: below, merging costs more than more blocks gain.
-constexpr int kLeastSplit = 2 * kDecodeWarps * kDecodeKeys;
+// Keys of a split at least: once 32 for each warp.
+constexpr int kLeastSplit = kDecodeWarps * kDecodeKeys;
 
 // How keys are split: `count` parts (at least 1, at most `most`) of `keys_per_split`, whole rounds of a
 // block, the last one shorter. The same on host and device, so that results do not depend on who knows the

@@ -89,8 +89,8 @@ __device__ __forceinline__ void prepare_wide_row(const PrepareParams& p) {
       const int v = threadIdx.x + i * blockDim.x;
       if (4 * v >= p.padded_k) continue;
       const auto pair = [&](float low, float high) {
-        return p.out_dtype == BL_DTYPE_f16 ? cuda::ptx::cvt_f16x2_f32(high * factor, low * factor)
-                                           : cuda::ptx::cvt_bf16x2_f32(high * factor, low * factor);
+        return p.out_dtype == BL_DTYPE_f16 ? ptx::f16x2_of(low * factor, high * factor)
+                                           : ptx::bf16x2_of(low * factor, high * factor);
       };
       out[v] = make_uint2(pair(x[i].x, x[i].y), pair(x[i].z, x[i].w));
     }
