@@ -53,8 +53,10 @@ Run int8_product(const char* format, Product it) {
 Run attended(AttentionCase c) {
   return [=](TestQueue& queue) {
     const int64_t width = c.value_dim == 0 ? c.head_dim : c.value_dim;
-    Tensor q(queue, c.q, {c.queries, c.heads, c.head_dim}), k(queue, c.kv, {c.keys, c.kv_heads, c.head_dim});
-    Tensor v(queue, c.kv, {c.keys, c.kv_heads, width}), output(queue, c.output, {c.queries, c.heads, width});
+    // With a number of keys in device memory there is no memory beyond them: to read it is a fault.
+    const int64_t keys = c.key_count < 0 ? c.keys : c.key_count;
+    Tensor q(queue, c.q, {c.queries, c.heads, c.head_dim}), k(queue, c.kv, {keys, c.kv_heads, c.head_dim});
+    Tensor v(queue, c.kv, {keys, c.kv_heads, width}), output(queue, c.output, {c.queries, c.heads, width});
     q.uniform(1, 3);
     k.uniform(2, 3);
     v.uniform(3);
@@ -62,6 +64,10 @@ Run attended(AttentionCase c) {
     args.size = sizeof(args);
     args.q = q.device(), args.k = k.device(), args.v = v.device(), args.output = output.device();
     args.scale = c.scale, args.causal = c.causal, args.window = c.window;
+    Tensor offsets(queue, BL_DTYPE_i32, {2});
+    offsets.integers({0, static_cast<int32_t>(keys)});
+    args.k.shape[0] = args.v.shape[0] = c.keys;
+    if (c.key_count >= 0) args.cu_queries = args.cu_keys = offsets.device();
     bl_error error{};
     check_ok(attention(queue, args, &error), error, "attention");
     return output.device_bytes();
@@ -209,6 +215,8 @@ std::vector<MutatedKernel> mutated_kernels() {
                   .head_dim = 64,
                   .kv = BL_DTYPE_f16,
                   .causal = 1}),
+        attended(
+            {.keys = 900, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 530}),
         attended({.keys = 41, .heads = 6, .head_dim = 24, .value_dim = 16, .kv = BL_DTYPE_bf16}),
         attended(
             {.keys = 33, .heads = 4, .kv_heads = 1, .head_dim = 256, .value_dim = 248, .kv = BL_DTYPE_f16}),
@@ -226,6 +234,7 @@ std::vector<MutatedKernel> mutated_kernels() {
        {attended(
             {.queries = 2, .keys = 45, .heads = 3, .kv_heads = 1, .head_dim = 9, .causal = 1, .window = 20}),
         attended({.queries = 1, .keys = 300, .heads = 3, .kv_heads = 1, .head_dim = 255, .value_dim = 1}),
+        attended({.keys = 600, .heads = 3, .kv_heads = 1, .head_dim = 12, .key_count = 513}),
         attended({.queries = 5,
                   .keys = 40,
                   .heads = 4,
@@ -233,7 +242,11 @@ std::vector<MutatedKernel> mutated_kernels() {
                   .head_dim = 63,
                   .value_dim = 33,
                   .causal = 1})}},
-      {"attention", "attention_merge", {attended({.keys = 600, .head_dim = 40, .kv = BL_DTYPE_f16})}},
+      {"attention",
+       "attention_merge",
+       {attended({.keys = 600, .head_dim = 40, .kv = BL_DTYPE_f16}),
+        attended({.keys = 1500, .head_dim = 40, .kv = BL_DTYPE_f16, .key_count = 600}),
+        attended({.keys = 1500, .head_dim = 40, .kv = BL_DTYPE_f16, .key_count = 100})}},
       {"attention",
        "attention_prompt_128",
        {attended({.queries = 70,

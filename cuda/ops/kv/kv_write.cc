@@ -30,11 +30,12 @@ bl_status kv_write(Queue& queue, const bl_kv_write_args& args, bl_error* error) 
   const __int128 channels = static_cast<__int128>(heads) * (key_dim + value_dim);
   if (tokens == 0 || channels == 0) return BL_STATUS_ok;
   constexpr int64_t kMostChannels = kMaxGridY * kKvThreads;
-  BL_CHECK(tokens <= INT32_MAX && channels <= kMostChannels, unsupported,
-           "kv_write: %lld tokens of %lld heads with %lld and %lld channels, expected fewer than 2^31, and at "
-           "most %lld channels of all heads on device",
-           static_cast<long long>(tokens), static_cast<long long>(heads), static_cast<long long>(key_dim),
-           static_cast<long long>(value_dim), static_cast<long long>(kMostChannels));
+  BL_CHECK(
+      tokens <= INT32_MAX && channels <= kMostChannels, unsupported,
+      "kv_write: %lld tokens of %lld heads with %lld and %lld channels, expected fewer than 2^31, and at "
+      "most %lld channels of all heads on device",
+      static_cast<long long>(tokens), static_cast<long long>(heads), static_cast<long long>(key_dim),
+      static_cast<long long>(value_dim), static_cast<long long>(kMostChannels));
   KvWriteParams params{};
   params.k = rows_of(args.k);
   params.v = rows_of(args.v);
