@@ -14,7 +14,7 @@ constexpr int kPromptStages = 4;
 constexpr int kPromptRowTiles = kPromptColumns / 16;
 constexpr int kStagedStride = kPromptColumns + 4;  // floats of a row of c in shared memory; no bank met twice
 constexpr int kStreamRows = 16;
-constexpr int kStreamWarps = 8;  // at most
+constexpr int kStreamWarps = 8;    // at most
 constexpr int kStreamStride = 20;  // floats of a row of c in shared memory
 constexpr int kStreamWarpBytes = kStreamRows * kStreamStride * 4;
 

@@ -35,7 +35,8 @@ void plan_stream(const Limits& limits, const PlannedWeights& b, Launch* launch) 
   launch->splits = std::max<int64_t>(1, std::min(wanted, units / 8));
   const int64_t per_split = ceil_div(units, launch->splits);
   const int64_t depth = stream_depth(b.weights.unit_bytes / 128, has_plain_scale(b), 2);
-  const uint32_t warps = static_cast<uint32_t>(std::clamp<int64_t>(ceil_div(per_split, depth), 1, kStreamWarps));
+  const uint32_t warps =
+      static_cast<uint32_t>(std::clamp<int64_t>(ceil_div(per_split, depth), 1, kStreamWarps));
   launch->shape.grid = {static_cast<uint32_t>(tiles), static_cast<uint32_t>(launch->splits), 1};
   launch->shape.block = {32, warps, 1};
   launch->shape.shared_bytes =
