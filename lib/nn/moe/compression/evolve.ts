@@ -1,7 +1,7 @@
 import { argumentError } from '../../../errors.js';
 import { normalAt, uniformAt } from '../../../ops/moe/noise.js';
 import { Tensor } from '../../../tensor.js';
-import { checkLayer, combine, type DenseExpert, type ExpertLayer } from './layer.js';
+import { checkDense, combine, type DenseExpert, type ExpertLayer } from './layer.js';
 
 /** What becomes of a layer: rows of kept experts over columns of former ones. */
 export interface ExpertPlan {
@@ -182,7 +182,7 @@ function vary({ population }: EvolveState, scale: number, random: Random): Exper
  */
 export function applyExpertPlan(layer: ExpertLayer, plan: ExpertPlan): ExpertLayer {
   const op = 'applyExpertPlan';
-  const hidden = checkLayer(op, layer);
+  const hidden = checkDense(op, layer);
   const { router, experts } = layer;
   for (const name of ['route', 'merge'] as const) {
     const rows = plan[name];

@@ -3,11 +3,14 @@ import type { Format } from '../../../generated.js';
 import { type MoEExpert, MoEExperts } from '../../../ops/moe/experts.js';
 import { dequantize } from '../../../ops/quantize/dequantize.js';
 import { quantize } from '../../../ops/quantize/quantize.js';
+import type { Tensor } from '../../../tensor.js';
 import { Decoder } from '../../decoder.js';
 import { DecoderLayer } from '../../decoder_layer.js';
 import { Linear } from '../../linear.js';
+import { rowsFit } from '../../requantize.js';
 import { MoELayer } from '../moe_layer.js';
-import { decodedExpert, type ExpertLayer } from './layer.js';
+import { decodedExpert } from './factors.js';
+import { checkLayer, type DenseExpert, type ExpertLayer } from './layer.js';
 
 /** The mixtures of a decoder in f32; undefined for layers without. */
 export function expertLayers(decoder: Pick<Decoder, 'parts'>): (ExpertLayer | undefined)[] {
@@ -15,7 +18,10 @@ export function expertLayers(decoder: Pick<Decoder, 'parts'>): (ExpertLayer | un
     if (!(mlp instanceof MoELayer)) return undefined;
     return {
       router: dequantize(mlp.options.router.weight),
-      experts: mlp.experts.experts.slice(0, mlp.numExperts).map((expert) => decodedExpert(expert)),
+      experts: mlp.experts.experts
+        .slice(0, mlp.numExperts)
+        .map((expert, e) => decodedExpert(expert, mlp.options.kept?.experts[e])),
+      topK: mlp.options.route.topK,
     };
   });
 }
@@ -25,6 +31,7 @@ export function expertLayers(decoder: Pick<Decoder, 'parts'>): (ExpertLayer | un
  * result is not to be disposed of, and lives as long as `decoder`. Shared experts stay.
  *
  * @param layers as {@link expertLayers} gives them, changed
+ * @param options topK: experts of a token of layers that do not say it themselves
  */
 export function withExperts(
   decoder: Decoder,
@@ -34,24 +41,24 @@ export function withExperts(
   const changed = decoder.parts.layers.map((layer, i) => {
     const own = layers[i];
     if (own === undefined || !(layer.mlp instanceof MoELayer)) return layer;
+    checkLayer('withExperts', own);
     const { options, experts, numExperts } = layer.mlp;
-    const routed = own.experts.map(
-      ({ gate, up, down }): MoEExpert => ({
-        ...(gate === undefined ? {} : { gate: quantize(gate, format) }),
-        up: quantize(up, format),
-        down: quantize(down, format),
-      }),
-    );
+    const { kept: _, ...others } = options;
+    const routed = own.experts.map((expert) => encoded(expert, format));
+    const kept = own.experts.flatMap((expert) => expert.kept ?? []);
     const mixture = new MoELayer({
-      ...options,
+      ...others,
       router: new Linear(quantize(own.router, 'f32'), {
         ...options.router.run,
         activations: 'f32',
       }),
       experts: new MoEExperts([...routed, ...experts.experts.slice(numExperts)]),
+      ...(kept.length === 0
+        ? {}
+        : { kept: new MoEExperts(kept.map((neurons) => encoded(neurons, format))) }),
       route: {
         ...options.route,
-        topK: Math.min(topK ?? options.route.topK, routed.length),
+        topK: Math.min(own.topK ?? topK ?? options.route.topK, routed.length),
       },
     });
     return new DecoderLayer(layer.attentionNorm, layer.attention, layer.mlpNorm, mixture);
@@ -62,6 +69,19 @@ export function withExperts(
     { ...decoder.parts, layers: changed },
     { tokenizer, contextLength },
   );
+}
+
+function encoded({ gate, up, down, reduce, expand }: DenseExpert, format: Format): MoEExpert {
+  // Factors whose ranks do not fit the blocks of the format stay in f32, as in files.
+  const of = (matrix: Tensor<'f32'>) =>
+    quantize(matrix, rowsFit(format, matrix.shape[1] as number) ? format : 'f32');
+  return {
+    ...(gate === undefined ? {} : { gate: of(gate) }),
+    up: of(up),
+    down: of(down),
+    ...(reduce === undefined ? {} : { reduce: of(reduce) }),
+    ...(expand === undefined ? {} : { expand: of(expand) }),
+  };
 }
 
 /**

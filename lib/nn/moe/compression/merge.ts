@@ -4,7 +4,7 @@ import { QuantizedTensor } from '../../../quantized_tensor.js';
 import { Tensor } from '../../../tensor.js';
 import { bestAssignment } from './assignment.js';
 import {
-  checkLayer,
+  checkDense,
   combine,
   type DenseExpert,
   type ExpertLayer,
@@ -48,7 +48,7 @@ export interface MergedExperts extends ExpertLayer {
  */
 export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): MergedExperts {
   const op = 'mergeExperts';
-  const hidden = checkLayer(op, layer);
+  const hidden = checkDense(op, layer);
   const { experts, router } = layer;
   const { usage, groups } = options;
   if (usage.length !== experts.length || !usage.every((x) => x >= 0 && Number.isFinite(x))) {
