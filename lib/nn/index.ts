@@ -49,7 +49,12 @@ export {
   type ExpertPlan,
   evolveExperts,
 } from './moe/compression/evolve.js';
-export { expertCounts, expertLayers, withExperts } from './moe/compression/experts_of.js';
+export {
+  expertCounts,
+  expertInputs,
+  expertLayers,
+  withExperts,
+} from './moe/compression/experts_of.js';
 export type { DenseExpert, ExpertLayer, ExpertMatrices } from './moe/compression/layer.js';
 export {
   type LowRankExperts,
