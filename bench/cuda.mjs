@@ -2,7 +2,16 @@
 // weights in the same run. Weights rotate over more than the cache holds; a round of them is one graph, so that no
 // launch waits for the host. With --tiny and the emulated driver it tests itself: its times then say nothing.
 import { parseArgs } from 'node:util';
-import { add, Device, Graph, matmul, packWeights, quantize, Tensor, whyNoDevice } from '../dist/esm/index.js';
+import {
+  add,
+  Device,
+  Graph,
+  matmul,
+  packWeights,
+  quantize,
+  Tensor,
+  whyNoDevice,
+} from '../dist/esm/index.js';
 import { gpus, matmulBound } from '../test/cuda-report/roofline.mjs';
 
 const { values: options } = parseArgs({
@@ -26,7 +35,9 @@ const model = (name) => name.match(/[A-Z]+\d+[A-Z]*|\d{4}/)?.[0];
 const gpu =
   gpus.find(({ name }) => info.name.split(/\s+/).includes(model(name))) ??
   gpus.find(({ arch }) => arch === info.arch);
-const shapes = options.tiny ? [[128, 256]] : options.shapes.split(',').map((s) => s.split('x').map(Number));
+const shapes = options.tiny
+  ? [[128, 256]]
+  : options.shapes.split(',').map((s) => s.split('x').map(Number));
 const [rounds, cacheBytes] = options.tiny ? [2, 0] : [15, 192 << 20];
 const rows = options.rows
   .split(',')
@@ -48,7 +59,8 @@ async function microseconds(count, body) {
 }
 
 /** The bits of an f16 number from 1/16 to 1, of either sign. */
-const randomHalf = () => (0x2c00 + Math.floor(Math.random() * 0x1000)) | (Math.random() < 0.5 ? 0x8000 : 0);
+const randomHalf = () =>
+  (0x2c00 + Math.floor(Math.random() * 0x1000)) | (Math.random() < 0.5 ? 0x8000 : 0);
 
 /** Median microseconds of a product of m rows. */
 async function measure({ list, k, n }, m) {
@@ -91,7 +103,9 @@ console.log(
   `${info.name}, compute capability ${(info.arch / 10).toFixed(1)}; bounds of ${gpu?.name}; ` +
     `memory ${(await bandwidth()).toFixed(0)} GB/s measured, ${gpu?.bandwidth} by its data sheet`,
 );
-console.log('format        N x K           M   measured us   bound us   share of bound   times f16   TFLOPS    GB/s');
+console.log(
+  'format        N x K           M   measured us   bound us   share of bound   times f16   TFLOPS    GB/s',
+);
 for (const [n, k] of shapes) {
   const reference = new Map();
   for (const format of ['f16', ...options.formats.split(',')]) {
@@ -100,7 +114,13 @@ for (const [n, k] of shapes) {
       const us = await measure(weights, m);
       if (format === 'f16') reference.set(m, us);
       // Bits of a weight with its scales.
-      const limit = matmulBound(gpu, { m, n, k, bits: weights.bits, group: Number.POSITIVE_INFINITY });
+      const limit = matmulBound(gpu, {
+        m,
+        n,
+        k,
+        bits: weights.bits,
+        group: Number.POSITIVE_INFINITY,
+      });
       const cells = [
         [format, -12],
         [`${n}x${k}`, -12],

@@ -26,7 +26,7 @@ function* moves({ tokens, experts, topK, hidden }) {
   const names = { family: 'block_sparse', m: tokens, n: hidden, k: topK };
   const routes = tokens * topK;
   yield activationCase(
-    { ...names, op: 'moe_permute', case: `top ${topK} of ${experts}` },
+    { ...names, op: 'moe_permute', case: `top ${topK} of ${experts}, ${hidden} wide` },
     { bytes: 4 * hidden * (tokens + routes), operations: routes },
     () => {
       const { x, indices, offsets, order, inverse } = routed(tokens, experts, topK, hidden);
@@ -46,7 +46,7 @@ function* moves({ tokens, experts, topK, hidden }) {
     },
   );
   yield activationCase(
-    { ...names, op: 'moe_unpermute', case: `top ${topK} of ${experts}` },
+    { ...names, op: 'moe_unpermute', case: `top ${topK} of ${experts}, ${hidden} wide` },
     { bytes: 4 * hidden * (tokens + routes), operations: 2 * routes * hidden },
     () => {
       const { x, inverse, weights, rows } = routed(tokens, experts, topK, hidden);
@@ -138,4 +138,8 @@ export function* cases({ tiny }) {
     : { tokens: 256, experts: 8, topK: 2, hidden: 1024, ffn: 1536 };
   yield* moves(shape);
   yield* products(shape);
+  if (tiny) return;
+  // The layers of moe/moe_forward.mjs.
+  yield* moves({ tokens: 256, experts: 128, topK: 8, hidden: 2048 });
+  yield* moves({ tokens: 256, experts: 8, topK: 2, hidden: 4096 });
 }

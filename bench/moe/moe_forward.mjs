@@ -13,6 +13,7 @@ const shapes = {
 export function* cases({ tiny, quick }) {
   if (tiny) {
     yield mixtureCase({ name: 'tiny', tokens: 5, format: 'q4_0' });
+    yield mixtureCase({ name: 'tiny', tokens: 5, format: 'q4_0', rank: 32 });
     return;
   }
   for (const name of ['fine', 'mixtral']) {
@@ -21,6 +22,10 @@ export function* cases({ tiny, quick }) {
         if (format !== 'q4_0' && tokens > 256) continue;
         yield mixtureCase({ name, tokens, format });
       }
+    }
+    // A third of the weights of the fine-grained layer.
+    for (const tokens of name === 'fine' ? [1, 16, 256] : []) {
+      yield mixtureCase({ name, tokens, format: 'q4_0', rank: 256 });
     }
     yield mixtureCase({ name, tokens: 256, format: 'q4_0', routing: 'even' });
     yield mixtureCase({ name, tokens: 256, format: 'q4_0', routing: 'one' });
@@ -42,7 +47,8 @@ function indicesOf(tokens, { count, topK }, routing, next) {
   return indices;
 }
 
-function mixtureCase({ name, tokens, format, routing = 'random' }) {
+/** `rank`: of experts that are decomposed at both ends; 0: whole ones. */
+function mixtureCase({ name, tokens, format, routing = 'random', rank = 0 }) {
   const shape = shapes[name];
   const { count, topK, hidden, width } = shape;
   const next = uniform(tokens + count);
@@ -53,8 +59,14 @@ function mixtureCase({ name, tokens, format, routing = 'random' }) {
     return variants > 1 ? own.map((_, k) => v * topK + k) : own;
   });
   const used = new Set(routes[0]).size;
-  const expert = 3 * bitloom.weightsBytes(format, width, hidden, 'lanes16');
-  const label = `${count} experts top ${topK} ${hidden}x${width} i8`;
+  const sizes = shapesOf({ hidden, width, rank });
+  const expert = sizes.reduce(
+    (sum, [rows, cols]) => sum + bitloom.weightsBytes(format, rows, cols, 'lanes16'),
+    0,
+  );
+  const weights = sizes.reduce((sum, [rows, cols]) => sum + rows * cols, 0);
+  const whole = `${count} experts top ${topK} ${hidden}x${width} i8`;
+  const label = rank === 0 ? whole : `${whole} rank ${rank}`;
   return {
     family: 'moe',
     op: 'moe_forward',
@@ -67,21 +79,38 @@ function mixtureCase({ name, tokens, format, routing = 'random' }) {
     type: 'i8',
     // Each expert that is used read once, tokens read and written once.
     bytes: used * expert + 8 * tokens * hidden,
-    operations: 6 * tokens * topK * hidden * width,
-    prepare: () => prepare({ ...shape, tokens, format, routes }),
+    operations: 2 * tokens * topK * weights,
+    prepare: () => prepare({ ...shape, tokens, format, routes, rank }),
   };
 }
 
-function prepare({ count, topK, hidden, width, tokens, format, routes }) {
+/** Of gate, up and down, and of reduce and expand. */
+const shapesOf = ({ hidden, width, rank }) =>
+  rank === 0
+    ? [
+        [width, hidden],
+        [width, hidden],
+        [hidden, width],
+      ]
+    : [
+        [width, rank],
+        [width, rank],
+        [rank, width],
+        [rank, hidden],
+        [hidden, rank],
+      ];
+
+function prepare({ count, topK, hidden, width, tokens, format, routes, rank }) {
   const matrix = (rows, cols, seed) => {
     const bytes = weightBytes(format, rows, cols, seed);
     return bitloom.packWeights(new bitloom.QuantizedTensor(format, bytes, [rows, cols]));
   };
-  const list = Array.from({ length: count }, (_, e) => ({
-    gate: matrix(width, hidden, 3 * e),
-    up: matrix(width, hidden, 3 * e + 1),
-    down: matrix(hidden, width, 3 * e + 2),
-  }));
+  const list = Array.from({ length: count }, (_, e) => {
+    const [gate, up, down, reduce, expand] = shapesOf({ hidden, width, rank }).map(
+      ([rows, cols], i) => matrix(rows, cols, 5 * e + i),
+    );
+    return { gate, up, down, reduce, expand };
+  });
   const experts = new bitloom.MoEExperts(list);
   const x = gaussianTensor([tokens, hidden]);
   const out = bitloom.Tensor.zeros('f32', [tokens, hidden]);
@@ -103,12 +132,14 @@ function prepare({ count, topK, hidden, width, tokens, format, routes }) {
       const expected = new Float64Array(hidden);
       const row = x.data.subarray((tokens - 1) * hidden);
       for (const e of routes[variant].subarray((tokens - 1) * topK)) {
-        const { gate, up, down } = list[e];
-        const between = product(gate, row).map((z) => z / (1 + Math.exp(-z)));
-        product(up, row).forEach((value, i) => {
+        const { gate, up, down, reduce, expand } = list[e];
+        const input = reduce === undefined ? row : product(reduce, row);
+        const between = product(gate, input).map((z) => z / (1 + Math.exp(-z)));
+        product(up, input).forEach((value, i) => {
           between[i] *= value;
         });
-        product(down, between).forEach((value, i) => {
+        const narrow = product(down, between);
+        (expand === undefined ? narrow : product(expand, narrow)).forEach((value, i) => {
           expected[i] += value / topK;
         });
       }

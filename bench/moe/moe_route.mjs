@@ -1,11 +1,19 @@
-// A router: 256 tokens to 8 of 128 experts.
+// A router: 256 tokens to 8 of 128 experts, and to 2 of 8.
 import { activationCase } from '../activations.mjs';
 import { gaussianTensor } from '../data.mjs';
 import { bitloom } from '../native.mjs';
 
 export function* cases({ tiny }) {
-  const [tokens, experts, topK] = tiny ? [3, 8, 2] : [256, 128, 8];
-  yield activationCase(
+  if (tiny) {
+    yield routeCase(3, 8, 2);
+    return;
+  }
+  yield routeCase(256, 128, 8);
+  yield routeCase(256, 8, 2);
+}
+
+function routeCase(tokens, experts, topK) {
+  return activationCase(
     {
       family: 'moe',
       op: 'moe_route',

@@ -49,8 +49,18 @@ export {
   type ExpertPlan,
   evolveExperts,
 } from './moe/compression/evolve.js';
-export { expertCounts, expertLayers, withExperts } from './moe/compression/experts_of.js';
-export type { DenseExpert, ExpertLayer } from './moe/compression/layer.js';
+export {
+  expertCounts,
+  expertInputs,
+  expertLayers,
+  withExperts,
+} from './moe/compression/experts_of.js';
+export type { DenseExpert, ExpertLayer, ExpertMatrices } from './moe/compression/layer.js';
+export {
+  type LowRankExperts,
+  type LowRankExpertsOptions,
+  lowRankExperts,
+} from './moe/compression/low_rank.js';
 export {
   type MergedExperts,
   type MergeExpertsOptions,

@@ -62,7 +62,9 @@ typedef enum bl_moe_activation {
   BL_MOE_swiglu_oai = 5
 } bl_moe_activation;
 
-/* One expert: down f(gate x + gate_bias, up x + up_bias) + down_bias. */
+/* One expert: down f(gate x + gate_bias, up x + up_bias) + down_bias. Of low rank, at one end or both: with
+ * reduce, gate and up are [width, rank] and take reduce x in place of x; with expand, down is [rank, width]
+ * and the expert gives expand (down f(...)) + down_bias. The ranks may differ. */
 typedef struct bl_moe_expert {
   bl_weights gate;     /* [width, hidden] of up's format, layout and codebook; data NULL: none */
   bl_weights up;       /* [width, hidden] */
@@ -70,6 +72,8 @@ typedef struct bl_moe_expert {
   bl_tensor gate_bias; /* [width] f32, or data NULL */
   bl_tensor up_bias;   /* [width] f32, or data NULL */
   bl_tensor down_bias; /* [hidden] f32, or data NULL */
+  bl_weights reduce;   /* [rank, hidden]; data NULL: none */
+  bl_weights expand;   /* [hidden, rank]; data NULL: none */
 } bl_moe_expert;
 
 /* A mixture of experts, dropless and without padding:

@@ -12,8 +12,8 @@ namespace bitloom::node {
 
 namespace {
 
-// Values of one expert: gate, up and down by three, their biases by two.
-constexpr uint32_t kExpertValues = 15;
+// Values of one expert: gate, up and down by three, their biases by two, reduce and expand by three.
+constexpr uint32_t kExpertValues = 21;
 constexpr uint32_t kMostExperts = 1 << 20;
 
 struct ExpertsObject {
@@ -46,18 +46,26 @@ void name_expert(bl_error* error) {
   std::snprintf(error->message, sizeof(error->message), "%s", message.c_str());
 }
 
+// The columns of what an expert takes.
+int64_t hidden_of(const bl_moe_expert& expert) {
+  return expert.reduce.data == nullptr ? expert.up.cols : expert.reduce.cols;
+}
+
 bool read_expert(napi_env env, const napi_value* values, bl_moe_expert* expert, bl_error* error) {
   Arguments arguments(env, "moe_forward", values, kExpertValues, error);
   *expert = {};
-  if (is_given(env, values[0])) {
-    if (!arguments.weights("gate", &expert->gate)) return false;
-  } else {
+  const auto optional_weights = [&](const char* name, napi_value first, bl_weights* weights) {
+    if (is_given(env, first)) return arguments.weights(name, weights);
     arguments.skip(3);
-  }
-  return arguments.weights("up", &expert->up) && arguments.weights("down", &expert->down) &&
+    return true;
+  };
+  return optional_weights("gate", values[0], &expert->gate) && arguments.weights("up", &expert->up) &&
+         arguments.weights("down", &expert->down) &&
          arguments.optional_tensor("gate_bias", &expert->gate_bias) &&
          arguments.optional_tensor("up_bias", &expert->up_bias) &&
-         arguments.optional_tensor("down_bias", &expert->down_bias);
+         arguments.optional_tensor("down_bias", &expert->down_bias) &&
+         optional_weights("reduce", values[15], &expert->reduce) &&
+         optional_weights("expand", values[18], &expert->expand);
 }
 
 void hold(napi_env env, napi_value value, std::vector<BackingStore>* memory) {
@@ -70,8 +78,8 @@ void hold(napi_env env, napi_value value, std::vector<BackingStore>* memory) {
   if (store != nullptr && (memory->empty() || memory->back() != store)) memory->push_back(std::move(store));
 }
 
-// Expert `number` of the table from values [at, at + 15) of the list. `hidden`: what it must take; -1:
-// anything.
+// Expert `number` of the table from values [at, at + kExpertValues) of the list. `hidden`: what it must take;
+// -1: anything.
 bool read_row(napi_env env, napi_value list, uint32_t at, uint32_t number, int64_t hidden, ExpertTable* table,
               bl_error* error) {
   napi_handle_scope scope = nullptr;
@@ -82,7 +90,7 @@ bool read_row(napi_env env, napi_value list, uint32_t at, uint32_t number, int64
   std::vector<BackingStore> memory;
   const bool ok =
       read_expert(env, values, &expert, error) &&
-      bl_moe_check_expert(&expert, number, hidden < 0 ? expert.up.cols : hidden, error) == BL_STATUS_ok;
+      bl_moe_check_expert(&expert, number, hidden < 0 ? hidden_of(expert) : hidden, error) == BL_STATUS_ok;
   for (uint32_t j = 0; ok && j < kExpertValues; ++j) hold(env, values[j], &memory);
   if (ok) {
     table->experts[number] = expert;
@@ -113,12 +121,12 @@ Napi::Value throw_named(Napi::Env env, bl_error* error) {
   return env.Undefined();
 }
 
-// createExperts(values): 15 values for each expert.
+// createExperts(values): kExpertValues values for each expert.
 Napi::Value create_experts(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   uint32_t count = 0;
   if (info.Length() != 1 || !list_length(env, info[0], &count)) {
-    return bad_values(env, "createExperts", "values is not an array of 15 for each expert");
+    return bad_values(env, "createExperts", "values is not an array of 21 for each expert");
   }
   auto object = std::make_unique<ExpertsObject>();
   object->table = std::make_shared<ExpertTable>();
@@ -127,7 +135,7 @@ Napi::Value create_experts(const Napi::CallbackInfo& info) {
   table.memory.resize(count);
   bl_error error{};
   for (uint32_t i = 0; i < count; ++i) {
-    const int64_t hidden = i == 0 ? -1 : table.experts[0].up.cols;
+    const int64_t hidden = i == 0 ? -1 : hidden_of(table.experts[0]);
     if (!read_row(env, info[0], i * kExpertValues, i, hidden, &table, &error))
       return throw_named(env, &error);
   }
@@ -137,8 +145,8 @@ Napi::Value create_experts(const Napi::CallbackInfo& info) {
   return value;
 }
 
-// replaceExperts(experts, numbers, values): experts of which numbers[i] has its part of `values`, 15 for each
-// of all experts; the others are the same and are not read again. Calls that use the old ones go on with
+// replaceExperts(experts, numbers, values): experts of which numbers[i] has its part of `values`, as many for
+// each of all experts; the others are the same and are not read again. Calls that use the old ones go on with
 // them.
 Napi::Value replace_experts(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -147,7 +155,7 @@ Napi::Value replace_experts(const Napi::CallbackInfo& info) {
   if (old == nullptr || old->table == nullptr || !info[1].IsTypedArray() ||
       info[1].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array ||
       !list_length(env, info[2], &count) || count != old->table->experts.size()) {
-    return bad_values(env, "replaceExperts", "expected experts, their numbers and 15 values for each");
+    return bad_values(env, "replaceExperts", "expected experts, their numbers and 21 values for each");
   }
   const Napi::Int32Array numbers = info[1].As<Napi::Int32Array>();
   auto object = std::make_unique<ExpertsObject>();
@@ -166,7 +174,8 @@ Napi::Value replace_experts(const Napi::CallbackInfo& info) {
       return bad_values(env, "replaceExperts", "numbers has one that is no expert's");
     }
     const uint32_t number = static_cast<uint32_t>(numbers[i]);
-    if (!read_row(env, info[2], number * kExpertValues, number, table.experts[0].up.cols, &table, &error)) {
+    if (!read_row(env, info[2], number * kExpertValues, number, hidden_of(table.experts[0]), &table,
+                  &error)) {
       return throw_named(env, &error);
     }
   }

@@ -6,8 +6,12 @@ import {
   type EvolveState,
   evolveExperts,
 } from '../../lib/nn/moe/compression/evolve.js';
-import { type DenseExpert, permuteNeurons } from '../../lib/nn/moe/compression/layer.js';
-import { mergeExperts } from '../../lib/nn/moe/compression/merge.js';
+import {
+  type DenseExpert,
+  type ExpertLayer,
+  permuteNeurons,
+} from '../../lib/nn/moe/compression/layer.js';
+import { alignActivations, mergeExperts } from '../../lib/nn/moe/compression/merge.js';
 import { pruneByUsage } from '../../lib/nn/moe/compression/prune.js';
 import { expectError, worst } from '../reference/op_checks.js';
 import { gaussian } from '../reference/random.js';
@@ -89,6 +93,101 @@ describe('mergeExperts', () => {
     expect(merged.router.toArray().slice(6)).toEqual([...router.data.slice(18)]);
   });
 
+  it('matches neurons by what they do, where weights mislead', () => {
+    // Tokens never have the last channel, so what weights have there means nothing; and each neuron's up is scaled, its
+    // down by the inverse.
+    const inputs = f32(
+      gaussian(40 * 6, 77).map((x, i) => (i % 6 === 5 ? 0 : x)),
+      [40, 6],
+    );
+    const own = expert(1);
+    const scales = [1, 3, 0.5, 4, 0.3];
+    const noise = gaussian(60, 78, 20);
+    const changed = (matrix: Tensor<'f32'>, from: number, factor: (row: number) => number) =>
+      f32(
+        matrix.data.map((x, i) =>
+          i % 6 === 5 ? (noise[from + i] as number) : x * factor(Math.floor(i / 6)),
+        ),
+        [5, 6],
+      );
+    const scaled: DenseExpert = {
+      gate: changed(own.gate as Tensor<'f32'>, 0, () => 1),
+      up: changed(own.up, 30, (row) => scales[row] as number),
+      down: f32(
+        own.down.data.map((x, i) => x / (scales[i % 5] as number)),
+        [6, 5],
+      ),
+    };
+    const moved = permuteNeurons(scaled, [3, 1, 4, 0, 2]);
+    const order = alignActivations(own, moved, inputs, 'silu');
+    expect(order).toEqual([3, 1, 4, 0, 2].map((_, i, all) => all.indexOf(i)));
+    const router = f32(gaussian(12, 9), [2, 6]);
+    const layer = { router, experts: [own, moved] };
+    const merged = mergeExperts(layer, { usage: [1, 1], groups: 1, inputs });
+    const used = ({ gate }: DenseExpert) =>
+      gate?.data.filter((_, i) => i % 6 !== 5) as Float32Array;
+    const off = (made: ExpertLayer) =>
+      worst(used(made.experts[0] as DenseExpert), used(own), 0, 2 ** -23);
+    expect(off(merged)).toBeLessThanOrEqual(1);
+    expect(off(mergeExperts(layer, { usage: [1, 1], groups: 1 }))).toBeGreaterThan(1);
+    for (const shape of [
+      [1, 6],
+      [2, 5],
+    ]) {
+      expectError(
+        () => mergeExperts(layer, { usage: [1, 1], groups: 1, inputs: Tensor.zeros('f32', shape) }),
+        'BL_INVALID_SHAPE',
+        `mergeExperts: inputs.shape is [${shape}], expected at least 2 tokens and 6 (= router.shape[1])`,
+      );
+    }
+  });
+
+  it('finds the assignment of the highest sum of correlations', () => {
+    for (let seed = 1; seed <= 12; seed++) {
+      const inputs = f32(gaussian(20 * 6, 100 + seed), [20, 6]);
+      const pair = [expert(seed), expert(seed + 50)] as const;
+      const activations = pair.map(({ gate, up }) =>
+        Array.from({ length: 5 }, (_, n) =>
+          Array.from({ length: 20 }, (__, t) => {
+            const dot = (w: Tensor<'f32'>) =>
+              [0, 1, 2, 3, 4, 5].reduce(
+                (sum, h) =>
+                  sum + (w.data[n * 6 + h] as number) * (inputs.data[t * 6 + h] as number),
+                0,
+              );
+            const z = dot(gate as Tensor<'f32'>);
+            return (z / (1 + Math.exp(-z))) * dot(up);
+          }),
+        ),
+      );
+      const correlation = (a: number[], b: number[]) => {
+        const mean = (x: number[]) => x.reduce((sum, value) => sum + value, 0) / x.length;
+        const [ma, mb] = [mean(a), mean(b)];
+        const sum = (f: (i: number) => number) => a.reduce((all, _, i) => all + f(i), 0);
+        const [da, db] = [
+          (i: number) => (a[i] as number) - ma,
+          (i: number) => (b[i] as number) - mb,
+        ];
+        return (
+          sum((i) => da(i) * db(i)) / Math.sqrt(sum((i) => da(i) ** 2) * sum((i) => db(i) ** 2))
+        );
+      };
+      const worth = (order: number[]) =>
+        order.reduce(
+          (sum, other, own) =>
+            sum +
+            correlation(activations[0]?.[own] as number[], activations[1]?.[other] as number[]),
+          0,
+        );
+      const found = alignActivations(...pair, inputs, 'silu');
+      expect(worth(found)).toBeCloseTo(Math.max(...permutations(5).map(worth)), 4);
+    }
+    // Neurons that never change have no correlation; nothing becomes NaN.
+    const inputs = Tensor.zeros('f32', [3, 6]);
+    const order = alignActivations(expert(1), expert(2), inputs, 'silu');
+    expect([...order].sort()).toEqual([0, 1, 2, 3, 4]);
+  });
+
   it('refuses experts that do not fit each other', () => {
     const router = f32(gaussian(12, 9), [2, 6]);
     expectError(
@@ -148,6 +247,47 @@ describe('evolveExperts', () => {
     }
   });
 
+  it('shares active experts out between layers, as many as it was told', async () => {
+    // What a layer is worth falls with every further active expert; layer 0 needs three of them.
+    const worth = [
+      [9, 4, 1],
+      [1, 0.9, 0.8],
+      [1.2, 1, 0.9],
+    ];
+    const seen: number[] = [];
+    const many = (options: object) =>
+      evolveExperts({
+        ...{ numExperts: [6, 6, 6], keep: 3, active: 5, pruneSteps: 60, mergeSteps: 20, seed: 5 },
+        evaluate: (plans) => {
+          seen.push(plans.reduce((sum, { topK = 0 }) => sum + topK, 0));
+          for (const { topK } of plans) expect([1, 2, 3]).toContain(topK);
+          return plans.reduce(
+            (sum, { topK = 0 }, i) => sum + ((worth[i] as number[])[topK - 1] as number),
+            0,
+          );
+        },
+        ...options,
+      });
+    const state = await many({});
+    expect(new Set(seen)).toEqual(new Set([5]));
+    expect(state.population[0]?.plans.map(({ topK }) => topK)).toEqual([3, 1, 1]);
+    const states: EvolveState[] = [];
+    await many({ onProgress: (now: EvolveState) => states.push(now) });
+    for (const at of [5, 40, 90]) {
+      expect(await many({ state: JSON.parse(JSON.stringify(states[at])) })).toEqual(state);
+    }
+    // As few or as many as there can be.
+    for (const active of [3, 9]) {
+      const [best] = (await many({ active })).population;
+      expect(best?.plans.map(({ topK }) => topK)).toEqual(new Array(3).fill(active / 3));
+    }
+    for (const active of [2, 10, 4.5]) {
+      await expect(many({ active })).rejects.toThrow(
+        `evolveExperts: active is ${active}, expected a whole number from 3 to 9 (1 to keep for each of 3 layers)`,
+      );
+    }
+  });
+
   it('applies a plan', () => {
     const layer = {
       router: f32([1, 2, 3, 4, 5, 6], [3, 2]),
@@ -165,6 +305,8 @@ describe('evolveExperts', () => {
     };
     const made = applyExpertPlan(layer, plan);
     expect(made.router.toArray()).toEqual([4, 6, 5, 6]);
+    expect(made.topK).toBeUndefined();
+    expect(applyExpertPlan(layer, { ...plan, topK: 2 }).topK).toBe(2);
     expect(made.experts[1]).toBe(layer.experts[2]);
     const [a, b] = layer.experts as [DenseExpert, DenseExpert];
     const mean = a.down.data.map((x, i) => (x + (b.down.data[i] as number)) / 2);

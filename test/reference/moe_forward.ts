@@ -8,6 +8,9 @@ export interface DenseExpert {
   gateBias?: number[] | undefined;
   upBias?: number[] | undefined;
   downBias?: number[] | undefined;
+  /** Of low rank: what gate and up take in place of x, and what the result of down is multiplied by. */
+  reduce?: number[][] | undefined;
+  expand?: number[][] | undefined;
 }
 
 const product = (w: number[][], x: ArrayLike<number>, bias?: number[]): number[] =>
@@ -60,9 +63,12 @@ export function expertOf(
   x: ArrayLike<number>,
   activation: Activation,
 ): number[] {
-  const up = product(expert.up, x, expert.upBias);
-  const gate = expert.gate && product(expert.gate, x, expert.gateBias);
-  return product(expert.down, between(activation, up, gate), expert.downBias);
+  const input = expert.reduce === undefined ? x : product(expert.reduce, x);
+  const up = product(expert.up, input, expert.upBias);
+  const gate = expert.gate && product(expert.gate, input, expert.gateBias);
+  const h = between(activation, up, gate);
+  if (expert.expand === undefined) return product(expert.down, h, expert.downBias);
+  return product(expert.expand, product(expert.down, h), expert.downBias);
 }
 
 /** The layer over tokens: `routes[t]` lists [expert, weight]. */

@@ -1,8 +1,8 @@
 import { argumentError } from '../../errors.js';
-import { type MoEExpert, MoEExperts } from '../../ops/moe/experts.js';
+import { expertParts, type MoEExpert, MoEExperts } from '../../ops/moe/experts.js';
 import { packAsync } from '../../ops/quantize/pack.js';
 import { packWeightsAsync } from '../../ops/quantize/pack_weights.js';
-import type { QuantizedTensor } from '../../quantized_tensor.js';
+import { QuantizedTensor } from '../../quantized_tensor.js';
 import type { RunOptions } from '../../run.js';
 
 /** Options of {@link ExpertCache}. */
@@ -174,8 +174,8 @@ export class ExpertCache {
 
   /** What an expert takes in memory: as much as in the file, but for what its layout pads. */
   #bytesOf(number: number): number {
-    const { gate, up, down } = this.#stored[number] as MoEExpert;
-    return [gate, up, down].reduce((sum, weight) => sum + (weight?.bytes.byteLength ?? 0), 0);
+    const parts = matricesOf(this.#stored[number] as MoEExpert);
+    return parts.reduce((sum, weight) => sum + weight.bytes.byteLength, 0);
   }
 
   async #packed(expert: MoEExpert): Promise<MoEExpert> {
@@ -190,10 +190,15 @@ export class ExpertCache {
       ...(expert.gate === undefined ? {} : { gate: await copy(expert.gate) }),
       up: await copy(expert.up),
       down: await copy(expert.down),
+      ...(expert.reduce === undefined ? {} : { reduce: await copy(expert.reduce) }),
+      ...(expert.expand === undefined ? {} : { expand: await copy(expert.expand) }),
     };
   }
 }
 
-function disposeWeights({ gate, up, down }: MoEExpert): void {
-  for (const weight of [gate, up, down]) weight?.dispose();
+const matricesOf = (expert: MoEExpert): QuantizedTensor[] =>
+  expertParts(expert).filter((part) => part instanceof QuantizedTensor);
+
+function disposeWeights(expert: MoEExpert): void {
+  for (const weight of matricesOf(expert)) weight.dispose();
 }

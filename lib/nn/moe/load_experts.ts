@@ -3,19 +3,21 @@ import { type MoEExpert, MoEExperts } from '../../ops/moe/experts.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
 import type { ModelConfig } from '../config.js';
 import { Linear } from '../linear.js';
-import type { LayerContext } from '../load_layer.js';
+import type { LayerContext, Packer } from '../load_layer.js';
 import type { ModelTensors } from '../model_tensors.js';
 import type { MoEConfig } from './config.js';
 import { ExpertCache } from './expert_cache.js';
+import { type ExpertPart, expertTensor, usedExperts } from './expert_tensors.js';
 import { MoELayer } from './moe_layer.js';
 
-type Parts = { gate: QuantizedTensor; up: QuantizedTensor; down: QuantizedTensor };
+/** An expert, and the neurons it has besides. */
+type Parts = MoEExpert & { kept?: MoEExpert };
 const parts = ['gate', 'up', 'down'] as const;
 
 /**
  * Layer `index`. Experts lie in one tensor for each projection, `blk.N.ffn_gate_exps.weight` [experts, width, hidden], or in
  * tensors of their own, `blk.N.ffn_gate.E.weight`, whose widths and types may differ (the form of Mixtral's first files, and
- * of experts that were pruned or merged).
+ * of experts that were pruned or merged; with `ffn_reduce`, `ffn_expand` and `ffn_gate_kept` of those that were decomposed).
  */
 export async function buildMoE(
   tensors: ModelTensors,
@@ -28,19 +30,14 @@ export async function buildMoE(
   const prefix = `blk.${index}`;
   const numExperts = expertCount(tensors, prefix, moe);
   const routed = tensors.has(`${prefix}.ffn_gate_exps.weight`)
-    ? await stacked(tensors, prefix, [moe.expertSize, hiddenSize], numExperts)
-    : await separate(tensors, prefix, hiddenSize, numExperts);
+    ? await stacked(tensors, index, [moe.expertSize, hiddenSize], numExperts)
+    : await separate(tensors, index, hiddenSize, numExperts);
   const experts: MoEExpert[] = [];
+  const kept: MoEExpert[] = [];
   for (const expert of [...routed, ...(await shared(tensors, prefix, hiddenSize, moe))]) {
-    if (expertBytes !== undefined) {
-      experts.push(expert);
-      continue;
-    }
-    experts.push({
-      gate: await packed(expert.gate),
-      up: await packed(expert.up),
-      down: await packed(expert.down),
-    });
+    const { kept: neurons, ...own } = expert;
+    experts.push(expertBytes === undefined ? await packedExpert(own, packed) : own);
+    if (neurons !== undefined) kept.push(await packedExpert(neurons, packed));
   }
   const router = await tensors.matrix(
     `${prefix}.ffn_gate_inp.weight`,
@@ -55,9 +52,10 @@ export async function buildMoE(
       expertBytes === undefined
         ? new MoEExperts(experts)
         : new ExpertCache(experts, { bytes: expertBytes, ...run }),
+    ...(kept.length === 0 ? {} : { kept: new MoEExperts(kept) }),
     route: {
       ...moe.route,
-      topK: Math.min(moe.route.topK, numExperts),
+      topK: usedExperts(tensors.file, index, numExperts, moe.route.topK),
       ...(bias === undefined ? {} : { bias }),
     },
     numShared: experts.length - numExperts,
@@ -65,6 +63,17 @@ export async function buildMoE(
     activations,
     ...run,
   });
+}
+
+async function packedExpert(expert: MoEExpert, packed: Packer): Promise<MoEExpert> {
+  const { gate, up, down, reduce, expand } = expert;
+  return {
+    ...(gate === undefined ? {} : { gate: await packed(gate) }),
+    up: await packed(up),
+    down: await packed(down),
+    ...(reduce === undefined ? {} : { reduce: await packed(reduce) }),
+    ...(expand === undefined ? {} : { expand: await packed(expand) }),
+  };
 }
 
 /** Experts of this layer: layers whose experts were pruned have a smaller router. */
@@ -75,13 +84,13 @@ function expertCount(tensors: ModelTensors, prefix: string, moe: MoEConfig): num
 
 async function stacked(
   tensors: ModelTensors,
-  prefix: string,
+  index: number,
   [width, hidden]: [number, number],
   count: number,
 ): Promise<Parts[]> {
-  const stack = (part: string, rows: number, cols: number) =>
+  const stack = (part: ExpertPart, rows: number, cols: number) =>
     tensors.stack(
-      `${prefix}.ffn_${part}_exps.weight`,
+      expertTensor(index, part),
       [count, rows, cols],
       'expert_count, expert_feed_forward_length, embedding_length',
     );
@@ -97,22 +106,36 @@ async function stacked(
 
 async function separate(
   tensors: ModelTensors,
-  prefix: string,
+  index: number,
   hidden: number,
   count: number,
 ): Promise<Parts[]> {
   const experts: Parts[] = [];
   for (let e = 0; e < count; e++) {
-    const [width = 0] = tensors.shapeOf(`${prefix}.ffn_up.${e}.weight`) ?? [];
-    const own: Partial<Parts> = {};
-    for (const part of parts) {
-      own[part] = await tensors.matrix(
-        `${prefix}.ffn_${part}.${e}.weight`,
-        part === 'down' ? [hidden, width] : [width, hidden],
-        `width of expert ${e}, embedding_length`,
-      );
+    const shape = (part: ExpertPart) => tensors.shapeOf(expertTensor(index, part, e));
+    const matrix = (part: ExpertPart, rows: number, cols: number, meaning: string) =>
+      tensors.matrix(expertTensor(index, part, e), [rows, cols], meaning);
+    const [width = 0] = shape('up') ?? [];
+    const [inner = hidden] = shape('reduce') ?? [];
+    const [, outer = hidden] = shape('expand') ?? [];
+    const meaning = `width of expert ${e}, embedding_length`;
+    const own: Parts = {
+      gate: await matrix('gate', width, inner, meaning),
+      up: await matrix('up', width, inner, meaning),
+      down: await matrix('down', outer, width, meaning),
+    };
+    const rank = `rank of expert ${e}, embedding_length`;
+    if (shape('reduce') !== undefined) own.reduce = await matrix('reduce', inner, hidden, rank);
+    if (shape('expand') !== undefined) own.expand = await matrix('expand', hidden, outer, rank);
+    const [kept = 0] = shape('up_kept') ?? [];
+    if (kept > 0) {
+      own.kept = {
+        gate: await matrix('gate_kept', kept, hidden, meaning),
+        up: await matrix('up_kept', kept, hidden, meaning),
+        down: await matrix('down_kept', hidden, kept, meaning),
+      };
     }
-    experts.push(own as Parts);
+    experts.push(own);
   }
   return experts;
 }

@@ -15,6 +15,8 @@ export interface MoELayerOptions extends RunOptions {
   router: Linear;
   /** The routed experts, then the shared ones; or those of them that are in memory, and the others in their file. */
   experts: MoEExperts | ExpertCache;
+  /** Neurons that routed experts have besides, whole where the expert itself is of low rank; as many as routed experts. */
+  kept?: MoEExperts | undefined;
   /** What `moeRoute` is told. */
   route: Omit<MoERouteOptions, 'out' | 'scores' | keyof RunOptions>;
   /** How many experts, the last ones, all tokens go to. Default 0. */
@@ -54,6 +56,7 @@ export class MoELayer {
     const sizes: [string, number, number, string][] = [
       ['router.outFeatures', router.outFeatures, this.numExperts, 'experts.count - numShared'],
       ['router.inFeatures', router.inFeatures, experts.hiddenSize, 'experts.hiddenSize'],
+      ['kept.count', options.kept?.count ?? this.numExperts, this.numExperts, 'routed experts'],
       ['sharedGate.outFeatures', options.sharedGate?.outFeatures ?? 1, 1, 'one for all'],
     ];
     for (const [name, actual, expected, source] of sizes) {
@@ -120,7 +123,7 @@ export class MoELayer {
     key?: object,
     residual?: Tensor<'f32'>,
   ): Tensor<'f32'> {
-    const { router, route, numShared = 0, sharedGate, activation } = this.options;
+    const { router, route, numShared = 0, sharedGate, activation, kept } = this.options;
     const rows = x.shape[0] as number;
     let memory = key && this.#memory.get(key);
     if (memory === undefined) {
@@ -135,15 +138,20 @@ export class MoELayer {
       sharedGate.forward(x, shared.logits);
       moeRoute(shared.logits, { ...this.#run, topK: 1, scoring: 'sigmoid', out: shared.routes });
     }
-    return moeForward(x, memory.routes, this.experts, {
+    const common = {
       ...this.#run,
       compute: this.#compute,
-      numShared,
       ...(activation === undefined ? {} : { activation }),
+    };
+    const sum = moeForward(x, memory.routes, this.experts, {
+      ...common,
+      numShared,
       ...(shared === undefined ? {} : { sharedWeights: shared.routes.weights }),
       ...(residual === undefined ? {} : { residual }),
       ...(out === undefined ? {} : { out }),
     });
+    if (kept === undefined) return sum;
+    return moeForward(x, memory.routes, kept, { ...common, residual: sum, out: sum });
   }
 
   /** @throws `BL_UNSUPPORTED`: experts run on the processor */
@@ -157,5 +165,6 @@ export class MoELayer {
     this.options.router.dispose();
     this.options.sharedGate?.dispose();
     this.options.experts.dispose({ weights: true });
+    this.options.kept?.dispose({ weights: true });
   }
 }

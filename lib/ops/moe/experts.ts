@@ -5,7 +5,12 @@ import type { QuantizedTensor } from '../../quantized_tensor.js';
 import { optionalTensorValues, weightValues } from '../../run.js';
 import type { Tensor } from '../../tensor.js';
 
-/** One expert: `down(f(gate x + gateBias) * (up x + upBias)) + downBias`; without a gate `down f(up x)`. */
+/**
+ * One expert: `down(f(gate x + gateBias) * (up x + upBias)) + downBias`; without a gate `down f(up x)`.
+ *
+ * Of low rank: with `reduce`, gate and up take `reduce x` in place of x; with `expand` the expert gives
+ * `expand (down ...) + downBias`. Ranks may differ from expert to expert, and either may stand alone.
+ */
 export interface MoEExpert {
   /** Shape `[width, hidden]`, of the format and layout of `up`. */
   gate?: QuantizedTensor | undefined;
@@ -19,6 +24,17 @@ export interface MoEExpert {
   upBias?: Tensor<'f32'> | undefined;
   /** Shape `[hidden]` */
   downBias?: Tensor<'f32'> | undefined;
+  /** Shape `[rank, hidden]`; gate and up are `[width, rank]` then. */
+  reduce?: QuantizedTensor | undefined;
+  /** Shape `[hidden, rank]`; down is `[rank, width]` then. */
+  expand?: QuantizedTensor | undefined;
+}
+
+/** Every matrix and bias of an expert that is there. */
+export function expertParts(expert: MoEExpert): (QuantizedTensor | Tensor<'f32'>)[] {
+  const { gate, up, down, gateBias, upBias, downBias, reduce, expand } = expert;
+  const parts = [gate, up, down, gateBias, upBias, downBias, reduce, expand];
+  return parts.filter((part) => part !== undefined);
 }
 
 /**
@@ -57,7 +73,7 @@ export class MoEExperts {
     this.experts = [...experts];
     this.#values =
       from?.values ?? this.experts.flatMap((expert, i) => expertValues(expert, `experts[${i}]`));
-    this.hiddenSize = this.experts[0]?.up.cols ?? 0;
+    this.hiddenSize = (this.experts[0]?.reduce ?? this.experts[0]?.up)?.cols ?? 0;
     this.#native = from?.handle ?? native.createExperts(this.#values);
   }
 
@@ -107,9 +123,7 @@ export class MoEExperts {
     if (this.#native !== undefined) native.freeExperts(this.#native);
     this.#native = undefined;
     if (!weights) return;
-    for (const { gate, up, down, gateBias, upBias, downBias } of this.experts) {
-      for (const part of [gate, up, down, gateBias, upBias, downBias]) part?.dispose();
-    }
+    for (const part of this.experts.flatMap(expertParts)) part.dispose();
   }
 
   /** {@link dispose}, for `using`. */
@@ -121,10 +135,9 @@ export class MoEExperts {
 function expertValues(expert: MoEExpert, name: string): NativeValue[] {
   const op = 'MoEExperts';
   checkObject(op, name, expert);
-  const { gate, up, down, gateBias, upBias, downBias } = expert;
-  const values: NativeValue[] = gate === undefined ? [undefined, undefined, undefined] : [];
-  for (const [part, weights] of Object.entries({ gate, up, down })) {
-    if (weights === undefined && part === 'gate') continue;
+  const { gate, up, down, gateBias, upBias, downBias, reduce, expand } = expert;
+  const values: NativeValue[] = [];
+  const addWeights = (part: string, weights: QuantizedTensor | undefined): void => {
     checkWeights(op, `${name}.${part}`, weights);
     if (weights.device !== 'cpu') {
       throw argumentError(
@@ -133,11 +146,20 @@ function expertValues(expert: MoEExpert, name: string): NativeValue[] {
       );
     }
     values.push(...weightValues(weights));
-  }
+  };
+  const addOptional = (part: string, weights: QuantizedTensor | undefined): void => {
+    if (weights === undefined) values.push(undefined, undefined, undefined);
+    else addWeights(part, weights);
+  };
+  addOptional('gate', gate);
+  addWeights('up', up);
+  addWeights('down', down);
   for (const [part, bias] of Object.entries({ gateBias, upBias, downBias })) {
     if (bias !== undefined) checkTensor(op, `${name}.${part}`, bias);
     values.push(...optionalTensorValues(op, `${name}.${part}`, bias));
   }
+  addOptional('reduce', reduce);
+  addOptional('expand', expand);
   for (const value of values) {
     if (!ArrayBuffer.isView(value)) continue;
     if ((value.buffer as ArrayBuffer & { resizable?: boolean }).resizable === true) {

@@ -21,9 +21,10 @@ export interface HyperRouterOptions {
  *
  * with `W1 [width, dim]` and `W2 [hidden, width]` of normal numbers with variances 2 / dim and 1 / width (so that rows have
  * about the length of `embedding` rows), which depend on the seed alone. Only the embeddings are trained; the weights are
- * computed once, and routing is that of {@link moeRoute} over `x router^T`. The paper's network makes all rows from one
- * embedding of the layer; here each expert has an embedding, and the network is shared, which takes `experts` times fewer
- * fixed weights.
+ * computed once, and routing is that of {@link moeRoute} over `x router^T`. In the authors' code (giangdip2410/HyperRouter) the
+ * network makes all rows, and a bias of the router, from one embedding of the layer, has biases itself, and weights are the softmax
+ * of the chosen (`scoring: 'softmaxChosen'`); here each expert has an embedding, the network is shared, which takes `experts` times
+ * fewer fixed weights, and there are no biases.
  *
  * @param embedding [experts, dim] f32, f16 or bf16
  * @returns [experts, hidden]
@@ -82,7 +83,8 @@ export function hyperRouterWeights(
  * `router[b] = mean of keys[b * blockSize .. (b + 1) * blockSize)`, logits = x router^T.
  *
  * The `topK` best blocks are computed and added with weight 1, as the dense layer adds all of them: see
- * {@link unitWeights}. Nothing is trained. Keys' means and the weight of 1 follow the paper from memory.
+ * {@link unitWeights}. Nothing is trained. That blocks are chosen by the means of their hidden states is in the paper's abstract; that
+ * this is done by means of keys, before what follows them, and the weight of 1 are from memory.
  *
  * @param keys [ffn, hidden] f32, f16 or bf16: the first matrix of the layer (gate of a gated one)
  * @returns [ffn / blockSize, hidden]

@@ -210,8 +210,9 @@ bl_status validate(const bl_moe_unpermute_args& args, bl_error* error) {
 
 // Token t: a piece of the hidden axis at a time, in L1, its rows in order.
 void sum_rows(const bl_moe_unpermute_args& args, const int32_t* inverse, int64_t token) {
-  constexpr int64_t kPiece = 512;
-  float sum[kPiece], row[kPiece];
+  // Long enough that rows are read as streams; the sum stays in L1.
+  constexpr int64_t kPiece = 2048;
+  float sum[kPiece], copy[kPiece];
   const int64_t length = args.rows.shape[1], top_k = args.inverse.shape[1];
   const int64_t row_bytes = dtype_bytes(args.rows.dtype), out_bytes = dtype_bytes(args.output.dtype);
   for (int64_t begin = 0; begin < length; begin += kPiece) {
@@ -221,8 +222,13 @@ void sum_rows(const bl_moe_unpermute_args& args, const int32_t* inverse, int64_t
       const int64_t from = inverse[token * top_k + s];
       if (from < 0) continue;
       const int64_t at = from * args.rows.strides[0] + begin * args.rows.strides[1];
-      load_values(args.rows.dtype, static_cast<const uint8_t*>(args.rows.data) + at * row_bytes,
-                  args.rows.strides[1], count, row);
+      const uint8_t* data = static_cast<const uint8_t*>(args.rows.data) + at * row_bytes;
+      const float* row = reinterpret_cast<const float*>(data);
+      if (args.rows.dtype != BL_DTYPE_f32 || args.rows.strides[1] != 1 ||
+          reinterpret_cast<uintptr_t>(data) % alignof(float) != 0) {
+        load_values(args.rows.dtype, data, args.rows.strides[1], count, copy);
+        row = copy;
+      }
       if (args.weights.data == nullptr) {
         for (int64_t i = 0; i < count; ++i) sum[i] += row[i];
         continue;

@@ -15,10 +15,14 @@ constexpr float kOaiLimit = 7;
 
 uint64_t row_bytes(int64_t width) { return align_up(static_cast<uint64_t>(width) * sizeof(float)); }
 
+void scale_row(const ExpertKernels& kernels, float tensor_scale, int64_t count, float* row) {
+  if (tensor_scale != 0 && tensor_scale != 1) kernels.rows.scale(row, nullptr, tensor_scale, count);
+}
+
 // row = row * tensor_scale + bias, columns [n, n + count) of the matrix; `buffer` for a bias at any address.
 void finish_row(const ExpertKernels& kernels, float tensor_scale, const bl_tensor& bias, int64_t n,
                 int64_t count, float* row, float* buffer) {
-  if (tensor_scale != 0 && tensor_scale != 1) kernels.rows.scale(row, nullptr, tensor_scale, count);
+  scale_row(kernels, tensor_scale, count, row);
   if (bias.data == nullptr) return;
   std::memcpy(buffer, static_cast<const uint8_t*>(bias.data) + 4 * n, static_cast<size_t>(4 * count));
   kernels.add(row, buffer, row, count);
@@ -91,6 +95,15 @@ void ActivateFinish::store(const Products& products) const {
   }
 }
 
+void StoreFinish::store(const Products& products) const {
+  const int64_t n = products.n, count = products.count;
+  for (int64_t m = products.m.begin; m < products.m.end; ++m) {
+    float* row = products.values + (m - products.m.begin) * products.stride;
+    scale_row(kernels_, weights_.tensor_scale, count, row);
+    std::memcpy(out_ + products.m[m] * weights_.rows + n, row, static_cast<size_t>(count) * sizeof(float));
+  }
+}
+
 uint64_t AddFinish::slot_bytes(int64_t width) const { return row_bytes(width); }
 
 void AddFinish::store(const Products& products) const {
@@ -98,7 +111,7 @@ void AddFinish::store(const Products& products) const {
   const int64_t n = products.n, count = products.count;
   for (int64_t m = products.m.begin; m < products.m.end; ++m) {
     float* row = products.values + (m - products.m.begin) * products.stride;
-    finish_row(kernels_, expert_.down.tensor_scale, expert_.down_bias, n, count, row, buffer);
+    finish_row(kernels_, last_.tensor_scale, bias_, n, count, row, buffer);
     const int64_t i = products.m[m];
     kernels_.rows.scale(row, nullptr, weights_[i], count);
     float* sum = sums_.data + tokens_[i] * sums_.stride + n;

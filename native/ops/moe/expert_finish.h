@@ -45,12 +45,36 @@ struct SumRows {
   int64_t stride;
 };
 
-// sums[tokens[i]] += weights[i] * (down h + bias).
+// Rows of a product as they are, in f32.
+class StoreFinish final : public Finish {
+ public:
+  StoreFinish(const ExpertKernels& kernels, const bl_weights& weights)
+      : kernels_(kernels), weights_(weights) {}
+  // Row i goes to out + i * weights.rows.
+  void set_out(float* out) { out_ = out; }
+
+  int64_t parts() const override { return 1; }
+  int64_t granularity() const override { return 1; }
+  uint64_t slot_bytes(int64_t) const override { return 0; }
+  void store(const Products& products) const override;
+
+ private:
+  const ExpertKernels& kernels_;
+  const bl_weights& weights_;
+  float* out_ = nullptr;
+};
+
+// sums[tokens[i]] += weights[i] * (last h + bias), the last matrix being down or expand.
 class AddFinish final : public Finish {
  public:
   AddFinish(const ExpertKernels& kernels, const bl_moe_expert& expert, const int32_t* tokens,
             const float* weights, SumRows sums)
-      : kernels_(kernels), expert_(expert), tokens_(tokens), weights_(weights), sums_(sums) {}
+      : kernels_(kernels),
+        last_(expert.expand.data == nullptr ? expert.down : expert.expand),
+        bias_(expert.down_bias),
+        tokens_(tokens),
+        weights_(weights),
+        sums_(sums) {}
 
   int64_t parts() const override { return 1; }
   int64_t granularity() const override { return 1; }
@@ -59,7 +83,8 @@ class AddFinish final : public Finish {
 
  private:
   const ExpertKernels& kernels_;
-  const bl_moe_expert& expert_;
+  const bl_weights& last_;
+  const bl_tensor& bias_;
   const int32_t* tokens_;
   const float* weights_;
   SumRows sums_;

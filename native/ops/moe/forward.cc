@@ -74,12 +74,12 @@ bl_status make_pieces(const WaveCall& call, const SortedRoutes& routes, int64_t 
       const int64_t at = of.begin + done;
       new (next)
           Piece(call, expert, routes.tokens + at, routes.weights + at, std::min(most, of.count - done));
-      const char* part = next->plan(call, count);
-      BL_CHECK(part == nullptr, unsupported,
+      const Stage stage = next->plan(call, count);
+      BL_CHECK(stage == kStages, unsupported,
                "moe_forward: algorithm is %s, which has no kernel for compute %s of experts[%lld].%s, of "
                "format %s",
-               kAlgorithms[args.algorithm], kComputes[args.compute], static_cast<long long>(of.expert), part,
-               (part[0] == 'd' ? next->down : next->first).weights().info->name);
+               kAlgorithms[args.algorithm], kComputes[args.compute], static_cast<long long>(of.expert),
+               next->part(stage), next->products[stage]->weights().info->name);
     }
   }
   return BL_STATUS_ok;
@@ -90,8 +90,8 @@ int64_t wave_end(const Piece* pieces, int64_t begin, int64_t count) {
   int64_t end = begin;
   uint64_t bytes = 0;
   do {
-    bytes += pieces[end++].hidden_bytes();
-  } while (end < count && bytes + pieces[end].hidden_bytes() <= static_cast<uint64_t>(kWaveBytes));
+    bytes += pieces[end++].between_bytes();
+  } while (end < count && bytes + pieces[end].between_bytes() <= static_cast<uint64_t>(kWaveBytes));
   return end;
 }
 

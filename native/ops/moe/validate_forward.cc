@@ -70,6 +70,23 @@ bl_status check_matrix(const PartName& name, const bl_weights& weights, int64_t 
   return BL_STATUS_ok;
 }
 
+// What an expert of low rank has besides: a rank of 0 would be an expert of zeros.
+bl_status check_factors(const bl_moe_expert& expert, int64_t number, int64_t hidden, bl_error* error) {
+  const PartName reduce(number, "reduce"), expand(number, "expand");
+  if (expert.reduce.data != nullptr) {
+    BL_RETURN_IF_ERROR(
+        check_matrix(reduce, expert.reduce, expert.reduce.rows, "its own", hidden, "hidden", error));
+    BL_CHECK(expert.reduce.rows > 0, invalid_shape, "moe_forward: %s.rows is 0, expected at least 1",
+             reduce.text);
+  }
+  if (expert.expand.data == nullptr) return BL_STATUS_ok;
+  BL_RETURN_IF_ERROR(
+      check_matrix(expand, expert.expand, hidden, "hidden", expert.expand.cols, "its own", error));
+  BL_CHECK(expert.expand.cols > 0, invalid_shape, "moe_forward: %s.cols is 0, expected at least 1",
+           expand.text);
+  return BL_STATUS_ok;
+}
+
 }  // namespace
 
 bl_status validate_forward(const bl_moe_forward_args& args, bl_error* error) {
@@ -105,8 +122,14 @@ bl_status validate_forward(const bl_moe_forward_args& args, bl_error* error) {
 bl_status validate_expert(const bl_moe_expert& expert, int64_t number, int64_t hidden, bl_error* error) {
   const PartName gate(number, "gate"), up(number, "up"), down(number, "down");
   const int64_t width = expert.up.rows;
-  BL_RETURN_IF_ERROR(check_matrix(up, expert.up, width, "its own", hidden, "hidden", error));
-  BL_RETURN_IF_ERROR(check_matrix(down, expert.down, hidden, "hidden", width, "up.rows", error));
+  const bool reduces = expert.reduce.data != nullptr, expands = expert.expand.data != nullptr;
+  const int64_t inner = reduces ? expert.reduce.rows : hidden;
+  const int64_t outer = expands ? expert.expand.cols : hidden;
+  BL_RETURN_IF_ERROR(check_factors(expert, number, hidden, error));
+  BL_RETURN_IF_ERROR(
+      check_matrix(up, expert.up, width, "its own", inner, reduces ? "reduce.rows" : "hidden", error));
+  BL_RETURN_IF_ERROR(
+      check_matrix(down, expert.down, outer, expands ? "expand.cols" : "hidden", width, "up.rows", error));
   const PartName gate_bias(number, "gate_bias"), up_bias(number, "up_bias"), down_bias(number, "down_bias");
   BL_RETURN_IF_ERROR(check_bias(up_bias, expert.up_bias, width, "up.rows", error));
   BL_RETURN_IF_ERROR(check_bias(down_bias, expert.down_bias, hidden, "hidden", error));
@@ -116,7 +139,7 @@ bl_status validate_expert(const bl_moe_expert& expert, int64_t number, int64_t h
              static_cast<ll>(number));
     return BL_STATUS_ok;
   }
-  BL_RETURN_IF_ERROR(check_matrix(gate, expert.gate, width, "up.rows", hidden, "hidden", error));
+  BL_RETURN_IF_ERROR(check_matrix(gate, expert.gate, width, "up.rows", inner, "up.cols", error));
   BL_RETURN_IF_ERROR(check_bias(gate_bias, expert.gate_bias, width, "up.rows", error));
   BL_CHECK(expert.gate.format == expert.up.format, invalid_format,
            "moe_forward: %s.format is %s, expected %s (= up.format)", gate.text,
@@ -129,9 +152,9 @@ bl_status validate_expert(const bl_moe_expert& expert, int64_t number, int64_t h
 
 bl_status check_expert_apart(const bl_moe_expert& expert, int64_t number, const bl_tensor& output,
                              bl_error* error) {
-  const bl_weights* weights[] = {&expert.gate, &expert.up, &expert.down};
-  const char* parts[] = {"gate", "up", "down"};
-  for (int i = 0; i < 3; ++i) {
+  const bl_weights* weights[] = {&expert.gate, &expert.up, &expert.down, &expert.reduce, &expert.expand};
+  const char* parts[] = {"gate", "up", "down", "reduce", "expand"};
+  for (int i = 0; i < 5; ++i) {
     if (weights[i]->data == nullptr) continue;
     const PartName name(number, parts[i]);
     BL_RETURN_IF_ERROR(check_apart(

@@ -26,6 +26,10 @@ bl_tensor matrix(int64_t rows, int64_t cols) {
   return tensor;
 }
 
+uint64_t row_bytes(const Input& input) {
+  return align_up(static_cast<uint64_t>(input.rows() * input.columns()) * sizeof(float));
+}
+
 int64_t slots_of(const WaveCall& call) {
   const bl_run& run = call.common.run;
   return run.executor == nullptr ? thread_count(run) : 16;
@@ -36,8 +40,9 @@ struct WaveMemory {
   uint64_t slot_bytes, slots, shares, begins;
   WaveMemory(const WaveCall& call, const Piece* pieces, int64_t count) : slot_bytes(0) {
     for (int64_t i = 0; i < count; ++i) {
-      slot_bytes =
-          std::max({slot_bytes, pieces[i].first.plan().slot_bytes(), pieces[i].down.plan().slot_bytes()});
+      for (const std::optional<Product>& product : pieces[i].products) {
+        if (product) slot_bytes = std::max(slot_bytes, product->plan().slot_bytes());
+      }
     }
     slots = static_cast<uint64_t>(slots_of(call)) * slot_bytes;
     shares = static_cast<uint64_t>(slots_of(call)) * align_up(sizeof(Share));
@@ -45,17 +50,18 @@ struct WaveMemory {
   }
 };
 
-// Packs the same product of all pieces.
-void pack_all(const WaveCall& call, Piece* pieces, int64_t count, Product Piece::* product,
-              uint8_t** memory) {
+// Packs the same product of all pieces that have it.
+void pack_all(const WaveCall& call, Piece* pieces, int64_t count, Stage stage, uint8_t** memory) {
   bl_matmul_args alone = call.common;
   alone.run.executor = nullptr;
   alone.run.threads = 1;
   parallel_for(call.common.run, count, [&](int64_t i) {
-    if (pieces[i].packs_alone()) (pieces[i].*product).pack(alone, memory[i]);
+    std::optional<Product>& product = pieces[i].products[stage];
+    if (product && pieces[i].packs_alone()) product->pack(alone, memory[i]);
   });
   for (int64_t i = 0; i < count; ++i) {
-    if (!pieces[i].packs_alone()) (pieces[i].*product).pack(call.common, memory[i]);
+    std::optional<Product>& product = pieces[i].products[stage];
+    if (product && !pieces[i].packs_alone()) product->pack(call.common, memory[i]);
   }
 }
 
@@ -74,30 +80,34 @@ void share_tasks(const WaveCall& call, int64_t tasks, uint64_t slot_bytes, uint8
   });
 }
 
-void run_first(const WaveCall& call, const Piece* pieces, int64_t count, const WaveMemory& sizes,
+// A product whose rows are the expert's own.
+void run_stage(const WaveCall& call, const Piece* pieces, int64_t count, Stage stage, const WaveMemory& sizes,
                uint8_t* slots, uint8_t* shares, int64_t* begins) {
   begins[0] = 0;
-  for (int64_t i = 0; i < count; ++i) begins[i + 1] = begins[i] + pieces[i].first.tasks();
+  for (int64_t i = 0; i < count; ++i) {
+    const std::optional<Product>& product = pieces[i].products[stage];
+    begins[i + 1] = begins[i] + (product ? product->tasks() : 0);
+  }
   share_tasks(call, begins[count], sizes.slot_bytes, slots, shares,
               [&](int64_t begin, int64_t end, uint8_t* slot) {
                 while (begin < end) {
                   const int64_t i = std::upper_bound(begins, begins + count + 1, begin) - begins - 1;
                   const int64_t last = std::min(end, begins[i + 1]) - begins[i];
-                  begin = begins[i] + pieces[i].first.run(begin - begins[i], last, slot);
+                  begin = begins[i] + pieces[i].products[stage]->run(begin - begins[i], last, slot);
                 }
               });
 }
 
 // A task has columns of the output, to which it adds one expert after the other: no two tasks write the same
 // sums, and their order is always the same.
-void run_down(const WaveCall& call, const Piece* pieces, int64_t count, const WaveMemory& sizes,
+void run_last(const WaveCall& call, const Piece* pieces, int64_t count, const WaveMemory& sizes,
               uint8_t* slots, uint8_t* shares) {
   const int64_t hidden = call.args.x.shape[1], panels = (hidden + kPanelRows - 1) / kPanelRows;
   const int64_t width = std::clamp<int64_t>(panels / (4 * slots_of(call)), 1, kSumPanels) * kPanelRows;
   share_tasks(call, (hidden + width - 1) / width, sizes.slot_bytes, slots, shares,
               [&](int64_t begin, int64_t end, uint8_t* slot) {
                 for (int64_t i = 0; i < count; ++i) {
-                  pieces[i].down.run_rows(begin * width, std::min(end * width, hidden), slot);
+                  pieces[i].products[kLast]->run_rows(begin * width, std::min(end * width, hidden), slot);
                 }
               });
 }
@@ -118,23 +128,68 @@ void for_tokens(const WaveCall& call, const Body& body) {
 Piece::Piece(const WaveCall& call, const bl_moe_expert& expert, const int32_t* tokens, const float* weights,
              int64_t rows_)
     : x(call.args.x, tokens, rows_),
+      reduced(matrix(rows_, expert.reduce.rows), nullptr, rows_),
       h(matrix(rows_, expert.up.rows), nullptr, rows_),
+      contracted(matrix(rows_, expert.down.rows), nullptr, rows_),
+      store_reduced(call.kernels, expert.reduce),
+      store_contracted(call.kernels, expert.down),
       activate(call.kernels, expert, call.args.activation, call.args.limit),
       add(call.kernels, expert, tokens, weights, call.sums),
-      first(expert.gate.data == nullptr ? expert.up : expert.gate,
-            expert.gate.data == nullptr ? nullptr : &expert.up),
-      down(expert.down),
-      rows(rows_),
-      width(expert.up.rows) {}
-
-const char* Piece::plan(const WaveCall& call, int64_t sharing) {
-  if (!first.plan(call.common, x, activate, sharing)) return "up";
-  if (!down.plan(call.common, h, add, sharing)) return "down";
-  if (packs_alone()) {
-    first.pack_alone();
-    down.pack_alone();
+      rows(rows_) {
+  const bool expands = expert.expand.data != nullptr;
+  if (expert.reduce.data != nullptr) products[kReduce].emplace(expert.reduce);
+  if (expert.gate.data != nullptr) {
+    products[kFirst].emplace(expert.gate, &expert.up);
+  } else {
+    products[kFirst].emplace(expert.up);
   }
-  return nullptr;
+  if (expands) products[kDown].emplace(expert.down);
+  products[kLast].emplace(expands ? expert.expand : expert.down);
+}
+
+Stage Piece::plan(const WaveCall& call, int64_t sharing) {
+  const Input* inputs[] = {&x, products[kReduce] ? &reduced : &x, &h, products[kDown] ? &contracted : &h};
+  const Finish* finishes[] = {&store_reduced, &activate, &store_contracted, &add};
+  for (int stage = 0; stage < kStages; ++stage) {
+    std::optional<Product>& product = products[stage];
+    if (!product) continue;
+    if (!product->plan(call.common, *inputs[stage], *finishes[stage], sharing)) {
+      return static_cast<Stage>(stage);
+    }
+    if (packs_alone()) product->pack_alone();
+  }
+  return kStages;
+}
+
+const char* Piece::part(Stage stage) const {
+  if (stage == kReduce) return "reduce";
+  if (stage == kFirst) return "up";
+  return stage == kLast && products[kDown] ? "expand" : "down";
+}
+
+uint64_t Piece::between_bytes() const {
+  uint64_t bytes = row_bytes(h);
+  if (products[kReduce]) bytes += row_bytes(reduced);
+  if (products[kDown]) bytes += row_bytes(contracted);
+  return bytes;
+}
+
+void Piece::set_between(uint8_t* memory) {
+  const auto place = [&memory](Input& rows_of, auto& finish) {
+    float* data = reinterpret_cast<float*>(memory);
+    finish.set_out(data);
+    rows_of.set_data(data);
+    memory += row_bytes(rows_of);
+  };
+  place(h, activate);
+  if (products[kReduce]) place(reduced, store_reduced);
+  if (products[kDown]) place(contracted, store_contracted);
+}
+
+uint64_t Piece::bytes() const {
+  uint64_t bytes = between_bytes();
+  for (const std::optional<Product>& product : products) bytes += product ? product->bytes() : 0;
+  return bytes;
 }
 
 uint64_t wave_bytes(const WaveCall& call, const Piece* pieces, int64_t count) {
@@ -153,17 +208,22 @@ void run_wave(const WaveCall& call, Piece* pieces, int64_t count, uint8_t* memor
   uint8_t** places = reinterpret_cast<uint8_t**>(shares + sizes.shares + sizes.begins);
   memory = shares + sizes.shares + sizes.begins + align_up(static_cast<uint64_t>(count) * sizeof(uint8_t*));
   for (int64_t i = 0; i < count; ++i) {
-    float* hidden = reinterpret_cast<float*>(memory);
-    pieces[i].activate.set_out(hidden);
-    pieces[i].h.set_data(hidden);
-    places[i] = memory + pieces[i].hidden_bytes();
+    pieces[i].set_between(memory);
+    places[i] = memory + pieces[i].between_bytes();
     memory += pieces[i].bytes();
   }
-  pack_all(call, pieces, count, &Piece::first, places);
-  run_first(call, pieces, count, sizes, slots, shares, begins);
-  for (int64_t i = 0; i < count; ++i) places[i] += pieces[i].first.bytes();
-  pack_all(call, pieces, count, &Piece::down, places);
-  run_down(call, pieces, count, sizes, slots, shares);
+  for (const Stage stage : {kReduce, kFirst, kDown}) {
+    const bool any = std::any_of(pieces, pieces + count,
+                                 [stage](const Piece& piece) { return piece.products[stage].has_value(); });
+    if (!any) continue;
+    pack_all(call, pieces, count, stage, places);
+    run_stage(call, pieces, count, stage, sizes, slots, shares, begins);
+    for (int64_t i = 0; i < count; ++i) {
+      if (pieces[i].products[stage]) places[i] += pieces[i].products[stage]->bytes();
+    }
+  }
+  pack_all(call, pieces, count, kLast, places);
+  run_last(call, pieces, count, sizes, slots, shares);
 }
 
 bool sums_lie_in_output(const bl_moe_forward_args& args) {

@@ -1,6 +1,8 @@
 // Experts whose products run together.
 #pragma once
 
+#include <optional>
+
 #include "../../base/scratch.h"
 #include "expert_finish.h"
 #include "product.h"
@@ -15,20 +17,34 @@ struct WaveCall {
   bool direct;   // they are the output
 };
 
-// Rows of one expert that pass together: input, what stands between, and both products.
+// Products of an expert one after the other. Those of full rank have the second and the last one only.
+enum Stage : int {
+  kReduce,  // x to narrow rows
+  kFirst,   // gate and up to h
+  kDown,    // h to narrow rows again, if expand follows
+  kLast,    // down or expand, into the sums
+  kStages
+};
+
+// Rows of one expert that pass together: input, what stands between, and the products.
 struct Piece {
-  Input x, h;
+  Input x, reduced, h, contracted;
+  StoreFinish store_reduced, store_contracted;
   ActivateFinish activate;
   AddFinish add;
-  Product first, down;
-  int64_t rows, width;
+  std::optional<Product> products[kStages];
+  int64_t rows;
 
   Piece(const WaveCall& call, const bl_moe_expert& expert, const int32_t* tokens, const float* weights,
         int64_t rows);
-  // `sharing`: how many pieces there are. The name of the part for which there is no kernel, or null.
-  const char* plan(const WaveCall& call, int64_t sharing);
-  uint64_t hidden_bytes() const { return align_up(static_cast<uint64_t>(rows * width) * sizeof(float)); }
-  uint64_t bytes() const { return hidden_bytes() + first.bytes() + down.bytes(); }
+  // `sharing`: how many pieces there are. The stage for which there is no kernel, or kStages.
+  Stage plan(const WaveCall& call, int64_t sharing);
+  // As messages name the matrix of a stage.
+  const char* part(Stage stage) const;
+  // Of what stands between the products.
+  uint64_t between_bytes() const;
+  void set_between(uint8_t* memory);
+  uint64_t bytes() const;
   // Pieces of few rows are packed beside each other, by one thread each; others one after the other, by all.
   bool packs_alone() const { return rows < 64; }
 };

@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { moeRoute, type Tensor } from '../../../lib/index.js';
 import { type GGUFTensor, ggufBytes, memorySource, readGGUF } from '../../../lib/io/index.js';
 import {
   applyExpertPlan,
@@ -10,6 +11,7 @@ import {
   type ExpertLayer,
   evolveExperts,
   expertCounts,
+  expertInputs,
   expertLayers,
   load,
   MoELayer,
@@ -116,6 +118,56 @@ describe('compressModel', () => {
     for (const one of [given, pruned]) one.dispose();
   });
 
+  it('writes experts of a token by layer, where they differ', async () => {
+    const bytes = ggufBytes(randomModel({ experts: 4, topK: 3, layers: 3 }).content);
+    const before = await load(bytes, { activations: 'f32' });
+    const used = [1, 3, 2];
+    const change = (layer: ExpertLayer, i: number) => ({ ...layer, topK: used[i] as number });
+    await compressModel(bytes, out('used.gguf'), change);
+    const file = readGGUF(memorySource(readFileSync(out('used.gguf'))));
+    expect(file.metadata.get('llama.expert_used_count')).toBe(3);
+    expect([0, 1, 2].map((i) => file.metadata.get(`bitloom.blk.${i}.expert_used_count`))).toEqual([
+      1,
+      undefined,
+      2,
+    ]);
+    const after = await load(out('used.gguf'), { activations: 'f32' });
+    expect(mixtures(after).map(({ options }) => options.route.topK)).toEqual(used);
+    const tried = withExperts(before, (expertLayers(before) as ExpertLayer[]).map(change));
+    const logits = tried.forward(tokens, { logits: 'all' });
+    expect(worst(after.forward(tokens, { logits: 'all' }).data, logits.data)).toBeLessThan(1e-5);
+    expect(worst(before.forward(tokens, { logits: 'all' }).data, logits.data)).toBeGreaterThan(
+      1e-3,
+    );
+    // Read again they are given as they are, and may be made alike.
+    const given: (number | undefined)[] = [];
+    await compressModel(
+      out('used.gguf'),
+      out('alike.gguf'),
+      (layer) => {
+        given.push(layer.topK);
+        return layer;
+      },
+      { topK: 2 },
+    );
+    expect(given).toEqual(used);
+    const alike = readGGUF(memorySource(readFileSync(out('alike.gguf'))));
+    expect(alike.metadata.get('llama.expert_used_count')).toBe(2);
+    expect([...alike.metadata.keys()].filter((key) => key.startsWith('bitloom.blk'))).toEqual([]);
+    await quantizeModel(out('used.gguf'), out('used_q8.gguf'), 'q8_0');
+    const low = await load(out('used_q8.gguf'));
+    expect(mixtures(low).map(({ options }) => options.route.topK)).toEqual(used);
+    for (const one of [before, after, low]) one.dispose();
+    const { content } = randomModel({ experts: 4, topK: 3 });
+    content.metadata.set('bitloom.blk.1.expert_used_count', 5);
+    await expect(load(ggufBytes(content))).rejects.toThrow(
+      'metadata bitloom.blk.1.expert_used_count is 5, expected 1 to 4 (experts of the layer)',
+    );
+    await expect(
+      compressModel(bytes, out('no.gguf'), (layer) => ({ ...layer, topK: 5 })),
+    ).rejects.toThrow('compressModel: topK is 5, expected 1 to 4');
+  });
+
   it('refuses models without experts, and more experts of a token than there are', async () => {
     const plain = ggufBytes(randomModel().content);
     await expect(compressModel(plain, out('no.gguf'), (layer) => layer)).rejects.toMatchObject({
@@ -125,6 +177,30 @@ describe('compressModel', () => {
     await expect(
       compressModel(bytes, out('no.gguf'), (layer) => layer, { topK: 5 }),
     ).rejects.toThrow('compressModel: topK is 5, expected 1 to 4');
+  });
+});
+
+describe('expertInputs', () => {
+  it('is what routers read, in every window', async () => {
+    const { content } = randomModel({
+      architecture: 'deepseek2',
+      experts: 6,
+      topK: 2,
+      context: 128,
+    });
+    const decoder = await load(ggufBytes(content), { activations: 'f32' });
+    const long = Array.from({ length: 300 }, (_, i) => (7 * i + (i % 11)) % 50);
+    const inputs = expertInputs(decoder, long);
+    expect(inputs.map((own) => own?.shape)).toEqual([undefined, [300, 64]]);
+    const mixture = mixtures(decoder)[0] as MoELayer;
+    for (let begin = 0; begin < 300; begin += 128) {
+      const window = long.slice(begin, begin + 128);
+      decoder.forward(window);
+      const rows = (inputs[1] as Tensor<'f32'>).slice(begin, begin + window.length);
+      const { indices } = moeRoute(mixture.options.router.forward(rows), mixture.options.route);
+      expect(indices.toArray()).toEqual(mixture.lastRoutes?.indices.toArray());
+    }
+    decoder.dispose();
   });
 });
 
@@ -146,6 +222,15 @@ describe('the example model with fewer experts', () => {
     const merge = (layer: ExpertLayer, i: number) =>
       mergeExperts(layer, { usage: counts[i] as number[], groups: 6 });
     const [pruned, merged] = [await tried(prune), await tried(merge)];
+    const inputs = expertInputs(decoder, decoder.tokenizer?.encode(text) ?? []);
+    const byActivations = await tried((layer, i) =>
+      mergeExperts(layer, {
+        ...{ usage: counts[i] as number[], groups: 6 },
+        inputs: inputs[i] as Tensor<'f32'>,
+      }),
+    );
+    expect(byActivations).toBeLessThan(whole + 1.5);
+    expect(byActivations).not.toBe(merged);
     expect(pruned).toBeLessThan(whole + 1.5);
     expect(merged).toBeLessThan(whole + 1.5);
     await compressModel(path, out('merged.gguf'), merge);

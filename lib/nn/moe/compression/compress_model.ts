@@ -12,15 +12,24 @@ import { type ModelSource, openSource } from '../../model_source.js';
 import { rowsFit } from '../../requantize.js';
 import { storedMatrix, storedStack, storeMatrix } from '../../stored_tensor.js';
 import type { MoEConfig } from '../config.js';
-import { type DenseExpert, decodedExpert, type ExpertLayer } from './layer.js';
+import {
+  type ExpertPart,
+  expertParts,
+  expertTensor,
+  usedCountKey,
+  usedExperts,
+} from '../expert_tensors.js';
+import { decodedExpert } from './factors.js';
+import { checkLayer, type DenseExpert, type ExpertLayer } from './layer.js';
 
-const parts = ['gate', 'up', 'down'] as const;
+// What experts have that lie in one tensor.
+const stackedParts = ['gate', 'up', 'down'] as const;
 
 /** Options of {@link compressModel}. */
 export interface CompressModelOptions {
   /** Format of experts that are new. Default: that of the layer's former ones, where their rows fit its blocks, else f32. */
   format?: Format;
-  /** Experts of a token from now on. Default: as before, at most as many as a layer has. */
+  /** Experts of a token from now on, for layers whose `topK` is not changed. Default: as before, at most as many as a layer has. */
   topK?: number;
   /** Called after each layer. */
   onProgress?: (done: number, total: number) => void;
@@ -29,8 +38,10 @@ export interface CompressModelOptions {
 
 /**
  * Writes a GGUF model with experts that `change` has made of each layer's: pruned (`pruneByUsage`), merged (`mergeExperts`), found
- * by a search (`applyExpertPlan`). Experts that come back as they were given keep their bytes. {@link load} reads the file; so
- * does llama.cpp where all layers have as many experts, of one width. One layer is in memory, in f32, at a time.
+ * by a search (`applyExpertPlan`), decomposed (`lowRankExperts`). Experts that come back as they were given keep their bytes.
+ * {@link load} reads the file; so does llama.cpp where all layers have as many experts, of one width and of full rank. Layers whose
+ * tokens go to fewer experts than others' say so in metadata, `bitloom.blk.N.expert_used_count`; the model's
+ * `expert_used_count` is the most. One layer is in memory, in f32, at a time; experts in factors are given multiplied out.
  *
  * @param change of layer `index` of the model; without one a layer stays as it is
  * @param out path; it appears when it is complete
@@ -57,45 +68,61 @@ export async function compressModel(
     const made: Rewritten[] = [];
     for (let i = moe.denseLayers; i < config.numLayers; i++) {
       options.signal?.throwIfAborted();
-      made.push(await rewriteLayer(file, i, change, options.format));
+      made.push(await rewriteLayer(file, i, moe, change, options));
       options.onProgress?.(made.length, config.numLayers - moe.denseLayers);
     }
-    await write(file, out, moe, made, options.topK);
+    await write(file, out, made);
   } finally {
     close();
   }
 }
+
+/** An expert's matrices by part. */
+type Stored = Partial<Record<ExpertPart, QuantizedTensor>>;
 
 /** A layer's new tensors: a router, and experts one by one. */
 interface Rewritten {
   index: number;
   router: Tensor<'f32'>;
   bias: Tensor<'f32'> | undefined;
-  experts: Record<(typeof parts)[number], QuantizedTensor>[];
+  experts: Stored[];
+  topK: number;
 }
 
 async function rewriteLayer(
   file: GGUFFile,
   index: number,
+  moe: MoEConfig,
   change: (layer: ExpertLayer, index: number) => ExpertLayer | Promise<ExpertLayer>,
-  format: Format | undefined,
+  { format, topK }: CompressModelOptions,
 ): Promise<Rewritten> {
   const stored = storedExperts(file, index);
   const prefix = `blk.${index}`;
   const given: ExpertLayer = {
     router: dequantize(storedMatrix(file, tensorOf(file, `${prefix}.ffn_gate_inp.weight`))),
-    experts: stored.map(decodedExpert),
+    experts: stored.map(decoded),
+    topK: usedExperts(file, index, stored.length, moe.route.topK),
   };
   const changed = await change(given, index);
+  checkLayer('compressModel', changed);
   const former = changed.experts.map((expert) => given.experts.indexOf(expert));
   const biasTensor = file.tensors.get(`${prefix}.exp_probs_b.bias`);
   if (biasTensor !== undefined && former.includes(-1)) {
     throw unsupportedModel(`${prefix} has a router with a bias, expected experts as they were`);
   }
   const bias = biasTensor && new Tensor('f32', biasTensor.data(), biasTensor.shape).toArray();
+  const own = changed.topK === given.topK ? undefined : changed.topK;
+  const wanted = own ?? topK ?? (given.topK as number);
+  if (!Number.isInteger(wanted) || wanted < 1 || (topK ?? 0) > moe.numExperts) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `compressModel: topK is ${wanted}, expected 1 to ${moe.numExperts} (experts of a layer)`,
+    );
+  }
   return {
     index,
     router: changed.router,
+    topK: Math.min(wanted, former.length),
     bias:
       bias &&
       new Tensor(
@@ -105,7 +132,7 @@ async function rewriteLayer(
       ),
     experts: changed.experts.map((expert, i) => {
       const old = stored[former[i] as number];
-      return old ?? encoded(expert, stored[0] as (typeof stored)[0], format);
+      return old ?? encoded(expert, stored[0] as Stored, format);
     }),
   };
 }
@@ -116,78 +143,107 @@ function tensorOf(file: GGUFFile, name: string) {
   return tensor;
 }
 
-function storedExperts(file: GGUFFile, index: number): Rewritten['experts'] {
-  const name = (part: string, e?: number) =>
-    `blk.${index}.ffn_${part}${e === undefined ? '_exps' : `.${e}`}.weight`;
-  if (file.tensors.has(name('up'))) {
-    const [gate, up, down] = parts.map((part) => storedStack(file, tensorOf(file, name(part))));
+function storedExperts(file: GGUFFile, index: number): Stored[] {
+  if (file.tensors.has(expertTensor(index, 'up'))) {
+    const [gate, up, down] = stackedParts.map((part) =>
+      storedStack(file, tensorOf(file, expertTensor(index, part))),
+    );
     return (gate as QuantizedTensor[]).map((own, e) => ({
       gate: own,
       up: up?.[e] as QuantizedTensor,
       down: down?.[e] as QuantizedTensor,
     }));
   }
-  const experts: Rewritten['experts'] = [];
-  while (file.tensors.has(name('up', experts.length))) {
-    const e = experts.length;
-    const [gate, up, down] = parts.map((part) => storedMatrix(file, tensorOf(file, name(part, e))));
-    experts.push({ gate, up, down } as Rewritten['experts'][0]);
+  const experts: Stored[] = [];
+  while (file.tensors.has(expertTensor(index, 'up', experts.length))) {
+    const own: Stored = {};
+    for (const part of expertParts) {
+      const tensor = file.tensors.get(expertTensor(index, part, experts.length));
+      if (tensor !== undefined) own[part] = storedMatrix(file, tensor);
+    }
+    experts.push(own);
   }
   return experts;
 }
 
-function encoded(
-  expert: DenseExpert,
-  like: Rewritten['experts'][0],
-  format: Format | undefined,
-): Rewritten['experts'][0] {
-  const of = (part: (typeof parts)[number]): QuantizedTensor => {
-    const values = expert[part];
-    if (values === undefined) {
-      throw argumentError(
-        'BL_INVALID_ARGUMENT',
-        'compressModel: an expert has no gate, expected one',
-      );
-    }
-    const { format: former, codebook } = like[part];
-    const wanted = format ?? former;
-    const cols = values.shape[1] as number;
-    if (!rowsFit(wanted, cols)) return quantize(values, 'f32');
-    const keeps = codebook !== undefined && wanted === former;
-    return quantize(values, wanted, { method: 'mse', ...(keeps ? { codebook } : {}) });
+function decoded(stored: Stored): DenseExpert {
+  const { gate, up, down, reduce, expand, gate_kept, up_kept, down_kept } = stored;
+  if (up === undefined || down === undefined) {
+    throw unsupportedModel('an expert has no up or down, expected both');
+  }
+  if (up_kept === undefined || down_kept === undefined) {
+    return decodedExpert({ gate, up, down, reduce, expand });
+  }
+  return decodedExpert(
+    { gate, up, down, reduce, expand },
+    { gate: gate_kept, up: up_kept, down: down_kept },
+  );
+}
+
+// In whose format new matrices are.
+const like: Record<ExpertPart, (typeof stackedParts)[number]> = {
+  ...{ gate: 'gate', up: 'up', down: 'down', reduce: 'up', expand: 'down' },
+  ...{ gate_kept: 'gate', up_kept: 'up', down_kept: 'down' },
+};
+
+function encoded(expert: DenseExpert, former: Stored, format: Format | undefined): Stored {
+  const { gate, up, down, reduce, expand, kept } = expert;
+  if (gate === undefined) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      'compressModel: an expert has no gate, expected one',
+    );
+  }
+  const values: Partial<Record<ExpertPart, Tensor<'f32'> | undefined>> = {
+    ...{ gate, up, down, reduce, expand },
+    ...{ gate_kept: kept?.gate, up_kept: kept?.up, down_kept: kept?.down },
   };
-  return { gate: of('gate'), up: of('up'), down: of('down') };
+  const made: Stored = {};
+  for (const part of expertParts) {
+    const matrix = values[part];
+    if (matrix !== undefined) {
+      made[part] = encodedMatrix(matrix, former[like[part]] as QuantizedTensor, format);
+    }
+  }
+  return made;
+}
+
+function encodedMatrix(
+  values: Tensor<'f32'>,
+  former: QuantizedTensor,
+  format: Format | undefined,
+): QuantizedTensor {
+  const wanted = format ?? former.format;
+  if (!rowsFit(wanted, values.shape[1] as number)) return quantize(values, 'f32');
+  const { codebook } = former;
+  const keeps = codebook !== undefined && wanted === former.format;
+  return quantize(values, wanted, { method: 'mse', ...(keeps ? { codebook } : {}) });
 }
 
 /** The file with these layers, other tensors as they are. */
-async function write(
-  file: GGUFFile,
-  out: string,
-  moe: MoEConfig,
-  layers: Rewritten[],
-  topK: number | undefined,
-): Promise<void> {
+async function write(file: GGUFFile, out: string, layers: Rewritten[]): Promise<void> {
   const architecture = file.metadata.get('general.architecture') as string;
   const metadata = new Map(file.metadata);
   const types = new Map(file.types);
   const isExpert =
-    /^blk\.\d+\.(ffn_(gate|up|down)(_exps|\.\d+)\.weight|ffn_gate_inp\.weight|exp_probs_b\.bias)$/;
+    /^blk\.\d+\.(ffn_(gate|up|down|reduce|expand)(_exps|(_kept)?\.\d+)\.weight|ffn_gate_inp\.weight|exp_probs_b\.bias)$/;
   const tensors: GGUFTensorInput[] = [...file.tensors.values()]
     .filter(({ name }) => !isExpert.test(name))
     .map(({ name, type, shape, data }) => ({ name, type, shape, data: () => data() }));
   for (const key of metadata.keys()) {
-    if (/^bitloom\.\w+\.blk\.\d+\.ffn_(gate|up|down)(_exps|\.\d+)\./.test(key))
+    if (
+      /^bitloom\.\w+\.blk\.\d+\.ffn_(gate|up|down|reduce|expand)(_exps|(_kept)?\.\d+)\./.test(
+        key,
+      ) ||
+      /^bitloom\.blk\.\d+\.expert_used_count$/.test(key)
+    ) {
       metadata.delete(key);
+      types.delete(key);
+    }
   }
   const most = Math.max(...layers.map(({ experts }) => experts.length));
   const least = Math.min(...layers.map(({ experts }) => experts.length));
-  const used = topK ?? Math.min(moe.route.topK, least);
-  if (!Number.isInteger(used) || used < 1 || used > most) {
-    throw argumentError(
-      'BL_OUT_OF_RANGE',
-      `compressModel: topK is ${used}, expected 1 to ${most} (experts of a layer)`,
-    );
-  }
+  const used = Math.max(...layers.map((layer) => layer.topK));
   metadata.set(`${architecture}.expert_count`, most);
   metadata.set(`${architecture}.expert_used_count`, used);
   const add = (name: string, shape: number[], matrices: QuantizedTensor[]): void => {
@@ -202,8 +258,12 @@ async function write(
     }
   };
   const together = most === least && layers.every(({ experts }) => canStack(experts));
-  for (const { index, router, bias, experts } of layers) {
+  for (const { index, router, bias, experts, topK } of layers) {
     const prefix = `blk.${index}`;
+    if (topK !== Math.min(used, experts.length)) {
+      metadata.set(usedCountKey(index), topK);
+      types.set(usedCountKey(index), 'u32');
+    }
     add(`${prefix}.ffn_gate_inp.weight`, [...router.shape], [quantize(router, 'f32')]);
     if (bias !== undefined) {
       tensors.push({
@@ -211,15 +271,17 @@ async function write(
         ...{ shape: bias.shape, data: bias.bytes },
       });
     }
-    for (const part of parts) {
+    for (const part of expertParts) {
       const matrices = experts.map((expert) => expert[part]);
-      if (together) {
-        const [{ rows, cols }] = matrices as [QuantizedTensor];
-        add(`${prefix}.ffn_${part}_exps.weight`, [matrices.length, rows, cols], matrices);
+      if (together && matrices[0] !== undefined) {
+        const { rows, cols } = matrices[0];
+        const all = matrices as QuantizedTensor[];
+        add(expertTensor(index, part), [all.length, rows, cols], all);
         continue;
       }
       for (const [e, matrix] of matrices.entries()) {
-        add(`${prefix}.ffn_${part}.${e}.weight`, [matrix.rows, matrix.cols], [matrix]);
+        if (matrix === undefined) continue;
+        add(expertTensor(index, part, e), [matrix.rows, matrix.cols], [matrix]);
       }
     }
   }
@@ -227,11 +289,14 @@ async function write(
 }
 
 /** Whether matrices of experts may lie in one tensor. */
-function canStack(experts: Rewritten['experts']): boolean {
-  const [first] = experts as [Rewritten['experts'][0]];
+function canStack(experts: Stored[]): boolean {
+  const [first = {}] = experts;
   return experts.every((expert) =>
-    parts.every((part) => {
+    expertParts.every((part) => {
       const [a, b] = [expert[part], first[part]];
+      // Factors and neurons that were kept have tensors of their own.
+      if (part !== like[part]) return a === undefined;
+      if (a === undefined || b === undefined) return false;
       const sameTable =
         a.codebook === b.codebook || a.codebook?.every((x, i) => x === b.codebook?.[i]) === true;
       return (

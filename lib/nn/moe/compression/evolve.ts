@@ -1,7 +1,7 @@
 import { argumentError } from '../../../errors.js';
 import { normalAt, uniformAt } from '../../../ops/moe/noise.js';
 import { Tensor } from '../../../tensor.js';
-import { checkLayer, combine, type DenseExpert, type ExpertLayer } from './layer.js';
+import { checkDense, combine, type DenseExpert, type ExpertLayer } from './layer.js';
 
 /** What becomes of a layer: rows of kept experts over columns of former ones. */
 export interface ExpertPlan {
@@ -9,6 +9,8 @@ export interface ExpertPlan {
   route: number[][];
   /** `[kept][experts]`: matrices of the new expert i, likewise. */
   merge: number[][];
+  /** Experts of a token, of a search over them. */
+  topK?: number;
 }
 
 /** One candidate: a plan for each layer, and what it is worth. */
@@ -34,6 +36,11 @@ export interface EvolveOptions {
   numExperts: readonly number[];
   /** Experts that each layer keeps. */
   keep: number;
+  /**
+   * Experts of a token, all layers together: at least 1 and at most `keep` for each layer, shared out by the search. It prunes
+   * active experts where it is less than `layers * topK` of the model. Default: not searched, plans have no `topK`.
+   */
+  active?: number;
   /** Loss of a candidate on calibration data: lower is better. Awaited; gradients are not needed. */
   evaluate: (plans: readonly ExpertPlan[]) => number | Promise<number>;
   /** Steps of the first phase: which experts to keep. */
@@ -58,19 +65,51 @@ export interface EvolveOptions {
  * better half and exchange a kept expert for another. In the second, children of the best get normal changes of their
  * factors, so that experts that are gone live on in others. A child takes the worst one's place if it is better.
  *
+ * With `active` the search prunes active experts too, in both phases: every candidate has as many for all layers together, and
+ * children move one of them from a layer to another. (The paper runs with fewer active experts for all layers alike;
+ * sharing them out by layers is this library's.) Plans say `topK`, which `applyExpertPlan`, `withExperts` and `compressModel` pass on.
+ *
  * Numbers are drawn from the seed by their place, so that a search that stops and goes on from its state ends where one
  * without a stop does.
  *
  * @returns the state at the end; `population[0]` is the best
  * @throws `BL_OUT_OF_RANGE`; what `evaluate` throws
+ *
+ * @example
+ * ```ts
+ * const layers = expertLayers(decoder) as ExpertLayer[]; // 32 layers of 8 experts, 2 of them active
+ * const applied = (plans: readonly ExpertPlan[]) =>
+ *   layers.map((layer, i) => applyExpertPlan(layer, plans[i] as ExpertPlan));
+ * const state = await evolveExperts({
+ *   numExperts: layers.map(({ experts }) => experts.length),
+ *   keep: 4,
+ *   active: 48, // 1.5 of a layer
+ *   pruneSteps: 200,
+ *   mergeSteps: 200,
+ *   evaluate: async (plans) => (await perplexity(withExperts(decoder, applied(plans)), text)).loss,
+ *   onProgress: (now) => writeFileSync('search.json', JSON.stringify(now)),
+ * });
+ * const best = (state.population[0] as EvolveCandidate).plans;
+ * await compressModel('model.gguf', 'small.gguf', (layer, i) => applyExpertPlan(layer, best[i] as ExpertPlan));
+ * ```
  */
 export async function evolveExperts(options: EvolveOptions): Promise<EvolveState> {
   const { numExperts, keep, evaluate, pruneSteps, mergeSteps, populationSize = 16 } = options;
-  const { scale = 0.1, seed = 0 } = options;
+  const { scale = 0.1, seed = 0, active } = options;
   if (!Number.isInteger(keep) || keep < 1 || numExperts.some((experts) => keep > experts)) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
       `evolveExperts: keep is ${keep}, expected a whole number from 1 to ${Math.min(...numExperts)}`,
+    );
+  }
+  const layers = numExperts.length;
+  if (
+    active !== undefined &&
+    !(Number.isInteger(active) && active >= layers && active <= layers * keep)
+  ) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `evolveExperts: active is ${active}, expected a whole number from ${layers} to ${layers * keep} (1 to keep for each of ${layers} layers)`,
     );
   }
   if (!Number.isInteger(populationSize) || populationSize < 2) {
@@ -97,13 +136,14 @@ export async function evolveExperts(options: EvolveOptions): Promise<EvolveState
     state.population.length = Math.min(state.population.length, populationSize);
   };
   while (state.steps === 0 && state.population.length < populationSize) {
-    await place(numExperts.map((experts) => randomPlan(experts, keep, random)));
+    const plans = numExperts.map((experts) => randomPlan(experts, keep, random));
+    await place(active === undefined ? plans : shareOut(plans, active, keep, random));
     options.onProgress?.(structuredClone(state));
   }
   while (state.steps < pruneSteps + mergeSteps) {
     const child =
       state.steps < pruneSteps ? exchange(state.population, random) : vary(state, scale, random);
-    await place(child);
+    await place(active === undefined ? child : moveActive(child, keep, random));
     state.steps++;
     options.onProgress?.(structuredClone(state));
   }
@@ -135,6 +175,39 @@ function randomPlan(experts: number, keep: number, random: Random): ExpertPlan {
   );
 }
 
+/** One active expert for each layer, the others at random. */
+function shareOut(
+  plans: readonly ExpertPlan[],
+  active: number,
+  keep: number,
+  random: Random,
+): ExpertPlan[] {
+  const counts = plans.map(() => 1);
+  for (let left = active - plans.length; left > 0; left--) {
+    const open = [...counts.keys()].filter((layer) => (counts[layer] as number) < keep);
+    const layer = open[random.below(open.length)] as number;
+    counts[layer] = (counts[layer] as number) + 1;
+  }
+  return plans.map((plan, layer) => ({ ...plan, topK: counts[layer] as number }));
+}
+
+/** In every second child one active expert goes to another layer, so that their number stays. */
+function moveActive(plans: ExpertPlan[], keep: number, random: Random): ExpertPlan[] {
+  if (random.below(2) === 0) return plans;
+  const countOf = (layer: number) => plans[layer]?.topK as number;
+  const layers = [...plans.keys()];
+  const givers = layers.filter((layer) => countOf(layer) > 1);
+  if (givers.length === 0) return plans;
+  const from = givers[random.below(givers.length)] as number;
+  const takers = layers.filter((layer) => layer !== from && countOf(layer) < keep);
+  if (takers.length === 0) return plans;
+  const to = takers[random.below(takers.length)] as number;
+  return plans.map((plan, layer) => {
+    if (layer !== from && layer !== to) return plan;
+    return { ...plan, topK: countOf(layer) + (layer === to ? 1 : -1) };
+  });
+}
+
 /** A child that keeps experts of two parents, with one exchanged in one of its layers. */
 function exchange(population: readonly EvolveCandidate[], random: Random): ExpertPlan[] {
   const better = Math.max(2, Math.ceil(population.length / 2));
@@ -154,10 +227,13 @@ function exchange(population: readonly EvolveCandidate[], random: Random): Exper
       const gone = Array.from({ length: experts }, (_, e) => e).filter((e) => !kept.includes(e));
       kept[random.below(kept.length)] = gone[random.below(gone.length)] as number;
     }
-    return planOf(
-      experts,
-      kept.sort((a, b) => a - b),
-    );
+    return {
+      ...plan,
+      ...planOf(
+        experts,
+        kept.sort((a, b) => a - b),
+      ),
+    };
   });
 }
 
@@ -176,13 +252,14 @@ function vary({ population }: EvolveState, scale: number, random: Random): Exper
 }
 
 /**
- * The layer that a plan makes: `router = route router`, expert i the sum of former experts with the factors of `merge[i]`.
+ * The layer that a plan makes: `router = route router`, expert i the sum of former experts with the factors of `merge[i]`, `topK`
+ * as the plan has it.
  *
- * @throws `BL_INVALID_SHAPE`
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_ARGUMENT` (experts in factors)
  */
 export function applyExpertPlan(layer: ExpertLayer, plan: ExpertPlan): ExpertLayer {
   const op = 'applyExpertPlan';
-  const hidden = checkLayer(op, layer);
+  const hidden = checkDense(op, layer);
   const { router, experts } = layer;
   for (const name of ['route', 'merge'] as const) {
     const rows = plan[name];
@@ -230,5 +307,9 @@ export function applyExpertPlan(layer: ExpertLayer, plan: ExpertPlan): ExpertLay
       down: part('down'),
     };
   });
-  return { router: new Tensor('f32', rows, [plan.route.length, hidden]), experts: made };
+  return {
+    router: new Tensor('f32', rows, [plan.route.length, hidden]),
+    experts: made,
+    ...(plan.topK === undefined ? {} : { topK: plan.topK }),
+  };
 }

@@ -1,10 +1,8 @@
 import { argumentError } from '../../../errors.js';
-import type { MoEExpert } from '../../../ops/moe/experts.js';
-import { dequantize } from '../../../ops/quantize/dequantize.js';
 import { Tensor } from '../../../tensor.js';
 
 /** Matrices of one expert, f32 and contiguous. */
-export interface DenseExpert {
+export interface ExpertMatrices {
   /** Shape `[ffn, hidden]`; without it the expert is `down f(up x)`. */
   gate?: Tensor<'f32'> | undefined;
   /** Shape `[ffn, hidden]` */
@@ -13,15 +11,27 @@ export interface DenseExpert {
   down: Tensor<'f32'>;
 }
 
+/** One expert, f32 and contiguous; what `lowRankExperts` gives has factors, which others that change experts do not take. */
+export interface DenseExpert extends ExpertMatrices {
+  /** Shape `[rank, hidden]`: gate and up are `[ffn, rank]` and take `reduce x`. */
+  reduce?: Tensor<'f32'> | undefined;
+  /** Shape `[hidden, rank]`: down is `[rank, ffn]`, and the expert gives `expand` of it. */
+  expand?: Tensor<'f32'> | undefined;
+  /** Neurons besides, whole: their `down f(...)` is added. */
+  kept?: ExpertMatrices | undefined;
+}
+
 /** The experts of a layer and their router, as compression reads and gives them. */
 export interface ExpertLayer {
   /** Shape `[experts, hidden]` */
   router: Tensor<'f32'>;
   experts: readonly DenseExpert[];
+  /** Experts of a token. Default: as before, at most as many as there are. */
+  topK?: number | undefined;
 }
 
 /** @throws `BL_INVALID_SHAPE` unless the router has a row for each expert and their shapes fit. Returns hidden. */
-export function checkLayer(op: string, { router, experts }: ExpertLayer): number {
+export function checkLayer(op: string, { router, experts, topK }: ExpertLayer): number {
   const [rows, hidden = 0] = router.shape;
   if (router.shape.length !== 2 || rows !== experts.length || rows === 0) {
     throw argumentError(
@@ -29,21 +39,61 @@ export function checkLayer(op: string, { router, experts }: ExpertLayer): number
       `${op}: router.shape is [${router.shape}], expected a row for each of ${experts.length} experts`,
     );
   }
-  experts.forEach(({ gate, up, down }, e) => {
-    const [ffn] = up.shape;
-    for (const [name, part, shape] of [
-      ['up', up, [ffn, hidden]],
-      ['gate', gate, [ffn, hidden]],
-      ['down', down, [hidden, ffn]],
-    ] as const) {
-      if (part === undefined || `${part.shape}` === `${shape}`) continue;
+  if (topK !== undefined && !(Number.isInteger(topK) && topK >= 1 && topK <= experts.length)) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: topK is ${topK}, expected 1 to ${experts.length} (experts of the layer)`,
+    );
+  }
+  experts.forEach((expert, e) => {
+    checkMatrices(op, `experts[${e}]`, expert, hidden);
+    if (expert.kept !== undefined) checkMatrices(op, `experts[${e}].kept`, expert.kept, hidden);
+    if (
+      (expert.kept === undefined) !== (experts[0]?.kept === undefined) ||
+      (expert.kept !== undefined && !expert.kept.gate !== !expert.gate)
+    ) {
       throw argumentError(
         'BL_INVALID_SHAPE',
-        `${op}: experts[${e}].${name}.shape is [${part.shape}], expected [${shape}]`,
+        `${op}: experts[${e}].kept is ${expert.kept === undefined ? 'missing' : 'given'}, expected neurons of all experts or of none, with a gate as the others`,
       );
     }
   });
   return hidden;
+}
+
+function checkMatrices(
+  op: string,
+  name: string,
+  { gate, up, down, reduce, expand }: DenseExpert,
+  hidden: number,
+): void {
+  const [ffn] = up.shape;
+  const inner = reduce?.shape[0] ?? hidden;
+  const outer = expand?.shape[1] ?? hidden;
+  for (const [part, matrix, shape] of [
+    ['up', up, [ffn, inner]],
+    ['gate', gate, [ffn, inner]],
+    ['down', down, [outer, ffn]],
+    ['reduce', reduce, [inner, hidden]],
+    ['expand', expand, [hidden, outer]],
+  ] as const) {
+    if (matrix === undefined || `${matrix.shape}` === `${shape}`) continue;
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: ${name}.${part}.shape is [${matrix.shape}], expected [${shape}]`,
+    );
+  }
+}
+
+/** {@link checkLayer} of experts without factors. */
+export function checkDense(op: string, layer: ExpertLayer): number {
+  const hidden = checkLayer(op, layer);
+  const e = layer.experts.findIndex(({ reduce, expand, kept }) => reduce ?? expand ?? kept);
+  if (e < 0) return hidden;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${op}: experts[${e}] has factors, expected whole matrices`,
+  );
 }
 
 /** Rows of a matrix in this order. */
@@ -92,14 +142,5 @@ export function permuteNeurons(expert: DenseExpert, order: readonly number[]): D
     ...(expert.gate === undefined ? {} : { gate: takeRows(expert.gate, order) }),
     up: takeRows(expert.up, order),
     down: takeColumns(expert.down, order),
-  };
-}
-
-/** An expert of a model in f32. */
-export function decodedExpert({ gate, up, down }: MoEExpert): DenseExpert {
-  return {
-    ...(gate === undefined ? {} : { gate: dequantize(gate) }),
-    up: dequantize(up),
-    down: dequantize(down),
   };
 }

@@ -2,9 +2,11 @@ import { argumentError } from '../../../errors.js';
 import { matmul } from '../../../ops/matmul/matmul.js';
 import { QuantizedTensor } from '../../../quantized_tensor.js';
 import { Tensor } from '../../../tensor.js';
+import { transposed } from '../../low_rank/truncated_svd.js';
+import { activate, type ExpertActivation } from '../expert_activation.js';
 import { bestAssignment } from './assignment.js';
 import {
-  checkLayer,
+  checkDense,
   combine,
   type DenseExpert,
   type ExpertLayer,
@@ -20,6 +22,13 @@ export interface MergeExpertsOptions {
   groups: number;
   /** Shape `[experts, samples]`: logits of a calibration text; similar experts have similar ones. Default: router rows. */
   features?: readonly ArrayLike<number>[];
+  /**
+   * Shape `[tokens, hidden]`, at least 2 tokens: what the layer reads in a calibration text, as `expertInputs` gives it. Neurons are
+   * matched by what they are for these tokens. Default: by their weights.
+   */
+  inputs?: Tensor<'f32'>;
+  /** Of the experts, for `inputs`. Default `'silu'`. */
+  activation?: ExpertActivation;
 }
 
 /** What {@link mergeExperts} gives. */
@@ -35,8 +44,10 @@ export interface MergedExperts extends ExpertLayer {
  *
  * 1. The `groups` most used experts are dominant; each other one joins the dominant one of the highest cosine similarity
  *    of router logits (of router rows where none are given).
- * 2. Inner neurons of a group's experts are permuted to match the dominant one's: the assignment of the highest sum of
- *    products of gate and up rows and down columns (weight matching, Ainsworth et al. 2023).
+ * 2. Inner neurons of a group's experts are permuted to match the dominant one's, by one of the paper's two ways: the
+ *    assignment of the highest sum of products of gate and up rows and down columns (weight matching, Ainsworth et al. 2023), or,
+ *    with `inputs`, of the highest sum of correlations of `f(gate x) * up x` over tokens (activation matching, Li et al. 2015). The
+ *    paper takes the tokens that go to both experts; here all that are given count. Neurons that do not change correlate with none.
  * 3. Weights are averaged with the usage as weight.
  *
  * The paper keeps all router rows and sends all of a group to its one expert: `groupOf` maps indices of routes so.
@@ -44,11 +55,20 @@ export interface MergedExperts extends ExpertLayer {
  *
  * Of equal usage and similarity the lower number comes first.
  *
- * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE`
+ * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE`, `BL_INVALID_ARGUMENT` (experts in factors, activation)
+ *
+ * @example
+ * ```ts
+ * const counts = expertCounts(decoder, tokens);
+ * const inputs = expertInputs(decoder, tokens);
+ * await compressModel('model.gguf', 'merged.gguf', (layer, i) =>
+ *   mergeExperts(layer, { usage: counts[i] as number[], groups: 4, inputs: inputs[i] as Tensor<'f32'> }),
+ * );
+ * ```
  */
 export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): MergedExperts {
   const op = 'mergeExperts';
-  const hidden = checkLayer(op, layer);
+  const hidden = checkDense(op, layer);
   const { experts, router } = layer;
   const { usage, groups } = options;
   if (usage.length !== experts.length || !usage.every((x) => x >= 0 && Number.isFinite(x))) {
@@ -71,6 +91,20 @@ export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): 
       `${op}: features.length is ${features.length}, expected ${experts.length} (experts)`,
     );
   }
+  const { inputs, activation = 'silu' } = options;
+  if (
+    inputs !== undefined &&
+    (`${inputs.shape.slice(1)}` !== `${hidden}` || (inputs.shape[0] ?? 0) < 2)
+  ) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: inputs.shape is [${inputs.shape}], expected at least 2 tokens and ${hidden} (= router.shape[1])`,
+    );
+  }
+  const align = (own: DenseExpert, other: DenseExpert): number[] =>
+    inputs === undefined
+      ? alignNeurons(own, other)
+      : alignActivations(own, other, inputs, activation);
   const dominant = experts
     .map((_, e) => e)
     .sort((a, b) => (usage[b] as number) - (usage[a] as number) || a - b)
@@ -88,6 +122,7 @@ export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): 
       experts[d] as DenseExpert,
       members.map((e) => experts[e] as DenseExpert),
       members.map((e) => usage[e] as number),
+      align,
     );
   });
   return {
@@ -112,11 +147,44 @@ function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
 /** Order of `other`'s neurons in which they fit `own`'s best: see {@link mergeExperts}. */
 export function alignNeurons(own: DenseExpert, other: DenseExpert): number[] {
   const [ffn = 0] = own.up.shape;
-  const gain = matmul(
-    neurons(own),
-    new QuantizedTensor('f32', neurons(other).bytes, shapeOf(other)),
-  );
+  const gain = product(neurons(own), neurons(other));
   return bestAssignment(gain.data, ffn);
+}
+
+/** Order of `other`'s neurons in which they go with `own`'s best over these tokens: see {@link mergeExperts}. */
+export function alignActivations(
+  own: DenseExpert,
+  other: DenseExpert,
+  inputs: Tensor<'f32'>,
+  activation: ExpertActivation,
+): number[] {
+  const [a, b] = [own, other].map((expert) => standardized(expert, inputs, activation));
+  const gain = product(a as Tensor<'f32'>, b as Tensor<'f32'>);
+  return bestAssignment(gain.data, own.up.shape[0] as number);
+}
+
+/** a b^T. */
+const product = (a: Tensor<'f32'>, b: Tensor<'f32'>): Tensor<'f32'> =>
+  matmul(a, new QuantizedTensor('f32', b.bytes, b.shape as [number, number]));
+
+/** Shape [ffn, tokens]: each neuron's values, of mean 0 and length 1; 0 where they are all the same. */
+function standardized(
+  { gate, up }: DenseExpert,
+  inputs: Tensor<'f32'>,
+  activation: ExpertActivation,
+): Tensor<'f32'> {
+  const inner = activate(activation, gate && product(inputs, gate), product(inputs, up));
+  const rows = transposed(inner);
+  const [ffn = 0, tokens = 0] = rows.shape;
+  for (let i = 0; i < ffn; i++) {
+    const row = rows.data.subarray(i * tokens, (i + 1) * tokens);
+    const mean = row.reduce((sum, x) => sum + x, 0) / tokens;
+    const norm = Math.sqrt(row.reduce((sum, x) => sum + (x - mean) ** 2, 0));
+    for (let t = 0; t < tokens; t++) {
+      row[t] = norm > 1e-6 * Math.abs(mean) ? ((row[t] as number) - mean) / norm : 0;
+    }
+  }
+  return rows;
 }
 
 /** Rows of gate and up and column of down of each neuron, beside each other. */
@@ -137,15 +205,11 @@ function neurons({ gate, up, down }: DenseExpert): Tensor<'f32'> {
   return new Tensor('f32', values, [ffn, width]);
 }
 
-const shapeOf = ({ up }: DenseExpert): [number, number] => [
-  up.shape[0] as number,
-  3 * (up.shape[1] as number),
-];
-
 function mergeGroup(
   dominant: DenseExpert,
   members: readonly DenseExpert[],
   usage: readonly number[],
+  align: (own: DenseExpert, other: DenseExpert) => number[],
 ): DenseExpert {
   if (members.length === 1) return dominant;
   const total = usage.reduce((a, b) => a + b, 0);
@@ -163,7 +227,7 @@ function mergeGroup(
   }
   const weights = usage.map((x) => (total > 0 ? x / total : 1 / usage.length));
   const aligned = members.map((member) =>
-    member === dominant ? member : permuteNeurons(member, alignNeurons(dominant, member)),
+    member === dominant ? member : permuteNeurons(member, align(dominant, member)),
   );
   const part = (name: 'gate' | 'up' | 'down') =>
     combine(
