@@ -141,6 +141,20 @@ describe('machine code', () => {
     expect(decode(code([plain(0x1ffn)]), 80)[0]).toEqual({ name: '0x1ff', kind: 'unknown' });
   });
 
+  it.each([80, 120])(
+    'refuses f16 conversions to bytes, which ptxas makes by mistake, sm_%i',
+    (arch) => {
+      const lost: [bigint, bigint] = [0x305n, 0x2e620010e000n];
+      const other: [bigint, bigint] = [0x305n, 0x2e620030d100n];
+      const of = (instruction: [bigint, bigint]) => decode(code([instruction]), arch)[0]?.name;
+      expect([of(lost), of(other)]).toEqual(['F2I.U8.F16', 'F2I']);
+      const images = mkdtempSync(join(folder, 'lost-'));
+      const file = join(images, `m.sm_${arch}.cubin`);
+      writeFileSync(file, cubin([kernel('k', arch, { code: code([lost, plain(exit)]) })], false));
+      expect(() => makeReport([images], [])).toThrow('k has F2I.U8.F16');
+    },
+  );
+
   it('takes the loop with the most mma, else the innermost with the most accesses', () => {
     for (const arch of [80, 90]) {
       const body = decode(kernel('k', arch).code, arch);

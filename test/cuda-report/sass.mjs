@@ -56,7 +56,9 @@ export function decode(code, arch) {
       name: `0x${opcode.toString(16).padStart(3, '0')}`,
       kind: 'unknown',
     };
-    const instruction = { name, kind };
+    // An f16 to an integer of 8 bits: types are in these bits, on all architectures.
+    const isHalfToByte = name === 'F2I' && (high & 0xffff00n) === 0x10e000n;
+    const instruction = { name: isHalfToByte ? 'F2I.U8.F16' : name, kind };
     if (name === 'BRA')
       instruction.target =
         (at + instructionBytes + branchOffset(low, high, arch)) / instructionBytes;

@@ -213,13 +213,13 @@ void counts_of_all_kinds(TestQueue& queue) {
       check(actual == run({}, std::min<int64_t>(count, kCapacity)), what + ": other bits");
     }
   }
-  // What is not needed ends at once: a block of 5 that have work, beside a whole one.
+  // What is not needed ends at once: 2 blocks of 12 have work.
   cu.integers({0, 200});
   bl_attention_args counted{};
   counted.cu_queries = counted.cu_keys = cu.device();
   queue.launches.clear();
   run(counted, kCapacity);
-  check(queue.launches.size() == 2 && queue.launches[0].shape.grid.x == 5, "attention: blocks of all keys");
+  check(queue.launches.size() == 2 && queue.launches[0].shape.grid.x == 12, "attention: blocks of all keys");
   const auto loads = queue.launches[0].report.counters.total("ld.global.v4");
   check(loads.bytes == 2 * 200 * 32, "attention: keys beyond the number are read");
 }

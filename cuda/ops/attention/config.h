@@ -43,8 +43,7 @@ struct AttentionParams {
 // Decoding: a block's warps, each with keys of its own.
 constexpr int kDecodeWarps = 4;
 constexpr int kDecodeKeys = 32;  // that a warp takes at a time
-// Keys of a split at least: once 32 for each warp.
-constexpr int kLeastSplit = kDecodeWarps * kDecodeKeys;
+constexpr int kDecodeRound = kDecodeWarps * kDecodeKeys;
 
 // How keys are split: `count` parts (at least 1, at most `most`) of `keys_per_split`, whole rounds of a
 // block, the last one shorter. The same on host and device, so that results do not depend on who knows the
@@ -55,10 +54,9 @@ struct DecodeSplits {
 };
 template <typename Int>
 BL_HOST_DEVICE constexpr DecodeSplits<Int> decode_splits(Int keys, Int most) {
-  constexpr Int kRound = kDecodeWarps * kDecodeKeys;
-  const Int wanted = keys / kLeastSplit < 1 ? 1 : keys / kLeastSplit > most ? most : keys / kLeastSplit;
-  const Int keys_per_split = (keys + wanted * kRound - 1) / (wanted * kRound) * kRound;
-  if (keys == 0) return {kRound, 1};
+  if (keys == 0) return {kDecodeRound, 1};
+  const Int rounds = (keys + kDecodeRound - 1) / kDecodeRound;
+  const Int keys_per_split = (rounds + most - 1) / most * kDecodeRound;
   return {keys_per_split, (keys + keys_per_split - 1) / keys_per_split};
 }
 // Prompts: 16 x 16 threads, tiles of keys, channels of q and k at a time, columns of v at a time.
