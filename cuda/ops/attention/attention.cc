@@ -75,7 +75,8 @@ bl_status launch_decode(Queue& queue, const DecodeKernel& kernel, AttentionParam
   const int64_t row_blocks = ceil_div(params.rows, kernel.rows);
   // Blocks to fill the device twice.
   const int64_t wanted = ceil_div(2 * int64_t{queue.limits().multiprocessors}, row_blocks * params.kv_heads);
-  const int64_t most = std::clamp<int64_t>(ceil_div(params.keys, kDecodeRound), 1, std::min<int64_t>(wanted, 256));
+  const int64_t most =
+      std::clamp<int64_t>(ceil_div(params.keys, kDecodeRound), 1, std::min<int64_t>(wanted, 256));
   const DecodeSplits<int64_t> splits = decode_splits(params.keys, most);
   params.keys_per_split = splits.keys_per_split;
   params.splits = static_cast<int32_t>(params.key_count == nullptr ? splits.count : most);

@@ -86,7 +86,8 @@ bool is_direct(const bl_matmul_args& args, const Matrix& a, int32_t dtype) {
 // Whether rows of a are f32 that a block takes into its registers as they lie.
 bool is_wide(const bl_matmul_args& args, const Matrix& a) {
   return a.dtype == BL_DTYPE_f32 && args.column_scale.data == nullptr && args.column_order.data == nullptr &&
-         a.column == 1 && a.row % 4 == 0 && a.columns % 4 == 0 && a.columns <= 4 * kPrepareVectors * kPrepareWideThreads &&
+         a.column == 1 && a.row % 4 == 0 && a.columns % 4 == 0 &&
+         a.columns <= 4 * kPrepareVectors * kPrepareWideThreads &&
          reinterpret_cast<uintptr_t>(a.data) % 16 == 0;
 }
 
@@ -114,7 +115,8 @@ bl_status prepare(Queue& queue, const bl_matmul_args& args, int64_t batch, const
   const char* kernel = prepare.rounding == Rounding8::none ? "matmul_prepare" : "matmul_prepare_e4m3";
   if (prepare.rounding == Rounding8::none && is_wide(args, a)) {
     kernel = "matmul_prepare_wide";
-    shape.block.x = static_cast<uint32_t>(std::min(kPrepareWideThreads, (prepare.padded_k / 4 + 31) / 32 * 32));
+    shape.block.x =
+        static_cast<uint32_t>(std::min(kPrepareWideThreads, (prepare.padded_k / 4 + 31) / 32 * 32));
   }
   return queue.launch(matmul_module, kernel, shape, prepare, error);
 }
