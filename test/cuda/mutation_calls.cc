@@ -217,6 +217,12 @@ std::vector<MutatedKernel> mutated_kernels() {
                   .causal = 1}),
         attended(
             {.keys = 900, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 530}),
+        attended(
+            {.keys = 64, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 37}),
+        attended(
+            {.keys = 64, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 45}),
+        attended(
+            {.keys = 64, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 60}),
         attended({.keys = 41, .heads = 6, .head_dim = 24, .value_dim = 16, .kv = BL_DTYPE_bf16}),
         attended(
             {.keys = 33, .heads = 4, .kv_heads = 1, .head_dim = 256, .value_dim = 248, .kv = BL_DTYPE_f16}),
