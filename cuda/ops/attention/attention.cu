@@ -4,8 +4,9 @@
 
 extern __shared__ float4 attention_shared[];
 
+// Of one row: told how many blocks are enough, ptxas spills nothing for one more (sm_100).
 #define BL_CUDA_ATTENTION_DECODE(name, wide, rows, vectors)                                           \
-  extern "C" __global__ void __launch_bounds__(bitloom::cuda::kDecodeWarps * 32)                      \
+  extern "C" __global__ void __launch_bounds__(bitloom::cuda::kDecodeWarps * 32, (rows) == 1 ? 5 : 0) \
       name(const __grid_constant__ bitloom::cuda::AttentionParams p) {                                \
     bitloom::cuda::decode<wide, rows, vectors>(p, reinterpret_cast<float*>(attention_shared));        \
   }

@@ -7,7 +7,7 @@ using namespace bitloom::cuda::gemm;
 
 #include "kernels.inc"
 
-extern "C" __global__ void __launch_bounds__(128) matmul_finish(const __grid_constant__ FinishParams p) { finish(p); }
+extern "C" __global__ void __launch_bounds__(128, 10) matmul_finish(const __grid_constant__ FinishParams p) { finish(p); }
 
 extern "C" __global__ void __launch_bounds__(kPrepareThreads)
     matmul_prepare(const __grid_constant__ PrepareParams p) {
