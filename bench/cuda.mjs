@@ -1,4 +1,4 @@
-// npm run bench:cuda: products on a CUDA device, measured beside the roofline bound of that GPU, its measured copy and f16
+// npm run bench:cuda: products on a CUDA device, measured beside the roofline bound of that GPU, its bandwidth and f16
 // weights in the same run. Weights rotate over more than the cache holds; a round of them is one graph, so that no
 // launch waits for the host. With --tiny and the emulated driver it tests itself: its times then say nothing.
 import { parseArgs } from 'node:util';

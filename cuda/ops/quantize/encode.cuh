@@ -65,6 +65,8 @@ class CodeWriter {
   int used_ = 0;
 };
 
+// By the conversion of a pair, whose result has 32 bits: of 16 bits whose low byte is stored, ptxas 13.0 makes a conversion to
+// an integer of 8 bits, and the byte is lost.
 __device__ __forceinline__ void store_scalar(uint8_t* at, int32_t dtype, float value) {
   const uint32_t bits = dtype == BL_SCALE_bf16 ? ptx::cvt_bf16x2_f32(0.0f, value) : ptx::cvt_f16x2_f32(0.0f, value);
   at[0] = static_cast<uint8_t>(bits);
