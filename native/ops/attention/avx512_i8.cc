@@ -43,40 +43,51 @@ inline __m512i broadcast(const void* dword) {
   return _mm512_set1_epi32(value);
 }
 
-// Scores of four rows and a tile's 64 keys.
-template <int kBits>
-void score_rows(const KvPage& layout, const Tile& tile, Ahead& ahead, const Integers& ints, int64_t row,
+// Scores of four rows and two units of a tile's keys, from `unit` on.
+template <int kBits, int kTogether>
+inline void score_units_i8(const KvPage& layout, const Tile& tile, Ahead& ahead, const Integers& ints, int64_t row, int64_t unit,
                 float* scores) {
   constexpr int kParts = 8 / kBits;
   const int8_t* query = ints.codes + row * ints.query_bytes;
-  __m512i sum[kGroup][kUnits];
+  const int64_t query_bytes = ints.query_bytes;
+  const int64_t count = layout.rows;
+  const uint8_t* keys[kTogether];
+  for (int u = 0; u < kTogether; ++u) keys[u] = tile.keys[unit + u];
+  __m512i sum[kGroup][kTogether];
   for (int r = 0; r < kGroup; ++r) {
-    for (int u = 0; u < kUnits; ++u) sum[r][u] = _mm512_set1_epi32(ints.query_bias[row + r]);
+    for (int u = 0; u < kTogether; ++u) sum[r][u] = _mm512_set1_epi32(ints.query_bias[row + r]);
   }
-  for (int64_t i = 0; i < layout.rows; ++i) {
-    __m512i dwords[kUnits];
-    for (int u = 0; u < kUnits; ++u) dwords[u] = _mm512_loadu_si512(tile.keys[u] + i * 64);
-    if (i % 2 == 0) ahead.step();
+  for (int64_t i = 0; i < count; ++i) {
+    __m512i dwords[kTogether];
+    for (int u = 0; u < kTogether; ++u) dwords[u] = _mm512_loadu_si512(keys[u] + i * 64);
+    if (i % (8 / kTogether) == 0) ahead.step();
     for (int p = 0; p < kParts; ++p) {
-      __m512i codes[kUnits];
-      for (int u = 0; u < kUnits; ++u) codes[u] = codes_of<kBits, false>(dwords[u], p);
+      __m512i codes[kTogether];
+      for (int u = 0; u < kTogether; ++u) codes[u] = codes_of<kBits, false>(dwords[u], p);
       for (int r = 0; r < kGroup; ++r) {
-        const __m512i channels = broadcast(query + r * ints.query_bytes + (i * kParts + p) * 4);
-        for (int u = 0; u < kUnits; ++u) sum[r][u] = _mm512_dpbusd_epi32(sum[r][u], codes[u], channels);
+        const __m512i channels = broadcast(query + r * query_bytes + (i * kParts + p) * 4);
+        for (int u = 0; u < kTogether; ++u) sum[r][u] = _mm512_dpbusd_epi32(sum[r][u], codes[u], channels);
       }
     }
   }
-  for (int u = 0; u < kUnits; ++u) {
+  for (int u = 0; u < kTogether; ++u) {
     const __m512 token =
-        kBits == 8 ? _mm512_loadu_ps(tile.key_page[u] + tile.unit[u] * kUnit * 4) : _mm512_setzero_ps();
+        kBits == 8 ? _mm512_loadu_ps(tile.key_page[unit + u] + tile.unit[unit + u] * kUnit * 4) : _mm512_setzero_ps();
     for (int r = 0; r < kGroup; ++r) {
       const __m512 scale = _mm512_set1_ps(ints.query_scale[row + r]);
       const __m512 dot = _mm512_cvtepi32_ps(sum[r][u]);
       const __m512 x = kBits == 8 ? _mm512_mul_ps(_mm512_mul_ps(dot, scale), token)
                                   : _mm512_fmadd_ps(dot, scale, _mm512_set1_ps(ints.query_rest[row + r]));
-      _mm512_store_ps(scores + r * kKeyTile + u * kUnit, x);
+      _mm512_store_ps(scores + r * kKeyTile + (unit + u) * kUnit, x);
     }
   }
+}
+
+template <int kBits>
+void score_rows(const KvPage& layout, const Tile& tile, Ahead& ahead, const Integers& ints, int64_t row,
+                float* scores) {
+  constexpr int kTogether = kBits == 8 ? 4 : 2;
+  for (int64_t unit = 0; unit < kUnits; unit += kTogether) score_units_i8<kBits, kTogether>(layout, tile, ahead, ints, row, unit, scores);
 }
 
 // Scores of all rows and a tile's keys. Where keys have scales of channels, the query is quantized for each

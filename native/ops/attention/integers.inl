@@ -323,12 +323,16 @@ void load_value_scales(const KvPage& layout, const Tile& tile, Integers& ints) {
     }
   }
   const bool has_middles = layout.scale == KvScale::channel;
-  __m512 sum = _mm512_setzero_ps();  // NaN if one of them is not finite
+  const auto magnitude = _mm512_set1_epi32(0x7fffffff);
+  __m512i largest = _mm512_setzero_si512();  // as bits: infinity and NaN come last
   for (int64_t i = 0; i < groups * kKeyTile; i += kUnit) {
-    sum = _mm512_fmadd_ps(_mm512_load_ps(ints.value_scale + i), _mm512_setzero_ps(), sum);
-    if (has_middles) sum = _mm512_fmadd_ps(_mm512_load_ps(ints.value_middle + i), _mm512_setzero_ps(), sum);
+    const __m512i scale = _mm512_load_si512(ints.value_scale + i);
+    largest = _mm512_max_epi32(largest, _mm512_and_si512(scale, magnitude));
+    if (!has_middles) continue;
+    const __m512i middle = _mm512_load_si512(ints.value_middle + i);
+    largest = _mm512_max_epi32(largest, _mm512_and_si512(middle, magnitude));
   }
-  ints.any_odd = _mm512_cmp_ps_mask(sum, sum, _CMP_UNORD_Q) != 0;
+  ints.any_odd = _mm512_cmpge_epi32_mask(largest, _mm512_set1_epi32(0x7f800000)) != 0;
   if (ints.any_odd) take_out_odd(ints, groups, has_middles);
 }
 
@@ -338,13 +342,17 @@ void quantize_weights(const KvPage& layout, const Work& work, Integers& ints, Ah
   const int64_t groups = kChannel ? layout.groups : 1;
   const float* weights = work.scores + row * kKeyTile;
   for (int64_t g = 0; g < groups; ++g) {
+    if (kChannel) ahead.step();
     __m512 x[kGroup][kUnits], largest[kGroup];
+#pragma GCC unroll 4
     for (int v = 0; v < kUnits; ++v) {
       const __m512 scale = _mm512_load_ps(ints.value_scale + g * kKeyTile + v * kUnit);
+#pragma GCC unroll 4
       for (int r = 0; r < kGroup; ++r) {
-        x[r][v] = _mm512_mul_ps(_mm512_load_ps(weights + r * kKeyTile + v * kUnit), scale);
+        x[r][v] = _mm512_mul_ps(scale, _mm512_load_ps(weights + r * kKeyTile + v * kUnit));
       }
     }
+#pragma GCC unroll 4
     for (int r = 0; r < kGroup; ++r) {
       largest[r] = _mm512_max_ps(_mm512_max_ps(x[r][0], x[r][1]), _mm512_max_ps(x[r][2], x[r][3]));
     }
@@ -352,25 +360,31 @@ void quantize_weights(const KvPage& layout, const Work& work, Integers& ints, Ah
     alignas(16) float inverse[kGroup], scale[kGroup];
     _mm_store_ps(inverse, inverse_of(most, 255));
     _mm_store_ps(scale, _mm_div_ps(most, _mm_set1_ps(255)));
+    const int64_t at = row * ints.value_groups + g;
+#pragma GCC unroll 4
     for (int r = 0; r < kGroup; ++r) {
-      ahead.step();
-      const int64_t at = (row + r) * ints.value_groups + g;
+      if (!kChannel) ahead.step();
       const __m512 by = _mm512_set1_ps(inverse[r]);
-      for (int v = 0; v < kUnits; ++v) x[r][v] = _mm512_mul_ps(x[r][v], by);
-      _mm512_store_si512(ints.weights + at * kKeyTile, to_bytes<false>(x[r][0], x[r][1], x[r][2], x[r][3]));
-      const bool poisoned = ints.any_odd && row + r < work.rows && (work.seen[row + r] & ints.odd[g]) != 0;
-      ints.weight_scale[at] = poisoned ? __builtin_nanf("") : scale[r];
+      _mm512_store_si512(ints.weights + (at + r * ints.value_groups) * kKeyTile,
+                         to_bytes<false>(_mm512_mul_ps(x[r][0], by), _mm512_mul_ps(x[r][1], by),
+                                         _mm512_mul_ps(x[r][2], by), _mm512_mul_ps(x[r][3], by)));
+      ints.weight_scale[at + r * ints.value_groups] = scale[r];
     }
-    if constexpr (kChannel) {
-      for (int r = 0; r < kGroup; ++r) {
-        float* middles = ints.middles + ((row + r) * ints.value_groups + g) * kUnit;
-        __m512 sum = _mm512_mul_ps(_mm512_load_ps(middles), _mm512_set1_ps(ints.factor[row + r]));
-        for (int v = 0; v < kUnits; ++v) {
-          sum = _mm512_fmadd_ps(_mm512_load_ps(weights + r * kKeyTile + v * kUnit),
-                                _mm512_load_ps(ints.value_middle + g * kKeyTile + v * kUnit), sum);
-        }
-        _mm512_store_ps(middles, sum);
+    for (int64_t r = row; ints.any_odd && r < std::min(row + kGroup, work.rows); ++r) {
+      if ((work.seen[r] & ints.odd[g]) != 0) ints.weight_scale[r * ints.value_groups + g] = __builtin_nanf("");
+    }
+  }
+  for (int64_t r = 0; kChannel && r < kGroup; ++r) {
+    const __m512 factor = _mm512_set1_ps(ints.factor[row + r]);
+    __m512 weight[kUnits];
+    for (int v = 0; v < kUnits; ++v) weight[v] = _mm512_load_ps(weights + r * kKeyTile + v * kUnit);
+    for (int64_t g = 0; g < groups; ++g) {
+      float* middles = ints.middles + ((row + r) * ints.value_groups + g) * kUnit;
+      __m512 sum = _mm512_mul_ps(_mm512_load_ps(middles), factor);
+      for (int v = 0; v < kUnits; ++v) {
+        sum = _mm512_fmadd_ps(weight[v], _mm512_load_ps(ints.value_middle + g * kKeyTile + v * kUnit), sum);
       }
+      _mm512_store_ps(middles, sum);
     }
   }
 }
