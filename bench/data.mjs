@@ -56,7 +56,7 @@ export function copies(bytes, count) {
   const step = Math.ceil(bytes.length / 64) * 64;
   if (pool.length < step * count) {
     if (pool.length > 0) detach(pool.buffer);
-    pool = new Uint8Array(step * count);
+    pool = bitloom.Tensor.zeros('u8', [step * count]).bytes; // aligned as caches and weights are
   }
   return Array.from({ length: count }, (_, i) => {
     const copy = pool.subarray(i * step, i * step + bytes.length);

@@ -155,6 +155,8 @@ export interface Native extends NativeDevices {
   matmulTuning(isa: number): Int32Array;
   setMatmulTuning(isa: number, values: Int32Array | undefined): void;
   detach(buffer: ArrayBuffer): void;
+  /** The address modulo 4096. */
+  addressInPage(memory: Uint8Array): number;
   mapFile(path: string): NativeMappedFile;
 }
 

@@ -1,3 +1,4 @@
+import { alignedMemory } from './aligned_memory.js';
 import { described } from './arguments.js';
 import { DeviceMemory, type DeviceName, deviceNumber, recordedStream, upload } from './device.js';
 import { argumentError } from './errors.js';
@@ -149,7 +150,7 @@ export class QuantizedTensor<F extends Format = Format> {
     const bytes = weightsBytes(format, shape[0], shape[1], options.layout);
     let memory: Uint8Array;
     try {
-      memory = new Uint8Array(bytes);
+      memory = alignedMemory(bytes);
     } catch (cause) {
       throw Object.assign(
         argumentError('BL_OUT_OF_MEMORY', `QuantizedTensor: cannot allocate ${bytes} bytes`),

@@ -1,3 +1,4 @@
+import { alignedMemory } from './aligned_memory.js';
 import { DeviceMemory, type DeviceName, deviceNumber, recordedStream, upload } from './device.js';
 import {
   type DataTypes,
@@ -112,9 +113,9 @@ export class Tensor<D extends DType = DType> {
   static zeros<N extends DTypeName>(dtype: N, shape: readonly number[]): Tensor<Normalized<N>> {
     const name = dtypeOf(dtype) as Normalized<N>;
     const bytes = elementCount(shape) * dtypes[name].bytes;
-    let memory: ArrayBuffer;
+    let memory: Uint8Array;
     try {
-      memory = new ArrayBuffer(bytes);
+      memory = alignedMemory(bytes);
     } catch (cause) {
       throw Object.assign(
         argumentError('BL_OUT_OF_MEMORY', `Tensor: cannot allocate ${bytes} bytes for [${shape}]`),

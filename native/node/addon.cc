@@ -255,6 +255,13 @@ Napi::Value set_matmul_tuning(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// addressInPage(uint8Array): its address modulo 4096.
+Napi::Value address_in_page(const Napi::CallbackInfo& info) {
+  if (info.Length() != 1 || !info[0].IsTypedArray()) return info.Env().Undefined();
+  const uintptr_t address = reinterpret_cast<uintptr_t>(info[0].As<Napi::Uint8Array>().Data());
+  return Napi::Number::New(info.Env(), static_cast<double>(address % 4096));
+}
+
 // detach(arrayBuffer): frees its memory now instead of at the next garbage collection.
 Napi::Value detach(const Napi::CallbackInfo& info) {
   if (info.Length() == 1 && info[0].IsArrayBuffer()) info[0].As<Napi::ArrayBuffer>().Detach();
@@ -287,6 +294,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["kvPageBytes"] = Napi::Function::New<kv_page_bytes>(env, "kvPageBytes");
   exports["matmulTuning"] = Napi::Function::New<matmul_tuning>(env, "matmulTuning");
   exports["setMatmulTuning"] = Napi::Function::New<set_matmul_tuning>(env, "setMatmulTuning");
+  exports["addressInPage"] = Napi::Function::New<address_in_page>(env, "addressInPage");
   exports["detach"] = Napi::Function::New<detach>(env, "detach");
   init_devices(env, exports);
   init_experts(env, exports);

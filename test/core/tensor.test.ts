@@ -1,12 +1,28 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { add, QuantizedTensor, Tensor } from '../../lib/index.js';
+import { native } from '../../lib/native.js';
 import { bfloatToNumber, halfToNumber } from '../reference/small_floats.js';
 
 const error = (code: string, message?: string) =>
   expect.objectContaining(message === undefined ? { code } : { code, message });
 
 describe('Tensor', () => {
+  it('makes memory that begins at a cache line, and no more of it than asked for', () => {
+    for (const count of [1024, 1025, 5000, 100_003, 3_000_000]) {
+      const zeros = Tensor.zeros('f32', [count]);
+      expect(native.addressInPage(zeros.bytes) % 64).toBe(0);
+      expect(zeros.bytes.byteLength).toBe(4 * count);
+      expect(zeros.data.every((x) => x === 0)).toBe(true);
+      const weights = QuantizedTensor.empty('q8_0', [count, 32]);
+      expect(native.addressInPage(weights.bytes) % 64).toBe(0);
+      expect(weights.bytes.byteLength).toBe(34 * count);
+      const memory = zeros.bytes;
+      zeros.dispose();
+      expect(memory.byteLength).toBe(0);
+    }
+  });
+
   it('lies over typed arrays, buffers and views of any offset without copying', () => {
     const values = Float32Array.of(1, 2, 3, 4, 5, 6);
     const over = new Tensor('f32', values, [2, 3]);
