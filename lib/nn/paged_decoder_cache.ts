@@ -310,6 +310,7 @@ export class PagedDecoderCache implements DecoderCache {
   ): PagedLayer {
     const { numHeads, hiddenSize } = this.#config;
     const sums = observed === 0 ? undefined : this.policy?.sums;
+    const latest = sums === undefined ? undefined : this.policy?.latest;
     return {
       // Taken off once: what is gathered and written again lacks it already, in all tokens alike.
       append: (k, v) => batch.append(0, k, v, this.#keyMeans?.[index]),
@@ -320,6 +321,11 @@ export class PagedDecoderCache implements DecoderCache {
           ? undefined
           : Tensor.empty('f32', [numHeads, observed, keys]),
       scores: sums === undefined ? undefined : scoresRoom(sums, observed, numHeads, keys),
+      // Of no more queries than are observed anyway, the sums of these.
+      latest:
+        latest === undefined || latest >= observed
+          ? undefined
+          : scoresRoom(['sums'], latest, numHeads, keys),
       hidden:
         this.policy?.hidden === true && count > 0
           ? Tensor.empty('f32', [count, hiddenSize])
@@ -369,7 +375,12 @@ export class PagedDecoderCache implements DecoderCache {
 }
 
 const observedOf = (steps: readonly PagedLayer[]) =>
-  steps.map(({ probabilities, scores, hidden }) => ({ probabilities, scores, hidden }));
+  steps.map(({ probabilities, scores, latest, hidden }) => ({
+    probabilities,
+    scores,
+    latest,
+    hidden,
+  }));
 
 function scoresRoom(
   sums: readonly ObservedSum[],

@@ -4,8 +4,8 @@ import { Tensor } from '../../tensor.js';
 import type { Decoder } from '../decoder.js';
 import type { PagedCacheOptions, PagedDecoderCache } from '../paged_decoder_cache.js';
 import { type EpiCacheOptions, epiCache } from './epi_cache.js';
-import { cosine } from './measure.js';
 import { wholeOption } from './parts.js';
+import { cosine } from './scores.js';
 
 /** Segments of a conversation in groups. */
 export interface Episodes {
