@@ -174,6 +174,7 @@ export {
   moeRouteAsync,
 } from './ops/moe/moe_route.js';
 export {
+  type NestedCapacitiesOptions,
   type NestedRouteOptions,
   nestedCapacities,
   nestedRoute,
