@@ -165,6 +165,7 @@ export {
   type MoEForwardOptions,
   moeForward,
   moeForwardAsync,
+  moeForwardWorkspaceBytes,
 } from './ops/moe/moe_forward.js';
 export {
   type MoERouteOptions,
