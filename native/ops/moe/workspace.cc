@@ -37,7 +37,7 @@ struct Need {
   int64_t least_rows = INT64_MAX, most_rows = 0;  // that pass together
 
   void include(const Need& other) {
-    samples.insert(samples.end(), other.samples.begin(), other.samples.end());
+    for (const Sample& it : other.samples) samples.push_back(it);  // copies of vectors need a newer libstdc++
     slot_bytes = std::max(slot_bytes, other.slot_bytes);
     least_width = std::min(least_width, other.least_width);
     least_rows = std::min(least_rows, other.least_rows);
@@ -113,7 +113,8 @@ uint64_t workspace_bytes(const bl_moe_forward_args& args) {
   const int64_t routes = routed + tokens * args.num_shared;
   const Need own = need_of_all(call, 0, args.num_experts, routed, routes);
   const Need shared = need_of_all(call, args.num_experts, args.num_experts + args.num_shared, tokens, routes);
-  Need need = own;
+  Need need;
+  need.include(own);
   need.include(shared);
   // Every expert may have a piece that is not full.
   const int64_t full = need.most_rows == 0 ? 0 : routes / need.least_rows;
