@@ -95,11 +95,8 @@ export { PagedKVCache, type PagedKVCacheStats } from './paged/paged_kv_cache.js'
 export type { KVRemovalOptions, PagedKVSequence } from './paged/paged_kv_sequence.js';
 export type { PagedSequence } from './paged/paged_sequence.js';
 export type { RemovalOptions } from './paged/removal.js';
-export {
-  type CacheFormat,
-  type PagedCacheOptions,
-  PagedDecoderCache,
-} from './paged_decoder_cache.js';
+export type { CacheFormat, PagedCacheOptions } from './paged_cache_options.js';
+export { PagedDecoderCache } from './paged_decoder_cache.js';
 export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.js';
 export {
   type AdoreOptions,
