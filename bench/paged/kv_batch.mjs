@@ -51,46 +51,48 @@ function stepper({ Tensor, PagedKVCache }, numSequences, options) {
   };
 }
 
-execFileSync(
-  process.execPath,
-  [fileURLToPath(new URL('../../native/build-ts.mjs', import.meta.url))],
-  {
-    cwd: root,
-    stdio: 'inherit',
-  },
-);
-const folders = [new URL('../../dist/esm', import.meta.url).href];
-if (process.argv[2] !== undefined) folders.push(pathToFileURL(process.argv[2]).href);
-const builds = [];
-for (const folder of folders) builds.push(await library(folder));
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  execFileSync(
+    process.execPath,
+    [fileURLToPath(new URL('../../native/build-ts.mjs', import.meta.url))],
+    {
+      cwd: root,
+      stdio: 'inherit',
+    },
+  );
+  const folders = [new URL('../../dist/esm', import.meta.url).href];
+  if (process.argv[2] !== undefined) folders.push(pathToFileURL(process.argv[2]).href);
+  const builds = [];
+  for (const folder of folders) builds.push(await library(folder));
 
-console.log('sequences  cache            microseconds of batch(), a layer; medians (p10)');
-for (const numSequences of [1, 16, 64]) {
-  for (const [name, options] of Object.entries({
-    f16: { format: 'f16' },
-    'i4, recent': { format: 'i4' },
-    'i8, 64 recent': { format: 'i8', recent: 64 },
-  })) {
-    const steppers = builds.map((build) => stepper(build, numSequences, options));
-    const times = builds.map(() => [[], []]);
-    for (let turn = -20; turn < 40; turn++) {
-      for (const [i, step] of steppers.entries()) {
-        for (let round = 0; round < 100; round++) {
-          const [batch, layer] = step();
-          if (turn < 0) continue;
-          times[i][0].push(batch * 1e3);
-          times[i][1].push(layer * 1e3);
+  console.log('sequences  cache            microseconds of batch(), a layer; medians (p10)');
+  for (const numSequences of [1, 16, 64]) {
+    for (const [name, options] of Object.entries({
+      f16: { format: 'f16' },
+      'i4, recent': { format: 'i4' },
+      'i8, 64 recent': { format: 'i8', recent: 64 },
+    })) {
+      const steppers = builds.map((build) => stepper(build, numSequences, options));
+      const times = builds.map(() => [[], []]);
+      for (let turn = -20; turn < 40; turn++) {
+        for (const [i, step] of steppers.entries()) {
+          for (let round = 0; round < 100; round++) {
+            const [batch, layer] = step();
+            if (turn < 0) continue;
+            times[i][0].push(batch * 1e3);
+            times[i][1].push(layer * 1e3);
+          }
         }
       }
+      const columns = times.map((both) =>
+        both
+          .map((list) => summary(list))
+          .map(({ median, p10 }) => `${median.toFixed(1).padStart(6)} (${p10.toFixed(1)})`)
+          .join(', '),
+      );
+      console.log(
+        `${String(numSequences).padStart(9)}  ${name.padEnd(14)} ${columns.join('   other build: ')}`,
+      );
     }
-    const columns = times.map((both) =>
-      both
-        .map((list) => summary(list))
-        .map(({ median, p10 }) => `${median.toFixed(1).padStart(6)} (${p10.toFixed(1)})`)
-        .join(', '),
-    );
-    console.log(
-      `${String(numSequences).padStart(9)}  ${name.padEnd(14)} ${columns.join('   other build: ')}`,
-    );
   }
 }
