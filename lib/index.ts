@@ -165,6 +165,7 @@ export {
   type MoEForwardOptions,
   moeForward,
   moeForwardAsync,
+  moeForwardWorkspaceBytes,
 } from './ops/moe/moe_forward.js';
 export {
   type MoERouteOptions,
@@ -174,6 +175,7 @@ export {
   moeRouteAsync,
 } from './ops/moe/moe_route.js';
 export {
+  type NestedCapacitiesOptions,
   type NestedRouteOptions,
   nestedCapacities,
   nestedRoute,

@@ -138,6 +138,7 @@ export interface Native extends NativeDevices {
   preparedBytes(m: number, k: number, tables: number): number;
   matmulKernel(...values: NativeValue[]): string | undefined;
   matmulWorkspaceBytes(...values: NativeValue[]): number | undefined;
+  moeForwardWorkspaceBytes(...values: NativeValue[]): number | undefined;
   describe(): NativeDescription;
   machine(): {
     version: string;

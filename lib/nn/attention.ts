@@ -205,20 +205,24 @@ export class Attention {
 
   /** Attention over pages, and the weights of the last queries where the cache wants them. */
   #mixPages(query: Tensor<'f32'>, cache: PagedLayer, out: Tensor<'f32'>): void {
-    const { probabilities, scores, compute } = cache;
+    const { probabilities, scores, latest, compute } = cache;
     const segments = cache.segments();
     const rows = query.shape[0] as number;
     const observed = probabilities?.shape[1] ?? 0;
-    const options = { ...this.#mix, compute, ...(scores === undefined ? {} : { scores }) };
+    const options = { ...this.#mix, compute };
     if (probabilities !== undefined && observed === rows) {
       decodeAttention(query, segments, { ...options, probabilities, out });
       return;
     }
-    decodeAttention(query, segments, { ...options, out });
-    if (probabilities === undefined) return;
+    decodeAttention(query, segments, { ...options, ...(scores && { scores }), out });
     // A second look at the keys, of a few queries only.
-    const last = query.slice(rows - observed, rows);
-    decodeAttention(last, segments, { ...options, probabilities });
+    const last = (count: number): Tensor<'f32'> => query.slice(rows - count, rows);
+    if (probabilities !== undefined) {
+      decodeAttention(last(observed), segments, { ...options, probabilities });
+    }
+    if (latest !== undefined) {
+      decodeAttention(last(latest.queries as number), segments, { ...options, scores: latest });
+    }
   }
 
   /** The attention with its weights on a device. */

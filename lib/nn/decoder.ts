@@ -10,12 +10,14 @@ import type { ModelConfig } from './config.js';
 import { logitsTensor, tokenIds } from './decoder_arguments.js';
 import type { CacheStep, DecoderCache } from './decoder_cache.js';
 import { type DecoderLayer, StepMemory, type StepTensors } from './decoder_layer.js';
+import { ForwardSteps, type StepModel } from './forward_steps.js';
 import { type GenerateOptions, Generation } from './generation.js';
 import { KVCache, type KVCacheOptions } from './kv_cache.js';
 import type { Linear } from './linear.js';
 import { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
 import { MoELayer } from './moe/moe_layer.js';
-import { type PagedCacheOptions, PagedDecoderCache } from './paged_decoder_cache.js';
+import type { PagedCacheOptions } from './paged_cache_options.js';
+import { PagedDecoderCache } from './paged_decoder_cache.js';
 import { RecordedSteps } from './recorded_step.js';
 import type { RMSNorm } from './rms_norm.js';
 
@@ -53,15 +55,6 @@ export interface ForwardOptions {
   out?: Tensor<'f32'>;
 }
 
-/** Tokens computed at once. */
-interface Chunk {
-  /** Queues what `compute` does, if that is recorded: a few microseconds. */
-  launch: () => boolean;
-  compute: () => void;
-  commit: () => void;
-  commitAsync: () => Promise<void>;
-}
-
 // Tokens of a prompt computed at once: weights are read once for all of them, and the memory of a step grows with
 // them (256 tokens of an 8-billion-parameter model: 60 MB).
 const chunkTokens = 256;
@@ -84,6 +77,10 @@ export class Decoder {
   readonly #options: DecoderOptions;
   readonly #memory: StepMemory[] = [];
   readonly #recorded: RecordedSteps | undefined;
+  readonly #model: StepModel = {
+    run: (...step) => this.#run(...step),
+    settle: (memory, rows) => this.#settle(memory, rows),
+  };
   #disposed = false;
 
   constructor(
@@ -306,56 +303,9 @@ export class Decoder {
     const probeTokens = ids.length > 1 ? (cache.probeTokens ?? 0) : 0;
     const memory =
       recorded?.memory ?? this.#takeMemory(Math.max(Math.min(ids.length, most), probeTokens));
-    const chunks: ({ begin: () => void } & Chunk)[] = [];
-    let begun: CacheStep | undefined;
-    const chunk = (part: readonly number[], target?: Tensor<'f32'>): Chunk => ({
-      launch: () => {
-        const cacheStep = begun as CacheStep;
-        const graph = recorded?.graph(() => {
-          this.#run(memory.tensors(1), cacheStep, undefined, target);
-        });
-        if (graph === undefined) return false;
-        memory.prepare(part, cacheStep.position);
-        graph.launch();
-        return true;
-      },
-      compute: () => {
-        const { position } = begun as CacheStep;
-        const tensors = memory.prepare(part, position);
-        const start = recorded === undefined ? position : undefined;
-        this.#run(tensors, begun as CacheStep, start, target);
-      },
-      commit: () => {
-        begun?.commit();
-        begun = undefined;
-        this.#settle(memory, part.length);
-      },
-      commitAsync: async () => {
-        await (begun?.commitAsync?.() ?? begun?.commit());
-        begun = undefined;
-        this.#settle(memory, part.length);
-      },
-    });
-    for (let first = 0; first < ids.length; first += most) {
-      const part = ids.slice(first, first + most);
-      const isLast = first + part.length === ids.length;
-      const target =
-        which === 'all' ? logits.slice(first, first + part.length) : isLast ? logits : undefined;
-      chunks.push({
-        begin: () => {
-          begun = cache.begin(part.length);
-        },
-        ...chunk(part, target),
-      });
-    }
-    const probe = (): Chunk | undefined => {
-      const wanted = cache.probe?.();
-      if (wanted === undefined) return undefined;
-      begun = wanted.step;
-      return chunk(wanted.tokens);
-    };
+    const steps = new ForwardSteps(this.#model, cache, memory, recorded);
     const release = (): void => {
-      begun?.abort();
+      steps.abort();
       releaseCache();
       if (cache !== options.cache) cache.dispose();
       if (!this.#disposed && recorded === undefined) this.#memory.push(memory);
@@ -369,7 +319,13 @@ export class Decoder {
       if (!isHere) result.write((await logits.to('cpu')).data);
       return result;
     };
-    return { chunks, probe, finish, finishAsync, release };
+    return {
+      chunks: steps.chunks(ids, most, logits),
+      probe: () => steps.probe(),
+      finish,
+      finishAsync,
+      release,
+    };
   }
 
   /** Calls the operators of a step; without `start` as {@link Attention.forward} does. */

@@ -20,6 +20,8 @@ export interface PagedLayer {
   readonly probabilities: Tensor<'f32'> | undefined;
   /** Receives what is to be said of those weights instead, of the one sequence. */
   readonly scores?: AttentionScores | undefined;
+  /** With `scores`: receives the same of fewer of the last queries. */
+  readonly latest?: AttentionScores | undefined;
   /** Receives the hidden states that the layer reads, [tokens, hidden]; undefined: not asked for. */
   readonly hidden?: Tensor<'f32'> | undefined;
 }

@@ -3,7 +3,7 @@ import { sample } from '../ops/sampling/sample.js';
 import { Tensor } from '../tensor.js';
 import type { Decoder } from './decoder.js';
 import type { DecoderCache } from './decoder_cache.js';
-import type { PagedCacheOptions } from './paged_decoder_cache.js';
+import type { PagedCacheOptions } from './paged_cache_options.js';
 import { StopText } from './stop_text.js';
 
 /** Options of `decoder.generate`. */

@@ -95,11 +95,8 @@ export { PagedKVCache, type PagedKVCacheStats } from './paged/paged_kv_cache.js'
 export type { KVRemovalOptions, PagedKVSequence } from './paged/paged_kv_sequence.js';
 export type { PagedSequence } from './paged/paged_sequence.js';
 export type { RemovalOptions } from './paged/removal.js';
-export {
-  type CacheFormat,
-  type PagedCacheOptions,
-  PagedDecoderCache,
-} from './paged_decoder_cache.js';
+export type { CacheFormat, PagedCacheOptions } from './paged_cache_options.js';
+export { PagedDecoderCache } from './paged_decoder_cache.js';
 export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.js';
 export {
   type AdoreOptions,
@@ -116,7 +113,6 @@ export {
   compressKV,
   type D2OOptions,
   d2o,
-  type ElasticCacheOptions,
   type EMSOptions,
   type EpiCacheOptions,
   type Episodes,
@@ -125,6 +121,7 @@ export {
   elasticCache,
   ems,
   epiCache,
+  type FixedPlaceOptions,
   type GuiKVOptions,
   guiKV,
   h2o,
@@ -141,7 +138,6 @@ export {
   type ObservedSum,
   type PolicyOptions,
   type PositionRange,
-  type PrefixKVOptions,
   type ProbeOptions,
   prefixKV,
   pyramidKV,

@@ -1,7 +1,7 @@
 import { argumentError, BitloomError } from '../errors.js';
 import type { Decoder } from './decoder.js';
 import type { DecoderCache } from './decoder_cache.js';
-import type { PagedCacheOptions } from './paged_decoder_cache.js';
+import type { PagedCacheOptions } from './paged_cache_options.js';
 
 /** Options of {@link perplexity}. */
 export interface PerplexityOptions {

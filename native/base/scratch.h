@@ -38,4 +38,31 @@ class Scratch {
   uint8_t* data_ = nullptr;
 };
 
+// A caller's block, given out piece by piece.
+class Workspace {
+ public:
+  Workspace(void* data, uint64_t bytes) : next_(static_cast<uint8_t*>(data)), left_(bytes) {
+    if (data == nullptr) left_ = 0;
+    skip((kScratchAlignment - reinterpret_cast<uintptr_t>(data) % kScratchAlignment) % kScratchAlignment);
+  }
+
+  // The next `bytes` of it, or memory of their own where it has no more.
+  Scratch take(uint64_t bytes) {
+    uint8_t* data = next_;
+    const uint64_t had = left_;
+    if (had >= bytes) skip(align_up(bytes));
+    return Scratch(data, had, bytes);
+  }
+
+ private:
+  void skip(uint64_t bytes) {
+    bytes = bytes < left_ ? bytes : left_;
+    next_ += bytes;
+    left_ -= bytes;
+  }
+
+  uint8_t* next_;
+  uint64_t left_;
+};
+
 }  // namespace bitloom

@@ -101,9 +101,17 @@ typedef struct bl_moe_forward_args {
   float limit;              /* of swiglu_oai; 0: 7 */
   int32_t compute;          /* bl_compute, of all products */
   int32_t algorithm;        /* bl_algorithm */
-  int64_t max_rows;         /* 0: as many as 32 MB hold of what stands between the projections, at least 64 */
+  int64_t max_rows;         /* 0: as many as 16 MB hold of what stands between the projections, at least 64 */
+  void*
+      workspace; /* bl_moe_forward_workspace_bytes bytes, or NULL; what it lacks is allocated for the call */
+  uint64_t workspace_bytes;
 } bl_moe_forward_args;
 BL_API bl_status bl_moe_forward(const bl_moe_forward_args* args, bl_error* error);
+
+/* Bytes with which bl_moe_forward allocates nothing, wherever the tokens go: of the indices and the weights
+ * only the shapes count. 0 if it would refuse. It looks at all experts (not at their weights), so ask once,
+ * not for each call; for one token it is what is used, for many an upper bound. */
+BL_API uint64_t bl_moe_forward_workspace_bytes(const bl_moe_forward_args* args);
 
 /* The checks that moe_forward makes of an expert that is used: of experts' shapes, formats and biases. */
 BL_API bl_status bl_moe_check_expert(const bl_moe_expert* expert, int64_t number, int64_t hidden,

@@ -158,24 +158,41 @@ Napi::Value kv_page_bytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(bytes));
 }
 
-// The arguments of matmul; false if they can not be read.
-bool read_matmul_call(napi_env env, napi_callback_info info, bl_matmul_args* args) {
+// The arguments of an operator; false if they can not be read.
+template <typename Args>
+bool read_call(napi_env env, napi_callback_info info, const char* op, bool (*read)(Arguments&, Args*),
+               Args* args) {
   napi_value values[kMaxValues];
   size_t count = kMaxValues;
   napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
   *args = {};
   args->size = sizeof(*args);
-  Arguments arguments(env, "matmul", values, count < kMaxValues ? count : kMaxValues, nullptr);
-  return read_matmul(arguments, args) && arguments.run(&args->run);
+  Arguments arguments(env, op, values, count < kMaxValues ? count : kMaxValues, nullptr);
+  return read(arguments, args) && arguments.run(&args->run);
 }
 
-// matmulWorkspaceBytes(...as matmul): undefined if matmul would refuse.
-napi_value matmul_workspace_bytes(napi_env env, napi_callback_info info) {
-  bl_matmul_args args;
-  const uint64_t bytes = read_matmul_call(env, info, &args) ? bl_matmul_workspace_bytes(&args) : 0;
+bool read_matmul_call(napi_env env, napi_callback_info info, bl_matmul_args* args) {
+  return read_call(env, info, "matmul", read_matmul, args);
+}
+
+// undefined for 0: the operator would refuse.
+napi_value workspace_bytes(napi_env env, uint64_t bytes) {
   napi_value result = nullptr;
   if (bytes != 0) napi_create_double(env, static_cast<double>(bytes), &result);
   return result;
+}
+
+// matmulWorkspaceBytes(...as matmul)
+napi_value matmul_workspace_bytes(napi_env env, napi_callback_info info) {
+  bl_matmul_args args;
+  return workspace_bytes(env, read_matmul_call(env, info, &args) ? bl_matmul_workspace_bytes(&args) : 0);
+}
+
+// moeForwardWorkspaceBytes(...as moeForward)
+napi_value moe_forward_workspace_bytes(napi_env env, napi_callback_info info) {
+  bl_moe_forward_args args;
+  const bool is_read = read_call(env, info, "moe_forward", read_moe_forward, &args);
+  return workspace_bytes(env, is_read ? bl_moe_forward_workspace_bytes(&args) : 0);
 }
 
 // matmulKernel(...as matmul): the name of the kernel that would run, undefined if matmul would refuse.
@@ -283,6 +300,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   napi_create_function(env, "matmulWorkspaceBytes", NAPI_AUTO_LENGTH, matmul_workspace_bytes, nullptr,
                        &function);
   exports["matmulWorkspaceBytes"] = Napi::Value(env, function);
+  napi_create_function(env, "moeForwardWorkspaceBytes", NAPI_AUTO_LENGTH, moe_forward_workspace_bytes,
+                       nullptr, &function);
+  exports["moeForwardWorkspaceBytes"] = Napi::Value(env, function);
   napi_create_function(env, "matmulTables", NAPI_AUTO_LENGTH, matmul_tables, nullptr, &function);
   exports["matmulTables"] = Napi::Value(env, function);
   exports["preparedBytes"] = Napi::Function::New<prepared_bytes>(env, "preparedBytes");

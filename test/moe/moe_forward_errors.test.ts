@@ -69,7 +69,7 @@ describe('moeForward', () => {
       [
         () => call({ extra: 1 } as object),
         'BL_INVALID_ARGUMENT',
-        'moeForward: option "extra" is not known, expected one of activation, limit, numShared, sharedWeights, residual, compute, algorithm, maxRows, out, isa, threads',
+        'moeForward: option "extra" is not known, expected one of activation, limit, numShared, sharedWeights, residual, compute, algorithm, maxRows, out, workspace, isa, threads',
       ],
       [
         () => call({ out: x }),

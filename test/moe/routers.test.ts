@@ -129,6 +129,40 @@ describe('switchAndMixture', () => {
       ),
       { numRuns: 100 },
     );
+    fc.assert(
+      fc.property(sizes, fc.integer({ min: 1, max: 4 }), ({ tokens, experts, seed }, groups) => {
+        // One router: the group of the largest sum of the softmax over all experts, whose weights these are.
+        const count = groups * experts;
+        const logits = logitsOf(tokens, count, seed);
+        const topK = 1 + (seed % experts);
+        const routes = switchAndMixture(undefined, logits, { topK, groups });
+        for (let t = 0; t < tokens; t++) {
+          const gates = softmax(rows(logits.data, count)[t] as number[]);
+          const sums = Array.from({ length: groups }, (_, g) =>
+            gates.slice(g * experts, (g + 1) * experts).reduce((a, b) => a + b, 0),
+          );
+          const chosen = arg(routes)[t] as number[];
+          const g = Math.floor((chosen[0] as number) / experts);
+          expect(sums[g]).toBeGreaterThanOrEqual(Math.max(...sums) * (1 - 1e-6));
+          const inner = gates.slice(g * experts, (g + 1) * experts).sort((a, b) => b - a);
+          const weights = weightsOf(routes)[t] as number[];
+          expect(worst(weights, inner.slice(0, topK), 1e-45, 2 ** -19)).toBeLessThanOrEqual(1);
+          const own = chosen.map((e) => gates[e] as number);
+          expect(worst(weights, own, 1e-45, 2 ** -19)).toBeLessThanOrEqual(1);
+        }
+      }),
+      { numRuns: 100 },
+    );
+    expectError(
+      () => switchAndMixture(undefined, f32([1, 2], [1, 2]), { topK: 1 }),
+      'BL_INVALID_ARGUMENT',
+      'switchAndMixture: expected one of switchLogits and options.groups',
+    );
+    expectError(
+      () => switchAndMixture(undefined, f32([1, 2, 3], [1, 3]), { topK: 1, groups: 2 }),
+      'BL_INVALID_SHAPE',
+      'switchAndMixture: logits.shape[1] is 3, expected a multiple of 2 (groups)',
+    );
     expectError(
       () => switchAndMixture(f32([1, 2], [1, 2]), f32([1, 2, 3], [1, 3]), { topK: 1 }),
       'BL_INVALID_SHAPE',
@@ -209,8 +243,43 @@ describe('nestedRoute', () => {
       const spent = parts.reduce((sum, part, i) => sum + part * (own[i] as number), 0);
       expect(spent).toBeCloseTo(budget, 6);
     }
-    // The budget that equal parts spend: the highest entropy of all.
+    // Two sizes leave no choice.
     expect(nestedCapacities([1, 3], 2)[0]).toBeCloseTo(0.5, 9);
+    // With three and more: any step that keeps both sums makes the paper's objective smaller.
+    for (const [beta, delta] of [
+      [10, 2],
+      [0.5, 2],
+      [1, 1],
+      [0.2, 5],
+    ] as const) {
+      const objective = (c: readonly number[]) =>
+        c.reduce((sum, x, i) => sum + x / delta ** i - beta * x * Math.log(x), 0);
+      const best = nestedCapacities(own, 0.4, { beta, delta });
+      for (const [a, b, c] of [
+        [0, 1, 2],
+        [1, 2, 3],
+        [0, 1, 3],
+      ] as const) {
+        const [x, y, z] = [own[a] as number, own[b] as number, own[c] as number];
+        const move = [0, 0, 0, 0];
+        [move[a], move[b], move[c]] = [z - y, x - z, y - x]; // adds up to 0, and spends 0
+        for (const step of [1e-3, -1e-3]) {
+          const other = best.map((part, i) => part + step * (move[i] as number));
+          expect(objective(other)).toBeLessThan(objective(best));
+        }
+      }
+    }
+    expect(nestedCapacities(own, 0.4)).not.toEqual(nestedCapacities(own, 0.4, { delta: 1 }));
+    expectError(
+      () => nestedCapacities([2, 1], 1),
+      'BL_OUT_OF_RANGE',
+      'nestedCapacities: sizes is [2,1], expected rising numbers',
+    );
+    expectError(
+      () => nestedCapacities([1, 2], 1, { beta: 0 }),
+      'BL_INVALID_ARGUMENT',
+      'nestedCapacities: beta is 0, expected a finite number above 0',
+    );
     expectError(
       () => nestedCapacities([1, 2], 3),
       'BL_OUT_OF_RANGE',

@@ -37,6 +37,12 @@ export interface LowRankOptions {
  * `w[c]` is the mean square of the queries that meet channel c, as it decides what an error does to a score (1 without
  * queries in the samples); values: 1.
  *
+ * CSKV's, by its abstract and the authors' code (wln20/CSKV): features of all heads together, keys without the rotary embedding,
+ * factors that make the layer's reconstruction error small. There they are trained (Adam, from a singular value decomposition of the
+ * projection, scaled by the inputs' mean magnitude to the power 0.5), and features come from the layer's input; here they are the
+ * optimum of that error in closed form, features come from keys and values (`down` times the projection is the same map), and weighing
+ * by queries is ours.
+ *
  * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE` (ranks), `BL_NON_FINITE`
  *
  * @example

@@ -32,7 +32,9 @@ const stepTokens = 256;
  * Keys and values of one text for a {@link Decoder} in two branches (CSKV, Wang et al. 2024): the newest `recent` tokens (and
  * those that do not fill a page yet) as they are, older ones as `keyRank` and `valueRank` features for all heads together,
  * which may be quantized as well. Keys are kept before the rotary embedding. To be read, all features of a layer are
- * multiplied up again, and keys rotated, in every step: memory is saved, not time.
+ * multiplied up again, and keys rotated, in every step: memory is saved, not time. In the authors' code (wln20/CSKV) the branches are the
+ * same; the window there grows to 32 tokens and is then emptied, its features quantized by channel (keys) and by token (values), and a
+ * prompt is computed with its own keys and values whatever its length; here that holds for the tokens of one step.
  *
  * Memory: `layers * (tokens * (keyRank + valueRank) + (recent + pageSize + 256) * numKvHeads * (headDim + valueDim))` elements,
  * and one layer's keys and values of all tokens in f32 to work in.

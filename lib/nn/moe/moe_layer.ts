@@ -2,7 +2,12 @@ import type { DeviceName } from '../../device.js';
 import { argumentError } from '../../errors.js';
 import type { Compute } from '../../ops/matmul/options.js';
 import type { MoEExperts } from '../../ops/moe/experts.js';
-import { type MoEActivation, moeForward } from '../../ops/moe/moe_forward.js';
+import {
+  type MoEActivation,
+  type MoEForwardOptions,
+  moeForward,
+  moeForwardWorkspaceBytes,
+} from '../../ops/moe/moe_forward.js';
 import { type MoERouteOptions, type MoERoutes, moeRoute } from '../../ops/moe/moe_route.js';
 import type { RunOptions } from '../../run.js';
 import { Tensor } from '../../tensor.js';
@@ -34,6 +39,20 @@ export interface MoEScratch {
   logits: Tensor<'f32'>;
   routes: MoERoutes;
   shared?: { logits: Tensor<'f32'>; routes: MoERoutes };
+  /** What `moeForward` needs; of the first step, and of all that have as many tokens. */
+  workspaceBytes?: number;
+}
+
+/** Memory of `moeForward` by the key of a step, whose layers run one after the other and share it. */
+const workspaces = new WeakMap<object, Tensor<'u8'>>();
+
+function workspaceOf(key: object, bytes: number): Tensor<'u8'> {
+  let workspace = workspaces.get(key);
+  if (workspace === undefined || workspace.size < bytes) {
+    workspace = Tensor.empty('u8', [bytes]);
+    workspaces.set(key, workspace);
+  }
+  return workspace;
 }
 
 /** A mixture of experts in place of an MLP: router, `moeRoute`, {@link moeForward}. */
@@ -138,11 +157,18 @@ export class MoELayer {
       sharedGate.forward(x, shared.logits);
       moeRoute(shared.logits, { ...this.#run, topK: 1, scoring: 'sigmoid', out: shared.routes });
     }
-    const common = {
+    const common: MoEForwardOptions = {
       ...this.#run,
       compute: this.#compute,
       ...(activation === undefined ? {} : { activation }),
     };
+    if (key !== undefined) {
+      memory.workspaceBytes ??= this.#workspaceBytes(x, memory.routes, {
+        ...common,
+        ...(out && { out }),
+      });
+      common.workspace = workspaceOf(key, memory.workspaceBytes);
+    }
     const sum = moeForward(x, memory.routes, this.experts, {
       ...common,
       numShared,
@@ -152,6 +178,14 @@ export class MoELayer {
     });
     if (kept === undefined) return sum;
     return moeForward(x, memory.routes, kept, { ...common, residual: sum, out: sum });
+  }
+
+  /** What both calls of {@link forward} need. */
+  #workspaceBytes(x: Tensor<'f32'>, routes: MoERoutes, options: MoEForwardOptions): number {
+    const { numShared = 0, kept } = this.options;
+    const own = moeForwardWorkspaceBytes(x, routes, this.experts, { ...options, numShared });
+    const others = kept === undefined ? 0 : moeForwardWorkspaceBytes(x, routes, kept, options);
+    return Math.max(own, others);
   }
 
   /** @throws `BL_UNSUPPORTED`: experts run on the processor */

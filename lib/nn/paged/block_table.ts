@@ -36,14 +36,24 @@ export class BlockTable {
   /** Slots of tokens [begin, end). */
   slots(pageSize: number, begin: number, end: number): Int32Array {
     const slots = new Int32Array(end - begin);
+    this.writeSlots(slots, 0, pageSize, begin, end);
+    return slots;
+  }
+
+  /**
+   * Writes slots of tokens [begin, end) to `to` from `at` on.
+   *
+   * @returns where they end
+   */
+  writeSlots(to: Int32Array, at: number, pageSize: number, begin: number, end: number): number {
+    const stop = at + end - begin;
     let page = Math.floor(begin / pageSize);
     let offset = begin - page * pageSize;
-    for (let written = 0; written < slots.length; page++, offset = 0) {
+    let next = at;
+    for (; next < stop; page++, offset = 0) {
       const first = (this.pages[page] as number) * pageSize;
-      for (; offset < pageSize && written < slots.length; offset++) {
-        slots[written++] = first + offset;
-      }
+      for (; offset < pageSize && next < stop; offset++) to[next++] = first + offset;
     }
-    return slots;
+    return next;
   }
 }

@@ -21,6 +21,7 @@ export interface CachedLayer {
 export interface ObservedLayer {
   readonly probabilities: Tensor<'f32'> | undefined;
   readonly scores?: AttentionScores | undefined;
+  readonly latest?: AttentionScores | undefined;
   readonly hidden: Tensor<'f32'> | undefined;
 }
 
@@ -79,13 +80,17 @@ export class Compaction {
     }
   }
 
-  #scoreLayer(i: number, { probabilities, scores, hidden }: ObservedLayer, isProbe: boolean): void {
+  #scoreLayer(i: number, observed: ObservedLayer, isProbe: boolean): void {
+    const { probabilities, scores, latest, hidden } = observed;
     const { policy, layers } = this;
     const layer = layers[i] as CachedLayer;
     if (probabilities !== undefined) {
       layer.observed = observationOf(probabilities, layer.sequence.length, isProbe);
     }
-    if (scores !== undefined) layer.observed = observedScores(scores, layer.sequence.length);
+    if (scores !== undefined) {
+      const newest = policy.latest === undefined ? undefined : (latest ?? scores);
+      layer.observed = observedScores(scores, newest, layer.sequence.length);
+    }
     layer.scores = policy.score(layer.scores, layer.observed, {
       layer: i,
       numLayers: layers.length,
@@ -174,7 +179,11 @@ function observationOf(
 }
 
 /** The same of sums; entropy and variance of a probe are those over its own keys too. */
-function observedScores(scores: AttentionScores, length: number): Observation {
+function observedScores(
+  scores: AttentionScores,
+  latest: AttentionScores | undefined,
+  length: number,
+): Observation {
   const rows = (tensor: Tensor<'f32'> | undefined): Float32Array | undefined => {
     if (tensor === undefined) return undefined;
     const [, heads = 0, keys = length] = tensor.shape;
@@ -189,6 +198,7 @@ function observedScores(scores: AttentionScores, length: number): Observation {
   const { sums, squares, entropy, variance, queries = 0 } = scores;
   return {
     sums: rows(sums),
+    latest: rows(latest?.sums),
     squares: rows(squares),
     entropy: rows(entropy),
     variance: rows(variance),

@@ -4,14 +4,11 @@ import { kvAppend } from '../../ops/kv/kv_append.js';
 import { kvGather } from '../../ops/kv/kv_gather.js';
 import type { KVPages } from '../../ops/kv/kv_pages.js';
 import { isRecording } from '../../run.js';
-import { type FloatDType, Tensor } from '../../tensor.js';
+import type { FloatDType, Tensor } from '../../tensor.js';
 import { wholeNumber } from './checks.js';
-import type { KVStep } from './kv_step.js';
 import type { PagedKVCache } from './paged_kv_cache.js';
 import type { PagedKVSequence } from './paged_kv_sequence.js';
-
-/** Block tables and lengths of one of the two kinds of pages. */
-type Tables = Pick<KVSegment, 'blockTable' | 'lengths'>;
+import { StepArrays } from './step_arrays.js';
 
 /**
  * New tokens of several sequences on their way through the layers: pages are taken when it is made, each layer gives its
@@ -37,12 +34,8 @@ export class PagedKVBatch {
   readonly #sequences: readonly PagedKVSequence[];
   readonly #versions: number[];
   readonly #isWritten: Uint8Array; // by layer
-  readonly #recentSlots: Tensor<'i32'> | undefined;
-  readonly #sealedSlots: Tensor<'i32'> | undefined;
-  readonly #sealFrom: Tensor<'i32'> | undefined;
-  readonly #sealTo: Tensor<'i32'> | undefined;
-  readonly #sealed: Tables;
-  readonly #recent: Tables | undefined;
+  #missing: number; // layers
+  readonly #arrays: StepArrays;
   #state: 'open' | 'done' | 'aborted' = 'open';
   #ready = false;
   #isHeld = false;
@@ -57,38 +50,25 @@ export class PagedKVBatch {
     this.#cache = cache;
     this.#sequences = [...sequences];
     this.#isWritten = new Uint8Array(cache.numLayers);
-    const starts = sequences.map((sequence) => sequence.length);
+    this.#missing = cache.numLayers;
     try {
-      for (const [i, sequence] of sequences.entries()) {
-        sequence.begin(this, counts[i] as number, keep);
+      for (let i = 0; i < sequences.length; i++) {
+        (sequences[i] as PagedKVSequence).begin(this, counts[i] as number, keep);
       }
     } catch (error) {
       this.abort();
       throw error;
     }
-    const steps: KVStep[] = sequences.map((sequence) => sequence.step);
-    this.tokens = steps.reduce((sum, { count }) => sum + count, 0);
-    const cu = new Int32Array(sequences.length + 1);
-    const positions = new Int32Array(this.tokens);
-    let token = 0;
-    for (const [i, { count }] of steps.entries()) {
-      const start = starts[i] as number;
-      for (let t = 0; t < count; t++) positions[token++] = start + t;
-      cu[i + 1] = token;
-    }
-    this.positions = vector(positions);
-    this.cuQueries = vector(cu);
-    this.#recentSlots = cache.hasRecent ? joined(steps.map((s) => s.recentSlots)) : undefined;
-    this.#sealedSlots = joined(steps.map((s) => s.sealedSlots));
-    this.#sealFrom = joined(steps.map((s) => s.sealFrom));
-    this.#sealTo = joined(steps.map((s) => s.sealTo));
-    const views = sequences.map((sequence) => sequence.view());
-    this.#sealed = tables(views.map(({ sealed }) => sealed));
-    this.#recent = cache.hasRecent ? tables(views.map(({ recent }) => recent)) : undefined;
+    const steps = sequences.map((sequence) => sequence.step);
+    const arrays = new StepArrays(steps, cache.hasRecent);
+    this.tokens = arrays.tokens;
+    this.positions = arrays.positions;
+    this.cuQueries = arrays.cuQueries;
+    this.#arrays = arrays;
     this.#ready = true;
     this.#versions = sequences.map((sequence) => sequence.version);
     // Nothing to write: what is there can be read.
-    if (this.tokens === 0 && this.#sealFrom === undefined) this.commit();
+    if (this.tokens === 0 && arrays.leaving === undefined) this.commit();
   }
 
   /** Whether all sequences have their pages. @internal */
@@ -126,28 +106,17 @@ export class PagedKVBatch {
     if (this.#isWritten[layer] === 1) {
       throw argumentError(
         'BL_INVALID_ARGUMENT',
-        `append: layer ${layer} has been given; ${this.#missing()} of ${cache.numLayers} layers are missing`,
+        `append: layer ${layer} has been given; ${this.#missing} of ${cache.numLayers} layers are missing`,
       );
     }
-    const expected = (dim: number): string => [this.tokens, cache.numKvHeads, dim].join();
-    for (const [name, tensor, dim] of [
-      ['k', k, cache.headDim],
-      ['v', v, cache.valueDim],
-    ] as const) {
-      if ((dim === 0 && tensor === undefined) || tensor?.shape.join() === expected(dim)) continue;
-      throw argumentError(
-        'BL_INVALID_SHAPE',
-        `append: ${name} is [${tensor?.shape ?? ''}], expected [${expected(dim)}]`,
-      );
-    }
+    this.#checkShape('k', k, cache.headDim);
+    if (cache.valueDim > 0 || v !== undefined) this.#checkShape('v', v, cache.valueDim);
     const run = cache.runOptions(layer);
     const own = keyMean === undefined ? run : { ...run, keyMean };
-    const write = (slots: Tensor<'i32'> | undefined, to: KVPages): void => {
-      if (slots !== undefined) kvAppend(k, v, slots, to, own);
-    };
-    if (this.#recentSlots !== undefined) write(this.#recentSlots, cache.recentPages(layer));
+    const { recentSlots, sealedSlots } = this.#arrays;
+    if (recentSlots !== undefined) kvAppend(k, v, recentSlots, cache.recentPages(layer), own);
     this.#seal(layer, pages);
-    write(this.#sealedSlots, pages);
+    if (sealedSlots !== undefined) kvAppend(k, v, sealedSlots, pages, own);
     this.#written(layer);
   }
 
@@ -172,15 +141,16 @@ export class PagedKVBatch {
    */
   segments(layer: number): KVSegment[] {
     const cache = this.#cache;
-    const sealed: KVSegment = { pages: cache.sealedPages(layer), ...this.#sealed };
+    const sealed: KVSegment = { pages: cache.sealedPages(layer), ...this.#arrays.sealed };
     if (this.#state === 'aborted' || !this.isCurrent) {
       throw argumentError('BL_INVALID_ARGUMENT', 'segments: a sequence has changed since');
     }
     if (this.#state === 'open' && this.#isWritten[layer] === 0) {
       throw argumentError('BL_INVALID_ARGUMENT', `segments: layer ${layer} has not been given`);
     }
-    if (this.#recent === undefined) return [sealed];
-    return [sealed, { pages: cache.recentPages(layer), ...this.#recent }];
+    const { recent } = this.#arrays;
+    if (recent === undefined) return [sealed];
+    return [sealed, { pages: cache.recentPages(layer), ...recent }];
   }
 
   /**
@@ -191,8 +161,8 @@ export class PagedKVBatch {
   commit(): void {
     if (this.#state === 'done') return;
     this.#check('commit');
-    if (this.tokens > 0 && this.#missing() > 0) {
-      throw argumentError('BL_INVALID_ARGUMENT', `commit: ${this.#missing()} layers are missing`);
+    if (this.tokens > 0 && this.#missing > 0) {
+      throw argumentError('BL_INVALID_ARGUMENT', `commit: ${this.#missing} layers are missing`);
     }
     this.#state = 'done';
     for (const sequence of this.#sequences) sequence.commit(this);
@@ -206,19 +176,29 @@ export class PagedKVBatch {
   }
 
   #seal(layer: number, pages: KVPages): void {
-    if (this.#sealFrom === undefined || this.#sealTo === undefined) return;
+    const { leaving } = this.#arrays;
+    if (leaving === undefined) return;
     const run = this.#cache.runOptions(layer);
-    const { k, v } = kvGather(this.#sealFrom, this.#cache.recentPages(layer), run);
-    kvAppend(k, v, this.#sealTo, pages, run);
+    const { k, v } = kvGather(leaving.from, this.#cache.recentPages(layer), run);
+    kvAppend(k, v, leaving.to, pages, run);
   }
 
   #written(layer: number): void {
+    if (this.#isWritten[layer] === 0) this.#missing--;
     this.#isWritten[layer] = 1;
-    if (this.#missing() === 0 && !isRecording() && !this.#isHeld) this.commit();
+    if (this.#missing === 0 && !isRecording() && !this.#isHeld) this.commit();
   }
 
-  #missing(): number {
-    return this.#isWritten.length - this.#isWritten.reduce((sum, one) => sum + one, 0);
+  #checkShape(name: string, tensor: Tensor | undefined, dim: number): void {
+    const { numKvHeads } = this.#cache;
+    const { shape } = tensor ?? { shape: [] };
+    const [tokens, heads, channels] = shape;
+    const fits = tokens === this.tokens && heads === numKvHeads && channels === dim;
+    if (fits && shape.length === 3) return;
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `append: ${name} is [${shape}], expected [${[this.tokens, numKvHeads, dim]}]`,
+    );
   }
 
   #check(what: string): void {
@@ -229,35 +209,6 @@ export class PagedKVBatch {
       throw argumentError('BL_DETACHED', `${what}: a sequence of the batch has been freed`);
     }
   }
-}
-
-const vector = (data: Int32Array): Tensor<'i32'> => new Tensor('i32', data, [data.length]);
-
-/** Undefined if there is no slot in them. */
-function joined(lists: readonly (Int32Array | undefined)[]): Tensor<'i32'> | undefined {
-  const slots = new Int32Array(lists.reduce((sum, list) => sum + (list?.length ?? 0), 0));
-  let at = 0;
-  for (const list of lists) {
-    slots.set(list ?? [], at);
-    at += list?.length ?? 0;
-  }
-  return slots.some((slot) => slot >= 0) ? vector(slots) : undefined;
-}
-
-/** Pages of a sequence that are read, and tokens in them. */
-export interface PagesOfSequence {
-  readonly pages: Int32Array;
-  readonly length: number;
-}
-
-function tables(views: readonly PagesOfSequence[]): Tables {
-  const width = views.reduce((most, { pages }) => Math.max(most, pages.length), 1);
-  const table = new Int32Array(views.length * width);
-  for (const [i, { pages }] of views.entries()) table.set(pages, i * width);
-  return {
-    blockTable: new Tensor('i32', table, [views.length, width]),
-    lengths: vector(Int32Array.from(views, ({ length }) => length)),
-  };
 }
 
 /** `counts` as one number for each of `sequences`. */

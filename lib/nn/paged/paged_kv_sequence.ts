@@ -7,7 +7,7 @@ import { addChunk, applyRemoval, type KVParts, piecesOf, readTokens, rebuild } f
 import { directStep, type KVStep, recentStep } from './kv_step.js';
 import { SwappedParts } from './kv_swap.js';
 import type { PageMemory } from './page_memory.js';
-import { PagedKVBatch, type PagesOfSequence } from './paged_kv_batch.js';
+import { PagedKVBatch } from './paged_kv_batch.js';
 import type { PagedKVCache } from './paged_kv_cache.js';
 import type { PagedSequence } from './paged_sequence.js';
 
@@ -46,7 +46,7 @@ export class PagedKVSequence {
   /** Tokens, those of a running step included. */
   get length(): number {
     const { sealed, recent } = this.#parts;
-    return sealed.length + (recent?.length ?? 0) - (this.#step?.sealFrom.length ?? 0);
+    return sealed.length + (recent?.length ?? 0) - (this.#step?.leaving ?? 0);
   }
 
   /** Tokens in sealed pages. */
@@ -294,7 +294,7 @@ export class PagedKVSequence {
       this.#batch = undefined;
       throw error;
     }
-    if (count > 0 || this.#step.sealFrom.length > 0) this.#version++;
+    if (count > 0 || this.#step.leaving > 0) this.#version++;
   }
 
   /** @internal */
@@ -305,7 +305,8 @@ export class PagedKVSequence {
   /** @internal */
   commit(batch: PagedKVBatch): void {
     if (this.#batch !== batch) return;
-    this.#parts.recent?.removeRange(0, this.step.sealFrom.length);
+    const { leaving } = this.step;
+    if (leaving > 0) this.#parts.recent?.removeRange(0, leaving);
     this.#step = undefined;
     this.#batch = undefined;
   }
@@ -319,20 +320,6 @@ export class PagedKVSequence {
     this.#step = undefined;
     this.#batch = undefined;
     this.#version++;
-  }
-
-  /** Pages that are read, and tokens in them: sealed, and recent without what the step seals. @internal */
-  view(): { sealed: PagesOfSequence; recent: PagesOfSequence } {
-    const { sealed, recent } = this.#parts;
-    const leaving = this.#step?.sealFrom.length ?? 0;
-    const pages = recent?.blockTable() ?? new Int32Array(0);
-    return {
-      sealed: { pages: sealed.blockTable(), length: sealed.length },
-      recent: {
-        pages: pages.subarray(leaving / this.#cache.pageSize),
-        length: (recent?.length ?? 0) - leaving,
-      },
-    };
   }
 
   /** Without tokens [begin, end), end < length. */

@@ -72,10 +72,19 @@ export class PagedSequence {
 
   /** Adds `count` tokens. */
   append(count: number): Appended {
+    const copies = this.extend(count);
+    if (count === 0) return { slots: noSlots, copies };
+    // Not the length of before: an eviction policy may have trimmed this very sequence.
+    const end = this.#length;
+    return { slots: this.#table.slots(this.#pool.pageSize, end - count, end), copies };
+  }
+
+  /** {@link append} for who writes the slots elsewhere ({@link writeSlots}): the copies. @internal */
+  extend(count: number): readonly PageCopy[] {
     const pool = this.#check('append');
     const { pageSize } = pool;
     const table = this.#table;
-    if (count === 0) return { slots: noSlots, copies: noCopies };
+    if (count === 0) return noCopies;
     let copied = -1;
     for (;;) {
       wholeNumber('append', 'count', count, 0, maxTokens - this.#length);
@@ -98,11 +107,10 @@ export class PagedSequence {
       pool.release(copied);
       copies = [{ from: copied, to }];
     }
-    const begin = this.#length;
-    const end = begin + count;
+    const end = this.#length + count;
     while (table.size * pageSize < end) table.pages.push(pool.take());
     this.#length = end;
-    return { slots: table.slots(pageSize, begin, end), copies };
+    return copies;
   }
 
   /** Another sequence of the same tokens; all pages are shared until one of the two writes. */
@@ -262,6 +270,17 @@ export class PagedSequence {
       this.#swapped = undefined;
       return pages;
     }
+  }
+
+  /** Writes the slots of tokens [begin, end), which it has, and returns where they end. @internal */
+  writeSlots(to: Int32Array, at: number, begin: number, end: number): number {
+    return this.#table.writeSlots(to, at, this.#pool.pageSize, begin, end);
+  }
+
+  /** Writes its pages from number `from` on. @internal */
+  writePages(to: Int32Array, at: number, from = 0): void {
+    const { pages } = this.#table;
+    for (let i = from; i < pages.length; i++) to[at + i - from] = pages[i] as number;
   }
 
   /** Up to here it may be registered. @internal */

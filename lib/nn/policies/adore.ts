@@ -35,6 +35,8 @@ export function adore(options: AdoreOptions): CachePolicy {
   return policy({
     name,
     budget,
+    // A controller that is given may look at the weights themselves.
+    sums: controller === undefined ? ['sums'] : undefined,
     observes: (count) => Math.min(count, window),
     score: (before, observation, step) => {
       if (observation === undefined) return [...before];

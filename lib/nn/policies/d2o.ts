@@ -18,12 +18,18 @@ export interface D2OOptions extends WindowOptions {
  *
  * - Layers: `F = Var over keys of the column sums of the prompt's attention`, high where few keys have all the weight; share of the
  *   budget `softmax(-F)`, decided once, at the end of the first step that exceeds it. Here F is divided by its mean over layers
- *   and by `temperature`, as it grows with the length of the prompt.
- * - Keys: H2O's score; the newest quarter (`window`) and the best others stay.
+ *   and by `temperature`, as it grows with the length of the prompt. The authors' code (AIoT-MLSys-Lab/d2o) takes for F the mean over
+ *   heads of each head's variance, brought from 0 to 1 between the least and the most of the layer's heads.
+ * - Keys: H2O's score; the newest quarter (`window`) and the best others stay. The authors' code always keeps the first four, and leaves
+ *   the first two layers and the last one whole; here none is special.
  * - Of a key i that goes, `u = max over kept j of cos(k_i, k_j)`. It is recalled if `u >= tau`, and else lost, where `tau` is the mean of
- *   u over what goes at first, and then `beta * mean(u) + (1 - beta) * tau`; by layer and head.
+ *   u over what goes at first, and then `beta * mean(u) + (1 - beta) * tau`; by layer and head. In the authors' code, as here, but by layer
+ *   alone (a key is recalled in all heads or in none, by the mean of u over heads), and with a beta of 0.5.
  * - Recalled ones go into their nearest: `w_i = exp(u_i) / (sum of exp(u) + e)`, and `e / (sum of exp(u) + e)` of what was there; of keys
- *   and of values.
+ *   and of values. The authors' code adds `u_i k_i` and divides by how many rows came together, as LOOK-M's weighted merge does.
+ *
+ * The layers' softmax, the threshold and its average, and the nearest by cosine have been compared with the authors' code; the weights of
+ * the merge and beta are the paper's from memory, as its formulas could not be read.
  *
  * @example
  * ```ts

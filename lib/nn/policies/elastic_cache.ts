@@ -1,17 +1,8 @@
+import { type FixedPlaceOptions, fixedPlace } from './fixed_place.js';
 import { mergeRows } from './merges.js';
-import { accumulate, type PolicyOptions, policy, range, wholeOption } from './parts.js';
-import type { CachePolicy, LayerView } from './policy.js';
-import { bestOf, goingOf, overHeads, sameForAll } from './selections.js';
-
-/** Options of {@link elasticCache}. */
-export interface ElasticCacheOptions extends PolicyOptions {
-  /** The newest tokens of a prompt's step that stay whatever their scores. Default 1, as in the paper; more where blocks are small. */
-  window?: number;
-  /** First tokens that stay. Default 4, budget / 4 at most. */
-  sinks?: number;
-  /** The newest keys that stay while a text is generated: what goes stands this far before the end. Default 25, budget / 2 at most. */
-  distance?: number;
-}
+import { policy } from './parts.js';
+import type { CachePolicy } from './policy.js';
+import { goingOf } from './selections.js';
 
 /**
  * Elastic Cache (Liu et al. 2024, arXiv:2407.18121), by layer, the same keys for all heads.
@@ -24,25 +15,11 @@ export interface ElasticCacheOptions extends PolicyOptions {
  * It takes image and text tokens alike, as the paper does. The first prompt step that exceeds the budget is the instruction; prompts
  * of several steps are compressed after each.
  */
-export function elasticCache(options: ElasticCacheOptions): CachePolicy {
+export function elasticCache(options: FixedPlaceOptions): CachePolicy {
   const name = 'elasticCache';
-  const budget = wholeOption(name, 'budget', options.budget, 2);
-  const window = wholeOption(name, 'window', options.window ?? 1, 1);
-  const sinks = wholeOption(name, 'sinks', options.sinks ?? Math.min(4, budget >> 2), 0);
-  const distance = wholeOption(name, 'distance', options.distance ?? Math.min(25, budget >> 1), 1);
   return policy({
     name,
-    budget,
-    sums: ['sums'],
-    observes: (count) => (count > 1 ? count : 0),
-    score: accumulate(),
-    select: (view, count) =>
-      sameForAll(
-        view,
-        view.added > 1
-          ? bestOf(overHeads(view), view.keys, count, window, sinks)
-          : fixedPoint(view, count, distance),
-      ),
+    ...fixedPlace(name, options).parts,
     merge: (view, kept, content) => {
       if (view.added === 1) return;
       const anchors = kept[0] as Int32Array;
@@ -55,12 +32,6 @@ export function elasticCache(options: ElasticCacheOptions): CachePolicy {
       for (const head of kept.keys()) mergeRows(content, head, { from, to, weights, own });
     },
   });
-}
-
-/** The first keys and the last `distance`. */
-export function fixedPoint({ keys }: LayerView, count: number, distance: number): Int32Array {
-  const newest = Math.min(distance, count);
-  return Int32Array.from([...range(0, count - newest), ...range(keys - newest, keys)]);
 }
 
 /** Of rising `anchors`, the one nearest to a row; the earlier of two. */

@@ -1,4 +1,4 @@
-import { mergeRows, nearestKept, normalizedMerge } from './merges.js';
+import { mergeRows, nearestKept, normalizedMerge, rowCosine } from './merges.js';
 import { policy, realOption, type WindowOptions, windowOf } from './parts.js';
 import type { CachePolicy } from './policy.js';
 import { columnSums, lastQueries, topIndices } from './scores.js';
@@ -8,7 +8,7 @@ import { bestAndNewest, goingOf } from './selections.js';
 export interface EMSOptions extends WindowOptions {
   /** Keys that may be merged, as a multiple of those that stay; the rest is evicted. Default 1. */
   mergeable?: number;
-  /** Cosine below which a mergeable key falls to the zero class. Default 0.6. */
+  /** Redundancy below which a mergeable key falls to the zero class. Default 0.6. */
   threshold?: number;
 }
 
@@ -16,26 +16,31 @@ export interface EMSOptions extends WindowOptions {
  * EMS (Li et al. 2024, arXiv:2412.08521): evict, then merge, head by head.
  *
  * - Score: `max(G, L)`, where L are the mean weights at the last `window` queries and G the mean weights over all queries that could see
- *   the key, each divided by its sum over keys: sums over all queries alone favour early keys, those of the last ones late keys.
+ *   the key, each divided by its mean over keys: sums over all queries alone favour early keys, those of the last ones late keys.
  * - Sparsity: of the keys that do not stay, all but the best `mergeable * budget` are evicted.
- * - Redundancy: each of these goes to the most alike key that stays, or, with a cosine below `threshold`, to the zero class: a center of
- *   zeros that every head has, so that heads do the same work whatever they merge, and that is dropped afterwards.
+ * - Redundancy: each of these goes to the key that stays and is most alike by cosine, if the pair's `cos(keys) * cos(values)` is at least
+ *   `threshold` (and both are positive); else to the zero class: a center of zeros that every head has, so that heads do the
+ *   same work whatever they merge, and that is dropped afterwards.
  * - A center becomes the mean of itself and what came to it, weighted by scores; keys and values alike.
  *
- * The abstract's parts and order are the paper's; the normalization of the two sums, the weights of the mean and the default threshold
- * are ours.
+ * The paper's, by its abstract and its public reviews: the two scores with their means aligned, three classes of keys (important, to be
+ * merged, irrelevant), redundancy as the product of both cosines, attention weights in the merge, the zero class. Ours, since the formulas
+ * themselves could not be compared: max of the two, G's division by the queries that see a key, that centers are the nearest by
+ * keys alone, both defaults. The paper treats norms of keys apart from their directions; here they are averaged as they are.
  */
 export function ems(options: EMSOptions): CachePolicy {
   const name = 'ems';
   const { budget } = options;
   const window = windowOf(name, options);
   const mergeable = realOption(name, 'mergeable', options.mergeable ?? 1, 0);
-  const threshold = realOption(name, 'threshold', options.threshold ?? 0.6, -1, 1);
+  const threshold = realOption(name, 'threshold', options.threshold ?? 0.6, 0, 1);
   /** By layer: sums over all queries of each head's keys, where these stand, and how many tokens have been looked at. */
   const sums = new Map<number, { positions: Int32Array[]; sum: Float32Array[]; seen: number }>();
   return policy({
     name,
     budget,
+    sums: ['sums'],
+    latest: window,
     observes: (count) => count,
     score: (before, observation, { layer, positions }) => {
       if (observation === undefined) return [...before];
@@ -67,13 +72,16 @@ export function ems(options: EMSOptions): CachePolicy {
       const { target, similarity } = nearestKept(view, kept, content, going);
       for (const [head, from] of going.entries()) {
         const scores = view.scores[head] as Float32Array;
-        const classed = [...from.keys()].filter(
-          (i) => (similarity[head]?.[i] as number) >= threshold,
-        );
+        const centerOf = (i: number): number =>
+          (kept[head] as Int32Array)[target[head]?.[i] as number] as number;
+        const classed = [...from.keys()].filter((i) => {
+          const ofKeys = similarity[head]?.[i] as number;
+          if (!(ofKeys > 0)) return false;
+          const ofValues = rowCosine(content.values, head, from[i] as number, centerOf(i));
+          return ofValues > 0 && ofKeys * ofValues >= threshold;
+        });
         const rows = classed.map((i) => from[i] as number);
-        const centers = classed.map(
-          (i) => (kept[head] as Int32Array)[target[head]?.[i] as number] as number,
-        );
+        const centers = classed.map(centerOf);
         mergeRows(
           content,
           head,
@@ -105,7 +113,7 @@ export function carry(
   return carried;
 }
 
-/** The larger of two scores of each key, once both sum to 1. */
+/** The larger of two scores of each key, once both sum to 1, so that their means are the same. */
 export function globalLocal(global: Float32Array, local: Float32Array): Float32Array {
   const total = (list: Float32Array): number => list.reduce((a, b) => a + b, 0) || 1;
   const [all, last] = [total(global), total(local)];

@@ -2,10 +2,11 @@ import { argumentError } from '../../errors.js';
 import { embedding } from '../../ops/embedding/embedding.js';
 import { Tensor } from '../../tensor.js';
 import type { Decoder } from '../decoder.js';
-import type { PagedCacheOptions, PagedDecoderCache } from '../paged_decoder_cache.js';
+import type { PagedCacheOptions } from '../paged_cache_options.js';
+import type { PagedDecoderCache } from '../paged_decoder_cache.js';
 import { type EpiCacheOptions, epiCache } from './epi_cache.js';
-import { cosine } from './measure.js';
 import { wholeOption } from './parts.js';
+import { cosine } from './scores.js';
 
 /** Segments of a conversation in groups. */
 export interface Episodes {

@@ -4,7 +4,7 @@ export { type ChunkKVOptions, chunkKV } from './chunk_kv.js';
 export { type CitrusOptions, citrus, type ProbeOptions } from './citrus.js';
 export { type CompressKVOptions, compressKV } from './compress_kv.js';
 export { type D2OOptions, d2o } from './d2o.js';
-export { type ElasticCacheOptions, elasticCache } from './elastic_cache.js';
+export { elasticCache } from './elastic_cache.js';
 export { type EMSOptions, ems } from './ems.js';
 export { type EpiCacheOptions, epiCache } from './epi_cache.js';
 export {
@@ -14,6 +14,7 @@ export {
   type EpisodicCacheOptions,
   meanEmbedding,
 } from './episodes.js';
+export type { FixedPlaceOptions } from './fixed_place.js';
 export { type GuiKVOptions, guiKV } from './gui_kv.js';
 export { type InfiniRetriOptions, infiniRetri } from './infini_retri.js';
 export { type LookMOptions, lookM } from './look_m.js';
@@ -41,4 +42,4 @@ export type {
   ObservedSum,
   ScoreStep,
 } from './policy.js';
-export { type PrefixKVOptions, prefixKV } from './prefix_kv.js';
+export { prefixKV } from './prefix_kv.js';

@@ -1,5 +1,6 @@
 import { mergeRows, nearestKept } from './merges.js';
 import {
+  accumulate,
   choiceOption,
   type PositionRange,
   policy,
@@ -8,7 +9,6 @@ import {
   windowOf,
 } from './parts.js';
 import type { CachePolicy } from './policy.js';
-import { columnSums } from './scores.js';
 import { bestAndNewest } from './selections.js';
 
 /** Options of {@link lookM}. */
@@ -50,13 +50,7 @@ export function lookM(options: LookMOptions): CachePolicy {
     budget,
     sums: ['sums'],
     observes: (count) => count,
-    score: (before, observation) => {
-      if (observation === undefined) return [...before];
-      const now = columnSums(observation, before.length);
-      return before.map((scores, head) =>
-        scores.map((score, s) => score + (now[head]?.[s] as number)),
-      );
-    },
+    score: accumulate(),
     select: (view, count) => {
       const scores = view.scores.map((list, head) =>
         textPrior(list, view.positions[head] as Int32Array, images),

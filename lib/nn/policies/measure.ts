@@ -1,9 +1,9 @@
 // What some policies want to know of a model beforehand.
-import { argumentError } from '../../errors.js';
 import type { Decoder } from '../decoder.js';
 import { checkedRange, type PositionRange, policy } from './parts.js';
 import { snapKV } from './policies.js';
 import type { CachePolicy } from './policy.js';
+import { cosine } from './scores.js';
 
 /** Options of {@link retrievalHeads}. */
 export interface RetrievalHeadsOptions {
@@ -39,23 +39,31 @@ export async function retrievalHeads(
   const { numHeads } = decoder.config;
   const layers = decoder.parts.layers.length;
   const scores = Array.from({ length: layers }, () => new Float64Array(numHeads));
-  const spy = watching(tokens.length, (layer, first, probabilities, queries, keys) => {
-    for (let head = 0; head < numHeads; head++) {
-      for (let q = 0; q < queries; q++) {
-        // The query of a token gives the next one.
-        const said = first + q + 1;
-        if (said < answerBegin || said >= answerEnd) continue;
-        const row = (head * queries + q) * keys;
+  // The query of a token gives the next one: those from the token before the answer on say it.
+  let isSaid = false;
+  const spy = policy({
+    name,
+    budget: tokens.length,
+    sums: ['sums'],
+    observes: (step) => (isSaid ? step : 0),
+    score: (before, observation, { layer }) => {
+      const { sums, keys = 0 } = observation ?? {};
+      for (let head = 0; sums !== undefined && head < numHeads; head++) {
+        const sum = scores[layer] as Float64Array;
         for (let s = needleBegin; s < needleEnd; s++) {
-          const sum = scores[layer] as Float64Array;
-          sum[head] = (sum[head] as number) + (probabilities[row + s] as number);
+          sum[head] = (sum[head] as number) + (sums[head * keys + s] as number);
         }
       }
-    }
+      return [...before];
+    },
+    select: () => [],
   });
   const cache = decoder.createPagedCache({ format: 'f32', policy: spy });
   try {
-    await decoder.forwardAsync(tokens, { cache });
+    const before = tokens.slice(0, answerBegin - 1);
+    if (before.length > 0) await decoder.forwardAsync(before, { cache });
+    isSaid = true;
+    await decoder.forwardAsync(tokens.slice(answerBegin - 1, answerEnd - 1), { cache });
   } finally {
     cache.dispose();
   }
@@ -66,32 +74,6 @@ export async function retrievalHeads(
       .slice(0, count),
   );
   return { heads, scores };
-}
-
-/** Keeps everything, and shows the weights of every query. */
-function watching(
-  tokens: number,
-  look: (
-    layer: number,
-    first: number,
-    probabilities: Float32Array,
-    queries: number,
-    keys: number,
-  ) => void,
-): CachePolicy {
-  return policy({
-    name: 'watching',
-    budget: tokens,
-    observes: (count) => count,
-    score: (before, observation, { layer }) => {
-      const { probabilities, queries = 0, keys = 0 } = observation ?? {};
-      if (probabilities !== undefined) {
-        look(layer, keys - queries, probabilities.data as Float32Array, queries, keys);
-      }
-      return [...before];
-    },
-    select: () => [],
-  });
 }
 
 /** Options of {@link keySimilarity}. */
@@ -141,21 +123,4 @@ export async function keySimilarity(
     whole.dispose();
     evicted.dispose();
   }
-}
-
-/** Cosine of two vectors; 0 where one has no length. */
-export function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  if (a.length !== b.length) {
-    throw argumentError(
-      'BL_INVALID_SHAPE',
-      `cosine: vectors of ${a.length} and ${b.length}, expected the same length`,
-    );
-  }
-  let [product, aa, bb] = [0, 0, 0];
-  for (let i = 0; i < a.length; i++) {
-    product += (a[i] as number) * (b[i] as number);
-    aa += (a[i] as number) ** 2;
-    bb += (b[i] as number) ** 2;
-  }
-  return aa > 0 && bb > 0 ? product / Math.sqrt(aa * bb) : 0;
 }

@@ -2,6 +2,7 @@
 import { nearestKeys } from '../../ops/kv/nearest_keys.js';
 import { Tensor } from '../../tensor.js';
 import type { LayerContent, LayerView } from './policy.js';
+import { cosine } from './scores.js';
 import { goingOf } from './selections.js';
 
 /** Keys that go, and of each head the most alike that stays. */
@@ -47,6 +48,21 @@ export function nearestKept(
       column(found.similarity.data as Float32Array, head, new Float32Array(list.length)),
     ),
   };
+}
+
+/** Cosine of two rows of a head; 0 where one has no length. */
+export function rowCosine(
+  { data, shape }: Tensor<'f32'>,
+  head: number,
+  a: number,
+  b: number,
+): number {
+  const [, heads = 1, dim = 0] = shape;
+  const row = (index: number): Float32Array => {
+    const at = (index * heads + head) * dim;
+    return (data as Float32Array).subarray(at, at + dim);
+  };
+  return cosine(row(a), row(b));
 }
 
 /** Which rows of a head are added to which row that stays, and how much of it is left. */

@@ -146,16 +146,19 @@ export function checkedRange(
 export const range = (begin: number, end: number): number[] =>
   Array.from({ length: Math.max(end - begin, 0) }, (_, i) => begin + i);
 
+/** Scores of each head with what a step has given them. */
+export const added = (
+  before: readonly Float32Array[],
+  now: readonly Float32Array[],
+): Float32Array[] =>
+  before.map((scores, head) => {
+    const more = now[head] as Float32Array;
+    return scores.map((score, s) => score + (more[s] as number));
+  });
+
 /** Column sums of the observed queries added to what there is: keys that were looked at all along. */
-export const accumulate =
-  (f?: (weight: number) => number): CachePolicy['score'] =>
-  (before, observation) => {
-    if (observation === undefined) return [...before];
-    const now = columnSums(observation, before.length, f);
-    return before.map((scores, head) =>
-      scores.map((score, s) => score + ((now[head] as Float32Array)[s] as number)),
-    );
-  };
+export const accumulate = (): CachePolicy['score'] => (before, observation) =>
+  observation === undefined ? [...before] : added(before, columnSums(observation, before.length));
 
 /** Column sums of the observed queries alone. */
 export const latest: CachePolicy['score'] = (before, observation) =>

@@ -2,6 +2,7 @@
 import { shares } from './budgets.js';
 import {
   accumulate,
+  added,
   latest,
   latestPooled,
   type PolicyOptions,
@@ -14,6 +15,7 @@ import {
   windowOf,
 } from './parts.js';
 import type { CachePolicy, LayerView } from './policy.js';
+import { columnCounts } from './scores.js';
 import { bestAndNewest } from './selections.js';
 
 /** Options of {@link streamingLLM}. */
@@ -70,9 +72,9 @@ export function scissorhands(options: WindowOptions): CachePolicy {
     name,
     budget: options.budget,
     observes: (count) => Math.min(count, 4 * window),
-    score: (before, observation, step) => {
-      const threshold = observation === undefined ? 0 : 1 / observation.keys;
-      return accumulate((weight) => (weight > threshold ? 1 : 0))(before, observation, step);
+    score: (before, observation) => {
+      if (observation === undefined) return [...before];
+      return added(before, columnCounts(observation, before.length, 1 / observation.keys));
     },
     select: (view, count) => bestAndNewest(view, count, window),
   });

@@ -36,6 +36,8 @@ export interface Observation {
   readonly probabilities?: Tensor<'f32'> | undefined;
   /** Shape `[numHeads, keys]`: weights summed over queries */
   readonly sums?: Float32Array | undefined;
+  /** The same of the last {@link CachePolicy.latest} queries alone */
+  readonly latest?: Float32Array | undefined;
   /** Shape `[numHeads, keys]`: squares of weights summed over queries */
   readonly squares?: Float32Array | undefined;
   /** Shape `[numHeads]`: mean over queries of the weights' entropy */
@@ -77,6 +79,8 @@ export interface CachePolicy {
   readonly hidden?: boolean;
   /** What scores need of the observed weights, so that these need not be kept. Default: the weights themselves. */
   readonly sums?: readonly ObservedSum[] | undefined;
+  /** With `sums`: how many of the last queries are summed apart as well, at the price of a second look at the keys by these. */
+  readonly latest?: number;
   /** How many of the last queries of a step of `count` tokens are to be observed; 0: none. */
   observes(count: number): number;
   /** Scores of a layer's keys after a step: `before` are those of the keys that were there, 0 for new ones. */

@@ -22,29 +22,48 @@ function forEachRow(
   }
 }
 
-/** Sum over queries and the heads of a kv head of f(weight), default the weight: [numKvHeads][keys]. */
-export function columnSums(
+/** `add` for each row of the weights, into a list for each kv head: [numKvHeads][keys]. */
+function byColumn(
   observation: Observation,
   numKvHeads: number,
-  f?: (weight: number) => number,
+  add: (into: Float32Array, row: Float32Array, query: number) => void,
 ): Float32Array[] {
-  if (f === undefined && observation.sums !== undefined) {
-    return byKvHead(observation, observation.sums, numKvHeads);
-  }
   const { keys, numHeads } = observation;
   const group = numHeads / numKvHeads;
-  const sums = Array.from({ length: numKvHeads }, () => new Float32Array(keys));
-  forEachRow(observation, (head, _query, row) => {
-    addTo(sums[Math.floor(head / group)] as Float32Array, row, f);
+  const columns = Array.from({ length: numKvHeads }, () => new Float32Array(keys));
+  forEachRow(observation, (head, query, row) => {
+    add(columns[Math.floor(head / group)] as Float32Array, row, query);
   });
-  return sums;
+  return columns;
+}
+
+/** Sum of the weights over queries and the heads of a kv head: [numKvHeads][keys]. */
+export function columnSums(observation: Observation, numKvHeads: number): Float32Array[] {
+  const { sums } = observation;
+  if (sums !== undefined) return byKvHead(observation, sums, numKvHeads);
+  return byColumn(observation, numKvHeads, addTo);
 }
 
 /** {@link columnSums} of the weights' squares. */
 export function columnSquares(observation: Observation, numKvHeads: number): Float32Array[] {
   const { squares } = observation;
   if (squares !== undefined) return byKvHead(observation, squares, numKvHeads);
-  return columnSums(observation, numKvHeads, (weight) => weight * weight);
+  return byColumn(observation, numKvHeads, (into, row) => {
+    for (let s = 0; s < into.length; s++) into[s] = (into[s] as number) + (row[s] as number) ** 2;
+  });
+}
+
+/** How many of the weights are above `threshold`, over queries and the heads of a kv head: [numKvHeads][keys]. */
+export function columnCounts(
+  observation: Observation,
+  numKvHeads: number,
+  threshold: number,
+): Float32Array[] {
+  return byColumn(observation, numKvHeads, (into, row) => {
+    for (let s = 0; s < into.length; s++) {
+      if ((row[s] as number) > threshold) into[s] = (into[s] as number) + 1;
+    }
+  });
 }
 
 /** Rows [numHeads][keys] summed over the heads of each kv head. */
@@ -82,42 +101,31 @@ export function headSums(observation: Observation, heads?: readonly number[]): F
   return sum;
 }
 
-/** {@link columnSums} of the last `count` of the queries. */
+/** {@link columnSums} of the last `count` of the queries; those of a policy with `latest` are summed already. */
 export function lastQueries(
   observation: Observation,
   count: number,
   numKvHeads: number,
 ): Float32Array[] {
-  const { keys, queries, numHeads } = observation;
-  const group = numHeads / numKvHeads;
-  const sums = Array.from({ length: numKvHeads }, () => new Float32Array(keys));
-  forEachRow(observation, (head, query, row) => {
-    if (query >= queries - count) addTo(sums[Math.floor(head / group)] as Float32Array, row);
+  const { latest, queries } = observation;
+  if (latest !== undefined) return byKvHead(observation, latest, numKvHeads);
+  return byColumn(observation, numKvHeads, (into, row, query) => {
+    if (query >= queries - count) addTo(into, row);
   });
-  return sums;
 }
 
 /** Largest weight over queries and the heads of a kv head, [numKvHeads][keys]. */
 export function columnMaxima(observation: Observation, numKvHeads: number): Float32Array[] {
-  const group = observation.numHeads / numKvHeads;
-  const most = Array.from({ length: numKvHeads }, () => new Float32Array(observation.keys));
-  forEachRow(observation, (head, _query, row) => {
-    const largest = most[Math.floor(head / group)] as Float32Array;
-    for (let s = 0; s < row.length; s++) {
-      if ((row[s] as number) > (largest[s] as number)) largest[s] = row[s] as number;
+  return byColumn(observation, numKvHeads, (into, row) => {
+    for (let s = 0; s < into.length; s++) {
+      if ((row[s] as number) > (into[s] as number)) into[s] = row[s] as number;
     }
   });
-  return most;
 }
 
 // A loop without a call for each weight: the weights of a step are millions.
-function addTo(sum: Float32Array, row: Float32Array, f?: (weight: number) => number): void {
-  const { length } = sum;
-  if (f === undefined) {
-    for (let s = 0; s < length; s++) sum[s] = (sum[s] as number) + (row[s] as number);
-  } else {
-    for (let s = 0; s < length; s++) sum[s] = (sum[s] as number) + f(row[s] as number);
-  }
+function addTo(sum: Float32Array, row: Float32Array): void {
+  for (let s = 0; s < sum.length; s++) sum[s] = (sum[s] as number) + (row[s] as number);
 }
 
 /** Entropy of a row's weights, averaged over all rows; and the mean over keys of the variance over queries. */
@@ -192,4 +200,21 @@ export function topIndices(scores: Float32Array, count: number, end = scores.len
     if (value > last || (value === last && equal-- > 0)) top.push(i);
   }
   return top;
+}
+
+/** Cosine of two vectors; 0 where one has no length. */
+export function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `cosine: vectors of ${a.length} and ${b.length}, expected the same length`,
+    );
+  }
+  let [product, aa, bb] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    product += (a[i] as number) * (b[i] as number);
+    aa += (a[i] as number) ** 2;
+    bb += (b[i] as number) ** 2;
+  }
+  return aa > 0 && bb > 0 ? product / Math.sqrt(aa * bb) : 0;
 }

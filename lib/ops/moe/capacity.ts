@@ -136,9 +136,11 @@ export interface RectifyOptions extends LimitCapacityOptions {
  * 3. Fill-in rectification: an expert with room takes, by falling score, tokens that do not go to it yet, with their score
  *    as weight. Where a token is in column `topK + i` of the result is its i-th such route.
  *
- * Weights are scores as `scores` has them, not divided by their sum: divide them by what the router divides by. Followed is
- * the paper's abstract and figure 2; which experts a rectified token may choose when several of its routes are dropped (the
- * next best) is this library's decision. Of equals the lower expert, the lower token first.
+ * Weights are scores as `scores` has them, not divided by their sum: divide them by what the router divides by. The paper's, by its
+ * abstract and the caption of figure 2 (its formulas could not be compared): dropped tokens go to experts of their own device,
+ * padding is replaced by tokens of high routing scores, both may be combined. This library's: that experts beyond their capacity
+ * take rectified tokens, the next best where several routes of a token are dropped, which expert chooses first, the weights. Of equals
+ * the lower expert, the lower token first.
  *
  * @returns indices and weights `[tokens, topK + most fill-ins of a token]`; `dropped` counts what stays dropped
  * @throws as {@link limitCapacity}; `BL_NON_FINITE` (scores)

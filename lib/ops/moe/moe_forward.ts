@@ -1,5 +1,6 @@
 import { checkObject, checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
+import { native } from '../../native.js';
 import {
   type AsyncOptions,
   type Call,
@@ -41,6 +42,11 @@ export interface MoEForwardOptions<D extends FloatDType = 'f32'> extends RunOpti
   maxRows?: number;
   /** Shape `[tokens, hidden]`, apart from x. Default: a new tensor of f32. */
   out?: Tensor<D>;
+  /**
+   * Memory of the call, apart from all tensors, {@link moeForwardWorkspaceBytes} bytes: what it has too little is allocated for the call.
+   * Calls beside each other need one each.
+   */
+  workspace?: Tensor<'u8'>;
 }
 
 const known = new Set([
@@ -53,6 +59,7 @@ const known = new Set([
   'algorithm',
   'maxRows',
   'out',
+  'workspace',
   'isa',
   'threads',
 ]);
@@ -115,6 +122,27 @@ export function moeForwardAsync<D extends FloatDType = 'f32'>(
   );
 }
 
+/**
+ * Bytes with which {@link moeForward} of such arguments allocates nothing, wherever the tokens go: of the routes only the shapes count.
+ * It looks at all experts, so ask once. For one token it is what is used, for many an upper bound.
+ *
+ * @returns 0 where `moeForward` would refuse
+ *
+ * @example
+ * ```ts
+ * const workspace = Tensor.zeros('u8', [moeForwardWorkspaceBytes(x, routes, experts)]);
+ * for (const token of tokens) moeForward(token, moeRoute(logits, { topK: 2 }), experts, { workspace });
+ * ```
+ */
+export function moeForwardWorkspaceBytes<D extends FloatDType = 'f32'>(
+  x: Tensor<FloatDType>,
+  routes: MoERoutes,
+  experts: MoEExperts,
+  options: MoEForwardOptions<D> = {},
+): number {
+  return native.moeForwardWorkspaceBytes(...prepare(x, routes, experts, options).values) ?? 0;
+}
+
 function checkWhole(op: string, name: string, value: number, most: number): void {
   if (Number.isInteger(value) && value >= 0 && value <= most) return;
   throw argumentError(
@@ -149,6 +177,8 @@ function prepare<D extends FloatDType>(
   const residual = optionalTensorValues(op, 'residual', options.residual);
   const out = options.out ?? (Tensor.empty('f32', x.shape, x.device) as Tensor as Tensor<D>);
   checkTensor(op, 'out', out);
+  const { workspace } = options;
+  if (workspace !== undefined) checkTensor(op, 'workspace', workspace);
   return {
     op,
     values: [
@@ -165,6 +195,7 @@ function prepare<D extends FloatDType>(
       computeId(options.compute ?? defaultCompute(options.algorithm), op),
       algorithmId(options.algorithm ?? 'auto', op),
       maxRows,
+      workspace?.bytes,
       runValue(options),
     ],
     result: out,

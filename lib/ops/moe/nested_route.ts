@@ -1,4 +1,4 @@
-import { checkObject, checkOptions, described } from '../../arguments.js';
+import { checkNumber, checkObject, checkOptions, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
 import type { MoERoutes } from './moe_route.js';
@@ -22,11 +22,11 @@ export interface NestedRouteOptions {
 /**
  * Mixture of nested experts (MoNE, Jain et al. 2024), whose experts are growing prefixes of the same weights: expert
  * preferred routing. From the largest expert down, each takes the `floor(capacity * tokens)` tokens of its highest score
- * among those that are left; who is left at the end goes to the smallest. Each token goes to exactly one expert; in the
- * paper its output is multiplied by `alpha r + 1`, alpha trained and 0 at the beginning. The order and the factor follow the
- * paper from memory.
+ * among those that are left; who is left at the end goes to the smallest (algorithm 1 of the paper). Each token goes to exactly
+ * one expert, whose output is multiplied by `alpha r + 1` (equation 1), alpha trained, in [0, 1) and 0 at the beginning. In the
+ * paper one router, at the first layer, decides for all layers.
  *
- * Scores are softmax(logits); of equals the token with the lower number first.
+ * Scores are softmax(logits); of equals the token with the lower number first, which is this library's.
  *
  * @param logits [tokens, experts], smallest expert first
  * @returns routes `[tokens, 1]`
@@ -79,47 +79,75 @@ export function nestedRoute(logits: Tensor<FloatDType>, options: NestedRouteOpti
   return makeRoutes(routes);
 }
 
+/** Options of {@link nestedCapacities}; the defaults are the paper's. */
+export interface NestedCapacitiesOptions {
+  /** Weight of the entropy, above 0. Default 10. */
+  beta?: number;
+  /** Expert i counts `delta^-i`; at least 1. Default 2. */
+  delta?: number;
+}
+
 /**
- * Capacities of nested experts for a compute budget: `sum(capacities * sizes) = budget`, and of all that do the ones of the
- * highest entropy, `capacities[i] = exp(b sizes[i]) / sum` (MoNE chooses them by budget, entropy and a preference for
- * larger experts; this is its form without the preference, from memory).
+ * Capacities of nested experts for a compute budget (MoNE, Jain et al. 2024, equation 3): of all parts c that add up to 1 and have
+ * `sum(c * sizes) = budget`, those of the largest
  *
- * @param sizes part of the full model that each expert is, e.g. [1/8, 1/4, 1/2, 1]
+ *     sum of c[i] / delta^i  -  beta * sum of c[i] ln c[i]
+ *
+ * The first term counts the smallest expert most; with the budget given, what goes to it is made up for by the largest one. The paper
+ * asks a general optimizer (SLSQP); the optimum is `c[i] = exp((delta^-i + slope * sizes[i]) / beta) / sum`, with the slope found by
+ * bisection.
+ *
+ * @param sizes part of the full model that each expert is, smallest first, e.g. [1/8, 1/4, 1/2, 1] (the paper's)
  * @param budget part of the full model's work, between the smallest and the largest size
  * @throws `BL_OUT_OF_RANGE`
  *
  * @example
  * ```ts
- * nestedCapacities([0.25, 0.5, 1], 0.5); // [0.47..., 0.34..., 0.18...]
+ * nestedCapacities([0.25, 0.5, 1], 0.5); // [0.43..., 0.34..., 0.21...]
  * ```
  */
-export function nestedCapacities(sizes: readonly number[], budget: number): number[] {
+export function nestedCapacities(
+  sizes: readonly number[],
+  budget: number,
+  options: NestedCapacitiesOptions = {},
+): number[] {
   const op = 'nestedCapacities';
   checkObject(op, 'sizes', sizes);
-  const least = Math.min(...sizes);
-  const most = Math.max(...sizes);
+  checkOptions(op, options, new Set(['beta', 'delta']));
+  const { beta = 10, delta = 2 } = options;
+  checkNumber(op, 'beta', beta, 'a finite number above 0', (x) => x > 0 && Number.isFinite(x));
+  checkNumber(op, 'delta', delta, 'a number of at least 1', (x) => x >= 1);
   if (sizes.length === 0 || !sizes.every((size) => size > 0 && Number.isFinite(size))) {
     throw argumentError('BL_OUT_OF_RANGE', `${op}: sizes is [${sizes}], expected positive numbers`);
   }
+  if (sizes.some((size, i) => size < (sizes[i - 1] ?? 0))) {
+    throw argumentError('BL_OUT_OF_RANGE', `${op}: sizes is [${sizes}], expected rising numbers`);
+  }
+  const least = sizes[0] as number;
+  const most = sizes.at(-1) as number;
   if (!(budget >= least && budget <= most)) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
       `${op}: budget is ${described(budget)}, expected ${least} to ${most} (sizes)`,
     );
   }
-  const at = (slope: number) => {
-    const powers = sizes.map((size) => Math.exp(slope * (size - (slope > 0 ? most : least))));
-    const sum = powers.reduce((a, b) => a + b, 0);
-    return powers.map((power) => power / sum);
+  /** `slope` is that of the formula divided by beta. */
+  const at = (slope: number): number[] => {
+    const powers = sizes.map((size, i) => delta ** -i / beta + slope * size);
+    const largest = Math.max(...powers);
+    const parts = powers.map((power) => Math.exp(power - largest));
+    const sum = parts.reduce((a, b) => a + b, 0);
+    return parts.map((part) => part / sum);
   };
-  const spent = (parts: readonly number[]) =>
-    parts.reduce((sum, part, i) => sum + part * (sizes[i] as number), 0);
-  // The mean size grows with the slope: bisection, to the last bit of the slope that matters.
-  let low = -1000 / most;
-  let high = 1000 / most;
+  const spent = (slope: number): number =>
+    at(slope).reduce((sum, part, i) => sum + part * (sizes[i] as number), 0);
+  // The mean size grows with the slope: bisection, to the last bit of the slope that matters. At the ends it is infinite.
+  let [low, high] = [-1 / most, 1 / most];
+  for (let i = 0; i < 50 && spent(low) > budget; i++) low *= 2;
+  for (let i = 0; i < 50 && spent(high) < budget; i++) high *= 2;
   for (let i = 0; i < 200; i++) {
     const middle = (low + high) / 2;
-    if (spent(at(middle)) < budget) low = middle;
+    if (spent(middle) < budget) low = middle;
     else high = middle;
   }
   return at(high);

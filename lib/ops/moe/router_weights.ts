@@ -83,8 +83,8 @@ export function hyperRouterWeights(
  * `router[b] = mean of keys[b * blockSize .. (b + 1) * blockSize)`, logits = x router^T.
  *
  * The `topK` best blocks are computed and added with weight 1, as the dense layer adds all of them: see
- * {@link unitWeights}. Nothing is trained. That blocks are chosen by the means of their hidden states is in the paper's abstract; that
- * this is done by means of keys, before what follows them, and the weight of 1 are from memory.
+ * {@link unitWeights}. No router is trained. That blocks are chosen by the means of their hidden states is in the paper's abstract; that
+ * this is done by means of keys, before the activation, and the weight of 1 are from memory: its formulas could not be compared.
  *
  * @param keys [ffn, hidden] f32, f16 or bf16: the first matrix of the layer (gate of a gated one)
  * @returns [ffn / blockSize, hidden]

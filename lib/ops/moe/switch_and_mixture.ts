@@ -8,6 +8,8 @@ import { checkAxis, checkInteger, emptyRoutes, makeRoutes } from './values.js';
 export interface SwitchAndMixtureOptions {
   /** Experts of a token, 1 to the experts of a group. */
   topK: number;
+  /** Groups, where there is one router for both levels: then `switchLogits` is undefined. */
+  groups?: number;
 }
 
 /**
@@ -19,10 +21,14 @@ export interface SwitchAndMixtureOptions {
  * - `m = softmax(logits)` over the experts of that group, the `topK` of the highest m,
  * - `weights = g[group] * m`.
  *
- * Followed is the two-level scheme as the paper's abstract gives it; the weights are the product of both levels'
- * probabilities, as in hierarchical mixtures (Shazeer et al. 2017, appendix B). Of equals the lower number first.
+ * Without `switchLogits` one router does both, as in Hetu (PKU-DAIR/Hetu, `sam_gate`): g of a group is the sum of softmax(logits) over its
+ * experts, so that weights are that softmax of all experts.
  *
- * @param switchLogits [tokens, groups] f32, f16 or bf16
+ * The two levels within one device are the paper's abstract; its formulas could not be compared. With two routers the weights
+ * are the product of both levels' probabilities, as in hierarchical mixtures (Shazeer et al. 2017, appendix B), which is this library's
+ * choice. Its balance and alignment losses are not here. Of equals the lower number first.
+ *
+ * @param switchLogits [tokens, groups] f32, f16 or bf16; undefined: see above
  * @param logits [tokens, experts]: experts of group g are those from `g * experts / groups` on
  * @throws as {@link moeRoute}
  *
@@ -34,28 +40,40 @@ export interface SwitchAndMixtureOptions {
  * ```
  */
 export function switchAndMixture(
-  switchLogits: Tensor<FloatDType>,
+  switchLogits: Tensor<FloatDType> | undefined,
   logits: Tensor<FloatDType>,
   options: SwitchAndMixtureOptions,
 ): MoERoutes {
   const op = 'switchAndMixture';
-  checkOptions(op, options, new Set(['topK']));
-  const group = moeRoute(switchLogits, { topK: 1 });
+  checkOptions(op, options, new Set(['topK', 'groups']));
   // Refuses what is no matrix of logits.
-  moeRoute(logits, { topK: 1 });
-  const [tokens = 0, groups = 0] = switchLogits.shape;
-  const experts = logits.shape[1] as number;
-  checkAxis(op, 'logits', logits, 0, tokens, 'switchLogits.shape[0]');
+  for (const one of [logits, switchLogits]) if (one !== undefined) moeRoute(one, { topK: 1 });
+  const [tokens = 0, experts = 0] = logits.shape;
+  if ((switchLogits === undefined) === (options.groups === undefined)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${op}: expected one of switchLogits and options.groups`,
+    );
+  }
+  const groups = switchLogits?.shape[1] ?? (options.groups as number);
+  checkInteger(op, 'groups', groups, 1, experts);
+  if (switchLogits !== undefined) {
+    checkAxis(op, 'logits', logits, 0, switchLogits.shape[0] as number, 'switchLogits.shape[0]');
+  }
   if (experts % groups !== 0) {
+    const of = switchLogits === undefined ? 'groups' : 'switchLogits.shape[1]';
     throw argumentError(
       'BL_INVALID_SHAPE',
-      `${op}: logits.shape[1] is ${experts}, expected a multiple of ${groups} (switchLogits.shape[1])`,
+      `${op}: logits.shape[1] is ${experts}, expected a multiple of ${groups} (${of})`,
     );
   }
   const size = experts / groups;
   checkInteger(op, 'topK', options.topK, 1, size);
   const own = new Float32Array(tokens * size);
   const values = logits.toArray() as number[];
+  const group = moeRoute(switchLogits ?? groupLogits(values, tokens * groups, size, groups), {
+    topK: 1,
+  });
   for (let t = 0; t < tokens; t++) {
     const from = t * experts + (group.indices.data[t] as number) * size;
     for (let e = 0; e < size; e++) own[t * size + e] = values[from + e] as number;
@@ -69,4 +87,20 @@ export function switchAndMixture(
     routes.weights[i] = (group.weights.data[t] as number) * (inner.weights.data[i] as number);
   }
   return makeRoutes(routes);
+}
+
+/** ln of the sum of exp(logit) over the experts of each group: its softmax is the groups' sums of the softmax over all. */
+function groupLogits(
+  logits: readonly number[],
+  rows: number,
+  size: number,
+  groups: number,
+): Tensor<'f32'> {
+  const sums = Float32Array.from({ length: rows }, (_, row) => {
+    const own = logits.slice(row * size, (row + 1) * size);
+    const most = Math.max(...own);
+    if (!Number.isFinite(most)) return most;
+    return most + Math.log(own.reduce((sum, logit) => sum + Math.exp(logit - most), 0));
+  });
+  return new Tensor('f32', sums, [rows / groups, groups]);
 }

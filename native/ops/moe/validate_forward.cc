@@ -87,6 +87,20 @@ bl_status check_factors(const bl_moe_expert& expert, int64_t number, int64_t hid
   return BL_STATUS_ok;
 }
 
+// What is written to the output or read of the tensors must not be the call's own memory.
+bl_status check_workspace(const bl_moe_forward_args& args, bl_error* error) {
+  if (args.workspace == nullptr) return BL_STATUS_ok;
+  const bl_tensor* apart[] = {&args.output,  &args.x,        &args.indices,
+                              &args.weights, &args.residual, &args.shared_weights};
+  const char* names[] = {"output", "x", "indices", "weights", "residual", "shared_weights"};
+  for (int i = 0; i < 6; ++i) {
+    BL_CHECK(apart[i]->data == nullptr ||
+                 !overlaps(args.workspace, args.workspace_bytes, apart[i]->data, apart[i]->bytes),
+             invalid_argument, "moe_forward: workspace overlaps %s, expected memory apart from it", names[i]);
+  }
+  return BL_STATUS_ok;
+}
+
 }  // namespace
 
 bl_status validate_forward(const bl_moe_forward_args& args, bl_error* error) {
@@ -113,6 +127,7 @@ bl_status validate_forward(const bl_moe_forward_args& args, bl_error* error) {
     if (apart[i]->data == nullptr) continue;
     BL_RETURN_IF_ERROR(check_apart(output, args.output, names[i], apart[i]->data, apart[i]->bytes, error));
   }
+  BL_RETURN_IF_ERROR(check_workspace(args, error));
   if (args.residual.data == nullptr) return BL_STATUS_ok;
   BL_RETURN_IF_ERROR(check_tensor({kOp, "residual"}, args.residual, kFloatTypes, 2, 2, error));
   BL_RETURN_IF_ERROR(check_same_shape({kOp, "residual"}, args.residual, "output", args.output, error));

@@ -37,16 +37,26 @@ int64_t slots_of(const WaveCall& call) {
 
 // What a wave's memory holds behind the pieces'.
 struct WaveMemory {
-  uint64_t slot_bytes, slots, shares, begins;
-  WaveMemory(const WaveCall& call, const Piece* pieces, int64_t count) : slot_bytes(0) {
+  uint64_t slot_bytes, slots, shares, begins, places;
+  WaveMemory(const WaveCall& call, uint64_t slot_bytes_, int64_t count)
+      : slot_bytes(slot_bytes_),
+        slots(static_cast<uint64_t>(slots_of(call)) * slot_bytes),
+        shares(static_cast<uint64_t>(slots_of(call)) * align_up(sizeof(Share))),
+        begins(align_up(static_cast<uint64_t>(count + 1) * sizeof(int64_t))),
+        places(align_up(static_cast<uint64_t>(count) * sizeof(uint8_t*))) {}
+  WaveMemory(const WaveCall& call, const Piece* pieces, int64_t count)
+      : WaveMemory(call, most_slot_bytes(pieces, count), count) {}
+  uint64_t total() const { return slots + shares + begins + places; }
+
+ private:
+  static uint64_t most_slot_bytes(const Piece* pieces, int64_t count) {
+    uint64_t most = 0;
     for (int64_t i = 0; i < count; ++i) {
       for (const std::optional<Product>& product : pieces[i].products) {
-        if (product) slot_bytes = std::max(slot_bytes, product->plan().slot_bytes());
+        if (product) most = std::max(most, product->plan().slot_bytes());
       }
     }
-    slots = static_cast<uint64_t>(slots_of(call)) * slot_bytes;
-    shares = static_cast<uint64_t>(slots_of(call)) * align_up(sizeof(Share));
-    begins = align_up(static_cast<uint64_t>(count + 1) * sizeof(int64_t));
+    return most;
   }
 };
 
@@ -193,11 +203,13 @@ uint64_t Piece::bytes() const {
 }
 
 uint64_t wave_bytes(const WaveCall& call, const Piece* pieces, int64_t count) {
-  const WaveMemory sizes(call, pieces, count);
-  uint64_t bytes =
-      sizes.slots + sizes.shares + sizes.begins + align_up(static_cast<uint64_t>(count) * sizeof(uint8_t*));
+  uint64_t bytes = WaveMemory(call, pieces, count).total();
   for (int64_t i = 0; i < count; ++i) bytes += pieces[i].bytes();
   return bytes;
+}
+
+uint64_t wave_overhead_bytes(const WaveCall& call, uint64_t slot_bytes, int64_t count) {
+  return WaveMemory(call, slot_bytes, count).total();
 }
 
 void run_wave(const WaveCall& call, Piece* pieces, int64_t count, uint8_t* memory) {
@@ -206,7 +218,7 @@ void run_wave(const WaveCall& call, Piece* pieces, int64_t count, uint8_t* memor
   uint8_t* shares = slots + sizes.slots;
   int64_t* begins = reinterpret_cast<int64_t*>(shares + sizes.shares);
   uint8_t** places = reinterpret_cast<uint8_t**>(shares + sizes.shares + sizes.begins);
-  memory = shares + sizes.shares + sizes.begins + align_up(static_cast<uint64_t>(count) * sizeof(uint8_t*));
+  memory += sizes.total();
   for (int64_t i = 0; i < count; ++i) {
     pieces[i].set_between(memory);
     places[i] = memory + pieces[i].between_bytes();

@@ -50,6 +50,8 @@ struct Piece {
 };
 
 uint64_t wave_bytes(const WaveCall& call, const Piece* pieces, int64_t count);
+// What of that is beside the pieces' own bytes(), where `count` of them have slots of so many bytes.
+uint64_t wave_overhead_bytes(const WaveCall& call, uint64_t slot_bytes, int64_t count);
 void run_wave(const WaveCall& call, Piece* pieces, int64_t count, uint8_t* memory);
 
 bool sums_lie_in_output(const bl_moe_forward_args& args);

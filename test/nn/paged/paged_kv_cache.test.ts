@@ -183,6 +183,18 @@ describe('batches', () => {
     appendIds(a, ids(16));
     cache.dispose();
   });
+
+  it('tokens stand where the eviction policy has left their sequence', () => {
+    const cache: PagedKVCache = cacheOf({ numPages: 4, evict: () => b.trim(5) });
+    const [a, b] = [cache.create(), cache.create()];
+    appendIds(a, ids(8));
+    appendIds(b, ids(24));
+    const batch = cache.batch([a, b], [8, 2]); // a needs the page that b gives
+    expect(batch.positions.toArray()).toEqual([...ids(8, 8), 5, 6]);
+    expect(batch.cuQueries.toArray()).toEqual([0, 8, 10]);
+    expect([a.length, b.length]).toEqual([16, 7]);
+    cache.dispose();
+  });
 });
 
 describe('PagedKVCache', () => {

@@ -1,10 +1,12 @@
 // Prompts read in blocks: what the pool holds at every moment, probes, and steps on worker threads.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
+  adore,
   type CachePolicy,
   citrus,
   type Decoder,
   d2o,
+  ems,
   epiCache,
   infiniRetri,
   load,
@@ -13,6 +15,7 @@ import {
 } from '../../../lib/nn/index.js';
 import { tinyModel } from '../models.js';
 import { policies } from './all.js';
+import { nested } from './drive.js';
 
 let decoder: Decoder;
 let ids: number[];
@@ -74,6 +77,20 @@ describe('blocks', () => {
       expect(cache.peakKeys).toBeGreaterThan(numLayers * budget);
       expect(cache.length).toBe(305);
       cache.dispose();
+    }
+  });
+
+  it('what attention sums up natively keeps the keys that the weights themselves do', () => {
+    const text = ids.slice(0, 200);
+    for (const make of [() => ems({ budget: 40 }), () => adore({ budget: 40 })]) {
+      const kept = [make(), { ...make(), sums: undefined }].map((policy) => {
+        const cache = decoder.createPagedCache({ format: 'f32', policy: { ...policy, block: 64 } });
+        decoder.forward(text, { cache });
+        const all = nested(decoder.config.numLayers, (layer) => cache.read(layer).positions);
+        cache.dispose();
+        return all;
+      });
+      expect(kept[0]).toEqual(kept[1]);
     }
   });
 

@@ -37,7 +37,7 @@ describe('options of policies', () => {
       'threshold',
       () => ems({ budget: 8, threshold: Number.NaN }),
       'BL_OUT_OF_RANGE',
-      'ems: threshold is NaN, expected -1 to 1',
+      'ems: threshold is NaN, expected 0 to 1',
     ],
     [
       'mergeable',

@@ -1,6 +1,6 @@
 // D2O, EMS, LOOK-M and Elastic Cache: what stays and what it becomes, against the formulas written out.
 import { describe, expect, it } from 'vitest';
-import { d2o, elasticCache, ems, lookM } from '../../../lib/nn/index.js';
+import { d2o, elasticCache, ems, lookM, prefixKV } from '../../../lib/nn/index.js';
 import {
   compress,
   cosine,
@@ -121,7 +121,7 @@ describe('d2o', () => {
 });
 
 describe('ems', () => {
-  it('scores by the larger of global and local shares, evicts, and merges the rest above a cosine', () => {
+  it('scores by the larger of global and local shares, evicts, and merges the rest above a redundancy', () => {
     const options = { budget: 4, window: 2, mergeable: 1, threshold: 0.1 };
     const policy = ems(options);
     const layers = [newLayer(2)];
@@ -129,6 +129,9 @@ describe('ems', () => {
     step(policy, layers, 8, () => first);
     step(policy, layers, 4, () => second);
     const before = layers[0]?.keys as Rows;
+    const ofValues = rows(keys, 2, 4, 77);
+    (layers[0] as { values: Rows }).values = ofValues;
+    const outcomes = { merged: 0, unlikeValues: 0 };
     const { kept, keys: after } = compress(policy, layers);
     for (const [head, queryHeads] of heads.entries()) {
       const sums = sumOf(second, queryHeads).map((x, s) => x + (sumOf(first, queryHeads)[s] ?? 0));
@@ -145,7 +148,13 @@ describe('ems', () => {
         going.map((s) => scores[s] as number),
         4,
       ).map((i) => going[i] as number);
-      const merged = nearest(before, head, stay, candidates).filter(({ u }) => u >= 0.1);
+      const merged = nearest(before, head, stay, candidates).filter(({ g, to, u }) => {
+        const v = cosine(ofValues[g]?.[head] as number[], ofValues[to]?.[head] as number[]);
+        const isMerged = u > 0 && v > 0 && u * v >= 0.1;
+        if (isMerged) outcomes.merged++;
+        else if (u >= 0.1 && v < 0.1) outcomes.unlikeValues++;
+        return isMerged;
+      });
       expectRows(before, after[0] as Rows, head, stay, (row) => {
         const mine = merged.filter(({ to }) => to === row).map(({ g }) => g);
         const sum = [row, ...mine].reduce((a, s) => a + (scores[s] as number), 0);
@@ -156,6 +165,9 @@ describe('ems', () => {
         };
       });
     }
+    // Values decide as well as keys.
+    expect(outcomes.merged).toBeGreaterThan(0);
+    expect(outcomes.unlikeValues).toBeGreaterThan(0);
   });
 });
 
@@ -234,5 +246,27 @@ describe('elasticCache', () => {
     const generated = compress(policy, [later], 1);
     expect(generated.kept[0]?.[0]).toEqual([0, 1, 2, 10, 11]);
     expect(generated.keys[0]).toEqual(later.keys);
+  });
+
+  it.each([
+    ['elasticCache', elasticCache],
+    ['prefixKV', prefixKV],
+  ] as const)('%s keeps the newest `window` tokens of a prompt', (_, make) => {
+    // Nothing looks at the newest five but themselves, less than at any other key.
+    const seen: Weights = nested(4, () =>
+      nested(keys, () => nested(keys, (s) => (s < keys - 5 ? (s + 1) / 100 : 1e-4))),
+    );
+    for (const window of [1, 3, 4]) {
+      const policy = make({ budget: 6, sinks: 1, window });
+      const layers = [newLayer(2)];
+      step(policy, layers, keys, () => seen);
+      const { kept } = compress(policy, layers, keys);
+      const best = nested(5 - window, (i) => keys - 5 - (5 - window) + i);
+      const expected = [0, ...best, ...nested(window, (i) => keys - window + i)];
+      expect(kept[0]).toEqual([expected, expected]);
+    }
+    expect(() => make({ budget: 6, window: 0 })).toThrow(
+      /window is 0, expected a whole number of at least 1/,
+    );
   });
 });

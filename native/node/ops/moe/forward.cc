@@ -4,7 +4,7 @@ namespace bitloom::node {
 
 // moeForward(x, indices, weights, experts, numShared, sharedWeights | undefined, residual | undefined,
 // output,
-//            activation, limit, compute, algorithm, maxRows, run)
+//            activation, limit, compute, algorithm, maxRows, workspace | undefined, run)
 bool read_moe_forward(Arguments& arguments, bl_moe_forward_args* args) {
   int32_t num_shared = 0, max_rows = 0;
   if (!arguments.tensor("x", &args->x) || !arguments.tensor("indices", &args->indices) ||
@@ -15,7 +15,8 @@ bool read_moe_forward(Arguments& arguments, bl_moe_forward_args* args) {
       !arguments.optional_tensor("residual", &args->residual) || !arguments.tensor("out", &args->output) ||
       !arguments.integer("activation", &args->activation) || !arguments.number("limit", &args->limit) ||
       !arguments.integer("compute", &args->compute) || !arguments.integer("algorithm", &args->algorithm) ||
-      !arguments.integer("maxRows", &max_rows)) {
+      !arguments.integer("maxRows", &max_rows) ||
+      !arguments.optional_bytes("workspace", &args->workspace, &args->workspace_bytes)) {
     return false;
   }
   args->num_shared = num_shared;

@@ -1,0 +1,92 @@
+// moeForward with memory of the caller's: no allocation (counted by a C++ program), the same bits, errors.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import {
+  MoEExperts,
+  moeForward,
+  moeForwardAsync,
+  moeForwardWorkspaceBytes,
+  Tensor,
+} from '../../lib/index.js';
+import { includeDir, libraryPath } from '../../lib/paths.js';
+import { expectError } from '../reference/op_checks.js';
+import { firstDifference, gaussian } from '../reference/random.js';
+import { expertsOf, f32, routesOf } from './cases.js';
+
+const require = createRequire(import.meta.url);
+const { findTools } = require('../../native/toolchain.cjs') as {
+  findTools(): { compiler: string };
+};
+
+const sizes = { hidden: 64, width: 96, count: 4, topK: 2, seed: 11, tokens: 0 };
+
+describe('moeForward with a workspace', () => {
+  // A sanitizer has allocators of its own.
+  it.skipIf(process.env.LD_PRELOAD?.includes('san') === true)(
+    'allocates nothing, wherever the tokens go',
+    () => {
+      const folder = mkdtempSync(join(tmpdir(), 'bitloom-moe-'));
+      try {
+        const library = libraryPath();
+        const program = join(folder, 'moe_workspace_test');
+        const tests = join(import.meta.dirname, '../native');
+        execFileSync(findTools().compiler, [
+          ...['-std=c++20', '-O1', '-Wall', '-Wextra', '-Werror', '-I', includeDir, '-I', tests],
+          ...[join(tests, 'moe_workspace_test.cc'), library, `-Wl,-rpath,${dirname(library)}`],
+          ...['-o', program],
+        ]);
+        const result = spawnSync(program, { encoding: 'utf8' });
+        expect(result.stderr).toBe('');
+        expect(result.stdout).toMatch(/\n\d{4} passed, 0 failed\n$/);
+        expect(result.status).toBe(0);
+      } finally {
+        rmSync(folder, { recursive: true });
+      }
+    },
+  );
+
+  it('gives the same bits, on a worker thread too; too little of it does no harm', async () => {
+    const experts = new MoEExperts(expertsOf(sizes, () => 'q4_0'));
+    const x = f32(gaussian(5 * 64, 3), [5, 64]);
+    const routes = routesOf({ ...sizes, tokens: 5 });
+    const expected = moeForward(x, routes, experts);
+    const bytes = moeForwardWorkspaceBytes(x, routes, experts);
+    expect(bytes).toBeGreaterThan(0);
+    for (const size of [bytes, Math.floor(bytes / 2), 1]) {
+      const workspace = Tensor.zeros('u8', [size]);
+      for (const y of [
+        moeForward(x, routes, experts, { workspace }),
+        await moeForwardAsync(x, routes, experts, { workspace }),
+      ]) {
+        expect(firstDifference(y.data, expected.data)).toBe(-1);
+      }
+    }
+  });
+
+  it('refuses memory of its tensors', () => {
+    const experts = new MoEExperts(expertsOf(sizes, () => 'q4_0'));
+    const x = f32(gaussian(64, 3), [1, 64]);
+    const routes = routesOf({ ...sizes, tokens: 1 });
+    const out = Tensor.zeros('f32', [1, 64]);
+    for (const [name, tensor] of Object.entries({ x, out, indices: routes.indices })) {
+      const workspace = new Tensor('u8', tensor.bytes.subarray(4), [4]);
+      expectError(
+        () => moeForward(x, routes, experts, { out, workspace }),
+        'BL_INVALID_ARGUMENT',
+        `moeForward: workspace overlaps ${name}, expected memory apart from it`,
+      );
+    }
+    expect(out.toArray().every((value) => value === 0)).toBe(true);
+    const bad = Tensor.zeros('f32', [2, 64]);
+    expect(moeForwardWorkspaceBytes(x, routes, experts, { out: bad })).toBe(0);
+    expectError(
+      () => moeForward(x, routes, experts, { workspace: 5 as never }),
+      'BL_INVALID_ARGUMENT',
+      'moeForward: workspace is 5, expected a Tensor',
+    );
+  });
+});
