@@ -105,6 +105,19 @@ void every_type(TestQueue& queue) {
                          .name = " long"});
         }
       }
+      for (int64_t head_dim : {575, 576}) {  // three vectors a lane
+        for (int64_t value_dim : {575, 576}) {
+          attend(queue, {.keys = 37,
+                         .heads = 2,
+                         .kv_heads = 1,
+                         .head_dim = head_dim,
+                         .value_dim = value_dim,
+                         .q = q,
+                         .kv = kv,
+                         .output = q,
+                         .name = " very long"});
+        }
+      }
       for (int64_t width : {40, 136, 264}) {
         for (int64_t odd : {0, 1}) {
           attend(queue, {.queries = 2,
@@ -171,15 +184,17 @@ void counted_keys(TestQueue& queue) {
                     .window = 400,
                     .key_count = 570});
     attend_counted({.queries = 3, .keys = 50, .kv = kv, .causal = 1, .key_count = 2});  // a row sees none
-    for (int64_t head_dim : {16, 200, 300}) {                                           // prompts
-      attend_counted({.queries = 20,
-                      .keys = 90,
-                      .heads = 1,
-                      .kv_heads = 1,
-                      .head_dim = head_dim,
-                      .kv = kv,
-                      .causal = 1,
-                      .key_count = 70});
+    for (int64_t head_dim : {16, 200, 300}) {  // prompts
+      for (int64_t count : {0, 70}) {
+        attend_counted({.queries = 20,
+                        .keys = 90,
+                        .heads = 1,
+                        .kv_heads = 1,
+                        .head_dim = head_dim,
+                        .kv = kv,
+                        .causal = 1,
+                        .key_count = count});
+      }
     }
   }
   attend_counted({.queries = 20, .keys = 90, .heads = 1, .kv_heads = 1, .causal = 1, .key_count = 7});

@@ -143,6 +143,43 @@ void adapters(const Settings& settings) {
   }
 }
 
+// The low-rank term with each type of a, down and up, of all rows and by adapters, gated too.
+void low_rank_types(const Settings& settings) {
+  constexpr int64_t n = 34, k = 288, m = 3, rank = 6, count = 3;
+  enum Scales { none, rows, groups };
+  struct Given {
+    int32_t type;
+    Scales scales;
+  };
+  for (const Given& given : {Given{BL_DTYPE_f32, none}, Given{BL_DTYPE_f16, none}, Given{BL_DTYPE_bf16, none},
+                             Given{BL_DTYPE_i8, rows}, Given{BL_DTYPE_i8, groups}}) {
+    for (int32_t part = 0; part < 18; ++part) {
+      const int32_t down_type = kFloatDtypes[part % 3], up_type = kFloatDtypes[part / 3 % 3];
+      const bool by_row = part >= 9, gated = part % 2 == 1;
+      Call call(settings, "i8_g32", n, k);
+      TestQueue& queue = call.queue;
+      Tensor a(queue, given.type, {m, k}), c(queue, BL_DTYPE_f32, {m, gated ? n / 2 : n});
+      Tensor scales(queue, BL_DTYPE_f32, given.scales == rows ? std::vector<int64_t>{m} : std::vector<int64_t>{m, k / 32});
+      using Sizes = std::vector<int64_t>;
+      Tensor down(queue, down_type, by_row ? Sizes{count, rank, k} : Sizes{rank, k});
+      Tensor up(queue, up_type, by_row ? Sizes{count, n, rank} : Sizes{n, rank});
+      Tensor ids(queue, BL_DTYPE_i32, {m});
+      if (given.type == BL_DTYPE_i8) a.fill([](int64_t i) { return static_cast<float>(i * 37 % 255 - 127); });
+      if (given.type != BL_DTYPE_i8) a.uniform(1);
+      scales.fill([](int64_t i) { return 0.004f + 0.001f * static_cast<float>(i % 7); });
+      down.uniform(2, 0.3f), up.uniform(3, 0.3f), ids.integers({2, -1, 0});
+      call.set(&bl_matmul_args::a, a);
+      if (given.scales != none) call.set(&bl_matmul_args::a_scales, scales);
+      call.set(&bl_matmul_args::low_rank_down, down);
+      call.set(&bl_matmul_args::low_rank_up, up);
+      if (by_row) call.set(&bl_matmul_args::low_rank_ids, ids);
+      call.device.low_rank_scale = call.host.low_rank_scale = 0.5f;
+      call.device.activation = call.host.activation = gated ? BL_ACTIVATION_geglu : BL_ACTIVATION_none;
+      call.compare(c, 0.05, "low rank of types " + std::to_string(given.type) + " part " + std::to_string(part));
+    }
+  }
+}
+
 void batches(const Settings& settings) {
   constexpr int64_t batch = 3, n = 32, k = 96;
   for (int64_t m : {2, 19}) {
@@ -194,6 +231,9 @@ BITLOOM_CUDA_TEST(matmul_additions) {
 }
 BITLOOM_CUDA_TEST(matmul_adapters) {
   for (const Settings& settings : all_archs()) adapters(settings);
+}
+BITLOOM_CUDA_TEST(matmul_low_rank_types) {
+  for (const Settings& settings : all_archs()) low_rank_types(settings);
 }
 BITLOOM_CUDA_TEST(matmul_batch) {
   for (const Settings& settings : all_archs()) batches(settings);
