@@ -11,7 +11,14 @@ import {
   Tensor,
 } from '../../lib/index.js';
 import { attentionReference, type Sequence, sequencesOf } from '../reference/attention.js';
-import { inputsOf, type Options, optionsOf, plans, workOf } from '../reference/attention_cases.js';
+import {
+  inputsOf,
+  type Options,
+  optionsOf,
+  plans,
+  ropePlans,
+  workOf,
+} from '../reference/attention_cases.js';
 import { worst } from '../reference/op_checks.js';
 import { kvFormatNames, paged } from '../reference/paged_attention.js';
 import { firstDifference, gaussian } from '../reference/random.js';
@@ -72,7 +79,9 @@ describe('scores of attention', () => {
   it.each(levels)('are sums of the weights of the formula, %s', (isa) => {
     fc.assert(
       fc.property(
-        plans.filter((plan) => workOf(plan) < (isa === 'scalar' ? 2e5 : 2e6)),
+        fc
+          .oneof({ weight: 3, arbitrary: plans }, { weight: 1, arbitrary: ropePlans })
+          .filter((plan) => workOf(plan) < (isa === 'scalar' ? 2e5 : 2e6)),
         lastCounts,
         (plan, last) => {
           const { q, k, v } = inputsOf(plan);

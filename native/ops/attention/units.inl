@@ -13,6 +13,12 @@ constexpr int64_t kUnit = kKvUnit;
 
 inline int64_t padded16(int64_t n) { return (n + 15) / 16 * 16; }
 
+}  // namespace
+
+#include "rotate.inl"
+
+namespace {
+
 // ---- tensors ----
 
 template <int32_t kType>
@@ -210,7 +216,7 @@ void decode_values(const KvPage& layout, const uint8_t* page, int64_t unit, floa
 // The keys of one kv head of one sequence, in one segment.
 class Units {
  public:
-  // scales: room for 2 head_dim floats; spare: for padded16(max(head_dim, value_dim)) + 16 head_dim
+  // scales: room for 2 head_dim floats; spare: for spare_floats()
   Units(const AttentionCall& call, int64_t sequence, int64_t kv_head, int32_t segment, float* scales, float* spare)
       : call_(call),
         sequence_(sequence),
@@ -218,13 +224,33 @@ class Units {
         segment_(segment),
         count_(call.segment_keys(segment, sequence, kv_head)),
         stride_(padded16(call.value_dim)),
+        before_(segment == 0 ? 0 : call.segment_keys(0, sequence, kv_head)),
         scales_(scales),
-        spare_(spare) {}
+        spare_(spare),
+        rotation_(call.rope, spare + row_floats(call) + kUnit * call.head_dim),
+        positions_(call.rope == nullptr ? nullptr : call.positions_of_keys(sequence, kv_head)) {}
+
+  static int64_t spare_floats(const AttentionCall& call) {
+    return row_floats(call) + kUnit * call.head_dim + Rotation::floats(call);
+  }
 
   int64_t count() const { return count_; }
 
-  // Keys [first, first + 16), first a multiple of 16, to the panel, or where they stand already.
+  // Keys [first, first + 16), first a multiple of 16, to the panel, or where they stand already. With rope: turned.
   const float* keys(int64_t first, float* panel) {
+    const float* stored = stored_keys(first, panel);
+    if (rotation_.none()) return stored;
+    if (positions_ == nullptr) {
+      rotation_.keys(before_ + first, call_.head_dim, stored, panel);
+    } else {
+      const int64_t present = count_ - first < kUnit ? count_ - first : kUnit;
+      rotation_.keys(positions_ + before_ + first, present, call_.head_dim, stored, panel);
+    }
+    return panel;
+  }
+
+  // The same as they are stored.
+  const float* stored_keys(int64_t first, float* panel) {
     if (call_.segments[segment_].paged == nullptr) {
       const int64_t present = count_ - first < kUnit ? count_ - first : kUnit;
       const int64_t row = call_.first_key(sequence_) + first;
@@ -266,6 +292,9 @@ class Units {
   int64_t row_stride() const { return row_stride_; }
 
  private:
+  static int64_t row_floats(const AttentionCall& call) {
+    return padded16(call.head_dim > call.value_dim ? call.head_dim : call.value_dim);
+  }
   bool whole_units() const { return call_.segments[segment_].key_page.page_size % kUnit == 0; }
 
   const float* paged_keys(int64_t first, float* panel) {
@@ -316,8 +345,7 @@ class Units {
 
   // The first value_dim channels of the keys, turned back.
   const float* latent_values(int64_t first, float* rows) {
-    const int64_t row = padded16(call_.head_dim > call_.value_dim ? call_.head_dim : call_.value_dim);
-    const float* panel = paged_keys(first, spare_ + row);
+    const float* panel = paged_keys(first, spare_ + row_floats(call_));
     for (int64_t s = 0; s < kUnit; s += kLanes) {
       for (int64_t i = 0; i < call_.value_dim; i += kLanes) {
         const int64_t n = call_.value_dim - i < kLanes ? call_.value_dim - i : kLanes;
@@ -336,8 +364,11 @@ class Units {
   int64_t sequence_, kv_head_;
   int32_t segment_;
   int64_t count_, stride_, row_stride_ = 0;
+  int64_t before_;  // keys of segments before
   float* scales_;
   float* spare_;
+  Rotation rotation_;
+  const int32_t* positions_;  // of the sequence's keys
   const uint8_t* scaled_page_ = nullptr;
 };
 
