@@ -59,12 +59,14 @@ void copy_rows(const bl_tensor& tensor, int64_t first, int64_t head, int64_t cou
 // ---- pages ----
 
 // Calls emit(row, part, j, values) for the elements j of each dword row, `parts` vectors in a row: values are codes, or
-// floats where the format has those.
+// floats where the format has those. The same line of `ahead` is asked for beside each that is read.
 template <int32_t kFormat, typename Emit>
-inline void for_each_element(const uint8_t* unit, int64_t rows, int64_t parts, Emit&& emit) {
+inline void for_each_element(const uint8_t* unit, const uint8_t* ahead, int64_t rows, int64_t parts, Emit&& emit) {
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t part = 0; part < parts; ++part) {
-      const Ints x = load_ints(unit + (row * parts + part) * kLanes * 4);
+      const int64_t at = (row * parts + part) * kLanes * 4;
+      __builtin_prefetch(ahead + at);
+      const Ints x = load_ints(unit + at);
       if constexpr (kFormat == BL_KV_FORMAT_f32) {
         emit(row, part, 0, as_float(x));
       } else if constexpr (kFormat == BL_KV_FORMAT_f16) {
@@ -130,7 +132,8 @@ constexpr KvScale scale_of(int32_t format) {
 }
 
 template <int32_t kFormat>
-void decode_keys(const KvPage& layout, const uint8_t* page, int64_t unit, const float* channel_scales, float* panel) {
+void decode_keys(const KvPage& layout, const uint8_t* page, int64_t unit, const uint8_t* ahead,
+                 const float* channel_scales, float* panel) {
   constexpr int64_t kParts = kUnit / kLanes;
   constexpr KvScale kScale = scale_of(kFormat);
   const int64_t n = layout.per_dword;
@@ -149,7 +152,7 @@ void decode_keys(const KvPage& layout, const uint8_t* page, int64_t unit, const 
       }
     }
   }
-  for_each_element<kFormat>(layout.unit(page, unit), layout.rows, kParts,
+  for_each_element<kFormat>(layout.unit(page, unit), ahead, layout.rows, kParts,
                             [&](int64_t row, int64_t part, int64_t j, Vec value) {
                               const int64_t channel = row * n + j;
                               if (channel >= layout.dim) return;
@@ -166,7 +169,7 @@ void decode_keys(const KvPage& layout, const uint8_t* page, int64_t unit, const 
 }
 
 template <int32_t kFormat>
-void decode_values(const KvPage& layout, const uint8_t* page, int64_t unit, float* rows) {
+void decode_values(const KvPage& layout, const uint8_t* page, int64_t unit, const uint8_t* ahead, float* rows) {
   constexpr KvScale kScale = scale_of(kFormat);
   const int64_t n = layout.per_dword;
   const int64_t groups = layout.groups;
@@ -183,7 +186,7 @@ void decode_values(const KvPage& layout, const uint8_t* page, int64_t unit, floa
   }
   const float* token_scales = reinterpret_cast<const float*>(page) + unit * kUnit;
   for_each_element<kFormat>(
-      layout.unit(page, unit), layout.rows, layout.lanes / kLanes, [&](int64_t row, int64_t part, int64_t j, Vec value) {
+      layout.unit(page, unit), ahead, layout.rows, layout.lanes / kLanes, [&](int64_t row, int64_t part, int64_t j, Vec value) {
         const int64_t token = row * n + j;
         if constexpr (kScale == KvScale::token) {
           value = value * Vec::set(token_scales[token]);
@@ -297,6 +300,14 @@ class Units {
   }
   bool whole_units() const { return call_.segments[segment_].key_page.page_size % kUnit == 0; }
 
+  // The unit a tile further on, while that of `first` is decoded: pages are read from memory, a few KB of each head at a
+  // time, which the processor's own prefetcher does not foresee.
+  const uint8_t* unit_ahead(const KvPage& layout, bool values, int64_t first) const {
+    const int64_t token = first + kKeyTile < count_ ? first + kKeyTile : first;
+    const AttentionCall::Place place = call_.place(segment_, sequence_, kv_head_, token);
+    return layout.unit(call_.page(segment_, values, place.page, kv_head_), place.index / kUnit);
+  }
+
   const float* paged_keys(int64_t first, float* panel) {
     const KvPage& layout = call_.segments[segment_].key_page;
     if (!whole_units()) {
@@ -316,7 +327,8 @@ class Units {
       load_channel_scales(layout, page, scales_);
       scaled_page_ = page;
     }
-#define BL_DECODE(format) decode_keys<format>(layout, page, unit, scales_, panel)
+    const uint8_t* ahead = unit_ahead(layout, false, first);
+#define BL_DECODE(format) decode_keys<format>(layout, page, unit, ahead, scales_, panel)
     BL_FOR_KV_FORMAT(layout.format, BL_DECODE)
 #undef BL_DECODE
     return panel;
@@ -337,7 +349,8 @@ class Units {
     const uint8_t* page = call_.page(segment_, true, place.page, kv_head_);
     const int64_t unit = place.index / kUnit;
     if (layout.format == BL_KV_FORMAT_f32) return reinterpret_cast<const float*>(layout.unit(page, unit));
-#define BL_DECODE(format) decode_values<format>(layout, page, unit, rows)
+    const uint8_t* ahead = unit_ahead(layout, true, first);
+#define BL_DECODE(format) decode_values<format>(layout, page, unit, ahead, rows)
     BL_FOR_KV_FORMAT(layout.format, BL_DECODE)
 #undef BL_DECODE
     return rows;
