@@ -9,6 +9,7 @@ import {
   decodeAttention,
   decodeAttentionAsync,
   rope,
+  sequence,
   Tensor,
 } from '../../lib/index.js';
 import {
@@ -265,6 +266,15 @@ describe('rope on the way of attention', () => {
         });
       }
     }
+  });
+
+  it('runs in a sequence of operators', async () => {
+    const q = queriesOf('f32', [3], 4, 16);
+    const k = queriesOf('f32', [40], 2, 16, 5);
+    const options = { causal: true, rope: { mode: 'interleaved' } } as const;
+    const first = Tensor.zeros('f32', [3, 4, 16]);
+    await sequence(() => attention(attention(q, k, k, { ...options, out: first }), k, k, options));
+    expect(first.data).toEqual(attention(q, k, k, options).data);
   });
 
   it('turns ragged sequences each from its beginning', () => {
