@@ -104,6 +104,7 @@ struct AttentionTask {
   float* state;  // null: results are written. Else where the state of (query 0, head 0) over the chunk is
                  // written, those of (query of the call, head) following state_stride floats apart
   int64_t state_stride;
+  int64_t state_heads;  // of a query there: all of the call, or those of the task
 
   int64_t rows() const {
     return (sequence_end - sequence_begin) * (head_end - head_begin) * (query_end - query_begin);

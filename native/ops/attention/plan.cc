@@ -115,6 +115,7 @@ void AttentionPlan::for_each_task(float* states, Emit&& emit) const {
     return;
   }
   task.state_stride = slots_ * floats;
+  task.state_heads = call_.heads;
   const auto chunk = [&](int32_t segment, int64_t index, int64_t slot) {
     task.segment = segment;
     task.chunk_begin = index;

@@ -103,7 +103,7 @@ void attend_task(const AttentionCall& call, const AttentionTask& task, Work& wor
       finish_row(call, query, rows[row].head, maximum[row], total[row], sums);
       continue;
     }
-    float* to = task.state + (query * call.heads + rows[row].head) * task.state_stride;
+    float* to = task.state + (query * task.state_heads + rows[row].head) * task.state_stride;
     to[0] = maximum[row];
     to[1] = total[row];
     std::memcpy(to + 16, sums, static_cast<size_t>(work.stride) * sizeof(float));
