@@ -40,6 +40,7 @@ export {
 export type {
   AttentionCompute,
   AttentionOptions,
+  AttentionRope,
   AttentionScores,
   BlockMask,
   KVSegment,
@@ -220,12 +221,11 @@ export {
   quantizeAsync,
 } from './ops/quantize/quantize.js';
 export {
-  type RopeMode,
   type RopeOptions,
-  type RopeScaling,
   rope,
   ropeAsync,
 } from './ops/rope/rope.js';
+export type { RopeMode, RopeScaling, RopeTurns } from './ops/rope/values.js';
 export {
   type Sampled,
   type SampleOptions,

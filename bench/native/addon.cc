@@ -12,7 +12,7 @@ namespace bitloom::bench {
 
 namespace {
 
-constexpr uint32_t kMaxValues = 32;
+constexpr uint32_t kMaxValues = node::kMaxValues + 1;  // and the operator's number
 
 // Reads calls[i] = [operator number, ...values]; false with *error set if one does not fit.
 bool read_calls(Napi::Env env, const Napi::Array& list, std::vector<node::Call>* calls, bl_error* error) {

@@ -168,6 +168,15 @@ typedef struct bl_attention_args {
   bl_tensor score_entropy;  /* [sequences, num_heads] f32, written: mean over t of -sum_s p ln p */
   bl_tensor score_variance; /* [sequences, num_heads] f32, written: mean over the sequence's keys of the
                                variance of p over t, sum_t p^2 / W - (sum_t p / W)^2 */
+  /* Rotary position embedding on the way: q and k are turned as bl_rope would turn them, with cos, sin and
+   * products in f32 whatever the types of q and k, and are not rounded in between; values are not turned, nor
+   * where they are channels of keys. size 0: none. Of it are read mode, rotary_dim, theta, scaling with its
+   * numbers, freq_factors, and positions: [queries] i32, not negative; data NULL: query t has d. On a device:
+   * none. */
+  bl_rope_args rope;
+  bl_tensor key_positions; /* i32, not negative: [keys] with k; with segments [sequences, keys of the longest
+                              or more], or [sequences, num_kv_heads, ...]. data NULL: key s has s. Positions
+                              are those of the rotation alone: what is seen goes by s and d */
 } bl_attention_args;
 BL_API bl_status bl_attention(const bl_attention_args* args, bl_error* error);
 

@@ -34,6 +34,14 @@ constexpr Name kKvNames[] = {{"key_mean", "keyMean"},
                              {"num_heads", "numKvHeads"},
                              {"num_pages", "numPages"},
                              {"page_size", "pageSize"}};
+constexpr Name kAttentionNames[] = {{"rotary_dim", "rotaryDim"},
+                                    {"freq_factors", "freqFactors"},
+                                    {"low_freq_factor", "lowFreqFactor"},
+                                    {"high_freq_factor", "highFreqFactor"},
+                                    {"original_context", "originalContext"},
+                                    {"attention_factor", "attentionFactor"},
+                                    {"beta_fast", "betaFast"},
+                                    {"beta_slow", "betaSlow"}};
 constexpr Name kLinearAttentionNames[] = {{"cu_tokens", "cuTokens"}, {"output", "out"}};
 constexpr Name kPermuteNames[] = {{"block_size", "blockSize"}, {"output", "out"}};
 constexpr Name kProductNames[] = {{"c", "out"},
@@ -70,6 +78,7 @@ std::string js_word(const Call& call, std::string_view word) {
   const std::string_view op = call.op->js_name;
   if (op == "prepareActivations") return std::string(find(kPrepareNames, word));
   if (op == "kvAppend" || op == "kvGather") return std::string(find(kKvNames, word));
+  if (op == "attention") return std::string(find(kAttentionNames, word));
   if (op == "linearAttention") return std::string(find(kLinearAttentionNames, word));
   if (op == "moeForward") return std::string(find(kMoeForwardNames, word));
   if (op == "moeRoute") return std::string(find(kMoeRouteNames, word));

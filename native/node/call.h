@@ -31,7 +31,7 @@ extern const int32_t kOperatorCount;
 #include "../ops/ops.inc"
 #undef BL_OP
 
-// JavaScript values of a call at most: attention with every option has 76.
+// JavaScript values of a call at most: attention with every option has 93.
 constexpr uint32_t kMaxValues = 96;
 
 struct Call {

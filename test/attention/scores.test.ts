@@ -11,7 +11,14 @@ import {
   Tensor,
 } from '../../lib/index.js';
 import { attentionReference, type Sequence, sequencesOf } from '../reference/attention.js';
-import { inputsOf, type Options, optionsOf, plans, workOf } from '../reference/attention_cases.js';
+import {
+  inputsOf,
+  type Options,
+  optionsOf,
+  plans,
+  ropePlans,
+  workOf,
+} from '../reference/attention_cases.js';
 import { worst } from '../reference/op_checks.js';
 import { kvFormatNames, paged } from '../reference/paged_attention.js';
 import { firstDifference, gaussian } from '../reference/random.js';
@@ -72,7 +79,9 @@ describe('scores of attention', () => {
   it.each(levels)('are sums of the weights of the formula, %s', (isa) => {
     fc.assert(
       fc.property(
-        plans.filter((plan) => workOf(plan) < (isa === 'scalar' ? 2e5 : 2e6)),
+        fc
+          .oneof({ weight: 3, arbitrary: plans }, { weight: 1, arbitrary: ropePlans })
+          .filter((plan) => workOf(plan) < (isa === 'scalar' ? 2e5 : 2e6)),
         lastCounts,
         (plan, last) => {
           const { q, k, v } = inputsOf(plan);
@@ -177,6 +186,57 @@ describe('scores of attention', () => {
       await attentionAsync(q, k, v, { ...options, threads, scores: { queries: 15, ...written } });
       for (const name of names) {
         expect(firstDifference(written[name].bytes, expected[name].bytes)).toBe(-1);
+      }
+    }
+  });
+
+  it.each(levels)('have the same bits where threads share the keys of one head, %s', (isa) => {
+    const plan = { kvHeads: 1, keyDim: 16, valueDim: 24 };
+    const old = paged({ ...plan, keyFormat: 'i4', pageSize: 32, lengths: [1100, 0, 600] });
+    const recent = paged({
+      ...plan,
+      keyFormat: 'f16',
+      pageSize: 16,
+      lengths: [37, 530, 1],
+      seed: 9,
+    });
+    const segments = [old.segment, recent.segment];
+    const query = tensor([3 * 9, 40, 16], 4);
+    for (const compute of ['f32', 'i8'] as const) {
+      for (const queries of [0, 5]) {
+        const results = [1, 2, 3, 7, 64].map((threads) => {
+          const written = room(3, 40, 1137);
+          const lse = Tensor.zeros('f32', [27, 40]);
+          const scores = { queries, ...written };
+          const output = decodeAttention(query, segments, { isa, compute, threads, lse, scores });
+          return { output, lse, ...written };
+        });
+        const [first] = results as [(typeof results)[0]];
+        const plain = decodeAttention(query, segments, { isa, compute, threads: 1 });
+        expect(firstDifference(first.output.bytes, plain.bytes)).toBe(-1);
+        for (const other of results) {
+          for (const name of ['output', 'lse', ...names] as const) {
+            expect([name, firstDifference(other[name].bytes, first[name].bytes)]).toEqual([
+              name,
+              -1,
+            ]);
+          }
+        }
+        // A row's weights add up to 1.
+        const row = first.sums.toArray().slice(0, 1137);
+        expect(row.reduce((a, b) => a + b, 0)).toBeCloseTo(queries === 0 ? 9 : 5, 4);
+      }
+    }
+  });
+
+  it.each(levels)('have an entropy of ln m where m weights are equal, %s', (isa) => {
+    for (const m of [1, 2, 3, 17, 512, 513, 1000, 4099]) {
+      const entropy = Tensor.zeros('f32', [1, 2]);
+      const zeros = Tensor.zeros('f32', [3, 2, 8]);
+      attention(zeros, tensor([m, 1, 8], 2), tensor([m, 1, 8], 3), { isa, scores: { entropy } });
+      // A weight is off by a rounding and the sum they are divided by, its logarithm by 2.6 * 2^-24 more.
+      for (const value of entropy.toArray()) {
+        expect(Math.abs(value - Math.log(m))).toBeLessThanOrEqual(8 * 2 ** -24 * Math.log(m));
       }
     }
   });

@@ -152,8 +152,9 @@ void rope(Random& random, int64_t head_dim) {
   }
 }
 
-// Bound as in test/attention: 16 + head_dim / 2 roundings of the largest |v|, which is below 4.
-void attention(Random& random, int64_t keys, int64_t head_dim, int32_t dtype) {
+// Bound as in test/attention: 16 + head_dim / 2 roundings of the largest |v|, which is below 4; with rope 8
+// more. rope: bl_rope_mode, or -1: none.
+void attention(Random& random, int64_t keys, int64_t head_dim, int32_t dtype, int32_t rope) {
   const int64_t queries = 3, heads = 4, kv_heads = 2;
   std::vector<float> q = random.gaussians(queries * heads * head_dim);
   std::vector<float> k = random.gaussians(keys * kv_heads * head_dim),
@@ -176,10 +177,12 @@ void attention(Random& random, int64_t keys, int64_t head_dim, int32_t dtype) {
     return dtype == BL_DTYPE_f32 ? floats(whole, shape) : view_of(half.data(), dtype, 2, shape);
   };
   std::vector<float> want(q.size());
+  const size_t columns = static_cast<size_t>(heads * keys);
+  std::vector<float> want_sums(columns), want_entropy(static_cast<size_t>(heads));
   std::vector<int32_t> levels = levels_here();
   levels.insert(levels.begin(), BL_ISA_scalar);
   for (const int32_t isa : levels) {
-    std::vector<float> got(q.size(), -7.0f);
+    std::vector<float> got(q.size(), -7.0f), sums(columns, -7.0f), entropy(want_entropy.size(), -7.0f);
     bl_attention_args args{};
     args.size = sizeof(args);
     args.run = run_at(isa);
@@ -188,16 +191,35 @@ void attention(Random& random, int64_t keys, int64_t head_dim, int32_t dtype) {
     args.v = view(v, half_v);
     args.output = floats(got, {queries, heads, head_dim});
     args.causal = 1;
+    args.score_sums = floats(sums, {1, heads, keys});
+    args.score_entropy = floats(entropy, {1, heads});
+    if (rope >= 0) {
+      args.rope.size = sizeof(args.rope);
+      args.rope.mode = rope;
+      args.rope.rotary_dim = static_cast<int32_t>(head_dim / 4 * 2);
+      args.rope.theta = 10000;
+    }
     bl_error error{};
     check(bl_attention(&args, &error) == BL_STATUS_ok, error.message);
-    if (isa == BL_ISA_scalar) want = got;
-    double worst = 0;
-    for (size_t i = 0; i < got.size(); ++i) {
-      worst = std::max(worst, std::fabs(static_cast<double>(got[i]) - static_cast<double>(want[i])));
+    if (isa == BL_ISA_scalar) {
+      want = got;
+      want_sums = sums;
+      want_entropy = entropy;
     }
-    check(worst <= (16 + static_cast<double>(head_dim) / 2) * 0x1p-23 * 4,
-          std::string("attention at ") + bl_isa_name(isa) + ", head_dim " + std::to_string(head_dim) +
-              ", keys " + std::to_string(keys) + ": " + std::to_string(worst));
+    const auto largest = [](const std::vector<float>& a, const std::vector<float>& b) {
+      double most = 0;
+      for (size_t i = 0; i < a.size(); ++i) {
+        most = std::max(most, std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+      }
+      return most;
+    };
+    // Sums are of three weights; -p ln p is off by a weight's error times 1 + |ln p|, which is below 20 here.
+    const double worst =
+        std::max({largest(got, want), largest(sums, want_sums), largest(entropy, want_entropy) / 5});
+    const double steps = 16 + static_cast<double>(head_dim) / 2 + (rope >= 0 ? 8 : 0);
+    check(worst <= steps * 0x1p-23 * 4, std::string("attention at ") + bl_isa_name(isa) + ", rope " +
+                                            std::to_string(rope) + ", head_dim " + std::to_string(head_dim) +
+                                            ", keys " + std::to_string(keys) + ": " + std::to_string(worst));
   }
 }
 
@@ -325,7 +347,11 @@ int main(int argc, char** argv) {
   }
   for (const int64_t head_dim : {2, 6, 8, 10, 64}) rope(random, head_dim);
   for (const int32_t dtype : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16}) {
-    for (const int64_t head_dim : {1, 7, 8, 20, 64}) attention(random, 3 + random.below(40), head_dim, dtype);
+    for (const int64_t head_dim : {1, 7, 8, 20, 64}) {
+      for (const int32_t rope : {-1, 0, 1}) {
+        if (rope < 0 || head_dim >= 4) attention(random, 3 + random.below(40), head_dim, dtype, rope);
+      }
+    }
   }
   linear_attention_all(random);
   for (const int64_t k : {1, 15, 33, 200}) {

@@ -2,7 +2,14 @@
  * Scaled dot-product attention from its formula (native/include/bitloom_attention.h), in double: of each query and head,
  * which keys are seen, their scores, softmax, weighted sum.
  */
-import type { AttentionOptions, FloatDType, RaggedOptions, Tensor } from '../../lib/index.js';
+import type {
+  AttentionOptions,
+  AttentionRope,
+  FloatDType,
+  RaggedOptions,
+  Tensor,
+} from '../../lib/index.js';
+import { ropeReference } from './rope.js';
 
 export type ReferenceOptions = Omit<
   AttentionOptions<FloatDType> & RaggedOptions,
@@ -92,6 +99,36 @@ export function sightOf(options: ReferenceOptions): Sees {
   };
 }
 
+/** q or k [rows, heads, dim] after rope, at these positions. */
+function turned(
+  x: Float64Array,
+  [rows, heads, dim]: [number, number, number],
+  positions: readonly number[],
+  { mode = 'half', rotaryDim, theta = 10000, scaling, freqFactors }: AttentionRope,
+): Float64Array {
+  const turns = { mode, rotaryDim: rotaryDim || dim, theta, scaling };
+  const factors = freqFactors === undefined ? {} : { freqFactors: freqFactors.toArray() };
+  return Float64Array.from(
+    ropeReference(x, [1, rows, heads, dim], positions, { ...turns, ...factors }),
+  );
+}
+
+/** Lengths of pairs of channels that rope turns, and of the other channels. */
+function lengths(
+  x: ArrayLike<number>,
+  dim: number,
+  { mode = 'half', rotaryDim }: AttentionRope,
+): number[] {
+  const rotary = rotaryDim || dim;
+  return Array.from(x, (value, i) => {
+    const channel = i % dim;
+    if (channel >= rotary) return 0;
+    const half = rotary / 2;
+    const other = mode === 'half' ? (channel < half ? half : -half) : channel % 2 === 0 ? 1 : -1;
+    return Math.hypot(value, at(x, i + other));
+  });
+}
+
 export function attentionReference(
   q: Tensor<FloatDType>,
   k: Tensor<FloatDType>,
@@ -100,11 +137,14 @@ export function attentionReference(
 ): AttentionReference {
   const [queries, heads, headDim] = q.shape as [number, number, number];
   const [, kvHeads, valueDim] = v.shape as [number, number, number];
-  const [qs, ks, vs] = [q, k, v].map((x) => Float64Array.from(x.toArray())) as [
+  let [qs, ks, vs] = [q, k, v].map((x) => Float64Array.from(x.toArray())) as [
     Float64Array,
     Float64Array,
     Float64Array,
   ];
+  const { rope } = options;
+  // What rope's own roundings may move: by pairs of channels, each component by less than 4 steps of the pair's length.
+  const [ql, kl] = rope === undefined ? [[], []] : [qs, ks].map((x) => lengths(x, headDim, rope));
   const scale = options.scale || 1 / Math.sqrt(headDim);
   const softCap = options.softCap ?? 0;
   const slopes = options.slopes?.toArray();
@@ -114,6 +154,18 @@ export function attentionReference(
   const columns = options.mask?.shape[2] ?? 0;
   const sequences = sequencesOf(q, k, options);
   const longest = sequences.reduce((most, { keys }) => Math.max(most, keys), 0);
+  if (rope !== undefined) {
+    const keyPositions = rope.keyPositions?.toArray() ?? new Array<number>(ks.length).fill(0);
+    const queryPositions = rope.queryPositions?.toArray() ?? new Array<number>(queries).fill(0);
+    for (const { query, queries: n, key, keys: m } of sequences) {
+      for (let s = 0; s < m && rope.keyPositions === undefined; s++) keyPositions[key + s] = s;
+      for (let t = 0; t < n && rope.queryPositions === undefined; t++) {
+        queryPositions[query + t] = t + m - n;
+      }
+    }
+    qs = turned(qs, [queries, heads, headDim], queryPositions, rope);
+    ks = turned(ks, [k.shape[0] as number, kvHeads, headDim], keyPositions, rope);
+  }
   const output = new Float64Array(queries * heads * valueDim);
   const lse = new Float64Array(queries * heads);
   const wobble = new Float64Array(queries * heads);
@@ -132,15 +184,18 @@ export function attentionReference(
           if (!sees(sequence, t, h, s)) continue;
           let dot = 0;
           let size = 0;
+          let turn = 0;
           const queryAt = (row * heads + h) * headDim;
           const keyAt = ((sequence.key + s) * kvHeads + g) * headDim;
           for (let i = 0; i < headDim; i++) {
             const product = at(qs, queryAt + i) * at(ks, keyAt + i);
             dot += product;
             size += Math.abs(product);
+            if (rope !== undefined)
+              turn += at(ql as number[], queryAt + i) * at(kl as number[], keyAt + i);
           }
           let x = scale * dot;
-          let move = Math.abs(scale) * size * (headDim / 2 + 2);
+          let move = Math.abs(scale) * (size * (headDim / 2 + 2) + 8 * turn);
           if (softCap !== 0) {
             x = softCap * Math.tanh(x / softCap);
             move += 2 * softCap;

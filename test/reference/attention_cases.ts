@@ -3,10 +3,13 @@ import fc from 'fast-check';
 import { expect } from 'vitest';
 import {
   type AttentionOptions,
+  type AttentionRope,
   attention,
   type FloatDType,
   type Isa,
   type RaggedOptions,
+  type RopeMode,
+  type RopeScaling,
   Tensor,
 } from '../../lib/index.js';
 import { attentionReference, type ReferenceOptions } from './attention.js';
@@ -43,6 +46,16 @@ export interface Plan {
   maskColumns: number;
   blockMask: [number, number] | undefined;
   scale: number | undefined;
+  /** rotaryDim: all, or all but two channels. */
+  rope?: {
+    mode: RopeMode;
+    part: boolean;
+    theta: number;
+    scaling: RopeScaling | undefined;
+    freqFactors: boolean;
+    queryPositions: boolean;
+    keyPositions: 'none' | 'stretches' | 'any';
+  };
   gaps: number[];
   seed: number;
 }
@@ -81,6 +94,28 @@ export const plans: fc.Arbitrary<Plan> = fc.record({
   gaps: fc.constantFrom<number[]>([], [2, 3, 0], [5, 0, 1]),
   seed: fc.integer(),
 });
+
+/** Plans with rotary position embedding. */
+export const ropePlans: fc.Arbitrary<Plan> = fc
+  .tuple(
+    plans,
+    fc.constantFrom(2, 6, 16, 20, 64, 128),
+    fc.record({
+      mode: fc.constantFrom<RopeMode>('half', 'interleaved'),
+      part: fc.boolean(),
+      theta: fc.constantFrom(10000, 500000, 7.5),
+      scaling: fc.constantFrom<RopeScaling | undefined>(
+        undefined,
+        { type: 'linear', factor: 2.5 },
+        { type: 'llama3', factor: 8, originalContext: 8192 },
+        { type: 'yarn', factor: 4, originalContext: 64 },
+      ),
+      freqFactors: rarely(),
+      queryPositions: rarely(),
+      keyPositions: fc.constantFrom('none', 'none', 'stretches', 'any'),
+    }),
+  )
+  .map(([plan, headDim, rope]) => ({ ...plan, headDim, rope }));
 
 function sequence(queries: number[], keys: number[]): fc.Arbitrary<[number, number]> {
   return fc.tuple(fc.constantFrom(...queries), fc.constantFrom(...keys));
@@ -171,7 +206,39 @@ export function optionsOf(plan: Plan): Options {
       keys: columnsOfBlock,
     };
   }
+  if (plan.rope !== undefined) options.rope = ropeOf(plan, plan.rope, queries, random);
   return options;
+}
+
+function ropeOf(
+  { lengths, headDim }: Plan,
+  plan: NonNullable<Plan['rope']>,
+  queries: number,
+  random: () => number,
+): AttentionRope {
+  const { mode, part, theta, scaling } = plan;
+  const rotaryDim = part && headDim > 2 ? headDim - 2 : headDim;
+  const rope: AttentionRope = { mode, theta, ...(part ? { rotaryDim } : {}) };
+  if (scaling !== undefined) rope.scaling = scaling;
+  const position = () => Math.floor(random() * 131072);
+  const i32 = (values: number[]) => strided('i32', values, [values.length], [1]);
+  if (plan.freqFactors) {
+    const factors = Array.from({ length: rotaryDim / 2 }, () => 1 + random());
+    rope.freqFactors = new Tensor('f32', factors, [rotaryDim / 2]);
+  }
+  if (plan.queryPositions) rope.queryPositions = i32(Array.from({ length: queries }, position));
+  if (plan.keyPositions !== 'none') {
+    // Stretches of 40 keys that follow one another, or any.
+    let last = 0;
+    const next = (s: number) => {
+      last = plan.keyPositions === 'any' || s % 40 === 0 ? position() : last + 1;
+      return last;
+    };
+    rope.keyPositions = i32(
+      Array.from({ length: total(lengths.map(([, m]) => m)) }, (_, s) => next(s)),
+    );
+  }
+  return rope;
 }
 
 export interface Results {

@@ -12,6 +12,8 @@ import { attentionValues } from './values.js';
  * (see {@link AttentionOptions}). A query that sees none gives zeros. Several sequences stand side by side with cuQueries and
  * cuKeys. For keys in pages see {@link decodeAttention}.
  *
+ * With `rope` q and k are turned by their positions on the way, as the operator `rope` would turn them beforehand.
+ *
  * k and v may be strided views of a cache with room; their last axis should have stride 1, otherwise the
  * scalar kernel runs.
  *
@@ -27,6 +29,7 @@ import { attentionValues } from './values.js';
  * const q = new Tensor('f32', [1, 0], [1, 1, 2]);
  * const kv = new Tensor('f32', [1, 0, 0, 1], [2, 1, 2]);
  * attention(q, kv, kv).toArray(); // about [0.67, 0.33]
+ * attention(q, kv, kv, { rope: {} }).toArray(); // about [0.59, 0.41]: turned by 1 radian, the first key is less alike
  * ```
  */
 export function attention<D extends FloatDType = 'f32'>(

@@ -25,6 +25,9 @@ export type DecodeAttentionOptions<D extends FloatDType = 'f32'> = Omit<
  * all of them. Neither changes a bit of the result, nor do page size (a multiple of 16), threads or what else
  * is in the batch.
  *
+ * With `rope` pages hold keys as they were before rotation: they are turned when they are read, so that the same pages may stand at
+ * any positions. (The kernels of compute `'i8'` multiply codes as they stand, which cannot be turned: f32 is computed in.)
+ *
  * @param q [queries, numHeads, headDim], f32, f16 or bf16: the sequences' queries side by side
  * @param segments pages, block tables and lengths; lengths count the new tokens too, whose keys are appended before
  * @returns [queries, numHeads, valueDim]: `options.out`, or a new f32 tensor
@@ -38,6 +41,11 @@ export type DecodeAttentionOptions<D extends FloatDType = 'f32'> = Omit<
  * const blockTable = new Tensor('i32', [0, 1, 2], [1, 3]);
  * const lengths = new Tensor('i32', [130], [1]);
  * const mixed = decodeAttention(q, [{ pages, blockTable, lengths }]);
+ *
+ * // The same pages, had their keys been appended before rotation: the two parts of a text the other way round.
+ * const positions = Int32Array.from({ length: 130 }, (_, s) => (s < 64 ? s + 66 : s - 64));
+ * const keyPositions = new Tensor('i32', positions, [1, 130]);
+ * const turned = decodeAttention(q, [{ pages, blockTable, lengths }], { rope: { theta: 500000, keyPositions } });
  * ```
  */
 export function decodeAttention<D extends FloatDType = 'f32'>(

@@ -1,6 +1,7 @@
 import type { DType } from '../../generated.js';
 import type { RunOptions } from '../../run.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
+import type { RopeTurns } from '../rope/values.js';
 
 /**
  * What multiplies: f32; bf16 with sums in f32; i8: integers, those of the pages or, for 32 rows of a sequence and more, keys
@@ -36,6 +37,24 @@ export interface AttentionScores {
   variance?: Tensor<'f32'>;
 }
 
+/**
+ * Rotary position embedding of q and k on their way into the products, as `rope` would turn them beforehand. It is done in f32
+ * whatever their types, without rounding in between; values are not turned. Positions are those of the rotation alone: what a
+ * query sees (causal, window, slopes) goes by the order of keys as before.
+ *
+ * Keys stored before rotation can stand at any position when they are read: those of documents put together anew (Block-Attention,
+ * Ma et al. 2025; Cache-Craft, Agarwal et al. 2025), or those that an eviction has left.
+ */
+export interface AttentionRope extends RopeTurns {
+  /** Shape `[queries]`, not negative. Default: query t of n has t + m - n, with m the keys of its sequence and head. */
+  queryPositions?: Tensor<'i32'>;
+  /**
+   * Not negative; of {@link attention} `[keys]`, of {@link decodeAttention} `[sequences, keys]` or, where heads have keys of
+   * their own, `[sequences, numKvHeads, keys]`, with room for the longest or more. Default: key s has s.
+   */
+  keyPositions?: Tensor<'i32'>;
+}
+
 /** Options of {@link attention} and {@link decodeAttention}. Query t of n, key s of m; `d = t + m - n`. */
 export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptions {
   /** Multiplies the scores. Default, also for 0: 1 / sqrt(headDim). */
@@ -67,6 +86,8 @@ export interface AttentionOptions<D extends FloatDType = 'f32'> extends RunOptio
   mask?: Tensor<'u8' | 'f32'>;
   /** Blocks that are not seen are skipped by their tiles of keys. One sequence, no pages. */
   blockMask?: BlockMask;
+  /** Turns q and k by their positions. Then f32 is computed in, whatever `compute` permits. Default: they are taken as they stand. */
+  rope?: AttentionRope;
   /** Default `'f32'`. Others are a permission: a better mode may run where there is no kernel. */
   compute?: AttentionCompute;
   /** Shape `[queries, numHeads]`: receives ln(sum of exp(score)), -infinity where nothing is seen. */

@@ -3,11 +3,13 @@ import { checkObject, checkOptions } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { kvFormats } from '../../generated.js';
 import type { NativeValue } from '../../native.js';
-import { type AsyncOptions, checkedTensorValues } from '../../run.js';
+import { type AsyncOptions, checkedTensorValues, optionalTensorValues } from '../../run.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
+import { ropeNumbers } from '../rope/values.js';
 import type {
   AttentionCompute,
   AttentionOptions,
+  AttentionRope,
   AttentionScores,
   KVSegment,
   PagesView,
@@ -35,6 +37,7 @@ const shared: Record<keyof (AttentionOptions<FloatDType> & AsyncOptions), true> 
   sinks: true,
   mask: true,
   blockMask: true,
+  rope: true,
   compute: true,
   lse: true,
   probabilities: true,
@@ -54,6 +57,16 @@ const scoreNames: ReadonlySet<string> = new Set<keyof AttentionScores>([
   'squares',
   'entropy',
   'variance',
+]);
+
+const ropeNames: ReadonlySet<string> = new Set<keyof AttentionRope>([
+  'mode',
+  'rotaryDim',
+  'theta',
+  'scaling',
+  'freqFactors',
+  'queryPositions',
+  'keyPositions',
 ]);
 
 function formatId(op: string, name: string, format: string): number {
@@ -98,6 +111,16 @@ function segmentValues(op: string, segment: KVSegment): NativeValue[] {
     ...pagesValues(op, segment.pages),
     ...checkedTensorValues(op, 'segment.blockTable', segment.blockTable),
     ...checkedTensorValues(op, 'segment.lengths', segment.lengths),
+  ];
+}
+
+function ropeValues(op: string, rope: AttentionRope): NativeValue[] {
+  checkOptions(`${op}: rope`, rope, ropeNames);
+  return [
+    ...ropeNumbers(op, 'rope.', rope),
+    ...optionalTensorValues(op, 'rope.freqFactors', rope.freqFactors),
+    ...optionalTensorValues(op, 'rope.queryPositions', rope.queryPositions),
+    ...optionalTensorValues(op, 'rope.keyPositions', rope.keyPositions),
   ];
 }
 
@@ -162,6 +185,7 @@ export function attentionValues(
     tensor(20, 'scores.entropy', scores.entropy);
     tensor(21, 'scores.variance', scores.variance);
   }
+  if (options.rope !== undefined) add(22, ropeValues(op, options.rope));
   const causal = options.causal ?? 'segments' in source;
   return [
     options.scale ?? 0,

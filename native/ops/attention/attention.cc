@@ -46,7 +46,7 @@ const AttentionKernelRow& choose(const AttentionCall& call, const bl_attention_a
   for (const AttentionKernelRow& row : kKernels) {
     const char* reason = row.isa > isa                        ? "ISA level"
                          : !serves(row.compute, args.compute) ? "compute mode"
-                         : !row.takes(call)                   ? "strides"
+                         : !row.takes(call)                   ? "strides, pages or rope"
                                                               : nullptr;
     if (verbose_dispatch()) {
       std::fprintf(stderr, "bitloom: attention %lld queries: %s: %s\n", static_cast<long long>(call.queries),
@@ -140,6 +140,7 @@ AttentionCall part_of(const AttentionCall& call, int64_t begin, int64_t end, int
     }
     part.cu_queries = offsets;
   }
+  if (call.query_positions != nullptr) part.query_positions += first;
   part.first_sequence += begin;
   if (call.cu_keys != nullptr) part.cu_keys = call.cu_keys + begin;
   return part;
@@ -197,6 +198,7 @@ extern "C" bl_status bl_attention(const bl_attention_args* args, bl_error* error
   using namespace bitloom;
   BL_READ_ARGS(bl_attention_args, "attention", checked);
   BL_RETURN_IF_ERROR(check_attention_shapes(checked, error));
+  BL_RETURN_IF_ERROR(check_attention_rope(checked, error));
   if (checked.run.device != 0) BL_RETURN_IF_ERROR(check_attention_on_device(checked, error));
   BL_RUN_ON_DEVICE(attention, checked);
   const Scratch indices(attention_index_bytes(checked));
@@ -205,5 +207,15 @@ extern "C" bl_status bl_attention(const bl_attention_args* args, bl_error* error
   AttentionCall call;
   BL_RETURN_IF_ERROR(read_attention(checked, reinterpret_cast<int32_t*>(indices.data()), &call, error));
   if (call.heads == 0 || (call.queries == 0 && !has_scores(checked))) return BL_STATUS_ok;
+  const uint64_t rope_bytes =
+      checked.rope.size == 0 ? 0 : rope_table_bytes(checked.rope, call.last_position());
+  const Scratch rope_memory(rope_bytes);
+  BL_CHECK(rope_memory.data() != nullptr, out_of_memory, "attention: cannot allocate %llu bytes for rope",
+           static_cast<unsigned long long>(rope_bytes));
+  RopeTable rope;
+  if (rope_bytes != 0) {
+    rope = make_rope_table(checked.rope, call.last_position(), rope_memory.data());
+    call.rope = &rope;
+  }
   return has_scores(checked) ? run_with_scores(call, checked, error) : run_attention(call, checked, error);
 }

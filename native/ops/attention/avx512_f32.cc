@@ -37,7 +37,7 @@ void attention_f32(const AttentionCall& call, const AttentionTask& task, uint8_t
   work.rows = task.rows();
   attend_task(call, task, work,
               [&](Units& units, const Row* row, int32_t segment, int64_t before, int64_t first, int64_t end) {
-                if (is_half_segment(call.segments[segment])) {
+                if (call.rope == nullptr && is_half_segment(call.segments[segment])) {
                   attend_chunk_halves(call, task, work, halves, row, segment, before, first, end);
                 } else {
                   attend_chunk(call, work, row, units, before, first, end);

@@ -44,6 +44,32 @@ const uint8_t* AttentionCall::page(int32_t segment, bool values, int64_t page, i
          (page * pages.num_heads + head) * (values ? s.value_page : s.key_page).bytes;
 }
 
+const int32_t* AttentionCall::positions_of_keys(int64_t sequence, int64_t kv_head) const {
+  const bl_tensor& positions = key_positions;
+  const int32_t* data = static_cast<const int32_t*>(positions.data);
+  if (data == nullptr) return nullptr;
+  if (positions.rank == 1) return data + first_key(sequence);
+  return data + (first_sequence + sequence) * positions.strides[0] +
+         (positions.rank == 3 ? kv_head * positions.strides[1] : 0);
+}
+
+int64_t AttentionCall::last_position() const {
+  int64_t last = 0;
+  for (int64_t i = 0; query_positions != nullptr && i < queries; ++i) {
+    last = std::max<int64_t>(last, query_positions[i]);
+  }
+  for (int64_t sequence = 0; sequence < sequences; ++sequence) {
+    last = std::max(last, query_count(sequence));  // more queries than keys: negative positions
+    for (int64_t head = 0; head < kv_heads; ++head) {
+      const int64_t count = keys(sequence, head);
+      last = std::max(last, count);
+      const int32_t* const own = positions_of_keys(sequence, head);
+      for (int64_t s = 0; own != nullptr && s < count; ++s) last = std::max<int64_t>(last, own[s]);
+    }
+  }
+  return last;
+}
+
 Sight::Sight(const AttentionCall& call, int64_t query, int64_t queries, int64_t keys, int64_t head) {
   const int64_t diagonal = query + keys - queries;
   int64_t seen = keys;

@@ -7,6 +7,7 @@
 #include "../../base/scratch.h"
 #include "../../formats/kv_page.h"
 #include "../../include/bitloom_attention.h"
+#include "rope_table.h"
 
 namespace bitloom {
 
@@ -43,6 +44,9 @@ struct AttentionCall {
   const int32_t* sink_counts;
   const int32_t* cu_queries;
   const int32_t* cu_keys;
+  const RopeTable* rope = nullptr;           // null: queries and keys are taken as they stand
+  const int32_t* query_positions = nullptr;  // [queries]; null: query t has t + keys - queries
+  bl_tensor key_positions;                   // as bl_attention_args says; data null: key s has s
   KeySegment segments[2];
   int32_t segment_count;  // 1 unless paged with two
 
@@ -54,6 +58,13 @@ struct AttentionCall {
   int64_t query_count(int64_t sequence) const { return first_query(sequence + 1) - first_query(sequence); }
   // Where a sequence's keys begin in k and v.
   int64_t first_key(int64_t sequence) const { return cu_keys != nullptr ? cu_keys[sequence] : 0; }
+  // Where a query is, and the positions of a sequence's keys, null: those of their order. With rope alone.
+  int64_t query_position(int64_t sequence, int64_t kv_head, int64_t query) const {
+    if (query_positions != nullptr) return query_positions[first_query(sequence) + query];
+    return query + keys(sequence, kv_head) - query_count(sequence);
+  }
+  int64_t last_position() const;  // the largest of all
+  const int32_t* positions_of_keys(int64_t sequence, int64_t kv_head) const;
   // Keys of a segment, as a kv head has them, and of all of them.
   int64_t segment_keys(int32_t segment, int64_t sequence, int64_t kv_head) const;
   int64_t keys(int64_t sequence, int64_t kv_head) const {
@@ -93,6 +104,7 @@ struct AttentionTask {
   float* state;  // null: results are written. Else where the state of (query 0, head 0) over the chunk is
                  // written, those of (query of the call, head) following state_stride floats apart
   int64_t state_stride;
+  int64_t state_heads;  // of a query there: all of the call, or those of the task
 
   int64_t rows() const {
     return (sequence_end - sequence_begin) * (head_end - head_begin) * (query_end - query_begin);
@@ -141,6 +153,7 @@ inline bool is_integer_segment(const KeySegment& segment) {
          integers(segment.value_page) && segment.key_page.page_size % kKvUnit == 0;
 }
 inline bool has_integer_pages(const AttentionCall& call) {
+  if (call.rope != nullptr) return false;  // codes cannot be turned
   bool any = false;
   for (int32_t i = 0; i < call.segment_count; ++i) any |= is_integer_segment(call.segments[i]);
   return any && has_unit_strides(call);

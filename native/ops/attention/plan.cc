@@ -58,6 +58,7 @@ int64_t AttentionPlan::shared_run(int64_t sequence, int64_t* chunks) const {
   const bl_kv_segment* paged = call_.segments[0].paged;
   int64_t end = sequence + 1;
   if (paged == nullptr || paged->block_table.rank != 2 || paged->lengths.rank != 1) return end;
+  if (call_.key_positions.data != nullptr) return end;  // the same pages may be keys of other positions
   const int64_t page_size = call_.segments[0].key_page.page_size;
   int64_t common = call_.segment_keys(0, sequence, 0) / kKeyChunk;  // chunks
   for (; end < call_.sequences && call_.query_count(end) == call_.query_count(sequence); ++end) {
@@ -114,6 +115,7 @@ void AttentionPlan::for_each_task(float* states, Emit&& emit) const {
     return;
   }
   task.state_stride = slots_ * floats;
+  task.state_heads = call_.heads;
   const auto chunk = [&](int32_t segment, int64_t index, int64_t slot) {
     task.segment = segment;
     task.chunk_begin = index;

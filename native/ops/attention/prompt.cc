@@ -173,6 +173,7 @@ const PromptKernel* choose_prompt(const AttentionCall& call, int64_t sequence, i
     const char* reason = !level                                                 ? "ISA level"
                          : !serves                                              ? "compute mode"
                          : call.query_count(sequence) * call.group() < kMinRows ? "few rows"
+                         : call.rope != nullptr                                 ? "rope"
                          : !kernel.takes(call)                                  ? "shape or options"
                                                                                 : nullptr;
     if (verbose_dispatch()) {

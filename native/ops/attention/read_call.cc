@@ -73,11 +73,38 @@ bl_status check_table(const AttentionCall& call, int32_t index, bl_error* error)
   return BL_STATUS_ok;
 }
 
+// Positions of queries, and of those keys that are of a sequence.
+bl_status check_positions(const AttentionCall& call, int64_t longest, bl_error* error) {
+  for (int64_t query = 0; call.query_positions != nullptr && query < call.queries; ++query) {
+    BL_CHECK(call.query_positions[query] >= 0, out_of_range,
+             "attention: rope.queryPositions[%lld] is %d, expected at least 0", ll(query),
+             call.query_positions[query]);
+  }
+  const bl_tensor& positions = call.key_positions;
+  if (positions.data == nullptr) return BL_STATUS_ok;
+  BL_CHECK(positions.rank == 1 || positions.shape[positions.rank - 1] >= longest, invalid_shape,
+           "attention: rope.keyPositions.shape[%d] is %lld, expected at least %lld (the keys of the longest "
+           "sequence)",
+           positions.rank - 1, ll(positions.shape[positions.rank - 1]), ll(longest));
+  for (int64_t sequence = 0; sequence < call.sequences; ++sequence) {
+    for (int64_t head = 0; head < call.kv_heads; ++head) {
+      const int32_t* const own = call.positions_of_keys(sequence, head);
+      for (int64_t s = 0; s < call.keys(sequence, head); ++s) {
+        BL_CHECK(own[s] >= 0, out_of_range,
+                 "attention: rope.keyPositions of key %lld of sequence %lld is %d, expected at least 0",
+                 ll(s), ll(sequence), own[s]);
+      }
+    }
+  }
+  return BL_STATUS_ok;
+}
+
 }  // namespace
 
 uint64_t attention_index_bytes(const bl_attention_args& args) {
   int64_t count = index_count(args.cu_queries) + index_count(args.cu_keys) + index_count(args.windows) +
-                  index_count(args.sink_counts);
+                  index_count(args.sink_counts) + index_count(args.rope.positions) +
+                  index_count(args.key_positions);
   for (const bl_kv_segment& segment : args.segments) {
     if (segment.keys.data != nullptr)
       count += index_count(segment.block_table) + index_count(segment.lengths);
@@ -125,6 +152,9 @@ bl_status read_attention(const bl_attention_args& args, int32_t* indices, Attent
   };
   call->cu_queries = copy(args.cu_queries);
   call->cu_keys = copy(args.cu_keys);
+  call->query_positions = copy(args.rope.positions);
+  call->key_positions = args.key_positions;
+  copy_index(&call->key_positions, &next);
   call->windows = copy(args.windows);
   call->sink_counts = copy(args.sink_counts);
   BL_RETURN_IF_ERROR(check_offset_values("cuQueries", call->cu_queries, call->sequences, call->queries,
@@ -165,6 +195,7 @@ bl_status read_attention(const bl_attention_args& args, int32_t* indices, Attent
   BL_CHECK(args.probabilities.data == nullptr || args.probabilities.shape[2] == longest, invalid_shape,
            "attention: probabilities.shape[2] is %lld, expected %lld (the keys of the longest sequence)",
            ll(args.probabilities.shape[2]), ll(longest));
+  BL_RETURN_IF_ERROR(check_positions(*call, longest, error));
   return check_score_keys(args, longest, error);
 }
 

@@ -13,15 +13,17 @@ namespace {
 struct Work {
   double* scores;  // [keys]
   double* sums;    // [value_dim]
+  double* turned;  // [2][head_dim]: query and key, turned if there is rope
   float* query;    // [head_dim]
   float* row;      // [max(head_dim, value_dim)]
 
   Work(const AttentionCall& call, uint8_t* memory)
       : sums(reinterpret_cast<double*>(memory)),
-        query(reinterpret_cast<float*>(sums + call.value_dim)),
+        turned(sums + call.value_dim),
+        query(reinterpret_cast<float*>(turned + 2 * call.head_dim)),
         row(query + call.head_dim) {
     const int64_t floats = call.head_dim + std::max(call.head_dim, call.value_dim);
-    scores = sums + call.value_dim + (floats + 1) / 2;
+    scores = turned + 2 * call.head_dim + (floats + 1) / 2;
   }
 };
 
@@ -50,6 +52,22 @@ void load_token(const AttentionCall& call, bool values, int64_t sequence, int64_
   decode_kv(layout, call.page(segment, own, place.page, kv_head), place.index, 1, row);
 }
 
+// A query or key as it is multiplied: rotary position embedding (ops/rope/README.md) in double.
+void turn(const AttentionCall& call, int64_t position, const float* row, double* turned) {
+  for (int64_t i = 0; i < call.head_dim; ++i) turned[i] = static_cast<double>(row[i]);
+  if (call.rope == nullptr) return;
+  const RopeTable& rope = *call.rope;
+  for (int64_t j = 0; j < rope.pairs; ++j) {
+    double& a = turned[rope.half ? j : 2 * j];
+    double& b = turned[rope.half ? j + rope.pairs : 2 * j + 1];
+    const double angle = static_cast<double>(position) * rope.frequencies[j];
+    const double c = rope.magnitude * std::cos(angle), s = rope.magnitude * std::sin(angle);
+    const double first = a * c - b * s;
+    b = a * s + b * c;
+    a = first;
+  }
+}
+
 void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head, const Work& work) {
   const int64_t kv_head = head / call.group();
   const int64_t queries = call.query_count(sequence);
@@ -57,7 +75,11 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head
   const int64_t row = call.first_query(sequence) + t;
   const Sight sight(call, t, queries, keys, head);
   constexpr double kUnseen = -std::numeric_limits<double>::infinity();
+  double* const query = work.turned;
+  double* const key = query + call.head_dim;
   load(call.q, row, head, work.query);
+  turn(call, call.rope == nullptr ? 0 : call.query_position(sequence, kv_head, t), work.query, query);
+  const int32_t* const positions = call.rope == nullptr ? nullptr : call.positions_of_keys(sequence, kv_head);
   double largest = call.sinks != nullptr ? static_cast<double>(call.sinks[head]) : kUnseen;
   const double sink = largest;
   bool is_nan = false;
@@ -66,8 +88,9 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t t, int64_t head
     const bool seen = s < sight.sink_end || (s >= sight.begin && s < sight.end);
     if (!seen || is_masked(call, sequence, t, head, s, keys)) continue;
     load_token(call, false, sequence, kv_head, s, work.row);
+    turn(call, positions == nullptr ? s : positions[s], work.row, key);
     double dot = 0;
-    for (int64_t i = 0; i < call.head_dim; ++i) dot += static_cast<double>(work.query[i]) * work.row[i];
+    for (int64_t i = 0; i < call.head_dim; ++i) dot += query[i] * key[i];
     double x = dot * static_cast<double>(call.scale);
     if (call.soft_cap != 0)
       x = static_cast<double>(call.soft_cap) * std::tanh(x / static_cast<double>(call.soft_cap));
@@ -124,7 +147,7 @@ uint64_t attention_scratch_bytes_f32(const AttentionCall& call, int64_t) {
     for (int64_t head = 0; head < call.kv_heads; ++head) keys = std::max(keys, call.keys(sequence, head));
   }
   const int64_t floats = call.head_dim + std::max(call.head_dim, call.value_dim);
-  return static_cast<uint64_t>(keys + call.value_dim + (floats + 1) / 2) * sizeof(double);
+  return static_cast<uint64_t>(keys + call.value_dim + 2 * call.head_dim + (floats + 1) / 2) * sizeof(double);
 }
 
 }  // namespace bitloom::scalar

@@ -13,6 +13,12 @@ constexpr int64_t kUnit = kKvUnit;
 
 inline int64_t padded16(int64_t n) { return (n + 15) / 16 * 16; }
 
+}  // namespace
+
+#include "rotate.inl"
+
+namespace {
+
 // ---- tensors ----
 
 template <int32_t kType>
@@ -53,12 +59,14 @@ void copy_rows(const bl_tensor& tensor, int64_t first, int64_t head, int64_t cou
 // ---- pages ----
 
 // Calls emit(row, part, j, values) for the elements j of each dword row, `parts` vectors in a row: values are codes, or
-// floats where the format has those.
+// floats where the format has those. The same line of `ahead` is asked for beside each that is read.
 template <int32_t kFormat, typename Emit>
-inline void for_each_element(const uint8_t* unit, int64_t rows, int64_t parts, Emit&& emit) {
+inline void for_each_element(const uint8_t* unit, const uint8_t* ahead, int64_t rows, int64_t parts, Emit&& emit) {
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t part = 0; part < parts; ++part) {
-      const Ints x = load_ints(unit + (row * parts + part) * kLanes * 4);
+      const int64_t at = (row * parts + part) * kLanes * 4;
+      __builtin_prefetch(ahead + at);
+      const Ints x = load_ints(unit + at);
       if constexpr (kFormat == BL_KV_FORMAT_f32) {
         emit(row, part, 0, as_float(x));
       } else if constexpr (kFormat == BL_KV_FORMAT_f16) {
@@ -124,7 +132,8 @@ constexpr KvScale scale_of(int32_t format) {
 }
 
 template <int32_t kFormat>
-void decode_keys(const KvPage& layout, const uint8_t* page, int64_t unit, const float* channel_scales, float* panel) {
+void decode_keys(const KvPage& layout, const uint8_t* page, int64_t unit, const uint8_t* ahead,
+                 const float* channel_scales, float* panel) {
   constexpr int64_t kParts = kUnit / kLanes;
   constexpr KvScale kScale = scale_of(kFormat);
   const int64_t n = layout.per_dword;
@@ -143,7 +152,7 @@ void decode_keys(const KvPage& layout, const uint8_t* page, int64_t unit, const 
       }
     }
   }
-  for_each_element<kFormat>(layout.unit(page, unit), layout.rows, kParts,
+  for_each_element<kFormat>(layout.unit(page, unit), ahead, layout.rows, kParts,
                             [&](int64_t row, int64_t part, int64_t j, Vec value) {
                               const int64_t channel = row * n + j;
                               if (channel >= layout.dim) return;
@@ -160,7 +169,7 @@ void decode_keys(const KvPage& layout, const uint8_t* page, int64_t unit, const 
 }
 
 template <int32_t kFormat>
-void decode_values(const KvPage& layout, const uint8_t* page, int64_t unit, float* rows) {
+void decode_values(const KvPage& layout, const uint8_t* page, int64_t unit, const uint8_t* ahead, float* rows) {
   constexpr KvScale kScale = scale_of(kFormat);
   const int64_t n = layout.per_dword;
   const int64_t groups = layout.groups;
@@ -177,7 +186,7 @@ void decode_values(const KvPage& layout, const uint8_t* page, int64_t unit, floa
   }
   const float* token_scales = reinterpret_cast<const float*>(page) + unit * kUnit;
   for_each_element<kFormat>(
-      layout.unit(page, unit), layout.rows, layout.lanes / kLanes, [&](int64_t row, int64_t part, int64_t j, Vec value) {
+      layout.unit(page, unit), ahead, layout.rows, layout.lanes / kLanes, [&](int64_t row, int64_t part, int64_t j, Vec value) {
         const int64_t token = row * n + j;
         if constexpr (kScale == KvScale::token) {
           value = value * Vec::set(token_scales[token]);
@@ -210,7 +219,7 @@ void decode_values(const KvPage& layout, const uint8_t* page, int64_t unit, floa
 // The keys of one kv head of one sequence, in one segment.
 class Units {
  public:
-  // scales: room for 2 head_dim floats; spare: for padded16(max(head_dim, value_dim)) + 16 head_dim
+  // scales: room for 2 head_dim floats; spare: for spare_floats()
   Units(const AttentionCall& call, int64_t sequence, int64_t kv_head, int32_t segment, float* scales, float* spare)
       : call_(call),
         sequence_(sequence),
@@ -218,13 +227,33 @@ class Units {
         segment_(segment),
         count_(call.segment_keys(segment, sequence, kv_head)),
         stride_(padded16(call.value_dim)),
+        before_(segment == 0 ? 0 : call.segment_keys(0, sequence, kv_head)),
         scales_(scales),
-        spare_(spare) {}
+        spare_(spare),
+        rotation_(call.rope, spare + row_floats(call) + kUnit * call.head_dim),
+        positions_(call.rope == nullptr ? nullptr : call.positions_of_keys(sequence, kv_head)) {}
+
+  static int64_t spare_floats(const AttentionCall& call) {
+    return row_floats(call) + kUnit * call.head_dim + Rotation::floats(call);
+  }
 
   int64_t count() const { return count_; }
 
-  // Keys [first, first + 16), first a multiple of 16, to the panel, or where they stand already.
+  // Keys [first, first + 16), first a multiple of 16, to the panel, or where they stand already. With rope: turned.
   const float* keys(int64_t first, float* panel) {
+    const float* stored = stored_keys(first, panel);
+    if (rotation_.none()) return stored;
+    if (positions_ == nullptr) {
+      rotation_.keys(before_ + first, call_.head_dim, stored, panel);
+    } else {
+      const int64_t present = count_ - first < kUnit ? count_ - first : kUnit;
+      rotation_.keys(positions_ + before_ + first, present, call_.head_dim, stored, panel);
+    }
+    return panel;
+  }
+
+  // The same as they are stored.
+  const float* stored_keys(int64_t first, float* panel) {
     if (call_.segments[segment_].paged == nullptr) {
       const int64_t present = count_ - first < kUnit ? count_ - first : kUnit;
       const int64_t row = call_.first_key(sequence_) + first;
@@ -266,7 +295,18 @@ class Units {
   int64_t row_stride() const { return row_stride_; }
 
  private:
+  static int64_t row_floats(const AttentionCall& call) {
+    return padded16(call.head_dim > call.value_dim ? call.head_dim : call.value_dim);
+  }
   bool whole_units() const { return call_.segments[segment_].key_page.page_size % kUnit == 0; }
+
+  // The unit a tile further on, while that of `first` is decoded: pages are read from memory, a few KB of each head at a
+  // time, which the processor's own prefetcher does not foresee.
+  const uint8_t* unit_ahead(const KvPage& layout, bool values, int64_t first) const {
+    const int64_t token = first + kKeyTile < count_ ? first + kKeyTile : first;
+    const AttentionCall::Place place = call_.place(segment_, sequence_, kv_head_, token);
+    return layout.unit(call_.page(segment_, values, place.page, kv_head_), place.index / kUnit);
+  }
 
   const float* paged_keys(int64_t first, float* panel) {
     const KvPage& layout = call_.segments[segment_].key_page;
@@ -287,7 +327,8 @@ class Units {
       load_channel_scales(layout, page, scales_);
       scaled_page_ = page;
     }
-#define BL_DECODE(format) decode_keys<format>(layout, page, unit, scales_, panel)
+    const uint8_t* ahead = unit_ahead(layout, false, first);
+#define BL_DECODE(format) decode_keys<format>(layout, page, unit, ahead, scales_, panel)
     BL_FOR_KV_FORMAT(layout.format, BL_DECODE)
 #undef BL_DECODE
     return panel;
@@ -308,7 +349,8 @@ class Units {
     const uint8_t* page = call_.page(segment_, true, place.page, kv_head_);
     const int64_t unit = place.index / kUnit;
     if (layout.format == BL_KV_FORMAT_f32) return reinterpret_cast<const float*>(layout.unit(page, unit));
-#define BL_DECODE(format) decode_values<format>(layout, page, unit, rows)
+    const uint8_t* ahead = unit_ahead(layout, true, first);
+#define BL_DECODE(format) decode_values<format>(layout, page, unit, ahead, rows)
     BL_FOR_KV_FORMAT(layout.format, BL_DECODE)
 #undef BL_DECODE
     return rows;
@@ -316,8 +358,7 @@ class Units {
 
   // The first value_dim channels of the keys, turned back.
   const float* latent_values(int64_t first, float* rows) {
-    const int64_t row = padded16(call_.head_dim > call_.value_dim ? call_.head_dim : call_.value_dim);
-    const float* panel = paged_keys(first, spare_ + row);
+    const float* panel = paged_keys(first, spare_ + row_floats(call_));
     for (int64_t s = 0; s < kUnit; s += kLanes) {
       for (int64_t i = 0; i < call_.value_dim; i += kLanes) {
         const int64_t n = call_.value_dim - i < kLanes ? call_.value_dim - i : kLanes;
@@ -336,8 +377,11 @@ class Units {
   int64_t sequence_, kv_head_;
   int32_t segment_;
   int64_t count_, stride_, row_stride_ = 0;
+  int64_t before_;  // keys of segments before
   float* scales_;
   float* spare_;
+  Rotation rotation_;
+  const int32_t* positions_;  // of the sequence's keys
   const uint8_t* scaled_page_ = nullptr;
 };
 

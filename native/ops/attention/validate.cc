@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "../rope/numbers.h"
 #include "scores.h"
 #include "validate_parts.h"
 
@@ -87,14 +88,41 @@ bl_status check_attention_shapes(const bl_attention_args& args, bl_error* error)
   return check_outputs(args, error);
 }
 
+bl_status check_attention_rope(bl_attention_args& args, bl_error* error) {
+  const bl_tensor &queries = args.rope.positions, &keys = args.key_positions;
+  if (args.rope.size == 0) {
+    BL_CHECK(queries.data == nullptr && keys.data == nullptr, invalid_argument,
+             "attention: positions are given without rope, expected both or none");
+    return BL_STATUS_ok;
+  }
+  BL_CHECK(args.rope.size == sizeof(bl_rope_args), invalid_argument,
+           "attention: rope.size is %zu, expected 0 or sizeof(bl_rope_args)", args.rope.size);
+  BL_RETURN_IF_ERROR(check_rope_numbers({"attention", "rope.", "rope.freq_factors"}, args.q.shape[2],
+                                        args.run.device, args.rope, error));
+  BL_RETURN_IF_ERROR(check_index("rope.queryPositions", queries, dtype_bit(BL_DTYPE_i32), 1, 1, error));
+  if (queries.data != nullptr) {
+    BL_RETURN_IF_ERROR(
+        check_dim({"attention", "rope.queryPositions"}, queries, 0, args.q.shape[0], "q.shape[0]", error));
+  }
+  if (keys.data == nullptr) return BL_STATUS_ok;
+  const Argument name{"attention", "rope.keyPositions"};
+  const bool paged = is_paged(args);
+  BL_RETURN_IF_ERROR(
+      check_index(name.name, keys, dtype_bit(BL_DTYPE_i32), paged ? 2 : 1, paged ? 3 : 1, error));
+  if (!paged) return check_dim(name, keys, 0, args.k.shape[0], "k.shape[0]", error);
+  BL_RETURN_IF_ERROR(check_dim(name, keys, 0, sequences_of(args), "sequences", error));
+  if (keys.rank == 2) return BL_STATUS_ok;
+  return check_dim(name, keys, 1, kv_heads_of(args), "kv heads", error);
+}
+
 bl_status check_attention_on_device(const bl_attention_args& args, bl_error* error) {
   const bool plain =
       !is_paged(args) && sequences_of(args) == 1 && args.soft_cap == 0 && args.slopes.data == nullptr &&
       args.sinks.data == nullptr && args.mask.data == nullptr && args.block_mask.data == nullptr &&
       args.prefix == 0 && args.causal_block <= 1 && args.sink_tokens == 0 && args.windows.data == nullptr &&
       args.sink_counts.data == nullptr && args.lse.data == nullptr && args.probabilities.data == nullptr &&
-      !has_scores(args) && (args.causal == 1 || args.window == 0) && args.k.shape[0] >= 1 &&
-      (args.causal == 0 || args.q.shape[0] <= args.k.shape[0]);
+      !has_scores(args) && args.rope.size == 0 && (args.causal == 1 || args.window == 0) &&
+      args.k.shape[0] >= 1 && (args.causal == 0 || args.q.shape[0] <= args.k.shape[0]);
   BL_CHECK(plain, unsupported,
            "attention: on a device, expected q, k and v of one sequence, no more queries than keys, and of "
            "the options "

@@ -13,6 +13,7 @@
 #include "../../isa/isa.h"
 #include "frequencies.h"
 #include "kernel.h"
+#include "numbers.h"
 
 namespace bitloom {
 
@@ -30,54 +31,6 @@ constexpr int64_t kMaxTasks = 64;
 // its share of a sine and cosine in double.
 constexpr int64_t kSerialValues = 1 << 14;
 
-bool finite_positive(float value) { return std::isfinite(value) && value > 0; }
-
-bl_status check_scaling(const bl_rope_args& args, bl_error* error) {
-  BL_CHECK(args.scaling >= BL_ROPE_SCALING_none && args.scaling <= BL_ROPE_SCALING_yarn, invalid_argument,
-           "rope: scaling is %d, expected 0 (none), 1 (linear), 2 (llama3) or 3 (yarn)", args.scaling);
-  if (args.scaling == BL_ROPE_SCALING_none) return BL_STATUS_ok;
-  BL_CHECK(std::isfinite(args.factor) && args.factor >= 1, out_of_range,
-           "rope: factor is %g, expected a finite number of at least 1", args.factor);
-  if (args.scaling == BL_ROPE_SCALING_linear) return BL_STATUS_ok;
-  BL_CHECK(finite_positive(args.original_context), out_of_range,
-           "rope: original_context is %g, expected a finite number above 0", args.original_context);
-  if (args.scaling == BL_ROPE_SCALING_llama3) {
-    BL_CHECK(finite_positive(args.low_freq_factor), out_of_range,
-             "rope: low_freq_factor is %g, expected a finite number above 0", args.low_freq_factor);
-    BL_CHECK(std::isfinite(args.high_freq_factor) && args.high_freq_factor > args.low_freq_factor,
-             out_of_range,
-             "rope: high_freq_factor is %g, expected a finite number above %g (= low_freq_factor)",
-             args.high_freq_factor, args.low_freq_factor);
-    return BL_STATUS_ok;
-  }
-  BL_CHECK(args.theta > 1, out_of_range, "rope: theta is %g, expected a number above 1 with yarn",
-           args.theta);
-  BL_CHECK(std::isfinite(args.attention_factor) && args.attention_factor >= 0, out_of_range,
-           "rope: attention_factor is %g, expected a finite number of at least 0", args.attention_factor);
-  BL_CHECK(finite_positive(args.beta_slow), out_of_range,
-           "rope: beta_slow is %g, expected a finite number of at least 0", args.beta_slow);
-  BL_CHECK(std::isfinite(args.beta_fast) && args.beta_fast >= args.beta_slow, out_of_range,
-           "rope: beta_fast is %g, expected a finite number of at least %g (= beta_slow)", args.beta_fast,
-           args.beta_slow);
-  return BL_STATUS_ok;
-}
-
-bl_status check_freq_factors(const bl_rope_args& args, bl_error* error) {
-  BL_RETURN_IF_ERROR(check_optional_vector({"rope", "freq_factors"}, args.freq_factors,
-                                           dtype_bit(BL_DTYPE_f32), args.rotary_dim / 2, "rotary_dim / 2",
-                                           error));
-  if (args.freq_factors.data == nullptr) return BL_STATUS_ok;
-  // A device's memory cannot be read here.
-  for (int64_t j = 0; j < args.rotary_dim / 2 && args.run.device == 0; ++j) {
-    const float factor = load_as<float>(static_cast<const float*>(args.freq_factors.data) + j);
-    BL_CHECK(finite_positive(factor), out_of_range,
-             "rope: freq_factors[%lld] is %g, expected a finite number above 0", static_cast<long long>(j),
-             factor);
-  }
-  return check_apart({"rope", "output"}, args.output, "freq_factors", args.freq_factors.data,
-                     args.freq_factors.bytes, error);
-}
-
 int32_t position_at(const bl_tensor& positions, int64_t token) {
   return load_as<int32_t>(static_cast<const uint8_t*>(positions.data) + token * positions.strides[0] * 4);
 }
@@ -93,25 +46,10 @@ bl_status validate(bl_rope_args& args, bl_error* error) {
   std::snprintf(axis, sizeof(axis), "x.shape[%d]", args.x.rank - 3);
   BL_RETURN_IF_ERROR(
       check_dim({"rope", "positions"}, args.positions, 0, args.x.shape[args.x.rank - 3], axis, error));
-  BL_CHECK(args.mode == BL_ROPE_interleaved || args.mode == BL_ROPE_half, invalid_argument,
-           "rope: mode is %d, expected 0 (interleaved) or 1 (half)", args.mode);
-  const int64_t head_dim = args.x.shape[args.x.rank - 1];
-  BL_CHECK(args.rotary_dim >= 0 && args.rotary_dim <= head_dim, out_of_range,
-           "rope: rotary_dim is %d, expected 0 to %lld (= head_dim)", args.rotary_dim,
-           static_cast<long long>(head_dim));
-  if (args.rotary_dim == 0) {
-    BL_CHECK(head_dim <= INT32_MAX, invalid_shape, "rope: x.shape[%d] is %lld, expected below 2^31",
-             args.x.rank - 1, static_cast<long long>(head_dim));
-    args.rotary_dim = static_cast<int32_t>(head_dim);
-  }
-  BL_CHECK(args.rotary_dim % 2 == 0, invalid_shape, "rope: rotary_dim is %d, expected an even number",
-           args.rotary_dim);
-  BL_CHECK(finite_positive(args.theta), out_of_range, "rope: theta is %g, expected a finite number above 0",
-           args.theta);
-  if (args.beta_fast == 0) args.beta_fast = 32;
-  if (args.beta_slow == 0) args.beta_slow = 1;
-  BL_RETURN_IF_ERROR(check_scaling(args, error));
-  BL_RETURN_IF_ERROR(check_freq_factors(args, error));
+  BL_RETURN_IF_ERROR(check_rope_numbers({"rope", "", "freq_factors"}, args.x.shape[args.x.rank - 1],
+                                        args.run.device, args, error));
+  BL_RETURN_IF_ERROR(check_apart({"rope", "output"}, args.output, "freq_factors", args.freq_factors.data,
+                                 args.freq_factors.bytes, error));
   BL_RETURN_IF_ERROR(check_alias({"rope", "output"}, args.output, "x", args.x, error));
   BL_RETURN_IF_ERROR(check_apart({"rope", "output"}, args.output, "positions", args.positions.data,
                                  args.positions.bytes, error));

@@ -1,4 +1,5 @@
 #include "../../call.h"
+#include "../rope/numbers.h"
 
 namespace bitloom::node {
 
@@ -40,6 +41,15 @@ bool read_segment(Arguments& arguments, bl_kv_segment* segment) {
          arguments.tensor("lengths", &segment->lengths);
 }
 
+// rope(numbers..., freqFactors | undefined, queryPositions | undefined, keyPositions | undefined)
+bool read_attention_rope(Arguments& arguments, bl_attention_args* args) {
+  args->rope.size = sizeof(args->rope);
+  return read_rope_numbers(arguments, &args->rope) &&
+         arguments.optional_tensor("rope.freqFactors", &args->rope.freq_factors) &&
+         arguments.optional_tensor("rope.queryPositions", &args->rope.positions) &&
+         arguments.optional_tensor("rope.keyPositions", &args->key_positions);
+}
+
 }  // namespace
 
 // attention(q, output, scale, causal, window, compute, given, ...what is given, run): bit i of `given` says
@@ -76,7 +86,8 @@ bool read_attention(Arguments& arguments, bl_attention_args* args) {
          (!has(18) || arguments.tensor("scores.sums", &args->score_sums)) &&
          (!has(19) || arguments.tensor("scores.squares", &args->score_squares)) &&
          (!has(20) || arguments.tensor("scores.entropy", &args->score_entropy)) &&
-         (!has(21) || arguments.tensor("scores.variance", &args->score_variance));
+         (!has(21) || arguments.tensor("scores.variance", &args->score_variance)) &&
+         (!has(22) || read_attention_rope(arguments, args));
 }
 
 }  // namespace bitloom::node
