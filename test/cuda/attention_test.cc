@@ -184,7 +184,7 @@ void counted_keys(TestQueue& queue) {
                     .window = 400,
                     .key_count = 570});
     attend_counted({.queries = 3, .keys = 50, .kv = kv, .causal = 1, .key_count = 2});  // a row sees none
-    for (int64_t head_dim : {16, 200, 300}) {  // prompts
+    for (int64_t head_dim : {16, 200, 300}) {                                           // prompts
       for (int64_t count : {0, 70}) {
         attend_counted({.queries = 20,
                         .keys = 90,

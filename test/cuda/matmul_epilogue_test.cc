@@ -1,4 +1,6 @@
 // matmul: everything around the product, against the CPU's operator.
+#include <array>
+
 #include "matmul_calls.h"
 
 namespace bitloom::cuda::testing {
@@ -145,7 +147,7 @@ void adapters(const Settings& settings) {
 
 // The low-rank term with each type of a, down and up, of all rows and by adapters, gated too.
 void low_rank_types(const Settings& settings) {
-  constexpr int64_t n = 34, k = 288, m = 3, rank = 6, count = 3;
+  constexpr int64_t n = 34, m = 3, count = 3;
   enum Scales { none, rows, groups };
   struct Given {
     int32_t type;
@@ -156,10 +158,13 @@ void low_rank_types(const Settings& settings) {
     for (int32_t part = 0; part < 18; ++part) {
       const int32_t down_type = kFloatDtypes[part % 3], up_type = kFloatDtypes[part / 3 % 3];
       const bool by_row = part >= 9, gated = part % 2 == 1;
+      // Every rest of the loops over k and rank, which are unrolled.
+      const int64_t k = 32 * std::array{8, 12, 15, 10, 1}[static_cast<size_t>(part % 5)], rank = 1 + part % 9;
       Call call(settings, "i8_g32", n, k);
       TestQueue& queue = call.queue;
       Tensor a(queue, given.type, {m, k}), c(queue, BL_DTYPE_f32, {m, gated ? n / 2 : n});
-      Tensor scales(queue, BL_DTYPE_f32, given.scales == rows ? std::vector<int64_t>{m} : std::vector<int64_t>{m, k / 32});
+      Tensor scales(queue, BL_DTYPE_f32,
+                    given.scales == rows ? std::vector<int64_t>{m} : std::vector<int64_t>{m, k / 32});
       using Sizes = std::vector<int64_t>;
       Tensor down(queue, down_type, by_row ? Sizes{count, rank, k} : Sizes{rank, k});
       Tensor up(queue, up_type, by_row ? Sizes{count, n, rank} : Sizes{n, rank});
@@ -175,7 +180,8 @@ void low_rank_types(const Settings& settings) {
       if (by_row) call.set(&bl_matmul_args::low_rank_ids, ids);
       call.device.low_rank_scale = call.host.low_rank_scale = 0.5f;
       call.device.activation = call.host.activation = gated ? BL_ACTIVATION_geglu : BL_ACTIVATION_none;
-      call.compare(c, 0.05, "low rank of types " + std::to_string(given.type) + " part " + std::to_string(part));
+      call.compare(c, 0.05,
+                   "low rank of types " + std::to_string(given.type) + " part " + std::to_string(part));
     }
   }
 }

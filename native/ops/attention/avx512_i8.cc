@@ -45,8 +45,8 @@ inline __m512i broadcast(const void* dword) {
 
 // Scores of four rows and two units of a tile's keys, from `unit` on.
 template <int kBits, int kTogether>
-inline void score_units_i8(const KvPage& layout, const Tile& tile, Ahead& ahead, const Integers& ints, int64_t row, int64_t unit,
-                float* scores) {
+inline void score_units_i8(const KvPage& layout, const Tile& tile, Ahead& ahead, const Integers& ints,
+                           int64_t row, int64_t unit, float* scores) {
   constexpr int kParts = 8 / kBits;
   const int8_t* query = ints.codes + row * ints.query_bytes;
   const int64_t query_bytes = ints.query_bytes;
@@ -71,8 +71,9 @@ inline void score_units_i8(const KvPage& layout, const Tile& tile, Ahead& ahead,
     }
   }
   for (int u = 0; u < kTogether; ++u) {
-    const __m512 token =
-        kBits == 8 ? _mm512_loadu_ps(tile.key_page[unit + u] + tile.unit[unit + u] * kUnit * 4) : _mm512_setzero_ps();
+    const __m512 token = kBits == 8
+                             ? _mm512_loadu_ps(tile.key_page[unit + u] + tile.unit[unit + u] * kUnit * 4)
+                             : _mm512_setzero_ps();
     for (int r = 0; r < kGroup; ++r) {
       const __m512 scale = _mm512_set1_ps(ints.query_scale[row + r]);
       const __m512 dot = _mm512_cvtepi32_ps(sum[r][u]);
@@ -87,7 +88,8 @@ template <int kBits>
 void score_rows(const KvPage& layout, const Tile& tile, Ahead& ahead, const Integers& ints, int64_t row,
                 float* scores) {
   constexpr int kTogether = kBits == 8 ? 4 : 2;
-  for (int64_t unit = 0; unit < kUnits; unit += kTogether) score_units_i8<kBits, kTogether>(layout, tile, ahead, ints, row, unit, scores);
+  for (int64_t unit = 0; unit < kUnits; unit += kTogether)
+    score_units_i8<kBits, kTogether>(layout, tile, ahead, ints, row, unit, scores);
 }
 
 // Scores of all rows and a tile's keys. Where keys have scales of channels, the query is quantized for each
