@@ -98,9 +98,15 @@ BITLOOM_CUDA_TEST(matmul_i8_coverage) {
         for (int64_t units : {1, 13, 21, 30}) call_once(settings, way, format, 3, 20, columns(units), i++);
         call_once(settings, way, format, 12, 20, columns(14), i++);
         for (int64_t k : {step, columns(3), columns(6)}) call_once(settings, way, format, 19, 30, k, i++);
+        // Few formats have one scale a row: each type and activation with them too.
+        const int32_t more = format.find("_row") != std::string::npos && way.group == kRow ? 40 : 0;
+        for (int32_t turn = 0; turn < more; ++turn)
+          call_once(settings, way, format, turn % 2 == 0 ? 3 : 18, 10, step, i++);
         for (int32_t multiprocessors : {4, 40}) {
           settings.multiprocessors = multiprocessors;
-          for (int64_t m : {3, 19}) call_once(settings, way, format, m, 20, columns(20), i++);
+          for (int64_t m : {3, 19})
+            call_once(settings, way, format, m, 20, columns(multiprocessors == 4 ? 20 : 2 * multiprocessors),
+                      i++);
         }
       }
     }
