@@ -47,10 +47,10 @@ struct Way {
   std::vector<std::string> formats;
 };
 
-// The i-th of a row of calls that differ in what a is and in everything that follows the product: of 15 each type with each
-// activation. Gives the product's kernel.
-std::string call_once(const Settings& settings, const Way& way, const std::string& format, int64_t m, int64_t n, int64_t k,
-                      int32_t i) {
+// The i-th of a row of calls that differ in what a is and in everything that follows the product: of 15 each
+// type with each activation. Gives the product's kernel.
+std::string call_once(const Settings& settings, const Way& way, const std::string& format, int64_t m,
+                      int64_t n, int64_t k, int32_t i) {
   Call call(settings, format.c_str(), n, k);
   TestQueue& queue = call.queue;
   set_compute(call, {way.group});
@@ -77,14 +77,16 @@ std::string call_once(const Settings& settings, const Way& way, const std::strin
   return launched(call);
 }
 
-// Rows with NaN and infinity, which have no scale.
+// Rows with NaN (in every 32 columns) and infinity, which have no scale.
 void not_finite(const Settings& settings, int32_t group, const char* format) {
   constexpr int64_t m = 3, n = 20, k = 160;
   Call call(settings, format, n, k);
   set_compute(call, {group});
   Tensor a(call.queue, BL_DTYPE_f32, {m, k}), c(call.queue, BL_DTYPE_f32, {m, n});
   a.fill([&](int64_t i) {
-    return i == 40 ? std::nanf("") : i == k + 7 ? std::numeric_limits<float>::infinity() : 0.01f * static_cast<float>(i % 9);
+    return i < k && i % 32 == 8 ? std::nanf("")
+           : i == k + 7         ? std::numeric_limits<float>::infinity()
+                                : 0.01f * static_cast<float>(i % 9);
   });
   call.set(&bl_matmul_args::a, a);
   call.compare(c, 0.04, std::string("i8 of rows that are not finite, ") + format);
@@ -107,7 +109,8 @@ BITLOOM_CUDA_TEST(matmul_i8_coverage) {
         if (number < 0) continue;
         const int64_t step = std::max<int64_t>(bl_get_format_info(number)->block_elements, 32);
         const auto columns = [&](int64_t units) { return (64 * units + step - 1) / step * step; };
-        // Of each format every place of a unit among those that a lane or a block has under way: no splits of K.
+        // Of each format every place of a unit among those that a lane or a block has under way: no splits of
+        // K.
         settings.multiprocessors = 1;
         const std::string stream = call_once(settings, way, format, 3, 20, columns(30), 1);
         const std::string prompt = call_once(settings, way, format, 19, 30, columns(6), 2);
@@ -129,7 +132,8 @@ BITLOOM_CUDA_TEST(matmul_i8_coverage) {
       }
     }
     for (int32_t group : {k32, kRow}) {
-      for (const char* format : {"u4_g32", "u4z_g32", "u4_g128", "u8z_row"}) not_finite(settings, group, format);
+      for (const char* format : {"u4_g32", "u4z_g32", "u4_g128", "u8z_row"})
+        not_finite(settings, group, format);
     }
   }
 }
