@@ -200,7 +200,7 @@ std::vector<MutatedKernel> mutated_kernels() {
                               Product{8, 33, 712, BL_DTYPE_f32, Around::everything, 1},
                               Product{1, 15, 8, BL_DTYPE_f16, Around::gates}})
       runs.push_back(product(formats[0], it));
-    for (int64_t units = 1; units < 13; ++units) runs.push_back(product(formats[0], {9, 16, 64 * units + 8}));
+    for (int64_t units = 1; units < 13; ++units) runs.push_back(product(formats[0], {3, 16, 64 * units + 8}));
     for (int64_t units : {16, 20, 24, 32, 40, 48, 64, 80})
       runs.push_back(product(formats[0], {.m = 1, .n = 16, .k = 64 * units, .multiprocessors = 1}));
     for (const char* format : formats)
