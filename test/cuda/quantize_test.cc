@@ -118,6 +118,11 @@ void searches(TestQueue& queue) {
     by_mse({.format = format, .rows = 1, .cols = 32, .name = " positive"},
            [](int64_t i) { return static_cast<float>(i % 5) + 1; });
   }
+  // Least squares and nearest levels in turns, as often as they may be: by a simulation.
+  by_mse({.format = BL_FORMAT_i6_row, .rows = 1, .cols = 96, .name = " six turns"}, [](int64_t i) {
+    const float x = static_cast<float>(i * i * 608 % 1009 - 504) / 512;
+    return x * x * x;
+  });
   for (int32_t dtype : kFloatDtypes) {
     by_mse({.format = BL_FORMAT_u4z_g64_bf16,
             .cols = 99,
@@ -125,6 +130,27 @@ void searches(TestQueue& queue) {
             .tensor_scale = 0.3f,
             .name = " types"});
     by_mse({.format = BL_FORMAT_i5_g32_bf16, .dtype = dtype, .strides = {3, 7}, .name = " strided"});
+  }
+}
+
+// Searches with each number of scales to start from, type and tensor scale; of values up to the largest too,
+// where scales in bf16 become infinite.
+void searches_of_every_type(TestQueue& queue) {
+  constexpr int32_t kFormats[] = {BL_FORMAT_t2_g32, BL_FORMAT_t2_g32_bf16, BL_FORMAT_i3_g32, BL_FORMAT_i3_g32_bf16,
+                                  BL_FORMAT_u3z_g32, BL_FORMAT_u3z_g32_bf16};
+  for (int32_t dtype : kFloatDtypes) {
+    for (float tensor_scale : {0.0f, 0.3f, 1e-36f}) {
+      for (int32_t format : kFormats) {
+        Case c{.format = format, .rows = 1, .cols = 32, .dtype = dtype, .tensor_scale = tensor_scale,
+               .name = " every type", .method = BL_QUANTIZE_mse};
+        encode(queue, c);
+        c.scale = dtype == BL_DTYPE_f16 ? 6e4f : 3.38e38f;
+        encode(queue, c);
+        encode(queue, c, [&](int64_t i) { return i % 2 == 0 ? c.scale : -c.scale; });
+        encode(queue, c, [&](int64_t i) { return i % 3 == 0 ? c.scale : i % 3 == 1 ? c.scale / 8 : 0.0f; });
+        encode(queue, c, [&](int64_t i) { return i == 9 ? c.scale : 0.01f * c.scale; });  // far from the mean
+      }
+    }
   }
 }
 
@@ -223,6 +249,7 @@ BITLOOM_CUDA_TEST(quantize) {
     formats(queue);
     views(queue);
     searches(queue);
+    searches_of_every_type(queue);
     extremes(queue);
     refused(queue);
     not_finite(queue);

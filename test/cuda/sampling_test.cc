@@ -78,6 +78,7 @@ void options(TestQueue& queue) {
   run(queue, {.top_k = 50, .name = " top_k"});
   run(queue, {.top_p = 0.7f, .name = " top_p"});
   run(queue, {.min_p = 0.2f, .name = " min_p"});
+  run(queue, {.min_p = 0.01f, .scale = 0.1f, .name = " min_p of all"});
   run(queue, {.temperature = 0.8f, .top_p = 0.9f, .min_p = 0.01f, .top_k = 20, .name = " all"});
   for (float penalty : {1.0f, 1.3f, 0.5f}) {
     run(queue, {.temperature = 0.5f, .penalty = penalty, .previous = {3, 7, 3, 49, 0}, .name = " penalty"});

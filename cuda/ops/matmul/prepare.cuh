@@ -64,8 +64,8 @@ __device__ __forceinline__ void prepare_row(const PrepareParams& p) {
   }
 }
 
-// The same of rows of f32 at 16 bytes, as they are: each thread keeps its part of a row in registers, read at once. A step of
-// a decoder waits for this before each of its products.
+// The same of rows of f32 at 16 bytes, to f16 and with row_factors: each thread keeps its part of a row in registers, read at
+// once. A step of a decoder waits for this before each of its products.
 __device__ __forceinline__ void prepare_wide_row(const PrepareParams& p) {
   __shared__ float shared[32];
   for (int m = blockIdx.x; m < p.m; m += gridDim.x) {
@@ -82,16 +82,13 @@ __device__ __forceinline__ void prepare_wide_row(const PrepareParams& p) {
       largest = fmaxf(largest, fmaxf(fmaxf(finite_magnitude(x[i].x), finite_magnitude(x[i].y)),
                                      fmaxf(finite_magnitude(x[i].z), finite_magnitude(x[i].w))));
     }
-    const float factor = p.row_factors == nullptr ? 1 : row_factor(p, m, block_reduce(largest, 0.0f, Max{}, shared));
+    const float factor = row_factor(p, m, block_reduce(largest, 0.0f, Max{}, shared));
     uint2* out = reinterpret_cast<uint2*>(static_cast<uint16_t*>(p.out) + static_cast<int64_t>(m) * p.padded_k);
 #pragma unroll
     for (int i = 0; i < kPrepareVectors; ++i) {
       const int v = threadIdx.x + i * blockDim.x;
       if (4 * v >= p.padded_k) continue;
-      const auto pair = [&](float low, float high) {
-        return p.out_dtype == BL_DTYPE_f16 ? ptx::f16x2_of(low * factor, high * factor)
-                                           : ptx::bf16x2_of(low * factor, high * factor);
-      };
+      const auto pair = [&](float low, float high) { return ptx::f16x2_of(low * factor, high * factor); };
       out[v] = make_uint2(pair(x[i].x, x[i].y), pair(x[i].z, x[i].w));
     }
   }
