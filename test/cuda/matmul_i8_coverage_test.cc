@@ -1,6 +1,9 @@
 // matmul of int8 and e4m3: every kernel with every kind of scales, counts of units around what a lane has
 // under way, and everything that may follow the product, so that every instruction runs. Small shapes: other
 // tests are about values.
+#include <limits>
+#include <set>
+
 #include "matmul_i8_calls.h"
 
 namespace bitloom::cuda::testing {
@@ -44,36 +47,49 @@ struct Way {
   std::vector<std::string> formats;
 };
 
-// The i-th of a row of calls that differ in what a is and in everything that follows the product.
-void call_once(const Settings& settings, const Way& way, const std::string& format, int64_t m, int64_t n,
-               int64_t k, int32_t i) {
+// The i-th of a row of calls that differ in what a is and in everything that follows the product: of 15 each
+// type with each activation. Gives the product's kernel.
+std::string call_once(const Settings& settings, const Way& way, const std::string& format, int64_t m,
+                      int64_t n, int64_t k, int32_t i) {
   Call call(settings, format.c_str(), n, k);
   TestQueue& queue = call.queue;
   set_compute(call, {way.group});
   call.device.compute = call.host.compute = way.compute;
-  const uint32_t turn =
-      static_cast<uint32_t>(i) * 2654435761u >> 16;  // what differs does so in every combination
-  const int32_t type = kFloatDtypes[turn % 3];
-  Tensor a(queue, kFloatDtypes[turn / 3 % 3], {m, k}), c(queue, type, {m, n});
+  const int32_t type = kFloatDtypes[i % 3];
+  Tensor a(queue, kFloatDtypes[(i + i / 3) % 3], {m, k}), c(queue, type, {m, n});
   Tensor bias(queue, BL_DTYPE_f32, {n}), row_scale(queue, BL_DTYPE_f32, {n});
-  Tensor addend(queue, kFloatDtypes[turn / 9 % 3], {m, n}),
-      residual(queue, kFloatDtypes[turn / 27 % 3], {m, n});
+  Tensor addend(queue, kFloatDtypes[(i + 1) % 3], {m, n}), residual(queue, kFloatDtypes[(i + 2) % 3], {m, n});
   a.uniform(1, 0.2f);
   bias.uniform(2);
   row_scale.uniform(3);
   addend.uniform(4);
   residual.uniform(5);
   call.set(&bl_matmul_args::a, a);
-  if (turn / 81 % 4 != 0) {
+  if (i % 4 != 0) {
     call.set(&bl_matmul_args::bias, bias);
     call.set(&bl_matmul_args::row_scale, row_scale);
     call.set(&bl_matmul_args::addend, addend);
     call.set(&bl_matmul_args::residual, residual);
   }
-  call.device.activation = call.host.activation = static_cast<int32_t>(turn / 324 % 5);
+  call.device.activation = call.host.activation = i % 5;
   const double bound = 0.04 * (static_cast<double>(k) / 256) + 2 * epsilon_of(type);
-  call.compare(c, bound,
-               std::string("i8 coverage ") + shape_name(format, m, n, k) + " call " + std::to_string(i));
+  call.compare(c, bound, "i8 coverage " + shape_name(format, m, n, k) + " call " + std::to_string(i));
+  return launched(call);
+}
+
+// Rows with NaN (in every 32 columns) and infinity, which have no scale.
+void not_finite(const Settings& settings, int32_t group, const char* format) {
+  constexpr int64_t m = 3, n = 20, k = 160;
+  Call call(settings, format, n, k);
+  set_compute(call, {group});
+  Tensor a(call.queue, BL_DTYPE_f32, {m, k}), c(call.queue, BL_DTYPE_f32, {m, n});
+  a.fill([&](int64_t i) {
+    return i < k && i % 32 == 8 ? std::nanf("")
+           : i == k + 7         ? std::numeric_limits<float>::infinity()
+                                : 0.01f * static_cast<float>(i % 9);
+  });
+  call.set(&bl_matmul_args::a, a);
+  call.compare(c, 0.04, std::string("i8 of rows that are not finite, ") + format);
 }
 
 }  // namespace
@@ -84,31 +100,40 @@ BITLOOM_CUDA_TEST(matmul_i8_coverage) {
                       {BL_COMPUTE_i8, kRow, row_formats()},
                       {BL_COMPUTE_e4m3, k32, fp8_formats()},
                       {BL_COMPUTE_e4m3, kRow, fp8_formats()}};
-  int32_t i = 0;
-  for (const Way& way : ways) {
-    for (const std::string& format : way.formats) {
-      const int32_t number = bl_find_format(format.c_str());
-      check(number >= 0, "no format " + format);
-      if (number < 0) continue;
-      const int64_t step = std::max<int64_t>(bl_get_format_info(number)->block_elements, 32);
-      const auto columns = [&](int64_t units) { return (64 * units + step - 1) / step * step; };
-      for (Settings settings : all_archs()) {
-        settings.multiprocessors = 1;  // no splits of K
-        // Units of a lane: one, a turn and less, more turns with a rest.
-        for (int64_t units : {1, 13, 21, 30}) call_once(settings, way, format, 3, 20, columns(units), i++);
-        call_once(settings, way, format, 12, 20, columns(14), i++);
-        for (int64_t k : {step, columns(3), columns(6)}) call_once(settings, way, format, 19, 30, k, i++);
-        // Few formats have one scale a row: each type and activation with them too.
-        const int32_t more = format.find("_row") != std::string::npos && way.group == kRow ? 40 : 0;
-        for (int32_t turn = 0; turn < more; ++turn)
-          call_once(settings, way, format, turn % 2 == 0 ? 3 : 18, 10, step, i++);
-        for (int32_t multiprocessors : {4, 40}) {
-          settings.multiprocessors = multiprocessors;
-          for (int64_t m : {3, 19})
-            call_once(settings, way, format, m, 20, columns(multiprocessors == 4 ? 20 : 2 * multiprocessors),
-                      i++);
+  for (Settings settings : all_archs()) {
+    std::set<std::string> seen;
+    for (const Way& way : ways) {
+      for (const std::string& format : way.formats) {
+        const int32_t number = bl_find_format(format.c_str());
+        check(number >= 0, "no format " + format);
+        if (number < 0) continue;
+        const int64_t step = std::max<int64_t>(bl_get_format_info(number)->block_elements, 32);
+        const auto columns = [&](int64_t units) { return (64 * units + step - 1) / step * step; };
+        // Of each format every place of a unit among those that a lane or a block has under way: no splits of
+        // K.
+        settings.multiprocessors = 1;
+        const std::string stream = call_once(settings, way, format, 3, 20, columns(30), 1);
+        const std::string prompt = call_once(settings, way, format, 19, 30, columns(6), 2);
+        // Of each kernel other numbers of units and of rows, splits, and what follows the product.
+        if (seen.insert(stream).second) {
+          for (int64_t units : {1, 13, 21}) call_once(settings, way, format, 3, 20, columns(units), 3);
+          call_once(settings, way, format, 12, 20, columns(14), 4);
+          for (int32_t i = 0; i < 15; ++i) call_once(settings, way, format, 3, 10, step, i);
+          settings.multiprocessors = 4;
+          call_once(settings, way, format, 3, 20, columns(20), 5);
+        }
+        settings.multiprocessors = 1;
+        if (seen.insert(prompt).second) {
+          for (int64_t k : {step, columns(3)}) call_once(settings, way, format, 19, 30, k, 6);
+          for (int32_t i = 0; i < 15; ++i) call_once(settings, way, format, 18, 10, step, i);
+          settings.multiprocessors = 4;
+          call_once(settings, way, format, 19, 20, columns(20), 7);
         }
       }
+    }
+    for (int32_t group : {k32, kRow}) {
+      for (const char* format : {"u4_g32", "u4z_g32", "u4_g128", "u8z_row"})
+        not_finite(settings, group, format);
     }
   }
 }

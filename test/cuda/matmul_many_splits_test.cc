@@ -1,4 +1,5 @@
-// matmul: more splits of K than the loops over them are unrolled by, and tables that are too many for shared memory.
+// matmul: more splits of K than the loops over them are unrolled by, and tables that are too many for shared
+// memory.
 #include "matmul_i8_calls.h"
 
 namespace bitloom::cuda::testing {
@@ -45,7 +46,8 @@ void tables_in_scratch(const Settings& settings) {
 BITLOOM_CUDA_TEST(matmul_many_splits) {
   for (const Settings& settings : all_archs()) {
     for (bool gated : {false, true}) many_splits(settings, "u4_g128", BL_COMPUTE_f32, 2, gated);
-    for (const char* format : {"u4_row", "i8z_row", "i8z_row_bf16"}) many_splits(settings, format, BL_COMPUTE_i8, 2, false);
+    for (const char* format : {"u4_row", "i8z_row", "i8z_row_bf16"})
+      many_splits(settings, format, BL_COMPUTE_i8, 2, false);
     tables_in_scratch(settings);
   }
 }

@@ -136,13 +136,18 @@ void searches(TestQueue& queue) {
 // Searches with each number of scales to start from, type and tensor scale; of values up to the largest too,
 // where scales in bf16 become infinite.
 void searches_of_every_type(TestQueue& queue) {
-  constexpr int32_t kFormats[] = {BL_FORMAT_t2_g32, BL_FORMAT_t2_g32_bf16, BL_FORMAT_i3_g32, BL_FORMAT_i3_g32_bf16,
-                                  BL_FORMAT_u3z_g32, BL_FORMAT_u3z_g32_bf16};
+  constexpr int32_t kFormats[] = {BL_FORMAT_t2_g32,      BL_FORMAT_t2_g32_bf16, BL_FORMAT_i3_g32,
+                                  BL_FORMAT_i3_g32_bf16, BL_FORMAT_u3z_g32,     BL_FORMAT_u3z_g32_bf16};
   for (int32_t dtype : kFloatDtypes) {
     for (float tensor_scale : {0.0f, 0.3f, 1e-36f}) {
       for (int32_t format : kFormats) {
-        Case c{.format = format, .rows = 1, .cols = 32, .dtype = dtype, .tensor_scale = tensor_scale,
-               .name = " every type", .method = BL_QUANTIZE_mse};
+        Case c{.format = format,
+               .rows = 1,
+               .cols = 32,
+               .dtype = dtype,
+               .tensor_scale = tensor_scale,
+               .name = " every type",
+               .method = BL_QUANTIZE_mse};
         encode(queue, c);
         c.scale = dtype == BL_DTYPE_f16 ? 6e4f : 3.38e38f;
         encode(queue, c);
