@@ -50,7 +50,9 @@ Run int8_product(const char* format, Product it) {
   return product(format, it);
 }
 
-Run attended(AttentionCase c) {
+// nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
+// excess: how far the number of keys in device memory is off.
+Run attended(AttentionCase c, int64_t nan_rows = -1, int32_t excess = 0) {
   return [=](TestQueue& queue) {
     const int64_t width = c.value_dim == 0 ? c.head_dim : c.value_dim;
     // With a number of keys in device memory there is no memory beyond them: to read it is a fault.
@@ -60,12 +62,17 @@ Run attended(AttentionCase c) {
     q.uniform(1, 3);
     k.uniform(2, 3);
     v.uniform(3);
+    if (nan_rows >= 0) {
+      q.fill([&](int64_t i) {
+        return i / c.head_dim % 2 == nan_rows ? std::nanf("") : 0.25f * static_cast<float>(i % 13 - 6);
+      });
+    }
     bl_attention_args args{};
     args.size = sizeof(args);
     args.q = q.device(), args.k = k.device(), args.v = v.device(), args.output = output.device();
     args.scale = c.scale, args.causal = c.causal, args.window = c.window;
     Tensor offsets(queue, BL_DTYPE_i32, {2});
-    offsets.integers({0, static_cast<int32_t>(keys)});
+    offsets.integers({0, static_cast<int32_t>(keys) + excess});
     args.k.shape[0] = args.v.shape[0] = c.keys;
     if (c.key_count >= 0) args.cu_queries = args.cu_keys = offsets.device();
     bl_error error{};
@@ -74,13 +81,12 @@ Run attended(AttentionCase c) {
   };
 }
 
-// Logits in [least, least + 2 * scale].
-Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale,
-          float least) {
+Run sampled(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p,
+            const std::function<float(int64_t, Random&)>& logit) {
   return [=](TestQueue& queue) {
     Tensor logits(queue, BL_DTYPE_f32, {vocab}), previous(queue, BL_DTYPE_i32, {3});
     Random random(5);
-    logits.fill([&](int64_t) { return least + scale * (1 + random.uniform()); });
+    logits.fill([&](int64_t i) { return logit(i, random); });
     previous.integers({1, 7, static_cast<int32_t>(vocab) - 1});
     std::vector<uint8_t> bytes;
     for (uint64_t position = 0; position < 1; ++position) {
@@ -111,6 +117,26 @@ Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float mi
   };
 }
 
+// Logits in [least, least + 2 * scale].
+Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale,
+          float least) {
+  return sampled(vocab, temperature, top_k, top_p, min_p,
+                 [=](int64_t, Random& random) { return least + scale * (1 + random.uniform()); });
+}
+
+// One candidate more than a batch holds, of which some are `above` the others. These begin with the digits 1
+// to 6 behind the exponent, so that the search for a batch comes to an end in another digit of each pass.
+Run searched(int64_t above) {
+  constexpr int64_t kPenalized = 3, kVocab = 1024 + 1 + kPenalized;
+  return sampled(kVocab, 1, 0, 0.9f, 0, [=](int64_t i, Random&) {
+    const uint32_t low = static_cast<uint32_t>(i) * 5 % 32;
+    const uint32_t bits = i >= 10 && i < 10 + above ? 0x3ff00000u + low : 0x3f800000u | 0123456u << 5 | low;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+  });
+}
+
 Run normalized(int64_t length) {
   return [=](TestQueue& queue) {
     Tensor x(queue, BL_DTYPE_f32, {3, length}), c(queue, BL_DTYPE_f32, {3, length});
@@ -128,6 +154,23 @@ Run normalized(int64_t length) {
     check_ok(rms_norm(queue, args, &error), error, "rms_norm");
     return c.device_bytes();
   };
+}
+
+std::vector<Run> with(std::vector<Run> runs, const std::vector<Run>& more) {
+  runs.insert(runs.end(), more.begin(), more.end());
+  return runs;
+}
+
+// Heads that end at each of 8 channels.
+std::vector<Run> ends_of_heads(int64_t queries, int64_t heads, bool nan) {
+  std::vector<Run> runs;
+  for (int64_t head_dim = 9; head_dim <= 16; ++head_dim) {
+    for (int64_t nan_rows : nan ? std::vector<int64_t>{0, 1} : std::vector<int64_t>{-1})
+      runs.push_back(attended(
+          {.queries = queries, .keys = 18, .heads = heads, .kv_heads = 1, .head_dim = head_dim, .causal = 1},
+          nan_rows));
+  }
+  return runs;
 }
 
 }  // namespace
@@ -223,6 +266,10 @@ std::vector<MutatedKernel> mutated_kernels() {
             {.keys = 64, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 45}),
         attended(
             {.keys = 64, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 60}),
+        attended({.keys = 64, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 64},
+                 -1, 7),
+        attended({.keys = 64, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 64},
+                 -1, -70),
         attended({.keys = 41, .heads = 6, .head_dim = 24, .value_dim = 16, .kv = BL_DTYPE_bf16}),
         attended(
             {.keys = 33, .heads = 4, .kv_heads = 1, .head_dim = 256, .value_dim = 248, .kv = BL_DTYPE_f16}),
@@ -235,53 +282,70 @@ std::vector<MutatedKernel> mutated_kernels() {
                   .kv = BL_DTYPE_f16,
                   .causal = 1,
                   .window = 9})}},
-      {"attention",
-       "attention_decode_plain_4",
-       {attended(
-            {.queries = 2, .keys = 45, .heads = 3, .kv_heads = 1, .head_dim = 9, .causal = 1, .window = 20}),
-        attended({.queries = 1, .keys = 300, .heads = 3, .kv_heads = 1, .head_dim = 255, .value_dim = 1}),
-        attended({.keys = 600, .heads = 3, .kv_heads = 1, .head_dim = 12, .key_count = 513}),
-        attended({.queries = 5,
-                  .keys = 40,
-                  .heads = 4,
-                  .kv_heads = 2,
-                  .head_dim = 63,
-                  .value_dim = 33,
-                  .causal = 1})}},
+      {"attention", "attention_decode_plain_4",
+       with(
+           {attended({.queries = 2,
+                      .keys = 45,
+                      .heads = 3,
+                      .kv_heads = 1,
+                      .head_dim = 9,
+                      .causal = 1,
+                      .window = 20}),
+            attended({.queries = 1, .keys = 300, .heads = 3, .kv_heads = 1, .head_dim = 255, .value_dim = 1}),
+            attended({.keys = 600, .heads = 3, .kv_heads = 1, .head_dim = 12, .key_count = 513}),
+            attended({.queries = 5,
+                      .keys = 40,
+                      .heads = 4,
+                      .kv_heads = 2,
+                      .head_dim = 63,
+                      .value_dim = 33,
+                      .causal = 1})},
+           ends_of_heads(1, 4, true))},
       {"attention",
        "attention_merge",
        {attended({.keys = 600, .head_dim = 40, .kv = BL_DTYPE_f16}),
         attended({.keys = 1500, .head_dim = 40, .kv = BL_DTYPE_f16, .key_count = 600}),
         attended({.keys = 1500, .head_dim = 40, .kv = BL_DTYPE_f16, .key_count = 100})}},
-      {"attention",
-       "attention_prompt_128",
-       {attended({.queries = 70,
-                  .keys = 75,
-                  .heads = 2,
-                  .kv_heads = 1,
-                  .head_dim = 40,
-                  .value_dim = 72,
-                  .causal = 1}),
-        attended(
-            {.queries = 20, .keys = 90, .heads = 1, .kv_heads = 1, .head_dim = 9, .causal = 1, .window = 30}),
-        attended({.queries = 64, .keys = 64, .heads = 1, .kv_heads = 1, .head_dim = 128, .value_dim = 128}),
-        attended({.queries = 17,
-                  .keys = 130,
-                  .heads = 1,
-                  .kv_heads = 1,
-                  .head_dim = 127,
-                  .value_dim = 65,
-                  .causal = 1})}},
+      {"attention", "attention_prompt_128",
+       with({attended({.queries = 70,
+                       .keys = 75,
+                       .heads = 2,
+                       .kv_heads = 1,
+                       .head_dim = 40,
+                       .value_dim = 72,
+                       .causal = 1}),
+             attended({.queries = 20,
+                       .keys = 90,
+                       .heads = 1,
+                       .kv_heads = 1,
+                       .head_dim = 9,
+                       .causal = 1,
+                       .window = 30}),
+             attended(
+                 {.queries = 64, .keys = 64, .heads = 1, .kv_heads = 1, .head_dim = 128, .value_dim = 128}),
+             attended({.queries = 17,
+                       .keys = 130,
+                       .heads = 1,
+                       .kv_heads = 1,
+                       .head_dim = 127,
+                       .value_dim = 65,
+                       .causal = 1})},
+            ends_of_heads(17, 1, false))},
       {"sampling", "sample_keys", {drawn(300, 1, 0, 0, 0, 5, -5)}},
       {"sampling", "sample_penalize", {drawn(300, 1, 0, 0, 0, 5, -5)}},
-      {"sampling", "sample_largest", {drawn(700, 0.1f, 0, 0, 0, 5, -5)}},
+      // The largest is where every step of a reduction hands it on.
+      {"sampling",
+       "sample_largest",
+       {drawn(700, 0.1f, 0, 0, 0, 5, -5),
+        sampled(700, 0.1f, 0, 0, 0,
+                [](int64_t i, Random& random) { return i == 255 ? 9 : random.uniform(); })}},
       {"sampling", "sample_mass", {drawn(2300, 1, 0, 0, 0, 1, -1)}},
       {"sampling",
        "sample_pick",
        {drawn(1500, 1, 0, 0.9f, 0, 0.3f, -0.3f), drawn(1300, 1, 1100, 0, 0.01f, 3, -3),
         drawn(40, 1, 7, 0.9f, 0.2f, 5, -5),
         // All of one sign and binade: the first passes of the search do not tell them apart.
-        drawn(1100, 1, 0, 0.9f, 0, 0.4f, 1)}},
+        drawn(1100, 1, 0, 0.9f, 0, 0.4f, 1), searched(400), searched(512)}},
       {"norm", "rms_norm_wide", {normalized(1000), normalized(8 * 512 + 264), normalized(8)}},
       {"norm", "rms_norm_plain", {normalized(701), normalized(1)}},
   };
