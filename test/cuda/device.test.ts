@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import {
   add,
+  attention,
   Device,
   devices,
   Graph,
@@ -41,6 +42,15 @@ function there(script: string, env: Record<string, string>): string[] {
 }
 
 describe('devices', () => {
+  it('refuses an option of attention that it has not, rather than leave it out', async () => {
+    const rows = async (heads: number) =>
+      new Tensor('f32', numbers(3 * heads * 8), [3, heads, 8]).to(cuda);
+    const [q, k] = [await rows(2), await rows(1)];
+    expect(() => attention(q, k, k, { rope: {} })).toThrow(code('BL_UNSUPPORTED'));
+    expect(() => attention(q, k, k, { softCap: 20 })).toThrow(code('BL_UNSUPPORTED'));
+    expect(attention(q, k, k, { causal: true }).shape).toEqual([3, 2, 8]);
+  });
+
   it('are there, with what they are', () => {
     expect(whyNoDevice()).toBeUndefined();
     const [device] = devices();
