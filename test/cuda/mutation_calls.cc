@@ -345,7 +345,8 @@ std::vector<MutatedKernel> mutated_kernels() {
        {drawn(1500, 1, 0, 0.9f, 0, 0.3f, -0.3f), drawn(1300, 1, 1100, 0, 0.01f, 3, -3),
         drawn(40, 1, 7, 0.9f, 0.2f, 5, -5),
         // All of one sign and binade: the first passes of the search do not tell them apart.
-        drawn(1100, 1, 0, 0.9f, 0, 0.4f, 1), searched(400), searched(512)}},
+        drawn(1100, 1, 0, 0.9f, 0, 0.4f, 1), searched(400), searched(512),
+        drawn(4100, 1, 0, 0, 0.9f, 3, -3)}},  // masses of several blocks
       {"norm", "rms_norm_wide", {normalized(1000), normalized(8 * 512 + 264), normalized(8)}},
       {"norm", "rms_norm_plain", {normalized(701), normalized(1)}},
   };
