@@ -1,7 +1,6 @@
 #include "coverage.h"
 
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <set>
@@ -191,8 +190,6 @@ void remember_executed(const std::string& image, const std::string& name, const 
 size_t instructions_executed() { return executed_count(); }
 
 size_t print_unexecuted() {
-  // Of other architectures than CI's it is printed only, and listed if that is asked for.
-  const bool fails = first_arch() == 80, lists = fails || std::getenv("BITLOOM_CUDA_COVERAGE") != nullptr;
   size_t instructions = 0, unexpected = 0, excuses = 0, unreached = 0;
   std::set<size_t> used;
   for (const auto& [image, launched] : kernels()) {
@@ -206,7 +203,7 @@ size_t print_unexecuted() {
           continue;
         }
         ++unreached;
-        if (lists) std::printf("never executed: %s: %s\n", image.c_str(), kernel.places[pc].text.c_str());
+        std::printf("never executed: %s: %s\n", image.c_str(), kernel.places[pc].text.c_str());
       }
     }
     for (const std::string& name : kernels_of_image(image)) {
@@ -216,7 +213,7 @@ size_t print_unexecuted() {
     }
   }
   // Other architectures' code has blocks of its own.
-  for (size_t row = 0; row + 1 < std::size(kUnreachable) && fails; ++row) {
+  for (size_t row = 0; row + 1 < std::size(kUnreachable) && first_arch() == 80; ++row) {
     if (used.count(row)) continue;
     ++unexpected;
     std::printf("unreachable.inc: a row excuses nothing: %s, %s, `%s`\n", kUnreachable[row].kernels,
@@ -224,7 +221,7 @@ size_t print_unexecuted() {
   }
   std::printf("%zu instructions, %zu of them unreachable, %zu not reached\n", instructions, excuses,
               unreached);
-  return fails ? unexpected + unreached : unexpected;
+  return unexpected + unreached;
 }
 
 }  // namespace bitloom::cuda::testing
