@@ -7,7 +7,7 @@ const SMALL = 4096;
 
 /**
  * Zeroed memory that begins at a multiple of 64. What JavaScript allocates lies 16 bytes behind a page's beginning, so
- * that each vector of 64 bytes is in two cache lines, and products whose weights lie in a cache take 6 to 10 % longer.
+ * that each vector of 64 bytes is in two cache lines: products of few rows whose weights lie in a cache take 6 to 10 % longer.
  *
  * @throws RangeError if there is not as much
  */

@@ -105,16 +105,21 @@ void describe(const std::string& module, const ptx::Program& program, Kernel& ke
   find_blocks(program, kernel);
 }
 
-bool matches(const Unreachable& row, const std::string& kernel, const Place& place) {
+// is_alone: the block has no other instruction.
+bool matches(const Unreachable& row, const std::string& kernel, const Place& place, bool is_alone) {
   if (place.file != row.file || !is_one_of(kernel, row.kernels)) return false;
   if (*row.source == '\0') return place.source.empty();
-  return place.source.find(row.source) != std::string::npos ||
-         place.text.find(std::string("`") + row.source) != std::string::npos;
+  const std::string source = row.source;
+  // Many a block ends with a jump: of that a row excuses no more than blocks that are one.
+  if (source == "bra.uni" && !is_alone) return false;
+  return place.source.find(source) != std::string::npos || place.text.find("`" + source) != std::string::npos;
 }
 
 // Blocks that the list excuses; used: its rows that did.
 std::vector<bool> excused_blocks(const std::string& name, const Kernel& kernel, std::set<size_t>& used) {
   std::vector<bool> excused(kernel.before.size()), executed(kernel.before.size());
+  std::vector<size_t> sizes(kernel.before.size());
+  for (const Place& place : kernel.places) ++sizes[place.block];
   for (size_t pc = 0; pc < kernel.places.size(); ++pc) {
     const Place& place = kernel.places[pc];
     if (kernel.executed[pc]) {
@@ -122,7 +127,7 @@ std::vector<bool> excused_blocks(const std::string& name, const Kernel& kernel, 
       continue;
     }
     for (size_t row = 0; row < std::size(kUnreachable); ++row) {
-      if (!matches(kUnreachable[row], name, place)) continue;
+      if (!matches(kUnreachable[row], name, place, sizes[place.block] == 1)) continue;
       excused[place.block] = true;
       used.insert(row);
     }

@@ -212,8 +212,8 @@ struct Call {
   PackedWeights b;
   bl_matmul_args device = arguments(), host = arguments();
 
-  Call(const Settings& settings, const char* format, int64_t n, int64_t k)
-      : queue(settings), b(queue, format, n, k, 11) {
+  Call(const Settings& settings, const char* format, int64_t n, int64_t k, int tables = 3)
+      : queue(settings), b(queue, format, n, k, 11, 1, tables) {
     device.b = b.device();
     host.b = b.host();
   }
@@ -236,6 +236,32 @@ struct Call {
       check(false, what + ": " + fault.what());
     }
   }
+};
+
+// Everything that may follow a product, and its output: the i-th of a row of calls, of which 15 have each
+// type with each activation.
+struct Surroundings {
+  Tensor c, bias, row_scale, addend, residual;
+
+  Surroundings(Call& call, int64_t m, int64_t n, int32_t i)
+      : c(call.queue, kFloatDtypes[i % 3], {m, n}),
+        bias(call.queue, BL_DTYPE_f32, {n}),
+        row_scale(call.queue, BL_DTYPE_f32, {n}),
+        addend(call.queue, kFloatDtypes[(i + 1) % 3], {m, n}),
+        residual(call.queue, kFloatDtypes[(i + 2) % 3], {m, n}) {
+    bias.uniform(2);
+    row_scale.uniform(3);
+    addend.uniform(4);
+    residual.uniform(5);
+    if (i % 4 != 0) {
+      call.set(&bl_matmul_args::bias, bias);
+      call.set(&bl_matmul_args::row_scale, row_scale);
+      call.set(&bl_matmul_args::addend, addend);
+      call.set(&bl_matmul_args::residual, residual);
+    }
+    call.device.activation = call.host.activation = i % 5;
+  }
+  double epsilon(int32_t i) const { return 2 * epsilon_of(kFloatDtypes[i % 3]); }
 };
 
 }  // namespace bitloom::cuda::testing

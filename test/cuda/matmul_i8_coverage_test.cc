@@ -47,33 +47,19 @@ struct Way {
   std::vector<std::string> formats;
 };
 
-// The i-th of a row of calls that differ in what a is and in everything that follows the product: of 15 each
-// type with each activation. Gives the product's kernel.
+// The i-th of a row of calls that differ in what a is and in everything that follows the product. Gives the
+// product's kernel.
 std::string call_once(const Settings& settings, const Way& way, const std::string& format, int64_t m,
                       int64_t n, int64_t k, int32_t i) {
   Call call(settings, format.c_str(), n, k);
-  TestQueue& queue = call.queue;
   set_compute(call, {way.group});
   call.device.compute = call.host.compute = way.compute;
-  const int32_t type = kFloatDtypes[i % 3];
-  Tensor a(queue, kFloatDtypes[(i + i / 3) % 3], {m, k}), c(queue, type, {m, n});
-  Tensor bias(queue, BL_DTYPE_f32, {n}), row_scale(queue, BL_DTYPE_f32, {n});
-  Tensor addend(queue, kFloatDtypes[(i + 1) % 3], {m, n}), residual(queue, kFloatDtypes[(i + 2) % 3], {m, n});
+  Tensor a(call.queue, kFloatDtypes[(i + i / 3) % 3], {m, k});
   a.uniform(1, 0.2f);
-  bias.uniform(2);
-  row_scale.uniform(3);
-  addend.uniform(4);
-  residual.uniform(5);
   call.set(&bl_matmul_args::a, a);
-  if (i % 4 != 0) {
-    call.set(&bl_matmul_args::bias, bias);
-    call.set(&bl_matmul_args::row_scale, row_scale);
-    call.set(&bl_matmul_args::addend, addend);
-    call.set(&bl_matmul_args::residual, residual);
-  }
-  call.device.activation = call.host.activation = i % 5;
-  const double bound = 0.04 * (static_cast<double>(k) / 256) + 2 * epsilon_of(type);
-  call.compare(c, bound, "i8 coverage " + shape_name(format, m, n, k) + " call " + std::to_string(i));
+  Surroundings around(call, m, n, i);
+  const double bound = 0.04 * (static_cast<double>(k) / 256) + around.epsilon(i);
+  call.compare(around.c, bound, "i8 coverage " + shape_name(format, m, n, k) + " call " + std::to_string(i));
   return launched(call);
 }
 

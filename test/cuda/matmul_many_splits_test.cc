@@ -24,20 +24,12 @@ void many_splits(const Settings& settings, const char* format, int32_t compute, 
 // A table for every 32 weights, of more than a kernel keeps: f16 fragments in scratch.
 void tables_in_scratch(const Settings& settings) {
   for (const auto& [format, tables] : {std::pair{"cbs2_g32", 17}, {"cbs3_g64", 5}, {"cbs4_g32_bf16", 6}}) {
-    TestQueue queue(settings);
-    const PackedWeights b(queue, format, 20, 128, 3, 1, tables);
-    Tensor a(queue, BL_DTYPE_f16, {3, 128}), c(queue, BL_DTYPE_f32, {3, 20});
+    Call call(settings, format, 20, 128, tables);
+    Tensor a(call.queue, BL_DTYPE_f16, {3, 128}), c(call.queue, BL_DTYPE_f32, {3, 20});
     a.uniform(1);
-    bl_matmul_args args = arguments(), host = arguments();
-    args.a = a.device(), args.b = b.device(), args.c = c.device();
-    host.a = a.host(), host.b = b.host(), host.c = c.host();
-    bl_error error{};
-    check_ok(matmul(queue, args, &error), error, format);
-    check_ok(bl_matmul(&host, &error), error, format);
-    std::vector<float> want;
-    for (int64_t i = 0; i < c.size(); ++i) want.push_back(c.host_value(i));
-    check_close(c, want, 0.05, 0.05, std::string(format) + " with tables in scratch");
-    check(queue.launches.front().kernel == "matmul_unpack", std::string(format) + ": tables in scratch");
+    call.set(&bl_matmul_args::a, a);
+    call.compare(c, 0.05, std::string(format) + " with tables in scratch");
+    check(call.queue.launches.front().kernel == "matmul_unpack", std::string(format) + ": tables in scratch");
   }
 }
 

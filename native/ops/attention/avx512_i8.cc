@@ -43,7 +43,7 @@ inline __m512i broadcast(const void* dword) {
   return _mm512_set1_epi32(value);
 }
 
-// Scores of four rows and two units of a tile's keys, from `unit` on.
+// Scores of four rows and kTogether units of a tile's keys, from `unit` on.
 template <int kBits, int kTogether>
 inline void score_units_i8(const KvPage& layout, const Tile& tile, Ahead& ahead, const Integers& ints,
                            int64_t row, int64_t unit, float* scores) {
@@ -84,6 +84,8 @@ inline void score_units_i8(const KvPage& layout, const Tile& tile, Ahead& ahead,
   }
 }
 
+// Scores of four rows and a tile's 64 keys. Codes that are unpacked take registers of their own: sums of all
+// four units beside them would be kept on the stack.
 template <int kBits>
 void score_rows(const KvPage& layout, const Tile& tile, Ahead& ahead, const Integers& ints, int64_t row,
                 float* scores) {
