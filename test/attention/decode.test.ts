@@ -62,6 +62,10 @@ const sumsInPairs = (isa: Isa, keys: string, values: string): boolean =>
   isa !== 'avx2' &&
   process.arch === 'x64';
 
+/** Where `attention` takes keys as they lie, whose sums then have another order than those of pages. */
+const takesRows = (isa: Isa, rows: number, keyDim: number, valueDim: number): boolean =>
+  sumsInPairs(isa, 'f16', 'f16') && rows <= 8 && keyDim % 16 === 0 && valueDim % 16 === 0;
+
 describe('decodeAttention', () => {
   it.each(kvFormatNames)('gives the bits of attention on what the pages hold, %s', (format) => {
     fc.assert(
@@ -103,7 +107,10 @@ describe('decodeAttention', () => {
             const tokens = cache.tokens(i);
             const expected = attend(part, tokens, { isa });
             const actual = rowsOf(all, begin, end);
-            if (sumsInPairs(isa, format, valueFormat ?? format)) {
+            if (
+              sumsInPairs(isa, format, valueFormat ?? format) ||
+              takesRows(isa, (end - begin) * group, keyDim, valueDim)
+            ) {
               expect(worst(actual, expected.output.data, 2e-5, 0)).toBeLessThanOrEqual(1);
             } else {
               expect(actual).toEqual(expected.output.toArray());
@@ -255,7 +262,17 @@ describe('decodeAttention', () => {
               isa,
               threads: 1,
             });
-            expect(rowsOf(all[0] as Tensor<'f32'>, begin, end)).toEqual(expected.toArray());
+            const actual = rowsOf(all[0] as Tensor<'f32'>, begin, end);
+            expect(worst(actual, expected.data, 2e-5, 0)).toBeLessThanOrEqual(1);
+            if (!takesRows(isa, 2 * (end - begin), 32, 48))
+              expect(actual).toEqual(expected.toArray());
+            const alone = {
+              pages,
+              blockTable: segment.blockTable.slice(i, i + 1),
+              lengths: segment.lengths.slice(i, i + 1),
+            };
+            const single = decodeAttention(q.slice(begin, end), [alone], { isa, threads: 1 });
+            expect(actual).toEqual(single.toArray());
           });
         }
       }
