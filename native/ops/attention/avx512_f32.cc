@@ -1,4 +1,4 @@
-// attention in f32 at level avx512: core.inl with vectors of 16; pages of f16 without decoding them
+// attention in f32 at level avx512: core.inl with vectors of 16; pages of f16 and bf16 without decoding them
 // first, and rows without turning them where queries are few.
 #include <cmath>
 #include <cstdint>

@@ -61,8 +61,10 @@ inline float exp_one(float x) {
 
 // ---- scores ----
 
+// ahead: lines that are fetched as those of `units` are read.
 template <int kRows, int kUnits>
-inline void score_units(const Work& work, const float* const (&units)[2], int64_t row, float* scores) {
+inline void score_units(const Work& work, const float* const (&units)[2], const uint8_t* const (&ahead)[2], int64_t row,
+                        float* scores) {
   constexpr int kParts = kUnit / kLanes;
   const float* query = work.query + row * work.head_dim;
   Vec sum[kRows][kUnits * kParts];
@@ -72,6 +74,7 @@ inline void score_units(const Work& work, const float* const (&units)[2], int64_
   for (int64_t i = 0; i < work.head_dim; ++i) {
     Vec key[kUnits * kParts];
     for (int p = 0; p < kUnits * kParts; ++p) key[p] = Vec::load(units[p / kParts] + i * kUnit + p % kParts * kLanes);
+    for (int u = 0; u < kUnits; ++u) __builtin_prefetch(ahead[u] + i * kUnit * 4);
     for (int r = 0; r < kRows; ++r) {
       const Vec channel = Vec::set(query[r * work.head_dim + i]);
       for (int p = 0; p < kUnits * kParts; ++p) sum[r][p] = fma(channel, key[p], sum[r][p]);
@@ -98,14 +101,19 @@ void score(const Work& work, Units& units, int64_t first, int64_t count) {
   constexpr int64_t kTogether = kLanes == kUnit ? 2 : 1;
   for (int64_t s = 0; s < count; s += kTogether * kUnit) {
     const bool both = kTogether == 2 && s + kUnit < count;
-    const float* panels[2] = {units.keys(first + s, work.panels), nullptr};
-    if (both) panels[1] = units.keys(first + s + kUnit, work.panels + padded16(work.head_dim * kUnit));
+    const float* panels[2] = {nullptr, nullptr};
+    const uint8_t* ahead[2] = {nullptr, nullptr};
+    for (int u = 0; u <= both; ++u) {
+      panels[u] = units.keys(first + s + u * kUnit, work.panels + u * padded16(work.head_dim * kUnit));
+      // Panels are in L1: to ask for them costs less than to ask whether.
+      ahead[u] = units.ahead() != nullptr ? units.ahead() : reinterpret_cast<const uint8_t*>(panels[u]);
+    }
     for_row_tiles(work.rows, [&](auto size, int64_t row) {
       float* scores = work.scores + row * kKeyTile + s;
       if (both) {
-        score_units<size(), 2>(work, panels, row, scores);
+        score_units<size(), 2>(work, panels, ahead, row, scores);
       } else {
-        score_units<size(), 1>(work, panels, row, scores);
+        score_units<size(), 1>(work, panels, ahead, row, scores);
       }
     });
   }
@@ -166,6 +174,17 @@ struct FloatRows {
   int64_t stride;
 
   Vec load(int64_t s, int64_t column) const { return Vec::load(data + s * stride + column); }
+};
+
+// The same, which fetches the line in the same place of `ahead`.
+struct FetchingRows {
+  FloatRows rows;
+  const uint8_t* ahead;
+
+  Vec load(int64_t s, int64_t column) const {
+    __builtin_prefetch(ahead + (s * rows.stride + column) * 4);
+    return rows.load(s, column);
+  }
 };
 
 // sums[row + r][column, column + kVecs * kLanes) += weights[row + r][lo, hi) x values, lo and hi within a unit.
@@ -307,7 +326,12 @@ void attend_tile(const AttentionCall& call, Work& work, const Row* rows, Units& 
     if ((any >> s & 0xffff) == 0) continue;
     const int64_t present = count - s < kUnit ? count - s : kUnit;
     const float* values = units.values(first + s, work.values, work.rows >= 16);
-    add_unit(work, FloatRows{values, units.row_stride()}, s, present);
+    const FloatRows source{values, units.row_stride()};
+    if (units.ahead() == nullptr) {
+      add_unit(work, source, s, present);
+    } else {
+      add_unit(work, FetchingRows{source, units.ahead()}, s, present);
+    }
   }
 }
 

@@ -260,6 +260,7 @@ class Units {
 
   // Keys [first, first + 16), first a multiple of 16, to the panel, or where they stand already. With rope: turned.
   const float* keys(int64_t first, float* panel) {
+    ahead_ = nullptr;
     const float* stored = stored_keys(first, panel);
     if (rotation_.none()) return stored;
     if (positions_ == nullptr) {
@@ -291,6 +292,7 @@ class Units {
 
   // Values [first, first + 16) to rows [16][value_stride], or where they stand.
   const float* values(int64_t first, float* rows, bool copy) {
+    ahead_ = nullptr;
     const KeySegment& segment = call_.segments[segment_];
     if (segment.paged == nullptr) {
       const int64_t present = count_ - first < kUnit ? count_ - first : kUnit;
@@ -313,6 +315,9 @@ class Units {
     return segment.paged->values.data != nullptr ? paged_values(first, rows) : latent_values(first, rows);
   }
   int64_t row_stride() const { return row_stride_; }
+  // Where what keys() or values() gave last stands in pages: the same a tile further on, to be fetched by who reads it. Null
+  // otherwise.
+  const uint8_t* ahead() const { return ahead_; }
 
  private:
   static int64_t row_floats(const AttentionCall& call) {
@@ -342,7 +347,10 @@ class Units {
     const AttentionCall::Place place = call_.place(segment_, sequence_, kv_head_, first);
     const uint8_t* page = call_.page(segment_, false, place.page, kv_head_);
     const int64_t unit = place.index / kUnit;
-    if (layout.format == BL_KV_FORMAT_f32) return reinterpret_cast<const float*>(layout.unit(page, unit));
+    if (layout.format == BL_KV_FORMAT_f32) {
+      ahead_ = unit_ahead(layout, false, first);
+      return reinterpret_cast<const float*>(layout.unit(page, unit));
+    }
     if (layout.scale == KvScale::channel && page != scaled_page_) {
       load_channel_scales(layout, page, scales_);
       scaled_page_ = page;
@@ -368,7 +376,10 @@ class Units {
     const AttentionCall::Place place = call_.place(segment_, sequence_, kv_head_, first);
     const uint8_t* page = call_.page(segment_, true, place.page, kv_head_);
     const int64_t unit = place.index / kUnit;
-    if (layout.format == BL_KV_FORMAT_f32) return reinterpret_cast<const float*>(layout.unit(page, unit));
+    if (layout.format == BL_KV_FORMAT_f32) {
+      ahead_ = unit_ahead(layout, true, first);
+      return reinterpret_cast<const float*>(layout.unit(page, unit));
+    }
     const uint8_t* ahead = unit_ahead(layout, true, first);
 #define BL_DECODE(format) decode_values<format>(layout, page, unit, ahead, rows)
     BL_FOR_KV_FORMAT(layout.format, BL_DECODE)
@@ -403,6 +414,7 @@ class Units {
   Rotation rotation_;
   const int32_t* positions_;  // of the sequence's keys
   const uint8_t* scaled_page_ = nullptr;
+  const uint8_t* ahead_ = nullptr;
 };
 
 }  // namespace
