@@ -159,6 +159,7 @@ bl_status Device::reset(bl_error* error) {
     stream->handle = nullptr;
     stream->scratch.clear();
     stream->held.clear();
+    stream->spare.clear();
   }
   streams_.clear();
   if (default_stream_ != nullptr) retired_.emplace_back(default_stream_);
@@ -193,6 +194,7 @@ void Device::destroy_stream(bl_stream* stream) {
   bl_error ignored{};
   wait_for(*default_stream_, *stream, &ignored);
   for (Block* block : stream->held) allocator_.free(block);
+  for (Block* block : stream->spare) allocator_.free(block);
   allocator_.inherit(stream, default_stream_);
   driver().event_destroy(stream->event);
   driver().stream_destroy(stream->handle);  // what is queued still runs
@@ -304,6 +306,15 @@ bl_status Device::copy_to_device(bl_stream& stream, Address output, const void* 
     bytes -= part;
   }
   return BL_STATUS_ok;
+}
+
+bl_status Device::copy_now(Address output, const void* input, uint64_t bytes, bl_error* error) {
+  bl_stream& stream = *default_stream_;
+  BL_CHECK(!stream.is_recording, unsupported,
+           "graph: a table cannot be copied while the device's own stream is recorded");
+  BL_RETURN_IF_ERROR(copy_to_device(stream, output, input, bytes, error));
+  const int result = driver().stream_synchronize(stream.handle);
+  return result == kSuccess ? BL_STATUS_ok : failed(result, "cuStreamSynchronize", error);
 }
 
 // One chunk serves all parts: the stream's order is chunk filled, chunk copied on, chunk filled again.

@@ -36,8 +36,8 @@ struct bl_stream final : bitloom::cuda::Queue {
   const bitloom::cuda::Limits& limits() const override;
   bool has_code(const bitloom::cuda::ModuleImages& module) const override;
   bl_status allocate_scratch(uint64_t bytes, void** out, bl_error* error) override;
+  bl_status allocate_table(const void* host, uint64_t bytes, void** out, bl_error* error) override;
   void free_scratch(void* memory) override;
-  bl_status upload(void* output, const void* input, uint64_t bytes, bl_error* error) override;
   bl_status download(void* output, const void* input, uint64_t bytes, bl_error* error) override;
   bl_status fill_zero(void* output, uint64_t bytes, bl_error* error) override;
   bl_status launch_bytes(const bitloom::cuda::ModuleImages& module, const char* name,
@@ -51,7 +51,8 @@ struct bl_stream final : bitloom::cuda::Queue {
   bool has_work = false;      // queued since the last time it was waited for
   bool is_recording = false;  // of a graph
   std::set<bitloom::cuda::Block*> scratch;
-  std::vector<bitloom::cuda::Block*> held;  // freed while recording: the graph's
+  std::vector<bitloom::cuda::Block*> held;   // freed while recording: the graph's
+  std::vector<bitloom::cuda::Block*> spare;  // so is scratch, which the operators after it take again
 };
 
 struct bl_memory {
@@ -105,6 +106,8 @@ class Device {
                         bl_error* error);
   bl_status copy_to_device(bl_stream& stream, Address output, const void* input, uint64_t bytes,
                            bl_error* error);
+  // At once, by the default stream; it has happened when this returns.
+  bl_status copy_now(Address output, const void* input, uint64_t bytes, bl_error* error);
   bl_status copy_from_device(bl_stream& stream, void* output, Address input, uint64_t bytes, bl_error* error);
   bl_status wait_for(bl_stream& stream, bl_stream& other, bl_error* error);
 

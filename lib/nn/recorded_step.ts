@@ -30,7 +30,7 @@ export class RecordedStep {
   /**
    * The graph of `body`, to be launched in its place. Undefined: `body` is to be run; the first time, because code is loaded
    * then, which a recording does not take, and for a single step recording would not pay; always, where one of the operators
-   * can not be recorded (it copies a table to the device).
+   * can not be recorded, or there is no memory for it.
    */
   graph(body: () => void): Graph | undefined {
     if (!this.#isWarm) {
@@ -39,7 +39,8 @@ export class RecordedStep {
       try {
         this.#graph = new Graph(this.device, body);
       } catch (error) {
-        if ((error as BitloomError).code !== 'BL_UNSUPPORTED') throw error;
+        const { code } = error as BitloomError;
+        if (code !== 'BL_UNSUPPORTED' && code !== 'BL_OUT_OF_MEMORY') throw error;
         this.#isRefused = true;
       }
     }

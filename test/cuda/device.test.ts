@@ -6,8 +6,11 @@ import {
   attention,
   Device,
   devices,
+  embedding,
   Graph,
+  matmul,
   packWeights,
+  type QuantizedTensor,
   quantize,
   Stream,
   sequence,
@@ -229,6 +232,62 @@ describe('work', () => {
     expect(nested).toThrow('Graph: graphs can not be nested');
     expect(() => new Graph(cuda, () => out.toSync('cpu'))).toThrow(code('BL_UNSUPPORTED'));
     expect(silu(x).toSync('cpu').toArray()).toHaveLength(8);
+  });
+
+  it('in a graph keeps tables that operators bring along, and shares scratch memory', async () => {
+    const device = new Device(cuda);
+    const table = (sign: number) => Float32Array.from({ length: 32 }, (_, i) => sign * (i - 15));
+    const weights = [1, -1].map((sign) =>
+      quantize(new Tensor('f32', numbers(256 * 512), [256, 512]), 'cb5_g64', {
+        codebook: table(sign),
+      }),
+    );
+    const ids = await new Tensor('i32', Int32Array.of(3, 0), [2]).to(cuda);
+    const embeddings = await (weights[0] as QuantizedTensor).to(cuda);
+    const moved = await Promise.all(weights.map((w) => packWeights(w, { for: 'cuda' }).to(cuda)));
+    const x = await new Tensor('f32', numbers(2 * 512), [2, 512]).to(cuda);
+    const outs = [256, 256, 256, 512].map((n) => Tensor.empty('f32', [2, n], cuda));
+    const run = () => {
+      for (const [i, w] of [...moved, ...moved.slice(0, 1)].entries()) {
+        matmul(x, w, { out: outs[i] as Tensor<'f32'> });
+      }
+      embedding(embeddings, ids, { out: outs[3] as Tensor<'f32'> });
+    };
+    const read = () => outs.map((out) => out.toSync('cpu').toArray());
+    run();
+    const before = device.info().usedBytes;
+    const graph = new Graph(cuda, run);
+    // Weights as f16, of one product at a time.
+    expect(device.info().usedBytes - before).toBeLessThan(2 * 256 * 512 * 2);
+    for (const start of [1, 100]) {
+      x.write(numbers(2 * 512).map((value, i) => value + start * i));
+      const other = Tensor.empty('u8', [1 << 16], cuda); // memory that was the tables'
+      other.write(new Uint8Array(1 << 16).fill(255));
+      run();
+      const expected = read();
+      for (const out of outs) out.write(new Float32Array(out.size));
+      graph.launch();
+      expect(read()).toEqual(expected);
+      other.dispose();
+    }
+    graph.dispose();
+    expect(device.info().usedBytes).toBeLessThanOrEqual(before);
+  });
+
+  it('an error while a graph is recorded is told, and gives memory back', async () => {
+    const device = new Device(cuda);
+    const x = await new Tensor('f32', numbers(512), [1, 512]).to(cuda);
+    const weights = quantize(new Tensor('f32', numbers(64 * 512), [64, 512]), 'bf16');
+    const w = await packWeights(weights, { for: 'cuda' }).to(cuda);
+    const out = Tensor.empty('f32', [1, 64], cuda);
+    const before = device.info().usedBytes;
+    const failing = () => {
+      matmul(x, w, { out });
+      throw new Error('mine');
+    };
+    expect(() => new Graph(cuda, failing)).toThrow('mine');
+    expect(device.info().usedBytes).toBe(before);
+    expect(matmul(x, w).toSync('cpu').size).toBe(64);
   });
 
   it('takes time, which is measured there', async () => {
