@@ -58,7 +58,7 @@ bl_status allocate(int32_t index, bl_stream* stream, uint64_t bytes, bl_memory**
   BL_RETURN_IF_ERROR(enter(index, stream, &at, error));
   const Lock lock(at.device->mutex);
   Block* block = nullptr;
-  BL_RETURN_IF_ERROR(at.device->allocate(at.stream, bytes, &block, error));
+  BL_RETURN_IF_ERROR(at.device->allocate_shared(at.stream, bytes, &block, error));
   *memory = new bl_memory{at.device, block, at.device->generation};
   return BL_STATUS_ok;
 }
@@ -98,7 +98,7 @@ bl_status stream_synchronize(int32_t index, bl_stream* stream, bl_error* error) 
   Entered at;
   BL_RETURN_IF_ERROR(enter(index, stream, &at, error));
   BL_CHECK(!at.stream->is_recording, unsupported, "graph: a stream that is recorded cannot be waited for");
-  at.stream->has_work = false;
+  // It may have more work by the time that this is done.
   return finish(*at.device, driver().stream_synchronize(at.stream->handle), "cuStreamSynchronize", error);
 }
 

@@ -50,6 +50,8 @@ struct bl_stream final : bitloom::cuda::Queue {
   uint64_t generation = 0;
   bool has_work = false;      // queued since the last time it was waited for
   bool is_recording = false;  // of a graph
+  uint64_t reused = 0;    // when memory of it went to its next user, and until when others have waited for
+  uint64_t followed = 0;  // such streams: Device::reuses_ counts
   std::set<bitloom::cuda::Block*> scratch;
   std::vector<bitloom::cuda::Block*> held;   // freed while recording: the graph's
   std::vector<bitloom::cuda::Block*> spare;  // so is scratch, which the operators after it take again
@@ -100,6 +102,8 @@ class Device {
   bl_status create_stream(bl_stream** out, bl_error* error);
   void destroy_stream(bl_stream* stream);
   bl_status allocate(bl_stream* stream, uint64_t bytes, Block** out, bl_error* error);
+  // Memory that streams other than `stream` may use, as soon as they are resolved anew.
+  bl_status allocate_shared(bl_stream* stream, uint64_t bytes, Block** out, bl_error* error);
   void free(Block* block);
   // A kernel that may ask for `shared_bytes`.
   bl_status find_kernel(const ModuleImages& images, const char* name, uint32_t shared_bytes, Function* out,
@@ -132,6 +136,7 @@ class Device {
   Allocator allocator_;
   Staging staging_;
   bl_stream* default_stream_ = nullptr;
+  uint64_t reuses_ = 0;
   // Default streams of before a reset: a thread may be in a call with one.
   std::vector<std::unique_ptr<bl_stream>> retired_;
   std::set<bl_stream*> streams_;

@@ -1,4 +1,4 @@
-// Tensors, streams, graphs and failures on a device.
+// Tensors, streams and graphs on a device.
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import {
@@ -23,26 +23,8 @@ import { native } from '../../lib/native.js';
 import { root } from '../package/tree.js';
 
 const cuda = 'cuda:0';
-const emulated = (process.env.BITLOOM_CUDA_DRIVER ?? '').includes('emulated');
 const code = (value: string) => expect.objectContaining({ code: value });
 const numbers = (count: number) => Float32Array.from({ length: count }, (_, i) => (i % 37) - 18);
-
-/** What a script prints that has the package as `b`, on an emulated device with these settings. */
-function there(script: string, env: Record<string, string>): string[] {
-  const source = `const b = require(${JSON.stringify(root)});
-    const x = new b.Tensor('f32', [1, -2, 3, 0.5], [2, 2]);
-    const say = (error) => console.log(error.code + ' ' + error.message);
-    const attempt = (f) => { try { console.log(JSON.stringify(f())); } catch (error) { say(error); } };
-    (async () => { ${script} })().catch(say);`;
-  const result = spawnSync(process.execPath, ['-e', source], {
-    env: { ...process.env, ...env },
-    encoding: 'utf8',
-    timeout: 60_000,
-  });
-  expect(result.signal).toBeNull();
-  expect(result.status).toBe(0);
-  return result.stdout.trim().split('\n');
-}
 
 describe('devices', () => {
   it('refuses an option of attention that it has not, rather than leave it out', async () => {
@@ -320,99 +302,6 @@ describe('memory', () => {
     device.setMemoryLimit(0);
     big().dispose();
   });
-});
-
-describe.runIf(emulated)('exact memory', () => {
-  it('is the size that was asked for, and of nobody else', () => {
-    const lines = there(
-      `const device = new b.Device('cuda:0');
-       const numbers = () => { const i = device.info(); return [i.usedBytes, i.reservedBytes]; };
-       const start = numbers();
-       const five = b.Tensor.empty('u8', [5], 'cuda:0');
-       const seven = b.Tensor.empty('u8', [7], 'cuda:0');
-       console.log(JSON.stringify(numbers().map((n, i) => n - start[i])));
-       five.dispose();
-       console.log(JSON.stringify(numbers().map((n, i) => n - start[i])));
-       const y = b.silu(await x.to('cuda:0'));
-       console.log(y.toSync('cpu').toArray().length);`,
-      { BITLOOM_CUDA_ALLOCATOR: 'exact' },
-    );
-    expect(lines).toEqual(['[12,12]', '[7,7]', '4']);
-  });
-});
-
-describe.runIf(emulated)('failures', () => {
-  it('out of memory is an error of the call, and nothing else', () => {
-    const lines = there(
-      `attempt(() => x.toSync('cuda:0').device);
-       attempt(() => x.toSync('cuda:0').device);`,
-      { BITLOOM_CUDA_EMULATION_FAIL: 'cuMemAlloc_v2:1=2,cuMemAlloc_v2:2=2' },
-    );
-    expect(lines[0]).toMatch(/^BL_OUT_OF_MEMORY cuda:0: no memory for 16 bytes: 0 in use/);
-    expect(lines[1]).toBe('"cuda:0"');
-  });
-
-  it('a lost device says so until it is reset', () => {
-    const lines = there(
-      `const d = await x.to('cuda:0');
-       const y = b.silu(d); // fails when it is executed
-       await y.to('cpu').catch(say);
-       attempt(() => b.silu(d));
-       attempt(() => new b.Device('cuda:0').info().unusable);
-       new b.Device('cuda:0').reset();
-       attempt(() => b.silu(d));
-       attempt(() => b.silu(x.toSync('cuda:0')).toSync('cpu').shape);
-       y.dispose(); d.dispose();`,
-      { BITLOOM_CUDA_EMULATION_FAIL: 'kernel:1=700' },
-    );
-    expect(lines[0]).toMatch(/^BL_DEVICE_LOST /);
-    expect(lines[1]).toMatch(/^BL_DEVICE_LOST cuda:0.*reset/);
-    expect(lines[2]).toMatch(/CUDA_ERROR_ILLEGAL_ADDRESS/);
-    expect(lines[3]).toMatch(/^BL_DETACHED /);
-    expect(lines[4]).toBe('[2,2]');
-  });
-
-  it.each([
-    ['cuInit:1=100', /^BL_NOT_FOUND cuda:0: no device: cuInit .* CUDA_ERROR_NO_DEVICE/],
-    ['cuDeviceGetCount:1+=999', /^BL_NOT_FOUND /],
-    ['cuDevicePrimaryCtxRetain:1=2', /^BL_OUT_OF_MEMORY /],
-    ['cuStreamCreate:1=2', /^BL_OUT_OF_MEMORY /],
-    ['cuEventCreate:1=2', /^BL_OUT_OF_MEMORY /],
-    ['cuMemHostAlloc:1=2', /^BL_OUT_OF_MEMORY /],
-    ['cuMemcpyHtoDAsync_v2:1=1', /^BL_UNSUPPORTED .*cuMemcpyHtoDAsync/],
-    ['cuEventRecord:1=1', /^BL_UNSUPPORTED /],
-    ['cuModuleLoadData:1+=218', /^BL_UNSUPPORTED .*no image of module elementwise runs/],
-    ['cuModuleGetFunction:1=500', /^BL_UNSUPPORTED /],
-    ['cuLaunchKernel:1=701', /^BL_UNSUPPORTED /],
-    ['cuMemcpyDtoHAsync_v2:1=1', /^BL_UNSUPPORTED /],
-    ['cuLaunchHostFunc:1=1', /^BL_UNSUPPORTED /],
-    ['cuStreamAddCallback:1=719', /^BL_DEVICE_LOST /],
-  ])('%s is reported, and the process lives', (rule, expected) => {
-    const lines = there(
-      `const y = b.silu(await x.to('cuda:0'));
-       console.log(JSON.stringify((await y.to('cpu')).shape));`,
-      { BITLOOM_CUDA_EMULATION_FAIL: rule },
-    );
-    expect(lines[0]).toMatch(expected);
-  });
-
-  it('a device that is too old is named, and not used', () => {
-    const lines = there(`attempt(() => b.devices()); attempt(() => x.toSync('cuda:0').device);`, {
-      BITLOOM_CUDA_EMULATION_FAIL: 'cuDeviceGetAttribute:1+=1',
-    });
-    expect(lines[1]).toMatch(/^BL_UNSUPPORTED cuda:0/);
-  });
-
-  it.each(['arch=80', 'arch=90', 'arch=120,seed=7', 'arch=86,delivery=late,mma=8'])(
-    'runs on %s',
-    (setting) => {
-      const lines = there(`attempt(() => b.silu(x.toSync('cuda:0')).toSync('cpu').toArray());`, {
-        BITLOOM_CUDA_EMULATION: setting,
-      });
-      const [first] = JSON.parse(lines[0] as string) as number[];
-      expect(first).toBeCloseTo(1 / (1 + Math.exp(-1)), 6);
-    },
-  );
 });
 
 it('the bench of products runs', () => {
