@@ -38,7 +38,7 @@ export class RecordedStep {
   /**
    * The recording of `body`, to be run in its place. Undefined: `body` is to be run; the first time, because devices load code
    * then, which a recording does not take, and for a single step recording would not pay; always, where one of the operators
-   * can not be recorded (it copies a table to the device).
+   * can not be recorded, or there is no memory for it.
    */
   recorded(body: () => void): RecordedRun | undefined {
     if (!this.#isWarm) {
@@ -48,7 +48,8 @@ export class RecordedStep {
         this.#recorded =
           this.device === 'cpu' ? new RecordedSequence(body) : onDevice(this.device, body);
       } catch (error) {
-        if ((error as BitloomError).code !== 'BL_UNSUPPORTED') throw error;
+        const { code } = error as BitloomError;
+        if (code !== 'BL_UNSUPPORTED' && code !== 'BL_OUT_OF_MEMORY') throw error;
         this.#isRefused = true;
       }
     }
