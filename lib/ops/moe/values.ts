@@ -1,6 +1,7 @@
 // What routers written in TypeScript share: values of tensors as numbers, checks, new routes.
 import { checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
+import { checkNotRecording } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
 import { type MoERoutes, moeRoute } from './moe_route.js';
 
@@ -65,10 +66,45 @@ export function checkChoice(
   );
 }
 
-/** Values of a matrix of any float type and any strides. */
+/** @throws `BL_INVALID_ARGUMENT` unless `value` is an array */
+export function checkArray(op: string, name: string, value: unknown): void {
+  if (Array.isArray(value)) return;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${op}: ${name} is ${described(value)}, expected an array`,
+  );
+}
+
+/** @throws `BL_NON_FINITE` for a value of a matrix of `cols` columns that is not as `expected` */
+function refuseValue(
+  op: string,
+  name: string,
+  i: number,
+  { values, cols }: Matrix,
+  expected: string,
+): never {
+  const at = `${Math.floor(i / cols)}, ${i % cols}`;
+  throw argumentError(
+    'BL_NON_FINITE',
+    `${op}: ${name}[${at}] is ${values[i]}, expected ${expected}`,
+  );
+}
+
+/**
+ * Values of a matrix of any float type and any strides.
+ *
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`; `BL_INVALID_ARGUMENT` within a sequence
+ */
 export function matrixOf(op: string, name: string, tensor: Tensor): Matrix {
+  checkNotRecording(op);
   checkTensor(op, name, tensor);
   checkRank(op, name, tensor, 2);
+  if (!['f32', 'f16', 'bf16'].includes(tensor.dtype)) {
+    throw argumentError(
+      'BL_INVALID_DTYPE',
+      `${op}: ${name}.dtype is ${tensor.dtype}, expected f32 or f16 or bf16`,
+    );
+  }
   const [rows = 0, cols = 0] = tensor.shape;
   const direct =
     tensor.dtype === 'f32' &&
@@ -85,12 +121,34 @@ export function matrixOf(op: string, name: string, tensor: Tensor): Matrix {
 export function finiteMatrixOf(op: string, name: string, tensor: Tensor): Matrix {
   const matrix = matrixOf(op, name, tensor);
   for (let i = 0; i < matrix.rows * matrix.cols; i++) {
-    if (Number.isFinite(matrix.values[i])) continue;
-    const at = `${Math.floor(i / matrix.cols)}, ${i % matrix.cols}`;
+    if (!Number.isFinite(matrix.values[i])) refuseValue(op, name, i, matrix, 'a finite number');
+  }
+  return matrix;
+}
+
+/** {@link matrixOf}, of what `moeRoute` takes as logits. @throws `BL_NON_FINITE` */
+export function logitsOf(op: string, name: string, tensor: Tensor): Matrix {
+  const matrix = matrixOf(op, name, tensor);
+  const { values, rows, cols } = matrix;
+  if (cols === 0) {
     throw argumentError(
-      'BL_NON_FINITE',
-      `${op}: ${name}[${at}] is ${matrix.values[i]}, expected a finite number`,
+      'BL_INVALID_SHAPE',
+      `${op}: ${name}.shape[1] is 0, expected at least 1 expert`,
     );
+  }
+  for (let t = 0; t < rows; t++) {
+    let largest = Number.NEGATIVE_INFINITY;
+    for (let i = t * cols; i < (t + 1) * cols; i++) {
+      const value = values[i] as number;
+      if (!(value < Number.POSITIVE_INFINITY)) refuseValue(op, name, i, matrix, 'a number');
+      largest = Math.max(largest, value);
+    }
+    if (largest === Number.NEGATIVE_INFINITY) {
+      throw argumentError(
+        'BL_NON_FINITE',
+        `${op}: ${name}[${t}] are all -infinity, expected a number among them`,
+      );
+    }
   }
   return matrix;
 }
@@ -101,8 +159,7 @@ export function scoresOf(
   logits: Tensor<FloatDType>,
   scoring: 'softmax' | 'sigmoid',
 ): Tensor<'f32'> {
-  checkTensor(op, 'logits', logits);
-  checkRank(op, 'logits', logits, 2);
+  logitsOf(op, 'logits', logits);
   const scores = Tensor.zeros('f32', logits.shape);
   moeRoute(logits, { topK: 1, scoring, scores });
   return scores;
@@ -116,8 +173,12 @@ export interface RouteValues {
   topK: number;
 }
 
-/** @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (an index that is no expert's and not -1) */
+/**
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (an index that is no expert's and not -1);
+ *   `BL_INVALID_ARGUMENT` within a sequence
+ */
 export function routeValues(op: string, routes: MoERoutes, numExperts: number): RouteValues {
+  checkNotRecording(op);
   if (typeof routes !== 'object' || routes === null) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
