@@ -173,42 +173,55 @@ export interface RouteValues {
   topK: number;
 }
 
+function checkRouteTensor(op: string, name: string, tensor: Tensor, dtype: string): void {
+  checkTensor(op, name, tensor);
+  checkRank(op, name, tensor, 2);
+  if (tensor.dtype === dtype) return;
+  throw argumentError(
+    'BL_INVALID_DTYPE',
+    `${op}: ${name}.dtype is ${tensor.dtype}, expected ${dtype}`,
+  );
+}
+
 /**
+ * Experts of routes, [tokens, topK].
+ *
  * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (an index that is no expert's and not -1);
  *   `BL_INVALID_ARGUMENT` within a sequence
  */
-export function routeValues(op: string, routes: MoERoutes, numExperts: number): RouteValues {
+export function indicesOf(
+  op: string,
+  name: string,
+  tensor: Tensor<'i32'>,
+  numExperts: number,
+): Int32Array {
   checkNotRecording(op);
+  checkRouteTensor(op, name, tensor, 'i32');
+  const topK = tensor.shape[1] as number;
+  const indices = Int32Array.from(tensor.toArray());
+  const odd = indices.findIndex((e) => e < -1 || e >= numExperts);
+  if (odd >= 0) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: ${name}[${Math.floor(odd / topK)}, ${odd % topK}] is ${indices[odd]}, expected -1 to ${numExperts - 1}`,
+    );
+  }
+  return indices;
+}
+
+/** @throws as {@link indicesOf} */
+export function routeValues(op: string, routes: MoERoutes, numExperts: number): RouteValues {
   if (typeof routes !== 'object' || routes === null) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
       `${op}: routes is ${described(routes)}, expected an object`,
     );
   }
-  for (const [name, dtype] of [
-    ['indices', 'i32'],
-    ['weights', 'f32'],
-  ] as const) {
-    checkTensor(op, `routes.${name}`, routes[name]);
-    checkRank(op, `routes.${name}`, routes[name], 2);
-    if ((routes[name].dtype as string) !== dtype) {
-      throw argumentError(
-        'BL_INVALID_DTYPE',
-        `${op}: routes.${name}.dtype is ${routes[name].dtype}, expected ${dtype}`,
-      );
-    }
-  }
+  const indices = indicesOf(op, 'routes.indices', routes.indices, numExperts);
   const [tokens = 0, topK = 0] = routes.indices.shape;
+  checkRouteTensor(op, 'routes.weights', routes.weights, 'f32');
   checkAxis(op, 'routes.weights', routes.weights, 0, tokens, 'indices.shape[0]');
   checkAxis(op, 'routes.weights', routes.weights, 1, topK, 'indices.shape[1]');
-  const indices = Int32Array.from(routes.indices.toArray() as number[]);
-  const odd = indices.findIndex((e) => e < -1 || e >= numExperts);
-  if (odd >= 0) {
-    throw argumentError(
-      'BL_OUT_OF_RANGE',
-      `${op}: routes.indices[${Math.floor(odd / topK)}, ${odd % topK}] is ${indices[odd]}, expected -1 to ${numExperts - 1}`,
-    );
-  }
   const weights = Float32Array.from(routes.weights.toArray() as number[]);
   return { indices, weights, tokens, topK };
 }
