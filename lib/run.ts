@@ -114,6 +114,19 @@ export function isRecording(): boolean {
   return recording !== undefined;
 }
 
+/**
+ * For functions that read values in JavaScript.
+ *
+ * @throws `BL_INVALID_ARGUMENT` while a sequence is being recorded
+ */
+export function checkNotRecording(op: string): void {
+  if (!isRecording()) return;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${op}: called within a sequence, expected outside: tensors may not have the values yet that it reads`,
+  );
+}
+
 /** Runs a call now, or adds it to the sequence being recorded. */
 export function run<R>(call: Call<R>): R {
   if (recording !== undefined) recording.push(call);

@@ -5,6 +5,7 @@ import {
   groupedMatmul,
   groupedOuter,
   sdd,
+  sequence,
   Tensor,
   type Topology,
   topology,
@@ -15,6 +16,11 @@ const zeros = (...shape: number[]) => Tensor.zeros('f32', shape);
 const i32 = (...values: number[]) => new Tensor('i32', values, [values.length]);
 
 describe('topology', () => {
+  it('reads no offsets that are not there yet', async () => {
+    const body = () => topology(i32(0, 5), 8, 16);
+    await expect(sequence(body)).rejects.toThrow('topology: called within a sequence');
+  });
+
   it('cuts rows and columns of each expert into blocks, the last ones smaller', () => {
     const t = topology(i32(0, 20, 20, 21), 40, 16);
     expect(t).toMatchObject({ blockSize: 16, blocks: 9, rows: 21, columns: 120 });
@@ -48,6 +54,16 @@ describe('topology', () => {
       ],
       [() => topology([1, 5], 8, 16), 'OUT_OF_RANGE', 'offsets[0] is 1, expected 0 to 0'],
       [() => topology([], 8, 16), 'INVALID_SHAPE', 'offsets has 0 entries, expected at least 1'],
+      [
+        () => topology({} as never, 8, 16),
+        'INVALID_ARGUMENT',
+        'offsets is an Object, expected a Tensor',
+      ],
+      [
+        () => topology([0, 2 ** 31 - 1], 2 ** 20, 16),
+        'OUT_OF_RANGE',
+        `blocks is ${2 ** 27 * 2 ** 16}, expected below 2147483648`,
+      ],
       [
         () => topology([0, 1], -1, 16),
         'OUT_OF_RANGE',

@@ -101,6 +101,21 @@ describe('loraMixture', () => {
       'BL_INVALID_ARGUMENT',
       'loraMixture: experts.scale is NaN, expected a finite number',
     );
+    expectError(
+      () => loraMixture(x, { indices: routes.indices } as never, { down, up }),
+      'BL_INVALID_ARGUMENT',
+      'loraMixture: routes.weights is undefined, expected a Tensor',
+    );
+    expectError(
+      () => call({}, { base: f32(new Float32Array(N), [1, N]) }),
+      code,
+      `loraMixture: base.shape is [1,${N}], expected [9,${N}] (= [tokens, N])`,
+    );
+    expectError(
+      () => call({}, { out: f32(new Float32Array(9), [9, 1]) }),
+      code,
+      `loraMixture: out.shape is [9,1], expected [9,${N}] (= [tokens, N])`,
+    );
     routes.indices.data[0] = 3;
     expect(() => call({})).toThrow('indices');
   });

@@ -1,9 +1,10 @@
-import { checkObject, checkTensor } from '../../arguments.js';
+import { checkNumber, checkObject, checkOptions, checkTensor } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { groupedMatmul, groupedOuter } from '../../ops/block_sparse/grouped_matmul.js';
 import { moePermute, type PermutedRows } from '../../ops/block_sparse/moe_permute.js';
 import { moeUnpermute } from '../../ops/block_sparse/moe_unpermute.js';
 import { type MoERoutes, type MoEScoring, moeRoute } from '../../ops/moe/moe_route.js';
+import { checkNotRecording } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
 import { activate, activateBackward, type ExpertActivation } from './expert_activation.js';
 import {
@@ -75,39 +76,73 @@ export interface MoELayerGradients {
   zLoss: number;
 }
 
-function checkWeights(x: Tensor<'f32'>, weights: MoELayerWeights): void {
+const known = new Set([
+  'topK',
+  'scoring',
+  'normalize',
+  'scale',
+  'activation',
+  'blockSize',
+  'balanceWeight',
+  'zWeight',
+  'compute',
+  'isa',
+  'threads',
+]);
+const floats: readonly string[] = ['f32', 'f16', 'bf16'];
+
+/** Products read rows as they lie, some of them in JavaScript. */
+function checkDense(
+  op: string,
+  name: string,
+  tensor: unknown,
+  expected: string,
+  dtypes: readonly string[],
+): void {
+  checkTensor(op, name, tensor);
+  const wrong: [boolean, 'BL_INVALID_SHAPE' | 'BL_INVALID_DTYPE', string][] = [
+    [
+      `[${tensor.shape}]` !== expected.split(' ')[0],
+      'BL_INVALID_SHAPE',
+      `shape is [${tensor.shape}], expected ${expected}`,
+    ],
+    [
+      !dtypes.includes(tensor.dtype),
+      'BL_INVALID_DTYPE',
+      `dtype is ${tensor.dtype}, expected ${dtypes.join(' or ')}`,
+    ],
+    [
+      !tensor.contiguous,
+      'BL_INVALID_SHAPE',
+      `strides is [${tensor.strides}], expected those of contiguous rows`,
+    ],
+  ];
+  for (const [isWrong, code, problem] of wrong) {
+    if (isWrong) throw argumentError(code, `${op}: ${name}.${problem}`);
+  }
+}
+
+function checkArguments(
+  x: Tensor<'f32'>,
+  weights: MoELayerWeights,
+  options: MoETrainingOptions,
+): void {
   const op = 'moeLayerForward';
+  checkNotRecording(op);
   checkTensor(op, 'x', x);
   checkObject(op, 'weights', weights);
+  checkOptions(op, options, known);
   const { router, gate, up, down } = weights;
   checkTensor(op, 'weights.up', up);
   const [experts = 0, ffn = 0, hidden = 0] = up.shape;
-  const shapes: [string, Tensor | undefined, number[]][] = [
-    ['x', x, [x.shape[0] ?? 0, hidden]],
-    ['weights.router', router, [experts, hidden]],
-    ['weights.gate', gate, [experts, ffn, hidden]],
-    ['weights.up', up, [experts, ffn, hidden]],
-    ['weights.down', down, [experts, hidden, ffn]],
-  ];
-  for (const [name, tensor, expected] of shapes) {
-    if (tensor === undefined && name === 'weights.gate') continue;
-    checkTensor(op, name, tensor);
-    if (tensor.shape.join() !== expected.join()) {
-      throw argumentError(
-        'BL_INVALID_SHAPE',
-        `${op}: ${name}.shape is [${tensor.shape}], expected [${expected}]`,
-      );
-    }
-  }
-  for (const [name, tensor] of [
-    ['x', x],
-    ['weights.router', router],
-  ] as const) {
-    if (tensor.dtype === 'f32') continue;
-    throw argumentError(
-      'BL_INVALID_DTYPE',
-      `${op}: ${name}.dtype is ${tensor.dtype}, expected f32`,
-    );
+  const wide = `[${[experts, ffn, hidden]}]`;
+  checkDense(op, 'x', x, `[${[x.shape[0] ?? 0, hidden]}]`, ['f32']);
+  checkDense(op, 'weights.router', router, `[${[experts, hidden]}]`, ['f32']);
+  if (gate !== undefined) checkDense(op, 'weights.gate', gate, wide, floats);
+  checkDense(op, 'weights.up', up, wide, floats);
+  checkDense(op, 'weights.down', down, `[${[experts, hidden, ffn]}]`, floats);
+  for (const name of ['balanceWeight', 'zWeight'] as const) {
+    checkNumber(op, name, options[name] ?? 0, 'a finite number', Number.isFinite);
   }
 }
 
@@ -122,7 +157,8 @@ const stacked = (matrix: Tensor<'f32'>) => new Tensor('f32', matrix.bytes, [1, .
  *
  * @param x [tokens, hidden], contiguous
  * @returns `out` [tokens, hidden], and what {@link moeLayerBackward} needs
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT`, and what `moeRoute` throws (`BL_NON_FINITE`)
+ * @throws `BL_INVALID_SHAPE` (strides, too), `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT` (within a sequence, too), and what `moeRoute`
+ *   throws (`BL_NON_FINITE`)
  *
  * @example
  * ```ts
@@ -135,7 +171,7 @@ export function moeLayerForward(
   weights: MoELayerWeights,
   options: MoETrainingOptions,
 ): { out: Tensor<'f32'>; state: MoELayerState } {
-  checkWeights(x, weights);
+  checkArguments(x, weights, options);
   const { router, up: upWeights, down, gate: gateWeights } = weights;
   const { scoring, normalize, scale } = routeRule(options);
   const { topK, activation = 'silu', blockSize } = options;
@@ -175,17 +211,21 @@ function runOf({ isa, threads, compute }: MoETrainingOptions): ExpertRun {
  *
  * @param state of the forward pass; its tensors must be as they were
  * @param gradient [tokens, hidden], contiguous: that of the result
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT`
+ * @throws as {@link moeLayerForward}
+ *
+ * @example
+ * ```ts
+ * const { out, state } = moeLayerForward(x, weights, { topK: 2, balanceWeight: 0.01 });
+ * const { router, up, x: xGradient, balanceLoss } = moeLayerBackward(state, outGradient);
+ * ```
  */
 export function moeLayerBackward(state: MoELayerState, gradient: Tensor<'f32'>): MoELayerGradients {
-  checkTensor('moeLayerBackward', 'gradient', gradient);
+  const op = 'moeLayerBackward';
+  checkNotRecording(op);
+  checkObject(op, 'state', state);
+  checkTensor(op, 'state.x', state.x);
+  checkDense(op, 'gradient', gradient, `[${state.x.shape}] (= x.shape)`, ['f32']);
   const { x, weights, options, routes, permuted, products, rows } = state;
-  if (gradient.shape.join() !== x.shape.join()) {
-    throw argumentError(
-      'BL_INVALID_SHAPE',
-      `moeLayerBackward: gradient.shape is [${gradient.shape}], expected [${x.shape}] (= x.shape)`,
-    );
-  }
   const { activation = 'silu' } = options;
   const experts = weights.up.shape[0] as number;
   // Each row had its token's gradient times its weight.

@@ -1,6 +1,7 @@
 // Gradients with respect to a router's logits. In double; each token on its own but for the counts of the balance.
 import { argumentError } from '../../errors.js';
 import type { MoERoutes, MoEScoring } from '../../ops/moe/moe_route.js';
+import { checkAxis, indicesOf, logitsOf } from '../../ops/moe/values.js';
 import type { Tensor } from '../../tensor.js';
 
 /** How the weights of routes came about, as in `moeRoute`. */
@@ -21,7 +22,7 @@ export interface RouterLosses {
 }
 
 /** Softmax of a row into `out`; gives its log-sum-exp. */
-function softmaxRow(logits: Float32Array, at: number, out: Float64Array): number {
+function softmaxRow(logits: ArrayLike<number>, at: number, out: Float64Array): number {
   let largest = Number.NEGATIVE_INFINITY;
   for (let e = 0; e < out.length; e++) largest = Math.max(largest, logits[at + e] as number);
   let sum = 0;
@@ -34,11 +35,19 @@ function softmaxRow(logits: Float32Array, at: number, out: Float64Array): number
 }
 
 /**
- * Both losses over a batch. f (the share of routes of an expert) counts as constant, p is the mean probability of an
- * expert, so that `d balance / d p = experts * f / tokens`.
+ * Both losses over a batch. f (the part of the routes that goes to an expert; those to nowhere do not count, as in `RouterLoad`)
+ * counts as constant, p is the mean probability of an expert, so that `d balance / d p = experts * f / tokens`.
  *
  * @param logits [tokens, experts]
  * @param indices [tokens, topK], -1 of routes that go nowhere
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (an index), `BL_NON_FINITE` (as `moeRoute`),
+ *   `BL_INVALID_ARGUMENT` (within a sequence, too)
+ *
+ * @example
+ * ```ts
+ * const { indices } = moeRoute(logits, { topK: 2 });
+ * const { balance, z, gradient } = routerLosses(logits, indices, 0.01, 0.001);
+ * ```
  */
 export function routerLosses(
   logits: Tensor<'f32'>,
@@ -46,18 +55,19 @@ export function routerLosses(
   balanceWeight: number,
   zWeight: number,
 ): RouterLosses {
-  const [tokens = 0, experts = 0] = logits.shape;
+  const op = 'routerLosses';
+  const { values, rows: tokens, cols: experts } = logitsOf(op, 'logits', logits);
+  const routes = indicesOf(op, 'indices', indices, experts).filter((e) => e >= 0);
+  checkAxis(op, 'indices', indices, 0, tokens, 'logits.shape[0]');
   const share = new Float64Array(experts);
-  for (const e of indices.data) if (e >= 0) share[e] = (share[e] as number) + 1;
-  for (let e = 0; e < experts; e++) {
-    share[e] = (share[e] as number) / Math.max(indices.data.length, 1);
-  }
+  for (const e of routes) share[e] = (share[e] as number) + 1;
+  for (let e = 0; e < experts; e++) share[e] = (share[e] as number) / Math.max(routes.length, 1);
   const gradient = new Float64Array(tokens * experts);
   const p = new Float64Array(experts);
   let balance = 0;
   let z = 0;
   for (let t = 0; t < tokens; t++) {
-    const lse = softmaxRow(logits.data, t * experts, p);
+    const lse = softmaxRow(values, t * experts, p);
     let met = 0; // sum of f p of this token
     for (let e = 0; e < experts; e++) met += (share[e] as number) * (p[e] as number);
     balance += (experts * met) / tokens;

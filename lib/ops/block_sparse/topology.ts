@@ -1,5 +1,6 @@
-import { checkObject, described } from '../../arguments.js';
+import { checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
+import { checkNotRecording } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
 
 /**
@@ -50,7 +51,8 @@ const sizes = [16, 32, 64, 128];
  * @param offsets [experts + 1] where the rows of each expert begin, as {@link moePermute} gives them
  * @param ffn width of an expert; any number
  * @param blockSize 16, 32, 64 or 128
- * @throws `BL_OUT_OF_RANGE`, `BL_INVALID_ARGUMENT`, `BL_INVALID_SHAPE`
+ * @throws `BL_OUT_OF_RANGE`, `BL_INVALID_ARGUMENT` (offsets of a tensor within a sequence, too), `BL_INVALID_SHAPE`,
+ *   `BL_OUT_OF_MEMORY`
  *
  * @example
  * ```ts
@@ -72,41 +74,44 @@ export function topology(
     refuse('ffn', described(ffn), 'a whole number, and experts * ffn below 2147483648');
   }
   const across = Math.ceil(ffn / blockSize); // column blocks of an expert
-  const rowStarts = [0];
-  const columnStarts = [0];
-  const offsetsOut = [0];
-  const columnIndices: number[] = [];
-  const rowIndices: number[] = [];
-  const transposeOffsets = [0];
-  const transposeIndices: number[] = [];
+  const down = bounds
+    .slice(1)
+    .map((end, e) => Math.ceil((end - (bounds[e] as number)) / blockSize));
+  const rowBlocks = down.reduce((sum, own) => sum + own, 0);
+  if (rowBlocks * across >= 2 ** 31) {
+    refuse('blocks', String(rowBlocks * across), 'below 2147483648');
+  }
+  const list = (length: number) => Tensor.zeros('i32', [length]).data.subarray(0, length);
+  const [rowStarts, offsetsOut] = [list(rowBlocks + 1), list(rowBlocks + 1)];
+  const [columnIndices, rowIndices] = [list(rowBlocks * across), list(rowBlocks * across)];
+  const columnStarts = list(experts * across + 1);
+  const transposeOffsets = list(experts * across + 1);
+  const transposeIndices = list(rowBlocks * across);
+  let [row, block, column, place] = [0, 0, 0, 0];
   for (let e = 0; e < experts; e++) {
-    const firstRow = rowStarts.length - 1;
-    for (let row = bounds[e] as number; row < (bounds[e + 1] as number); row += blockSize) {
-      for (let c = 0; c < across; c++) {
-        columnIndices.push(e * across + c);
-        rowIndices.push(rowStarts.length - 1);
+    const firstBlock = block;
+    const rows = down[e] as number;
+    for (let r = 1; r <= rows; r++, row++) {
+      for (let c = 0; c < across; c++, block++) {
+        columnIndices[block] = e * across + c;
+        rowIndices[block] = row;
       }
-      offsetsOut.push(columnIndices.length);
-      rowStarts.push(Math.min(row + blockSize, bounds[e + 1] as number));
+      offsetsOut[row + 1] = block;
+      const end = (bounds[e] as number) + r * blockSize;
+      rowStarts[row + 1] = Math.min(end, bounds[e + 1] as number);
     }
-    const lastRow = rowStarts.length - 1;
-    for (let c = 0; c < across; c++) {
-      for (let r = firstRow; r < lastRow; r++) {
-        transposeIndices.push((offsetsOut[r] as number) + c);
-      }
-      transposeOffsets.push(transposeIndices.length);
-      columnStarts.push(e * ffn + Math.min((c + 1) * blockSize, ffn));
+    for (let c = 0; c < across; c++, column++) {
+      for (let r = 0; r < rows; r++) transposeIndices[place++] = firstBlock + r * across + c;
+      transposeOffsets[column + 1] = place;
+      columnStarts[column + 1] = e * ffn + Math.min((c + 1) * blockSize, ffn);
     }
   }
-  if (columnIndices.length >= 2 ** 31) {
-    refuse('blocks', String(columnIndices.length), 'below 2147483648');
-  }
-  const tensor = (values: number[]) => new Tensor('i32', Int32Array.from(values), [values.length]);
+  const tensor = (values: Int32Array) => new Tensor('i32', values, [values.length]);
   return Object.freeze({
     blockSize,
-    blocks: columnIndices.length,
-    rows: rowStarts.at(-1) as number,
-    columns: columnStarts.at(-1) as number,
+    blocks: rowBlocks * across,
+    rows: bounds[experts] as number,
+    columns: experts * ffn,
     rowStarts: tensor(rowStarts),
     columnStarts: tensor(columnStarts),
     offsets: tensor(offsetsOut),
@@ -122,10 +127,11 @@ function refuse(name: string, actual: string, expected: string): never {
 }
 
 function boundsOf(offsets: Tensor<'i32'> | readonly number[]): number[] {
-  checkObject('topology', 'offsets', offsets);
-  const bounds = Array.isArray(offsets)
-    ? [...(offsets as readonly number[])]
-    : Array.from((offsets as Tensor<'i32'>).toArray());
+  if (!Array.isArray(offsets)) {
+    checkNotRecording('topology');
+    checkTensor('topology', 'offsets', offsets);
+  }
+  const bounds = [...(Array.isArray(offsets) ? offsets : (offsets as Tensor).toArray())];
   if (bounds.length === 0) {
     throw argumentError('BL_INVALID_SHAPE', 'topology: offsets has 0 entries, expected at least 1');
   }

@@ -1,4 +1,4 @@
-import { checkOptions } from '../../arguments.js';
+import { checkObject, checkOptions, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Tensor } from '../../tensor.js';
 import type { MoERoutes } from './moe_route.js';
@@ -33,12 +33,16 @@ export function expertCapacity(shape: {
   factor: number;
 }): number {
   const op = 'expertCapacity';
+  checkObject(op, 'shape', shape);
   const { tokens, topK, numExperts, factor } = shape;
   checkInteger(op, 'tokens', tokens, 0, mostTokens);
   checkInteger(op, 'topK', topK, 1, mostTokens);
   checkInteger(op, 'numExperts', numExperts, 1, mostTokens);
   if (!Number.isFinite(factor) || factor < 0) {
-    throw argumentError('BL_OUT_OF_RANGE', `${op}: factor is ${factor}, expected at least 0`);
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: factor is ${described(factor)}, expected at least 0`,
+    );
   }
   return Math.ceil((factor * topK * tokens) / numExperts);
 }
@@ -65,7 +69,8 @@ export interface LimitedRoutes extends MoERoutes {
 /**
  * Drops routes to experts that are full: their index becomes -1, their weight 0. Other weights stay.
  *
- * @throws `BL_OUT_OF_RANGE`, `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT`
+ * @throws `BL_OUT_OF_RANGE`, `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT` (within a sequence, too),
+ *   `BL_NON_FINITE` (a weight that is NaN, with `'probability'`)
  *
  * @example
  * ```ts
@@ -81,7 +86,7 @@ export function limitCapacity(routes: MoERoutes, options: LimitCapacityOptions):
   checkInteger(op, 'capacity', capacity, 0, mostTokens);
   checkChoice(op, 'by', by, ['position', 'probability']);
   const values = routeValues(op, routes, numExperts);
-  const dropped = limit(values, numExperts, capacity, by);
+  const dropped = limit(op, values, numExperts, capacity, by);
   return { ...makeRoutes(values), dropped };
 }
 
@@ -96,7 +101,18 @@ function claims({ weights, tokens, topK }: RouteValues, by: string): number[] {
     .map(({ route }) => route);
 }
 
-function limit(values: RouteValues, numExperts: number, capacity: number, by: string): number {
+function limit(
+  op: string,
+  values: RouteValues,
+  numExperts: number,
+  capacity: number,
+  by: string,
+): number {
+  const odd = by === 'probability' ? values.weights.findIndex(Number.isNaN) : -1;
+  if (odd >= 0) {
+    const at = `${Math.floor(odd / values.topK)}, ${odd % values.topK}`;
+    throw argumentError('BL_NON_FINITE', `${op}: routes.weights[${at}] is NaN, expected a number`);
+  }
   const counts = new Int32Array(numExperts);
   let dropped = 0;
   for (const route of claims(values, by)) {
@@ -175,7 +191,7 @@ export function rectifyRoutes(routes: MoERoutes, options: RectifyOptions): Limit
   checkAxis(op, 'scores', options.scores, 0, values.tokens, 'indices.shape[0]');
   checkAxis(op, 'scores', options.scores, 1, numExperts, 'numExperts');
   const wanted = values.indices.map((e) => (e < 0 ? 0 : 1));
-  let dropped = limit(values, numExperts, capacity, by);
+  let dropped = limit(op, values, numExperts, capacity, by);
   if (options.intraDevice ?? true) {
     dropped -= keepOnDevice(values, wanted, scores.values, numExperts, numDevices);
   }

@@ -18,7 +18,7 @@ export interface ExpertChoiceOptions {
  *
  * @param logits [tokens, experts] f32, f16 or bf16
  * @returns routes `[tokens, most experts of a token (at least 1)]`, a token's experts by their numbers, then -1
- * @throws as {@link moeRoute}
+ * @throws as {@link moeRoute}; `BL_INVALID_ARGUMENT` within a sequence: it reads values
  *
  * @example
  * ```ts

@@ -66,18 +66,34 @@ export function loraMixture(
   checkObject(op, 'experts', experts);
   checkTensor(op, 'experts.down', experts.down);
   checkTensor(op, 'experts.up', experts.up);
+  checkTensor(op, 'routes.indices', routes.indices);
+  checkTensor(op, 'routes.weights', routes.weights);
   checkOptions(op, options, known);
   const { down, up, scale = 1 } = experts;
   const { base, out, ...run } = options;
   const [count = 0, rank = 0, columns = 0] = down.shape;
   const [upCount, rows = 0, upRank] = up.shape;
+  const [tokens = 0] = x.shape;
   const sizes: [string, unknown, unknown, string][] = [
     ['experts.down.rank', down.rank, 3, '[experts, rank, K]'],
     ['experts.up.rank', up.rank, 3, '[experts, N, rank]'],
     ['experts.up.shape[0]', upCount, count, 'experts.down.shape[0]'],
     ['experts.up.shape[2]', upRank, rank, 'experts.down.shape[1]'],
+    ['x.rank', x.rank, 2, '[tokens, K]'],
     ['x.shape[1]', x.shape[1], columns, 'experts.down.shape[2]'],
+    ['routes.indices.shape[0]', routes.indices.shape[0], tokens, 'x.shape[0]'],
+    [
+      'routes.weights.shape',
+      `[${routes.weights.shape}]`,
+      `[${routes.indices.shape}]`,
+      'indices.shape',
+    ],
   ];
+  for (const [name, tensor] of Object.entries({ base, out })) {
+    if (tensor === undefined) continue;
+    checkTensor(op, name, tensor);
+    sizes.push([`${name}.shape`, `[${tensor.shape}]`, `[${[tokens, rows]}]`, '[tokens, N]']);
+  }
   for (const [name, actual, expected, source] of sizes) {
     if (actual === expected) continue;
     throw argumentError(
@@ -91,7 +107,6 @@ export function loraMixture(
       `${op}: experts.scale is ${scale}, expected a finite number`,
     );
   }
-  const tokens = x.shape[0] as number;
   const permuted = moePermute(x, routes.indices, { ...run, experts: count });
   const narrow = groupedMatmul(permuted.rows, down, permuted.offsets, run);
   const wide = groupedMatmul(narrow, up, permuted.offsets, run);

@@ -36,7 +36,7 @@ export interface MoERouteOptions extends RunOptions {
   normalize?: boolean;
   /** Multiplies the weights. Default 1. */
   scale?: number;
-  /** Shape `[tokens, experts]`: receives the scores of all experts. */
+  /** Shape `[tokens, experts]`: receives s of all experts; with `'softmaxChosen'` 0 of those that are not chosen. */
   scores?: Tensor<'f32'>;
   /** Where the result goes. Default: new tensors. */
   out?: MoERoutes;
@@ -130,10 +130,18 @@ function prepare(logits: Tensor<FloatDType>, options: MoERouteOptions): Call<MoE
   } = options;
   const [tokens = 0, experts = 0] = logits.shape;
   // Other ranks the native call refuses.
-  if (logits.shape.length === 2 && (!Number.isInteger(topK) || topK < 1 || topK > experts)) {
+  const isMatrix = logits.shape.length === 2;
+  if (!Number.isInteger(topK) || topK < 1 || (isMatrix && topK > experts)) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
-      `${op}: topK is ${described(topK)}, expected 1 to ${experts} (logits.shape[1])`,
+      `${op}: topK is ${described(topK)}, expected 1 to ${isMatrix ? experts : 'the number of experts'} (logits.shape[1])`,
+    );
+  }
+  for (const [name, value] of Object.entries({ numGroups, topGroups })) {
+    if (Number.isInteger(value) && Math.abs(value) < 2 ** 31) continue;
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: ${name} is ${described(value)}, expected a whole number below 2147483648`,
     );
   }
   if (typeof normalize !== 'boolean') {

@@ -1,8 +1,8 @@
-import { checkNumber, checkObject, checkOptions, described } from '../../arguments.js';
+import { checkNumber, checkOptions, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
 import type { MoERoutes } from './moe_route.js';
-import { emptyRoutes, makeRoutes, routeValues, scoresOf } from './values.js';
+import { checkArray, emptyRoutes, makeRoutes, routeValues, scoresOf } from './values.js';
 
 /** The same routes with weight 1 (0 where there is no expert), as Avg-K adds its blocks. */
 export function unitWeights(routes: MoERoutes): MoERoutes {
@@ -30,7 +30,7 @@ export interface NestedRouteOptions {
  *
  * @param logits [tokens, experts], smallest expert first
  * @returns routes `[tokens, 1]`
- * @throws as {@link moeRoute}; `BL_OUT_OF_RANGE` (capacities)
+ * @throws as {@link moeRoute}; `BL_OUT_OF_RANGE` (capacities); `BL_INVALID_ARGUMENT` within a sequence: it reads values
  *
  * @example
  * ```ts
@@ -42,17 +42,18 @@ export function nestedRoute(logits: Tensor<FloatDType>, options: NestedRouteOpti
   const op = 'nestedRoute';
   checkOptions(op, options, new Set(['capacities', 'alpha']));
   const { capacities, alpha = 0 } = options;
-  checkObject(op, 'capacities', capacities);
+  checkArray(op, 'capacities', capacities);
   const scores = scoresOf(op, logits, 'softmax').data;
   const [tokens = 0, experts = 0] = logits.shape;
-  const total = capacities.reduce((sum, part) => sum + part, 0);
-  if (capacities.length !== experts || capacities.some((part) => !(part >= 0))) {
+  const isPart = (part: unknown) => typeof part === 'number' && part >= 0;
+  if (capacities.length !== experts || !capacities.every(isPart)) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
       `${op}: capacities is [${capacities}], expected ${experts} numbers of at least 0`,
     );
   }
-  if (Math.abs(total - 1) > 1e-6) {
+  const total = capacities.reduce((sum, part) => sum + part, 0);
+  if (!(Math.abs(total - 1) <= 1e-6)) {
     throw argumentError('BL_OUT_OF_RANGE', `${op}: capacities add up to ${total}, expected 1`);
   }
   if (!Number.isFinite(alpha)) {
@@ -112,7 +113,7 @@ export function nestedCapacities(
   options: NestedCapacitiesOptions = {},
 ): number[] {
   const op = 'nestedCapacities';
-  checkObject(op, 'sizes', sizes);
+  checkArray(op, 'sizes', sizes);
   checkOptions(op, options, new Set(['beta', 'delta']));
   const { beta = 10, delta = 2 } = options;
   checkNumber(op, 'beta', beta, 'a finite number above 0', (x) => x > 0 && Number.isFinite(x));

@@ -24,7 +24,7 @@ export interface NoisyRouteOptions {
  *
  * @param logits [tokens, experts] f32, f16 or bf16: `x W_g`
  * @param noiseLogits [tokens, experts] f32, f16 or bf16: `x W_noise`
- * @throws as {@link moeRoute}; `BL_NON_FINITE`
+ * @throws as {@link moeRoute}; `BL_NON_FINITE` (-infinity too); `BL_INVALID_ARGUMENT` within a sequence: it reads values
  *
  * @example
  * ```ts

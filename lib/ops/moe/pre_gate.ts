@@ -1,8 +1,12 @@
-import { checkOptions } from '../../arguments.js';
+import { checkOptions, checkTensor } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
+import { checkNotRecording } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
 import { type MoERouteOptions, type MoERoutes, moeRoute } from './moe_route.js';
-import { checkInteger, routeValues } from './values.js';
+import { checkInteger, checkRank, routeValues } from './values.js';
+
+// Above any model, so that lists of them are short.
+const mostLayers = 2 ** 16;
 
 /** Options of {@link preGate}: those of {@link moeRoute}, and the layers. */
 export interface PreGateOptions extends Omit<MoERouteOptions, 'out' | 'scores'> {
@@ -21,7 +25,7 @@ export interface PreGateOptions extends Omit<MoERouteOptions, 'out' | 'scores'> 
  * layers' choices agree mostly), `numLayers * experts` columns give each layer its own from the same input.
  *
  * @param logits [tokens, numExperts] or [tokens, numLayers * numExperts]
- * @throws as {@link moeRoute}
+ * @throws as {@link moeRoute}; `BL_INVALID_ARGUMENT` within a sequence: it reads values
  *
  * @example
  * ```ts
@@ -33,12 +37,15 @@ export interface PreGateOptions extends Omit<MoERouteOptions, 'out' | 'scores'> 
  */
 export function preGate(logits: Tensor<FloatDType>, options: PreGateOptions): PreGatedRoutes {
   const op = 'preGate';
+  checkNotRecording(op);
+  checkTensor(op, 'logits', logits);
+  checkRank(op, 'logits', logits, 2);
   checkOptions(op, options, knownOptions);
   const { numLayers, numExperts, ...rest } = options;
-  checkInteger(op, 'numLayers', numLayers, 1, 2 ** 31 - 1);
+  checkInteger(op, 'numLayers', numLayers, 1, mostLayers);
   checkInteger(op, 'numExperts', numExperts, 1, 2 ** 31 - 1);
   const [tokens = 0, columns = 0] = logits.shape;
-  if (logits.shape.length === 2 && columns !== numExperts && columns !== numLayers * numExperts) {
+  if (columns !== numExperts && columns !== numLayers * numExperts) {
     throw argumentError(
       'BL_INVALID_SHAPE',
       `${op}: logits.shape[1] is ${columns}, expected ${numExperts} (numExperts) or ${numLayers * numExperts} (of all layers)`,

@@ -32,6 +32,9 @@ export function routerZLoss(logits: Tensor<FloatDType>): number {
   return total / rows;
 }
 
+// Above any model, so that lists of them fit memory.
+const mostExperts = 2 ** 24;
+
 /** What {@link RouterLoad} is as JSON. */
 export interface RouterLoadState {
   version: 1;
@@ -89,7 +92,7 @@ export class RouterLoad {
 
   /** @throws `BL_OUT_OF_RANGE` */
   constructor(numExperts: number) {
-    checkInteger('RouterLoad', 'numExperts', numExperts, 1, 2 ** 31 - 1);
+    checkInteger('RouterLoad', 'numExperts', numExperts, 1, mostExperts);
     this.numExperts = numExperts;
     const zeros = () => new Array<number>(numExperts).fill(0);
     this.#state = {
@@ -116,7 +119,8 @@ export class RouterLoad {
    * Adds a batch.
    *
    * @param scores [tokens, numExperts]: `scores` of {@link moeRoute}
-   * @throws `BL_OUT_OF_RANGE`, `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_NON_FINITE`, before anything is counted
+   * @throws `BL_OUT_OF_RANGE` (an index, a score below 0), `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_NON_FINITE`,
+   *   `BL_INVALID_ARGUMENT` (within a sequence, too), before anything is counted
    */
   add(routes: MoERoutes, scores: Tensor<FloatDType>): void {
     const op = 'RouterLoad.add';
@@ -124,6 +128,14 @@ export class RouterLoad {
     const { values } = finiteMatrixOf(op, 'scores', scores);
     checkAxis(op, 'scores', scores, 0, tokens, 'indices.shape[0]');
     checkAxis(op, 'scores', scores, 1, this.numExperts, 'numExperts');
+    for (let i = 0; i < tokens * this.numExperts; i++) {
+      if ((values[i] as number) >= 0) continue;
+      const at = `${Math.floor(i / this.numExperts)}, ${i % this.numExperts}`;
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `${op}: scores[${at}] is ${values[i]}, expected at least 0`,
+      );
+    }
     const own = this.#state;
     own.tokens += tokens;
     own.routes += indices.length;
@@ -140,8 +152,8 @@ export class RouterLoad {
         total += score;
         if (score > 0) weighted += score * Math.log(score);
       }
-      // Of score / total, for scores that do not add up to 1 (sigmoid).
-      if (total > 0) own.entropy += Math.log(total) - weighted / total;
+      // Of score / total, for scores that do not add up to 1 (sigmoid). Rounding may lead below 0.
+      if (total > 0) own.entropy += Math.max(0, Math.log(total) - weighted / total);
     }
   }
 

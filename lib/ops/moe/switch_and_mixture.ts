@@ -2,7 +2,14 @@ import { checkOptions } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
 import { type MoERoutes, moeRoute } from './moe_route.js';
-import { checkAxis, checkInteger, emptyRoutes, makeRoutes } from './values.js';
+import {
+  checkAxis,
+  checkInteger,
+  emptyRoutes,
+  logitsOf,
+  type Matrix,
+  makeRoutes,
+} from './values.js';
 
 /** Options of {@link switchAndMixture}. */
 export interface SwitchAndMixtureOptions {
@@ -30,7 +37,7 @@ export interface SwitchAndMixtureOptions {
  *
  * @param switchLogits [tokens, groups] f32, f16 or bf16; undefined: see above
  * @param logits [tokens, experts]: experts of group g are those from `g * experts / groups` on
- * @throws as {@link moeRoute}
+ * @throws as {@link moeRoute}; `BL_INVALID_ARGUMENT` within a sequence: it reads values
  *
  * @example
  * ```ts
@@ -46,9 +53,9 @@ export function switchAndMixture(
 ): MoERoutes {
   const op = 'switchAndMixture';
   checkOptions(op, options, new Set(['topK', 'groups']));
-  // Refuses what is no matrix of logits.
-  for (const one of [logits, switchLogits]) if (one !== undefined) moeRoute(one, { topK: 1 });
-  const [tokens = 0, experts = 0] = logits.shape;
+  const matrix = logitsOf(op, 'logits', logits);
+  const { values, rows: tokens, cols: experts } = matrix;
+  if (switchLogits !== undefined) logitsOf(op, 'switchLogits', switchLogits);
   if ((switchLogits === undefined) === (options.groups === undefined)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
@@ -70,10 +77,7 @@ export function switchAndMixture(
   const size = experts / groups;
   checkInteger(op, 'topK', options.topK, 1, size);
   const own = new Float32Array(tokens * size);
-  const values = logits.toArray() as number[];
-  const group = moeRoute(switchLogits ?? groupLogits(values, tokens * groups, size, groups), {
-    topK: 1,
-  });
+  const group = moeRoute(switchLogits ?? groupLogits(matrix, groups), { topK: 1 });
   for (let t = 0; t < tokens; t++) {
     const from = t * experts + (group.indices.data[t] as number) * size;
     for (let e = 0; e < size; e++) own[t * size + e] = values[from + e] as number;
@@ -89,18 +93,19 @@ export function switchAndMixture(
   return makeRoutes(routes);
 }
 
-/** ln of the sum of exp(logit) over the experts of each group: its softmax is the groups' sums of the softmax over all. */
-function groupLogits(
-  logits: readonly number[],
-  rows: number,
-  size: number,
-  groups: number,
-): Tensor<'f32'> {
-  const sums = Float32Array.from({ length: rows }, (_, row) => {
-    const own = logits.slice(row * size, (row + 1) * size);
-    const most = Math.max(...own);
-    if (!Number.isFinite(most)) return most;
-    return most + Math.log(own.reduce((sum, logit) => sum + Math.exp(logit - most), 0));
-  });
-  return new Tensor('f32', sums, [rows / groups, groups]);
+/**
+ * ln of the sum of exp(logit) over the experts of each group, less the token's largest logit: its softmax is the groups' sums of the
+ * softmax over all.
+ */
+function groupLogits({ values, rows, cols }: Matrix, groups: number): Tensor<'f32'> {
+  const sums = new Float32Array(rows * groups);
+  for (let t = 0; t < rows; t++) {
+    const own = Array.from({ length: cols }, (_, e) => values[t * cols + e] as number);
+    const most = own.reduce((a, b) => Math.max(a, b));
+    for (let g = 0; g < groups; g++) {
+      const group = own.slice((g * cols) / groups, ((g + 1) * cols) / groups);
+      sums[t * groups + g] = Math.log(group.reduce((sum, z) => sum + Math.exp(z - most), 0));
+    }
+  }
+  return new Tensor('f32', sums, [rows, groups]);
 }

@@ -1,6 +1,7 @@
 // What routers written in TypeScript share: values of tensors as numbers, checks, new routes.
 import { checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
+import { checkNotRecording } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
 import { type MoERoutes, moeRoute } from './moe_route.js';
 
@@ -65,10 +66,45 @@ export function checkChoice(
   );
 }
 
-/** Values of a matrix of any float type and any strides. */
+/** @throws `BL_INVALID_ARGUMENT` unless `value` is an array */
+export function checkArray(op: string, name: string, value: unknown): void {
+  if (Array.isArray(value)) return;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${op}: ${name} is ${described(value)}, expected an array`,
+  );
+}
+
+/** @throws `BL_NON_FINITE` for a value of a matrix of `cols` columns that is not as `expected` */
+function refuseValue(
+  op: string,
+  name: string,
+  i: number,
+  { values, cols }: Matrix,
+  expected: string,
+): never {
+  const at = `${Math.floor(i / cols)}, ${i % cols}`;
+  throw argumentError(
+    'BL_NON_FINITE',
+    `${op}: ${name}[${at}] is ${values[i]}, expected ${expected}`,
+  );
+}
+
+/**
+ * Values of a matrix of any float type and any strides.
+ *
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`; `BL_INVALID_ARGUMENT` within a sequence
+ */
 export function matrixOf(op: string, name: string, tensor: Tensor): Matrix {
+  checkNotRecording(op);
   checkTensor(op, name, tensor);
   checkRank(op, name, tensor, 2);
+  if (!['f32', 'f16', 'bf16'].includes(tensor.dtype)) {
+    throw argumentError(
+      'BL_INVALID_DTYPE',
+      `${op}: ${name}.dtype is ${tensor.dtype}, expected f32 or f16 or bf16`,
+    );
+  }
   const [rows = 0, cols = 0] = tensor.shape;
   const direct =
     tensor.dtype === 'f32' &&
@@ -85,12 +121,34 @@ export function matrixOf(op: string, name: string, tensor: Tensor): Matrix {
 export function finiteMatrixOf(op: string, name: string, tensor: Tensor): Matrix {
   const matrix = matrixOf(op, name, tensor);
   for (let i = 0; i < matrix.rows * matrix.cols; i++) {
-    if (Number.isFinite(matrix.values[i])) continue;
-    const at = `${Math.floor(i / matrix.cols)}, ${i % matrix.cols}`;
+    if (!Number.isFinite(matrix.values[i])) refuseValue(op, name, i, matrix, 'a finite number');
+  }
+  return matrix;
+}
+
+/** {@link matrixOf}, of what `moeRoute` takes as logits. @throws `BL_NON_FINITE` */
+export function logitsOf(op: string, name: string, tensor: Tensor): Matrix {
+  const matrix = matrixOf(op, name, tensor);
+  const { values, rows, cols } = matrix;
+  if (cols === 0) {
     throw argumentError(
-      'BL_NON_FINITE',
-      `${op}: ${name}[${at}] is ${matrix.values[i]}, expected a finite number`,
+      'BL_INVALID_SHAPE',
+      `${op}: ${name}.shape[1] is 0, expected at least 1 expert`,
     );
+  }
+  for (let t = 0; t < rows; t++) {
+    let largest = Number.NEGATIVE_INFINITY;
+    for (let i = t * cols; i < (t + 1) * cols; i++) {
+      const value = values[i] as number;
+      if (!(value < Number.POSITIVE_INFINITY)) refuseValue(op, name, i, matrix, 'a number');
+      largest = Math.max(largest, value);
+    }
+    if (largest === Number.NEGATIVE_INFINITY) {
+      throw argumentError(
+        'BL_NON_FINITE',
+        `${op}: ${name}[${t}] are all -infinity, expected a number among them`,
+      );
+    }
   }
   return matrix;
 }
@@ -101,8 +159,7 @@ export function scoresOf(
   logits: Tensor<FloatDType>,
   scoring: 'softmax' | 'sigmoid',
 ): Tensor<'f32'> {
-  checkTensor(op, 'logits', logits);
-  checkRank(op, 'logits', logits, 2);
+  logitsOf(op, 'logits', logits);
   const scores = Tensor.zeros('f32', logits.shape);
   moeRoute(logits, { topK: 1, scoring, scores });
   return scores;
@@ -116,7 +173,43 @@ export interface RouteValues {
   topK: number;
 }
 
-/** @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (an index that is no expert's and not -1) */
+function checkRouteTensor(op: string, name: string, tensor: Tensor, dtype: string): void {
+  checkTensor(op, name, tensor);
+  checkRank(op, name, tensor, 2);
+  if (tensor.dtype === dtype) return;
+  throw argumentError(
+    'BL_INVALID_DTYPE',
+    `${op}: ${name}.dtype is ${tensor.dtype}, expected ${dtype}`,
+  );
+}
+
+/**
+ * Experts of routes, [tokens, topK].
+ *
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (an index that is no expert's and not -1);
+ *   `BL_INVALID_ARGUMENT` within a sequence
+ */
+export function indicesOf(
+  op: string,
+  name: string,
+  tensor: Tensor<'i32'>,
+  numExperts: number,
+): Int32Array {
+  checkNotRecording(op);
+  checkRouteTensor(op, name, tensor, 'i32');
+  const topK = tensor.shape[1] as number;
+  const indices = Int32Array.from(tensor.toArray());
+  const odd = indices.findIndex((e) => e < -1 || e >= numExperts);
+  if (odd >= 0) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: ${name}[${Math.floor(odd / topK)}, ${odd % topK}] is ${indices[odd]}, expected -1 to ${numExperts - 1}`,
+    );
+  }
+  return indices;
+}
+
+/** @throws as {@link indicesOf} */
 export function routeValues(op: string, routes: MoERoutes, numExperts: number): RouteValues {
   if (typeof routes !== 'object' || routes === null) {
     throw argumentError(
@@ -124,30 +217,11 @@ export function routeValues(op: string, routes: MoERoutes, numExperts: number): 
       `${op}: routes is ${described(routes)}, expected an object`,
     );
   }
-  for (const [name, dtype] of [
-    ['indices', 'i32'],
-    ['weights', 'f32'],
-  ] as const) {
-    checkTensor(op, `routes.${name}`, routes[name]);
-    checkRank(op, `routes.${name}`, routes[name], 2);
-    if ((routes[name].dtype as string) !== dtype) {
-      throw argumentError(
-        'BL_INVALID_DTYPE',
-        `${op}: routes.${name}.dtype is ${routes[name].dtype}, expected ${dtype}`,
-      );
-    }
-  }
+  const indices = indicesOf(op, 'routes.indices', routes.indices, numExperts);
   const [tokens = 0, topK = 0] = routes.indices.shape;
+  checkRouteTensor(op, 'routes.weights', routes.weights, 'f32');
   checkAxis(op, 'routes.weights', routes.weights, 0, tokens, 'indices.shape[0]');
   checkAxis(op, 'routes.weights', routes.weights, 1, topK, 'indices.shape[1]');
-  const indices = Int32Array.from(routes.indices.toArray() as number[]);
-  const odd = indices.findIndex((e) => e < -1 || e >= numExperts);
-  if (odd >= 0) {
-    throw argumentError(
-      'BL_OUT_OF_RANGE',
-      `${op}: routes.indices[${Math.floor(odd / topK)}, ${odd % topK}] is ${indices[odd]}, expected -1 to ${numExperts - 1}`,
-    );
-  }
   const weights = Float32Array.from(routes.weights.toArray() as number[]);
   return { indices, weights, tokens, topK };
 }

@@ -1,11 +1,19 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { machine, Tensor } from '../../../lib/index.js';
+import {
+  machine,
+  moeRoute,
+  RouterLoad,
+  routerZLoss,
+  sequence,
+  Tensor,
+} from '../../../lib/index.js';
 import {
   type MoELayerWeights,
   type MoETrainingOptions,
   moeLayerBackward,
   moeLayerForward,
+  routerLosses,
 } from '../../../lib/nn/index.js';
 import { differences, type LayerCase, lossOf, moeLayer } from '../../reference/moe_layer.js';
 import { expectError, isas } from '../../reference/op_checks.js';
@@ -221,6 +229,7 @@ describe('moeLayer', () => {
       ...{ balanceWeight: 0, zWeight: 0 },
     };
     const { x, g, weights } = make(own);
+    const byColumns = new Tensor('f32', new Float32Array(8), [2, 4], { strides: [1, 2] });
     const cases: [() => unknown, string, string][] = [
       [
         () => moeLayerForward(x, { ...weights, down: weights.up }, { topK: 1 }),
@@ -251,7 +260,100 @@ describe('moeLayer', () => {
         'INVALID_SHAPE',
         'moeLayerBackward: gradient.shape is [1,4], expected [2,4] (= x.shape)',
       ],
+      [
+        () => moeLayerForward(g, { ...weights, router: byColumns }, { topK: 1 }),
+        'INVALID_SHAPE',
+        'moeLayerForward: weights.router.strides is [1,2], expected those of contiguous rows',
+      ],
+      [
+        () =>
+          moeLayerForward(
+            g,
+            { ...weights, router: new Tensor('f16', new Uint16Array(8), [2, 4]) as never },
+            { topK: 1 },
+          ),
+        'INVALID_DTYPE',
+        'moeLayerForward: weights.router.dtype is f16, expected f32',
+      ],
+      [
+        () => moeLayerForward(g, weights, { topK: 1, zWeight: Number.NaN }),
+        'INVALID_ARGUMENT',
+        'moeLayerForward: zWeight is NaN, expected a finite number',
+      ],
+      [
+        () => moeLayerForward(g, weights, undefined as never),
+        'INVALID_ARGUMENT',
+        'moeLayerForward: options is undefined, expected an object',
+      ],
+      [
+        () => moeLayerBackward(moeLayerForward(g, weights, { topK: 1 }).state, byColumns),
+        'INVALID_SHAPE',
+        'moeLayerBackward: gradient.strides is [1,2], expected those of contiguous rows',
+      ],
+      [
+        () =>
+          moeLayerBackward(
+            moeLayerForward(g, weights, { topK: 1 }).state,
+            new Tensor('f16', new Uint16Array(8), [2, 4]) as never,
+          ),
+        'INVALID_DTYPE',
+        'moeLayerBackward: gradient.dtype is f16, expected f32',
+      ],
     ];
     for (const [body, code, message] of cases) expectError(body, `BL_${code}`, message);
+  });
+
+  it('is not recorded: it reads values', async () => {
+    const weights = {
+      router: f32(new Float32Array(8), [2, 4]),
+      up: f32(new Float32Array(24), [2, 3, 4]),
+      down: f32(new Float32Array(24), [2, 4, 3]),
+    };
+    const body = () => moeLayerForward(f32(new Float32Array(8), [2, 4]), weights, { topK: 1 });
+    await expect(sequence(body)).rejects.toThrow('moeLayerForward: called within a sequence');
+  });
+});
+
+describe('routerLosses', () => {
+  const logits = f32(gaussian(12, 3), [4, 3]);
+  const scores = Tensor.zeros('f32', [4, 3]);
+  const routes = moeRoute(logits, { topK: 2, scores });
+
+  it('is that of RouterLoad and routerZLoss, where routes were dropped too', () => {
+    const indices = routes.indices.data;
+    indices[0] = -1;
+    indices[5] = -1;
+    const load = new RouterLoad(3);
+    load.add(routes, scores);
+    const { balance, z, gradient } = routerLosses(logits, routes.indices, 1, 0);
+    expect(balance).toBeCloseTo(load.balancingLoss(), 6);
+    expect(z).toBeCloseTo(routerZLoss(logits), 12);
+    for (let i = 0; i < 12; i++) {
+      const at = (change: number) =>
+        routerLosses(
+          f32(
+            logits.data.map((value, j) => (i === j ? value + change : value)),
+            [4, 3],
+          ),
+          routes.indices,
+          1,
+          0,
+        ).balance;
+      expect(gradient[i]).toBeCloseTo((at(2 ** -8) - at(-(2 ** -8))) / 2 ** -7, 4);
+    }
+  });
+
+  it('names what is wrong', () => {
+    const bad = new Tensor('i32', [0, 3, 0, 1, 2, 1, 0, 1], [4, 2]);
+    expectError(
+      () => routerLosses(logits, bad, 1, 1),
+      'BL_OUT_OF_RANGE',
+      'routerLosses: indices[0, 1] is 3, expected -1 to 2',
+    );
+    expectError(
+      () => routerLosses(logits, new Tensor('i32', [0], [1, 1]), 1, 1),
+      'BL_INVALID_SHAPE',
+      'routerLosses: indices.shape[0] is 1, expected 4 (= logits.shape[0])',
+    );
   });
 });
