@@ -92,6 +92,7 @@ export class Compaction {
       layer.observed = observedScores(scores, newest, layer.sequence.length);
     }
     layer.scores = policy.score(layer.scores, layer.observed, {
+      cache: this,
       layer: i,
       numLayers: layers.length,
       positions: layer.positions,
@@ -116,6 +117,7 @@ export class Compaction {
 
   #view({ positions, scores, observed, sequence }: CachedLayer, layer: number): LayerView {
     return {
+      cache: this,
       layer,
       numLayers: this.layers.length,
       numKvHeads: this.pool.numKvHeads,

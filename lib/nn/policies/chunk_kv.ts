@@ -1,4 +1,12 @@
-import { latest, policy, range, type WindowOptions, wholeOption, windowOf } from './parts.js';
+import {
+  latest,
+  perCache,
+  policy,
+  range,
+  type WindowOptions,
+  wholeOption,
+  windowOf,
+} from './parts.js';
 import type { CachePolicy } from './policy.js';
 
 /** Options of {@link chunkKV}. */
@@ -18,7 +26,9 @@ export function chunkKV(options: ChunkKVOptions): CachePolicy {
   const window = windowOf(name, options);
   const size = wholeOption(name, 'chunk', options.chunk ?? 10, 1);
   const reuse = wholeOption(name, 'reuse', options.reuse ?? 1, 1);
-  let chosen: { keys: number; count: number; kept: Int32Array } | undefined;
+  const memory = perCache(
+    (): { chosen?: { keys: number; count: number; kept: Int32Array } } => ({}),
+  );
   return policy({
     name,
     budget: options.budget,
@@ -27,15 +37,13 @@ export function chunkKV(options: ChunkKVOptions): CachePolicy {
     score: latest,
     select: (view, count) => {
       const { keys, numKvHeads, layer, scores } = view;
+      const known = memory(view);
       const isFirst = layer % reuse === 0;
-      if (isFirst || chosen?.keys !== keys || chosen.count !== count) {
-        chosen = {
-          keys,
-          count,
-          kept: bestChunks(scores, keys, count, Math.min(window, count), size),
-        };
+      if (isFirst || known.chosen?.keys !== keys || known.chosen.count !== count) {
+        const kept = bestChunks(scores, keys, count, Math.min(window, count), size);
+        known.chosen = { keys, count, kept };
       }
-      const { kept } = chosen;
+      const { kept } = known.chosen;
       return range(0, numKvHeads).map(() => kept);
     },
   });

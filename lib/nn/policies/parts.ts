@@ -37,6 +37,18 @@ export function policy(parts: Parts): CachePolicy {
   };
 }
 
+/** What a policy remembers of each cache that it serves, made by `create` when a cache is first seen. */
+export function perCache<S extends object>(create: () => S): (of: { cache: object }) => S {
+  const states = new WeakMap<object, S>();
+  return ({ cache }) => {
+    const known = states.get(cache);
+    if (known !== undefined) return known;
+    const state = create();
+    states.set(cache, state);
+    return state;
+  };
+}
+
 /** `value` if it is a whole number of at least `low`; throws `BL_OUT_OF_RANGE` otherwise. */
 export function wholeOption(name: string, option: string, value: number, low: number): number {
   if (Number.isInteger(value) && value >= low) return value;
