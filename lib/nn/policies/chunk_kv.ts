@@ -1,11 +1,12 @@
 import {
+  checkPolicyOptions,
   latest,
   perCache,
   policy,
   range,
-  type WindowOptions,
   wholeOption,
   windowOf,
+  type WindowOptions,
 } from './parts.js';
 import type { CachePolicy } from './policy.js';
 
@@ -23,6 +24,7 @@ export interface ChunkKVOptions extends WindowOptions {
  */
 export function chunkKV(options: ChunkKVOptions): CachePolicy {
   const name = 'chunkKV';
+  checkPolicyOptions(name, options, 'window', 'chunk', 'reuse');
   const window = windowOf(name, options);
   const size = wholeOption(name, 'chunk', options.chunk ?? 10, 1);
   const reuse = wholeOption(name, 'reuse', options.reuse ?? 1, 1);

@@ -1,6 +1,14 @@
 import { cappedShares } from './budgets.js';
 import { mergeRows, nearestKept, normalizedMerge } from './merges.js';
-import { accumulate, perCache, policy, realOption, type WindowOptions, windowOf } from './parts.js';
+import {
+  accumulate,
+  checkPolicyOptions,
+  perCache,
+  policy,
+  realOption,
+  windowOf,
+  type WindowOptions,
+} from './parts.js';
 import type { CachePolicy, LayerView } from './policy.js';
 import { columnSums } from './scores.js';
 import { bestAndNewest } from './selections.js';
@@ -38,8 +46,9 @@ export interface D2OOptions extends WindowOptions {
  */
 export function d2o(options: D2OOptions): CachePolicy {
   const name = 'd2o';
+  checkPolicyOptions(name, options, 'window', 'beta', 'temperature');
   const { budget } = options;
-  const window = windowOf(name, { window: Math.max(1, Math.floor(budget / 4)), ...options });
+  const window = windowOf(name, options, Math.max(1, Math.floor(budget / 4)));
   const beta = realOption(name, 'beta', options.beta ?? 0.7, 0, 1);
   const temperature = realOption(name, 'temperature', options.temperature ?? 1, 1e-3);
   const memory = perCache((): { weights?: number[]; thresholds: Map<string, number> } => ({

@@ -1,5 +1,12 @@
 import { mergeRows, nearestKept, normalizedMerge, rowCosine } from './merges.js';
-import { perCache, policy, realOption, type WindowOptions, windowOf } from './parts.js';
+import {
+  checkPolicyOptions,
+  perCache,
+  policy,
+  realOption,
+  windowOf,
+  type WindowOptions,
+} from './parts.js';
 import type { CachePolicy } from './policy.js';
 import { columnSums, lastQueries, topIndices } from './scores.js';
 import { bestAndNewest, goingOf } from './selections.js';
@@ -30,6 +37,7 @@ export interface EMSOptions extends WindowOptions {
  */
 export function ems(options: EMSOptions): CachePolicy {
   const name = 'ems';
+  checkPolicyOptions(name, options, 'window', 'mergeable', 'threshold');
   const { budget } = options;
   const window = windowOf(name, options);
   const mergeable = realOption(name, 'mergeable', options.mergeable ?? 1, 0);

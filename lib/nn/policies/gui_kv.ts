@@ -1,10 +1,11 @@
 import { isIn } from './look_m.js';
 import {
+  checkPolicyOptions,
   latest,
-  type PositionRange,
   perCache,
   policy,
   poolOf,
+  type PositionRange,
   rangesOf,
   realOption,
   type SnapKVOptions,
@@ -40,6 +41,7 @@ export interface GuiKVOptions extends SnapKVOptions {
  */
 export function guiKV(options: GuiKVOptions): CachePolicy {
   const name = 'guiKV';
+  checkPolicyOptions(name, options, 'window', 'pool', 'screens', 'alpha', 'temperature', 'rank');
   const { budget } = options;
   const window = windowOf(name, options);
   const pool = poolOf(name, options.pool);

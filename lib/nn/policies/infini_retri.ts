@@ -1,5 +1,13 @@
 import { type ProbeOptions, probeOf } from './citrus.js';
-import { perCache, policy, range, smallWindowOf, wholeOption } from './parts.js';
+import {
+  checkPolicyOptions,
+  listOption,
+  perCache,
+  policy,
+  range,
+  smallWindowOf,
+  wholeOption,
+} from './parts.js';
 import type { CachePolicy, LayerView } from './policy.js';
 import { headSums, topIndices } from './scores.js';
 import { sameForAll } from './selections.js';
@@ -27,8 +35,14 @@ export interface InfiniRetriOptions extends ProbeOptions {
  */
 export function infiniRetri(options: InfiniRetriOptions): CachePolicy {
   const name = 'infiniRetri';
+  const own = ['question', 'phrase', 'sentences', 'layer'] as const;
+  checkPolicyOptions(name, options, 'window', 'block', ...own);
   const { budget, question, sentences } = options;
   const window = smallWindowOf(name, options);
+  const decides = wholeOption(name, 'layer', options.layer ?? Number.MAX_SAFE_INTEGER, 0);
+  for (const [i, begin] of listOption(name, 'sentences', sentences ?? []).entries()) {
+    wholeOption(name, `sentences[${i}]`, begin, i === 0 ? 0 : (sentences?.[i - 1] as number));
+  }
   const phrase = wholeOption(name, 'phrase', options.phrase ?? 9, 1);
   type Memory = {
     deciding?: Float32Array;
@@ -43,7 +57,6 @@ export function infiniRetri(options: InfiniRetriOptions): CachePolicy {
     observes: (count) => (count === 1 ? 1 : 0),
     score: (before, observation, { layer, numLayers, cache }) => {
       if (observation === undefined) return [...before];
-      const decides = wholeOption(name, 'layer', options.layer ?? numLayers - 1, 0);
       if (layer === Math.min(decides, numLayers - 1)) {
         const deciding = phraseSums(headSums(observation), phrase);
         Object.assign(memory({ cache }), { deciding, chosen: undefined });
