@@ -24,6 +24,12 @@ namespace {
 void hold_argument(napi_env env, napi_value value, CallList* list) {
   napi_valuetype type = napi_undefined;
   if (napi_typeof(env, value, &type) != napi_ok || type != napi_object) return;
+  // Descriptors have been read, and are as many as tensors.
+  napi_typedarray_type elements;
+  if (napi_get_typedarray_info(env, value, &elements, nullptr, nullptr, nullptr, nullptr) == napi_ok &&
+      elements == napi_float64_array) {
+    return;
+  }
   uint8_t* data = nullptr;
   uint64_t bytes = 0;
   napi_value buffer = nullptr;
