@@ -149,6 +149,12 @@ export async function sequence<R>(body: () => R, options: AsyncOptions = {}): Pr
 
 async function runCalls(calls: Call<unknown>[], { signal }: AsyncOptions): Promise<void> {
   signal?.throwIfAborted();
+  if (recordedStream() !== undefined) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${calls[0]?.op ?? 'sequence'}: an async call can not be a part of a Graph; call the sync function`,
+    );
+  }
   for (const call of calls) checkFixed(call);
   const list = calls.map((call) => [operators[call.op], ...call.values]);
   if (signal === undefined) {
