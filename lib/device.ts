@@ -105,7 +105,7 @@ export function recordedStream(): Stream | undefined {
  */
 export class Graph {
   readonly #handle: NativeGraph;
-  /** Of tensors that `body` made: recorded operators use it, whether anybody still knows the tensors or not. */
+  /** Of tensors that `body` made: recorded operators use it, also when the tensors are gone or disposed of. */
   readonly #memory: readonly DeviceMemory[];
   /** What `body` gave back. */
   readonly result: unknown;
@@ -161,7 +161,10 @@ export class Graph {
     native.graphLaunch(this.#handle, stream?.handle);
   }
 
-  /** Lets go of it, of its scratch memory and of the tensors that `body` made. What is queued by now still runs. */
+  /**
+   * Lets go of it, of its scratch memory and of its hold on the memory of tensors that `body` made. What is queued by now still
+   * runs.
+   */
   dispose(): void {
     native.graphFree(this.#handle);
     for (const memory of this.#memory) memory.dispose();
@@ -243,7 +246,7 @@ export class DeviceMemory {
   static allocate(device: DeviceName, bytes: number): DeviceMemory {
     const handle = native.deviceAllocate(deviceNumber(device), bytes);
     const memory = new DeviceMemory(device, handle, bytes);
-    recorded?.memory.push(memory);
+    recorded?.memory.push(memory.from(0)); // the graph's own hold on it
     return memory;
   }
 

@@ -262,6 +262,22 @@ describe('work', () => {
     expect(device.info().usedBytes).toBeLessThanOrEqual(before);
   });
 
+  it('in a graph may use what its body made, after that was disposed of', async () => {
+    const x = await new Tensor('f32', numbers(8), [8]).to(cuda);
+    const graph = new Graph(cuda, () => silu(x));
+    const made = graph.result as Tensor;
+    made.dispose();
+    const other = Tensor.empty('f32', [8], cuda);
+    other.write(new Float32Array(8).fill(9));
+    graph.launch();
+    expect(other.toSync('cpu').toArray()).toEqual(new Array(8).fill(9));
+    const kept = new Graph(cuda, () => silu(x));
+    kept.launch();
+    kept.dispose();
+    const result = kept.result as Tensor;
+    expect(result.toSync('cpu').toArray()).toEqual(silu(x).toSync('cpu').toArray());
+  });
+
   it('in graphs that come and go takes the same memory again', async () => {
     const device = new Device(cuda);
     const x = await new Tensor('f32', numbers(2 * 64), [2, 64]).to(cuda);
