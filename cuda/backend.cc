@@ -202,9 +202,6 @@ bl_status graph_begin(int32_t index, bl_stream* stream, bl_error* error) {
   BL_RETURN_IF_ERROR(enter(index, stream, &at, error));
   const Lock lock(at.device->mutex);
   BL_CHECK(!at.stream->is_recording, invalid_argument, "graph: the stream is recorded already");
-  // Memory that its earlier work used may become the graph's, which other streams use.
-  BL_RETURN_IF_ERROR(
-      finish(*at.device, driver().stream_synchronize(at.stream->handle), "cuStreamSynchronize", error));
   BL_RETURN_IF_ERROR(finish(*at.device, driver().capture_begin(at.stream->handle, kCaptureRelaxed),
                             "cuStreamBeginCapture", error));
   at.stream->is_recording = true;

@@ -1,4 +1,5 @@
 // Devices beside the processor: what there is, their memory, and streams of work on them.
+import { described } from './arguments.js';
 import { argumentError, BitloomError } from './errors.js';
 import { type NativeGraph, type NativeMemory, type NativeStream, native } from './native.js';
 
@@ -104,7 +105,7 @@ export function recordedStream(): Stream | undefined {
  */
 export class Graph {
   readonly #handle: NativeGraph;
-  /** Of tensors that `body` made: recorded operators use it, whether anybody still knows the tensors or not. */
+  /** Of tensors that `body` made: recorded operators use it, also when the tensors are gone or disposed of. */
   readonly #memory: readonly DeviceMemory[];
   /** What `body` gave back. */
   readonly result: unknown;
@@ -113,7 +114,7 @@ export class Graph {
    * @param body queues operators, those that name no stream; tensors that it did not make must live as long as the graph
    * @param stream where the graph runs, and whose operators are recorded too: nobody else may use it meanwhile. Default:
    *   it is recorded on a stream of its own, and runs on the device's
-   * @throws `BL_UNSUPPORTED` for what gives a value to the host or takes one from it
+   * @throws `BL_UNSUPPORTED` for what gives a value to the host or takes one from it; `BL_INVALID_ARGUMENT` for an async body
    */
   constructor(
     readonly device: DeviceName,
@@ -131,6 +132,13 @@ export class Graph {
     recorded = { stream: on, memory };
     try {
       this.result = body();
+      if (this.result instanceof Promise) {
+        this.result.catch(() => undefined); // this error is the one that is reported
+        throw argumentError(
+          'BL_INVALID_ARGUMENT',
+          'Graph: body is async, expected a sync function',
+        );
+      }
     } catch (error) {
       // The stream must not stay in this state.
       try {
@@ -153,7 +161,10 @@ export class Graph {
     native.graphLaunch(this.#handle, stream?.handle);
   }
 
-  /** Lets go of it, of its scratch memory and of the tensors that `body` made. What is queued by now still runs. */
+  /**
+   * Lets go of it, of its scratch memory and of its hold on the memory of tensors that `body` made. What is queued by now still
+   * runs.
+   */
   dispose(): void {
     native.graphFree(this.#handle);
     for (const memory of this.#memory) memory.dispose();
@@ -191,6 +202,12 @@ export class Device {
 
   /** The most memory that bitloom may reserve; 0: no limit. What is kept beyond it is given back. */
   setMemoryLimit(bytes: number): void {
+    if (!Number.isSafeInteger(bytes) || bytes < 0) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `Device.setMemoryLimit: bytes is ${described(bytes)}, expected a whole number of at least 0`,
+      );
+    }
     native.setDeviceLimit(this.#number, bytes);
   }
 
@@ -229,7 +246,7 @@ export class DeviceMemory {
   static allocate(device: DeviceName, bytes: number): DeviceMemory {
     const handle = native.deviceAllocate(deviceNumber(device), bytes);
     const memory = new DeviceMemory(device, handle, bytes);
-    recorded?.memory.push(memory);
+    recorded?.memory.push(memory.from(0)); // the graph's own hold on it
     return memory;
   }
 

@@ -187,6 +187,12 @@ export function callValues(calls: readonly Call<unknown>[]): NativeValue[][] {
 
 async function runCalls(calls: Call<unknown>[], options: AsyncOptions): Promise<void> {
   options.signal?.throwIfAborted();
+  if (recordedStream() !== undefined) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${calls[0]?.op ?? 'sequence'}: an async call can not be a part of a Graph; call the sync function`,
+    );
+  }
   await runAbortable(callValues(calls), options);
 }
 

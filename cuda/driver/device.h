@@ -104,6 +104,10 @@ class Device {
   bl_status allocate(bl_stream* stream, uint64_t bytes, Block** out, bl_error* error);
   // Memory that streams other than `stream` may use, as soon as they are resolved anew.
   bl_status allocate_shared(bl_stream* stream, uint64_t bytes, Block** out, bl_error* error);
+  // Memory of the default stream's for a graph: the stream that it is recorded on may soon be gone.
+  bl_status allocate_recorded(uint64_t bytes, Block** out, bl_error* error) {
+    return allocate_shared(default_stream_, bytes, out, error);
+  }
   void free(Block* block);
   // A kernel that may ask for `shared_bytes`.
   bl_status find_kernel(const ModuleImages& images, const char* name, uint32_t shared_bytes, Function* out,

@@ -42,8 +42,10 @@ int Staging::acquire(uint64_t bytes, Chunk** out) {
 }
 
 int Staging::release(Chunk* chunk, DriverStream stream) {
+  const int result = driver().event_record(chunk->done, stream);
+  if (result != kSuccess) driver().stream_synchronize(stream);  // nothing else tells when the copy has read it
   chunk->is_used = false;
-  return driver().event_record(chunk->done, stream);
+  return result;
 }
 
 void Staging::forget() { chunks_.clear(); }

@@ -23,12 +23,13 @@ bl_status bl_stream::allocate_scratch(uint64_t bytes, void** out, bl_error* erro
   const std::lock_guard lock(device.mutex);
   Block* block = nullptr;
   const auto fits = [&](const Block* one) { return one->bytes >= bytes; };
-  if (const auto found = std::find_if(spare.begin(), spare.end(), fits);
-      is_recording && found != spare.end()) {
+  if (!is_recording) {
+    BL_RETURN_IF_ERROR(device.allocate(this, bytes, &block, error));
+  } else if (const auto found = std::find_if(spare.begin(), spare.end(), fits); found != spare.end()) {
     block = *found;
     spare.erase(found);
   } else {
-    BL_RETURN_IF_ERROR(device.allocate(this, bytes, &block, error));
+    BL_RETURN_IF_ERROR(device.allocate_recorded(bytes, &block, error));
   }
   scratch.insert(block);
   *out = reinterpret_cast<void*>(block->address);
@@ -38,13 +39,15 @@ bl_status bl_stream::allocate_scratch(uint64_t bytes, void** out, bl_error* erro
 bl_status bl_stream::allocate_table(const void* host, uint64_t bytes, void** out, bl_error* error) {
   const std::lock_guard lock(device.mutex);
   Block* block = nullptr;
-  // Not what earlier operators of a graph use: they would write over it when they run again.
-  BL_RETURN_IF_ERROR(device.allocate(this, bytes, &block, error));
-  *out = reinterpret_cast<void*>(block->address);
-  if (is_recording) {
+  if (is_recording) {  // not in `spare`: earlier operators of the graph would write over it when they run
+                       // again
+    BL_RETURN_IF_ERROR(device.allocate_recorded(bytes, &block, error));
     held.push_back(block);
+    *out = reinterpret_cast<void*>(block->address);
     return device.copy_now(block->address, host, bytes, error);
   }
+  BL_RETURN_IF_ERROR(device.allocate(this, bytes, &block, error));
+  *out = reinterpret_cast<void*>(block->address);
   scratch.insert(block);
   return device.copy_to_device(*this, block->address, host, bytes, error);
 }

@@ -399,9 +399,10 @@ typedef struct bl_matmul_args {
   int32_t tables; /* bl_tables: what algorithm lut may look up, compute i8. No other algorithm reads it */
 } bl_matmul_args;
 BL_API bl_status bl_matmul(const bl_matmul_args* args, bl_error* error);
-/* Independent of N. 0 if the arguments are not valid. */
+/* Independent of N. 0 if the arguments are not valid, and on a device, which takes memory of its own. */
 BL_API uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args);
-/* Name of the kernel that would run, e.g. "matmul_dequant_i8_avx512"; NULL if the arguments are not valid. */
+/* Name of the kernel that would run, e.g. "matmul_dequant_i8_avx512"; NULL if the arguments are not valid,
+   and on a device, which may run several. */
 BL_API const char* bl_matmul_kernel(const bl_matmul_args* args);
 
 /* Which tables matmul of M rows in compute i8 with these weights would look up: bits as in

@@ -213,6 +213,12 @@ describe('work', () => {
     const nested = () => new Graph(cuda, () => new Graph(cuda, () => silu(x)));
     expect(nested).toThrow('Graph: graphs can not be nested');
     expect(() => new Graph(cuda, () => out.toSync('cpu'))).toThrow(code('BL_UNSUPPORTED'));
+    expect(() => new Graph(cuda, async () => silu(x))).toThrow('Graph: body is async');
+    let refused: Promise<unknown> | undefined;
+    new Graph(cuda, () => {
+      refused = siluAsync(x);
+    });
+    await expect(refused).rejects.toThrow('silu: an async call can not be a part of a Graph');
     expect(silu(x).toSync('cpu').toArray()).toHaveLength(8);
   });
 
@@ -254,6 +260,37 @@ describe('work', () => {
     }
     graph.dispose();
     expect(device.info().usedBytes).toBeLessThanOrEqual(before);
+  });
+
+  it('in a graph may use what its body made, after that was disposed of', async () => {
+    const x = await new Tensor('f32', numbers(8), [8]).to(cuda);
+    const graph = new Graph(cuda, () => silu(x));
+    const made = graph.result as Tensor;
+    made.dispose();
+    const other = Tensor.empty('f32', [8], cuda);
+    other.write(new Float32Array(8).fill(9));
+    graph.launch();
+    expect(other.toSync('cpu').toArray()).toEqual(new Array(8).fill(9));
+    const kept = new Graph(cuda, () => silu(x));
+    kept.launch();
+    kept.dispose();
+    const result = kept.result as Tensor;
+    expect(result.toSync('cpu').toArray()).toEqual(silu(x).toSync('cpu').toArray());
+  });
+
+  it('in graphs that come and go takes the same memory again', async () => {
+    const device = new Device(cuda);
+    const x = await new Tensor('f32', numbers(2 * 64), [2, 64]).to(cuda);
+    const weights = quantize(new Tensor('f32', numbers(32 * 64), [32, 64]), 'u4_g32');
+    const w = await packWeights(weights, { for: 'cuda' }).to(cuda);
+    const out = Tensor.empty('f32', [2, 32], cuda);
+    const reserved = [0, 1, 2].map(() => {
+      const graph = new Graph(cuda, () => matmul(x, w, { out }));
+      graph.launch();
+      graph.dispose();
+      return device.info().reservedBytes;
+    });
+    expect(new Set(reserved).size).toBe(1);
   });
 
   it('an error while a graph is recorded is told, and gives memory back', async () => {
@@ -301,6 +338,9 @@ describe('memory', () => {
     expect(big).toThrow(code('BL_OUT_OF_MEMORY'));
     device.setMemoryLimit(0);
     big().dispose();
+    for (const bytes of [-1, 0.5, Number.NaN, '5' as unknown as number]) {
+      expect(() => device.setMemoryLimit(bytes)).toThrow(/^Device.setMemoryLimit: bytes is /);
+    }
   });
 });
 

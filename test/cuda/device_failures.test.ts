@@ -97,6 +97,19 @@ describe.runIf(emulated)('failures', () => {
     expect(lines[0]).toMatch(expected);
   });
 
+  it('a copy that could not be followed leaves its source alone', () => {
+    const lines = there(
+      `const first = await x.to('cuda:0'); // the second event: of the next copy
+       attempt(() => new b.Tensor('f32', [5, 6], [2]).toSync('cuda:0').device);
+       const next = new b.Tensor('f32', [7, 8], [2]).toSync('cuda:0');
+       attempt(() => next.toSync('cpu').toArray());
+       attempt(() => first.toSync('cpu').toArray());`,
+      { BITLOOM_CUDA_EMULATION: 'delay=5000', BITLOOM_CUDA_EMULATION_FAIL: 'cuEventRecord:2=1' },
+    );
+    expect(lines[0]).toMatch(/^BL_UNSUPPORTED cuda:0: cuMemcpyHtoDAsync/);
+    expect(lines.slice(1)).toEqual(['[7,8]', '[1,-2,3,0.5]']);
+  });
+
   it('a device that is too old is named, and not used', () => {
     const lines = there(`attempt(() => b.devices()); attempt(() => x.toSync('cuda:0').device);`, {
       BITLOOM_CUDA_EMULATION_FAIL: 'cuDeviceGetAttribute:1+=1',

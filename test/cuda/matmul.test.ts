@@ -6,6 +6,8 @@ import {
   formats,
   matmul,
   matmulAsync,
+  matmulKernel,
+  matmulWorkspaceBytes,
   packWeights,
   type QuantizedTensor,
   quantize,
@@ -163,6 +165,15 @@ describe('matmul on a device', () => {
     const y = matmul(await x.to(cuda), there, { aScales: await aScales.to(cuda) }).toSync('cpu');
     const expected = matmul(x, w, { aScales, algorithm: 'dequant', isa: 'scalar' }).toArray();
     expect(error(y.toArray(), expected)).toBeLessThan(1e-6);
+  });
+
+  it('has no kernel and no workspace of the processor', async () => {
+    const x = await new Tensor('f32', values(64, 5), [1, 64]).to(cuda);
+    const there = await packWeights(weights('u4_g32', 16, 64), { for: 'cuda' }).to(cuda);
+    expect([matmulKernel(x, there), matmulWorkspaceBytes(x, there)]).toEqual([
+      undefined,
+      undefined,
+    ]);
   });
 
   it('says what it wants', async () => {

@@ -67,7 +67,10 @@ export function matmulAsync<D extends OutputDType = 'f32'>(
   return runAsync(() => prepare(a, b, options), options);
 }
 
-/** Name of the kernel that {@link matmul} would run, e.g. `matmul_dequant_i8_avx512`. */
+/**
+ * Name of the kernel that {@link matmul} would run, e.g. `matmul_dequant_i8_avx512`; `undefined` if matmul would refuse the
+ * call, and for tensors on devices, which may run several.
+ */
 export function matmulKernel(
   a: Tensor<FloatDType | 'i8'> | PreparedActivations,
   b: QuantizedTensor,
@@ -112,7 +115,7 @@ function prepare<D extends OutputDType>(
  * each thread, columns of the result that are not finished. Whatever N, but for canonical (not packed) weights and
  * low-rank terms, which take some for a unit of it.
  *
- * @returns `undefined` if matmul would refuse the call
+ * @returns `undefined` if matmul would refuse the call, and for tensors on devices
  */
 export function matmulWorkspaceBytes(
   a: Tensor<FloatDType | 'i8'> | PreparedActivations,

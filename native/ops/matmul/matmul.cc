@@ -189,6 +189,7 @@ uint64_t bl_matmul_workspace_bytes(const bl_matmul_args* args) {
   bl_matmul_args call;
   PreparedHeader header;
   if (!read_args(args, &call) || validate_matmul(&call, &header, nullptr) != BL_STATUS_ok) return 0;
+  if (call.run.device != 0) return 0;
   const Operands it(call, header);
   return it.kernel == nullptr ? 0 : it.plan(call).total() + kScratchAlignment;
 }
@@ -198,6 +199,7 @@ const char* bl_matmul_kernel(const bl_matmul_args* args) {
   bl_matmul_args call;
   PreparedHeader header;
   if (!read_args(args, &call) || validate_matmul(&call, &header, nullptr) != BL_STATUS_ok) return nullptr;
+  if (call.run.device != 0) return nullptr;
   const int64_t m = Rows(call.a).count / std::max<int64_t>(call.batch, 1);
   const MatmulKernelRow* kernel = choose_matmul(call, WeightsView(call.b).panel, m, header.tables);
   return kernel == nullptr ? nullptr : kernel->name;
