@@ -157,7 +157,18 @@ describe('MoEExperts', () => {
     expectError(
       () => new MoEExperts(undefined as never),
       'BL_INVALID_ARGUMENT',
-      'MoEExperts: experts is undefined, expected an object',
+      'MoEExperts: experts is undefined, expected an array',
+    );
+    const experts = new MoEExperts([first]);
+    expectError(
+      () => experts.with(new Map([['length', first]]) as never),
+      'BL_OUT_OF_RANGE',
+      'MoEExperts: with("length"), expected 0 to 0',
+    );
+    expectError(
+      () => experts.with(undefined as never),
+      'BL_INVALID_ARGUMENT',
+      'MoEExperts: with(undefined), expected a Map',
     );
   });
 });

@@ -69,7 +69,12 @@ export class MoEExperts {
     experts: readonly MoEExpert[],
     from?: { values: NativeValue[]; handle: NativeExperts },
   ) {
-    checkObject('MoEExperts', 'experts', experts);
+    if (!Array.isArray(experts)) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `MoEExperts: experts is ${described(experts)}, expected an array`,
+      );
+    }
     this.experts = [...experts];
     this.#values =
       from?.values ?? this.experts.flatMap((expert, i) => expertValues(expert, `experts[${i}]`));
@@ -84,13 +89,19 @@ export class MoEExperts {
    * @throws as the constructor
    */
   with(changes: ReadonlyMap<number, MoEExpert>): MoEExperts {
+    if (!(changes instanceof Map)) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `MoEExperts: with(${described(changes)}), expected a Map`,
+      );
+    }
     const experts = [...this.experts];
     const values = [...this.#values];
     for (const [number, expert] of changes) {
-      if (!(number in experts)) {
+      if (!Number.isInteger(number) || number < 0 || number >= this.count) {
         throw argumentError(
           'BL_OUT_OF_RANGE',
-          `MoEExperts: with(${number}), expected 0 to ${this.count - 1}`,
+          `MoEExperts: with(${described(number)}), expected 0 to ${this.count - 1}`,
         );
       }
       const own = expertValues(expert, `experts[${number}]`);

@@ -43,7 +43,7 @@ export interface MoEForwardOptions<D extends FloatDType = 'f32'> extends RunOpti
   /** Shape `[tokens, hidden]`, apart from x. Default: a new tensor of f32. */
   out?: Tensor<D>;
   /**
-   * Memory of the call, apart from all tensors, {@link moeForwardWorkspaceBytes} bytes: what it has too little is allocated for the call.
+   * Memory of the call, apart from all tensors and weights, {@link moeForwardWorkspaceBytes} bytes: what it has too little is allocated for the call.
    * Calls beside each other need one each.
    */
   workspace?: Tensor<'u8'>;
@@ -178,7 +178,15 @@ function prepare<D extends FloatDType>(
   const out = options.out ?? (Tensor.empty('f32', x.shape, x.device) as Tensor as Tensor<D>);
   checkTensor(op, 'out', out);
   const { workspace } = options;
-  if (workspace !== undefined) checkTensor(op, 'workspace', workspace);
+  if (workspace !== undefined) {
+    checkTensor(op, 'workspace', workspace);
+    if ((workspace.dtype as string) !== 'u8') {
+      throw argumentError(
+        'BL_INVALID_DTYPE',
+        `${op}: workspace.dtype is ${workspace.dtype}, expected u8`,
+      );
+    }
+  }
   return {
     op,
     values: [
