@@ -1,11 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { Tensor } from '../../lib/index.js';
 import { bestAssignment } from '../../lib/nn/moe/compression/assignment.js';
-import {
-  applyExpertPlan,
-  type EvolveState,
-  evolveExperts,
-} from '../../lib/nn/moe/compression/evolve.js';
+import { type EvolveState, evolveExperts } from '../../lib/nn/moe/compression/evolve.js';
+import { applyExpertPlan } from '../../lib/nn/moe/compression/expert_plan.js';
 import {
   type DenseExpert,
   type ExpertLayer,
@@ -247,6 +244,59 @@ describe('evolveExperts', () => {
     }
   });
 
+  it('goes on after losses that JSON has no numbers for', async () => {
+    // The best are infinitely bad, so that what is read back must be as bad.
+    const bad = (options: object) => {
+      let calls = 0;
+      return evolveExperts({
+        ...{ numExperts: [6], keep: 2, pruneSteps: 6, mergeSteps: 6, populationSize: 4, seed: 2 },
+        evaluate: (plans) =>
+          (plans[0]?.route[0]?.[0] ?? 0) > 0 ? Infinity : calls++ % 3 === 0 ? Number.NaN : Infinity,
+        ...options,
+      });
+    };
+    const states: string[] = [];
+    const whole = await bad({
+      onProgress: (state: EvolveState) => states.push(JSON.stringify(state)),
+    });
+    expect(await bad({ state: JSON.parse(states[5] as string) })).toEqual(whole);
+  });
+
+  it('refuses what is no number, no step and no state of its own', async () => {
+    const options = {
+      numExperts: [4, 4],
+      keep: 2,
+      pruneSteps: 1,
+      mergeSteps: 1,
+      populationSize: 2,
+    };
+    const run = (change: object) => evolveExperts({ ...options, evaluate: () => 1, ...change });
+    const state = await run({});
+    const message = 'evolveExperts: state is none of a search with these options';
+    const [first, second] = state.population;
+    for (const odd of [
+      { state: { ...state, version: 2 } },
+      { state: { ...state, drawn: -1 } },
+      { state: { ...state, population: [first] } },
+      { state: { ...state, population: [{ ...first, loss: null }, second] } },
+      { state: { ...state, population: [{ ...first, plans: first?.plans.slice(1) }, second] } },
+      { state, keep: 3 },
+      { state, numExperts: [4, 5] },
+      { state, active: 3 },
+    ]) {
+      await expect(run(odd)).rejects.toThrow(message);
+    }
+    await expect(run({ evaluate: () => undefined })).rejects.toThrow(
+      'evolveExperts: evaluate gave undefined, expected a number',
+    );
+    await expect(run({ numExperts: [] })).rejects.toThrow(
+      'evolveExperts: layers of numExperts is 0, expected a whole number of at least 1',
+    );
+    await expect(run({ pruneSteps: undefined })).rejects.toThrow(
+      'evolveExperts: pruneSteps is undefined, expected a whole number of at least 0',
+    );
+  });
+
   it('shares active experts out between layers, as many as it was told', async () => {
     // What a layer is worth falls with every further active expert; layer 0 needs three of them.
     const worth = [
@@ -313,6 +363,22 @@ describe('evolveExperts', () => {
     expect(
       worst((made.experts[0] as DenseExpert).down.data, mean, 1e-9, 2 ** -23),
     ).toBeLessThanOrEqual(1);
+    const widths = { ...layer, experts: [1, 11, 21].map((s) => expert(s, 2, s === 21 ? 5 : 3)) };
+    expect(applyExpertPlan(widths, plan).experts[1]).toBe(widths.experts[2]);
+    expectError(
+      () =>
+        applyExpertPlan(widths, {
+          route: plan.route,
+          merge: [
+            [1, 0, 1],
+            [0, 1, 0],
+          ],
+        }),
+      'BL_INVALID_SHAPE',
+      'applyExpertPlan: experts that are added up differ in their shapes, expected the same width and all or none with a gate',
+    );
+    const biased = applyExpertPlan({ ...layer, bias: f32([1, 2, 4], [3]) }, plan);
+    expect(biased.bias?.toArray()).toEqual([3, 4]);
     expectError(
       () => applyExpertPlan(layer, { ...plan, merge: [[1, 0]] }),
       'BL_INVALID_SHAPE',

@@ -1,4 +1,5 @@
 // Decoders whose experts are changed, to be tried before a file is written.
+import { argumentError } from '../../../errors.js';
 import type { Format } from '../../../generated.js';
 import { mul } from '../../../ops/elementwise/mul.js';
 import { type MoEExpert, MoEExperts } from '../../../ops/moe/experts.js';
@@ -22,6 +23,7 @@ export function expertLayers(decoder: Pick<Decoder, 'parts'>): (ExpertLayer | un
       experts: mlp.experts.experts
         .slice(0, mlp.numExperts)
         .map((expert, e) => decodedExpert(expert, mlp.options.kept?.experts[e])),
+      bias: mlp.options.route.bias,
       topK: mlp.options.route.topK,
     };
   });
@@ -100,6 +102,13 @@ export function withExperts(
     const own = layers[i];
     if (own === undefined) return undefined;
     checkLayer('withExperts', own);
+    const bias = own.bias ?? options.route.bias;
+    if (bias !== undefined && bias.size !== own.experts.length) {
+      throw argumentError(
+        'BL_INVALID_SHAPE',
+        `withExperts: layers[${i}].bias is missing, expected one for ${own.experts.length} experts: the router has one`,
+      );
+    }
     const { kept: _, ...others } = options;
     const routed = own.experts.map((expert) => encoded(expert, format));
     const kept = own.experts.flatMap((expert) => expert.kept ?? []);
@@ -115,6 +124,7 @@ export function withExperts(
         : { kept: new MoEExperts(kept.map((neurons) => encoded(neurons, format))) }),
       route: {
         ...options.route,
+        ...(bias === undefined ? {} : { bias }),
         topK: Math.min(own.topK ?? topK ?? options.route.topK, routed.length),
       },
     });

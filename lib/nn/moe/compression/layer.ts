@@ -26,12 +26,17 @@ export interface ExpertLayer {
   /** Shape `[experts, hidden]` */
   router: Tensor<'f32'>;
   experts: readonly DenseExpert[];
+  /** Shape `[experts]`: added to scores when experts are chosen, as `bias` of `moeRoute`; of routers that have one (DeepSeek-V3). */
+  bias?: Tensor<'f32'> | undefined;
   /** Experts of a token. Default: as before, at most as many as there are. */
   topK?: number | undefined;
 }
 
-/** @throws `BL_INVALID_SHAPE` unless the router has a row for each expert and their shapes fit. Returns hidden. */
-export function checkLayer(op: string, { router, experts, topK }: ExpertLayer): number {
+/**
+ * @throws `BL_INVALID_SHAPE` unless the router has a row for each expert and their shapes fit, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE`
+ * @returns hidden
+ */
+export function checkLayer(op: string, { router, experts, bias, topK }: ExpertLayer): number {
   const [rows, hidden = 0] = router.shape;
   if (router.shape.length !== 2 || rows !== experts.length || rows === 0) {
     throw argumentError(
@@ -45,6 +50,8 @@ export function checkLayer(op: string, { router, experts, topK }: ExpertLayer): 
       `${op}: topK is ${topK}, expected 1 to ${experts.length} (experts of the layer)`,
     );
   }
+  checkMatrix(op, 'router', router, router.shape);
+  if (bias !== undefined) checkMatrix(op, 'bias', bias, [experts.length]);
   experts.forEach((expert, e) => {
     checkMatrices(op, `experts[${e}]`, expert, hidden);
     if (expert.kept !== undefined) checkMatrices(op, `experts[${e}].kept`, expert.kept, hidden);
@@ -77,10 +84,32 @@ function checkMatrices(
     ['reduce', reduce, [inner, hidden]],
     ['expand', expand, [hidden, outer]],
   ] as const) {
-    if (matrix === undefined || `${matrix.shape}` === `${shape}`) continue;
+    if (matrix !== undefined) checkMatrix(op, `${name}.${part}`, matrix, shape);
+  }
+}
+
+function checkMatrix(
+  op: string,
+  name: string,
+  matrix: Tensor<'f32'>,
+  shape: readonly (number | undefined)[],
+): void {
+  if (`${matrix.shape}` !== `${shape}`) {
     throw argumentError(
       'BL_INVALID_SHAPE',
-      `${op}: ${name}.${part}.shape is [${matrix.shape}], expected [${shape}]`,
+      `${op}: ${name}.shape is [${matrix.shape}], expected [${shape}]`,
+    );
+  }
+  if ((matrix.dtype as string) !== 'f32') {
+    throw argumentError(
+      'BL_INVALID_DTYPE',
+      `${op}: ${name}.dtype is ${matrix.dtype}, expected f32`,
+    );
+  }
+  if (!matrix.contiguous) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: ${name}.strides is [${matrix.strides}], expected those of contiguous rows`,
     );
   }
 }
@@ -104,6 +133,17 @@ export function takeRows(matrix: Tensor<'f32'>, order: readonly number[]): Tenso
     values.set(matrix.data.subarray(row * cols, (row + 1) * cols), i * cols);
   });
   return new Tensor('f32', values, [order.length, cols]);
+}
+
+/** Entries of a router's bias in this order, as a layer's property; nothing where there is none. */
+export function takeBias(
+  bias: Tensor<'f32'> | undefined,
+  order: readonly number[],
+): { bias?: Tensor<'f32'> } {
+  if (bias === undefined) return {};
+  const { data } = bias;
+  const values = Float32Array.from(order, (e) => data[e] as number);
+  return { bias: new Tensor('f32', values, [order.length]) };
 }
 
 /** Columns of a matrix in this order. */

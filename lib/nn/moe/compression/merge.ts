@@ -11,6 +11,7 @@ import {
   type DenseExpert,
   type ExpertLayer,
   permuteNeurons,
+  takeBias,
   takeRows,
 } from './layer.js';
 
@@ -51,7 +52,7 @@ export interface MergedExperts extends ExpertLayer {
  * 3. Weights are averaged with the usage as weight.
  *
  * The paper keeps all router rows and sends all of a group to its one expert: `groupOf` maps indices of routes so.
- * `router` is the smaller form that a model file holds, the dominant experts' rows.
+ * `router` is the smaller form that a model file holds, the dominant experts' rows; a bias likewise.
  *
  * Of equal usage and similarity the lower number comes first.
  *
@@ -69,7 +70,7 @@ export interface MergedExperts extends ExpertLayer {
 export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): MergedExperts {
   const op = 'mergeExperts';
   const hidden = checkDense(op, layer);
-  const { experts, router } = layer;
+  const { experts, router, bias } = layer;
   const { usage, groups } = options;
   if (usage.length !== experts.length || !usage.every((x) => x >= 0 && Number.isFinite(x))) {
     throw argumentError(
@@ -127,6 +128,7 @@ export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): 
   });
   return {
     router: takeRows(router, dominant),
+    ...takeBias(bias, dominant),
     experts: merged,
     groupOf,
     dominant,
