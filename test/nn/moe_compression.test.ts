@@ -185,6 +185,56 @@ describe('mergeExperts', () => {
     expect([...order].sort()).toEqual([0, 1, 2, 3, 4]);
   });
 
+  it('refuses weights whose products are no numbers, which no assignment ends with', () => {
+    for (const value of [Number.NaN, 1e38]) {
+      const [a, b] = [expert(1, 8, 6), expert(2, 8, 6)];
+      for (const one of [a, b]) one.up.data[0] = value;
+      expectError(
+        () =>
+          mergeExperts(
+            { router: f32([1, 0, 0, 1, ...new Array(12).fill(0)], [2, 8]), experts: [a, b] },
+            { usage: [1, 1], groups: 1 },
+          ),
+        'BL_NON_FINITE',
+        `mergeExperts: the product of neurons 0 and 0 is ${value > 1 ? 'Infinity' : 'NaN'}, expected a finite number`,
+      );
+    }
+  });
+
+  it('names what is missing', () => {
+    const layer = {
+      router: f32([1, 2, 3, 4], [2, 2]),
+      experts: [expert(1, 2, 3), expert(2, 2, 3)],
+    };
+    const cases: [() => unknown, string][] = [
+      [
+        () => pruneByUsage(undefined as never, [1], 1),
+        'pruneByUsage: layer is undefined, expected an object',
+      ],
+      [
+        () => pruneByUsage({ ...layer, experts: 2 as never }, [1], 1),
+        'pruneByUsage: experts is 2, expected an array',
+      ],
+      [
+        () => pruneByUsage(layer, undefined as never, 1),
+        'pruneByUsage: counts is undefined, expected an object',
+      ],
+      [
+        () => mergeExperts(layer, {} as never),
+        'mergeExperts: usage is undefined, expected an object',
+      ],
+      [
+        () => mergeExperts(layer, { usage: [1, 1], groups: 1, activation: 'tanh' as never }),
+        'mergeExperts: activation is "tanh", expected silu, gelu, relu2',
+      ],
+      [
+        () => applyExpertPlan(layer, undefined as never),
+        'applyExpertPlan: plan is undefined, expected an object',
+      ],
+    ];
+    for (const [body, message] of cases) expectError(body, 'BL_INVALID_ARGUMENT', message);
+  });
+
   it('refuses experts that do not fit each other', () => {
     const router = f32(gaussian(12, 9), [2, 6]);
     expectError(

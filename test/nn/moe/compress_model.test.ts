@@ -170,6 +170,31 @@ describe('compressModel', () => {
     );
   });
 
+  it('refuses what is no function, no format and no option', async () => {
+    const bytes = ggufBytes(randomModel({ experts: 4 }).content);
+    const call = (change: unknown, options: object = {}) =>
+      compressModel(bytes, out('no.gguf'), change as never, options);
+    const same = (layer: ExpertLayer) => layer;
+    await expect(call(undefined)).rejects.toThrow(
+      'compressModel: change is undefined, expected a function',
+    );
+    await expect(call(() => undefined)).rejects.toThrow(
+      'compressModel: layer is undefined, expected an object',
+    );
+    await expect(call(same, { format: 'q9' })).rejects.toMatchObject({ code: 'BL_INVALID_FORMAT' });
+    await expect(call(same, { keep: 1 })).rejects.toThrow(
+      'compressModel: option "keep" is not known',
+    );
+    const decoder = await load(bytes);
+    expect(() => withExperts(decoder, undefined as never)).toThrow(
+      'withExperts: layers is undefined',
+    );
+    expect(() => withExperts(decoder, [], { topK: 0 })).toThrow(
+      'withExperts: topK is 0, expected at least 1',
+    );
+    decoder.dispose();
+  });
+
   it('refuses layers that it would misread', async () => {
     const bytes = ggufBytes(randomModel({ experts: 4 }).content);
     const strided = (layer: ExpertLayer): ExpertLayer => {

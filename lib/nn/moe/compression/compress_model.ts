@@ -1,10 +1,11 @@
 // Models whose experts are changed, as files.
+import { checkOptions, described } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import type { Format } from '../../../generated.js';
 import { type GGUFFile, type GGUFTensorInput, readGGUF, writeGGUF } from '../../../io/index.js';
 import { dequantize } from '../../../ops/quantize/dequantize.js';
 import { quantize } from '../../../ops/quantize/quantize.js';
-import type { QuantizedTensor } from '../../../quantized_tensor.js';
+import { formatInfo, type QuantizedTensor } from '../../../quantized_tensor.js';
 import { Tensor } from '../../../tensor.js';
 import { readConfig } from '../../config.js';
 import { unsupportedModel } from '../../model_error.js';
@@ -21,6 +22,8 @@ import {
 } from '../expert_tensors.js';
 import { decodedExpert } from './factors.js';
 import { checkLayer, type DenseExpert, type ExpertLayer, takeBias } from './layer.js';
+
+const known = new Set(['format', 'topK', 'onProgress', 'signal']);
 
 // What experts have that lie in one tensor.
 const stackedParts = ['gate', 'up', 'down'] as const;
@@ -60,6 +63,14 @@ export async function compressModel(
   change: (layer: ExpertLayer, index: number) => ExpertLayer | Promise<ExpertLayer>,
   options: CompressModelOptions = {},
 ): Promise<void> {
+  checkOptions('compressModel', options, known);
+  if (options.format !== undefined) formatInfo(options.format);
+  if (typeof change !== 'function') {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `compressModel: change is ${described(change)}, expected a function`,
+    );
+  }
   const { source, close } = openSource(from);
   try {
     const file = readGGUF(source);

@@ -1,4 +1,4 @@
-import { described } from '../../../arguments.js';
+import { checkObject, described } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import { normalAt, uniformAt } from '../../../ops/moe/noise.js';
 import type { ExpertPlan } from './expert_plan.js';
@@ -84,6 +84,8 @@ export interface EvolveOptions {
  * ```
  */
 export async function evolveExperts(options: EvolveOptions): Promise<EvolveState> {
+  checkObject('evolveExperts', 'options', options);
+  checkObject('evolveExperts', 'numExperts', options.numExperts);
   const { numExperts, keep, evaluate, pruneSteps, mergeSteps, populationSize = 16 } = options;
   const { scale = 0.1, seed = 0, active } = options;
   for (const [name, value, least] of [

@@ -1,4 +1,5 @@
 // What a search over experts finds, and what it makes of a layer.
+import { checkObject } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import { Tensor } from '../../../tensor.js';
 import { checkDense, combine, type DenseExpert, type ExpertLayer } from './layer.js';
@@ -18,14 +19,23 @@ export interface ExpertPlan {
  * as the plan has it. A router's bias becomes `route bias`, which is this library's: the paper's models have none. Experts
  * that are added up have the same width; one that stays alone may have any.
  *
+ * @example
+ * ```ts
+ * // Of three experts the first two become their mean, chosen where either was; the third stays.
+ * const half = [0.5, 0.5, 0];
+ * const made = applyExpertPlan(layer, { route: [[1, 1, 0], [0, 0, 1]], merge: [half, [0, 0, 1]] });
+ * ```
+ *
  * @throws `BL_INVALID_SHAPE`, `BL_INVALID_ARGUMENT` (experts in factors)
  */
 export function applyExpertPlan(layer: ExpertLayer, plan: ExpertPlan): ExpertLayer {
   const op = 'applyExpertPlan';
   checkDense(op, layer);
+  checkObject(op, 'plan', plan);
   const { router, experts, bias } = layer;
   for (const name of ['route', 'merge'] as const) {
     const rows = plan[name];
+    checkObject(op, `plan.${name}`, rows);
     const fits = rows.length > 0 && rows.length === plan.route.length;
     if (fits && rows.every((row) => row.length === experts.length)) continue;
     throw argumentError(

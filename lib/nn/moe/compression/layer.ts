@@ -1,3 +1,4 @@
+import { checkObject, checkTensor, described } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import { Tensor } from '../../../tensor.js';
 
@@ -36,7 +37,16 @@ export interface ExpertLayer {
  * @throws `BL_INVALID_SHAPE` unless the router has a row for each expert and their shapes fit, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE`
  * @returns hidden
  */
-export function checkLayer(op: string, { router, experts, bias, topK }: ExpertLayer): number {
+export function checkLayer(op: string, layer: ExpertLayer): number {
+  checkObject(op, 'layer', layer);
+  const { router, experts, bias, topK } = layer;
+  checkTensor(op, 'router', router);
+  if (!Array.isArray(experts)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${op}: experts is ${described(experts)}, expected an array`,
+    );
+  }
   const [rows, hidden = 0] = router.shape;
   if (router.shape.length !== 2 || rows !== experts.length || rows === 0) {
     throw argumentError(
@@ -52,7 +62,8 @@ export function checkLayer(op: string, { router, experts, bias, topK }: ExpertLa
   }
   checkMatrix(op, 'router', router, router.shape);
   if (bias !== undefined) checkMatrix(op, 'bias', bias, [experts.length]);
-  experts.forEach((expert, e) => {
+  experts.forEach((expert: DenseExpert, e) => {
+    checkObject(op, `experts[${e}]`, expert);
     checkMatrices(op, `experts[${e}]`, expert, hidden);
     if (expert.kept !== undefined) checkMatrices(op, `experts[${e}].kept`, expert.kept, hidden);
     if (
@@ -74,6 +85,8 @@ function checkMatrices(
   { gate, up, down, reduce, expand }: DenseExpert,
   hidden: number,
 ): void {
+  checkTensor(op, `${name}.up`, up);
+  checkTensor(op, `${name}.down`, down);
   const [ffn] = up.shape;
   const inner = reduce?.shape[0] ?? hidden;
   const outer = expand?.shape[1] ?? hidden;

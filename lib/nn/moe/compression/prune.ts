@@ -1,3 +1,4 @@
+import { checkObject } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import { checkLayer, type ExpertLayer, takeBias, takeRows } from './layer.js';
 
@@ -24,6 +25,7 @@ export function pruneByUsage(
 } {
   const op = 'pruneByUsage';
   checkLayer(op, layer);
+  checkObject(op, 'counts', counts);
   const { experts, router, bias } = layer;
   if (counts.length !== experts.length || !counts.every((count) => count >= 0)) {
     throw argumentError(
