@@ -71,6 +71,19 @@ describe('moeForward with a workspace', () => {
     }
   });
 
+  it('is little where tokens go nowhere', () => {
+    const experts = new MoEExperts(expertsOf(sizes, () => 'q4_0'));
+    const x = f32(gaussian(64, 3), [1, 64]);
+    const nowhere = { indices: Tensor.zeros('i32', [1, 0]), weights: Tensor.zeros('f32', [1, 0]) };
+    for (const own of [experts, new MoEExperts([])]) {
+      const bytes = moeForwardWorkspaceBytes(x, nowhere, own);
+      expect(bytes).toBeGreaterThan(0);
+      expect(bytes).toBeLessThan(4096);
+      const workspace = Tensor.zeros('u8', [bytes]);
+      expect(moeForward(x, nowhere, own, { workspace }).toArray()).toEqual(new Array(64).fill(0));
+    }
+  });
+
   it('refuses memory of its tensors', () => {
     const experts = new MoEExperts(expertsOf(sizes, () => 'q4_0'));
     const x = f32(gaussian(64, 3), [1, 64]);
