@@ -67,6 +67,11 @@ describe('moeForward', () => {
         'moeForward: compute is "i4", expected f32, i8, bf16, i1 or e4m3',
       ],
       [
+        () => call({ compute: 'e4m3' }),
+        'BL_UNSUPPORTED',
+        'moeForward: compute is "e4m3", expected f32, i8, bf16 or i1',
+      ],
+      [
         () => call({ extra: 1 } as object),
         'BL_INVALID_ARGUMENT',
         'moeForward: option "extra" is not known, expected one of activation, limit, numShared, sharedWeights, residual, compute, algorithm, maxRows, out, workspace, isa, threads',

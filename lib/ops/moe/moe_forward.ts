@@ -34,7 +34,7 @@ export interface MoEForwardOptions<D extends FloatDType = 'f32'> extends RunOpti
   sharedWeights?: Tensor<'f32'>;
   /** Shape `[tokens, hidden]`, added to the result; may be `out`. */
   residual?: Tensor<FloatDType>;
-  /** As `compute` of {@link matmul}. Default `'f32'`. */
+  /** As `compute` of {@link matmul}, but for `'e4m3'`. Default `'f32'`. */
   compute?: Compute;
   /** As `algorithm` of {@link matmul}; `'auto'` (default) chooses for each expert by its number of tokens. */
   algorithm?: Algorithm;
@@ -170,6 +170,9 @@ function prepare<D extends FloatDType>(
       'BL_INVALID_ARGUMENT',
       `${op}: activation is ${described(activation)}, expected ${Object.keys(activationIds).join(', ')}`,
     );
+  }
+  if (options.compute === 'e4m3') {
+    throw argumentError('BL_UNSUPPORTED', `${op}: compute is "e4m3", expected f32, i8, bf16 or i1`);
   }
   checkWhole(op, 'numShared', numShared, experts.count);
   checkWhole(op, 'maxRows', maxRows, 2 ** 31 - 1);
