@@ -48,7 +48,7 @@ export function expertParts(expert: MoEExpert): (QuantizedTensor | Tensor<'f32'>
  *   packWeights(quantize(new Tensor('f32', new Float32Array(rows * cols).fill(0.1), [rows, cols]), format));
  * const experts = new MoEExperts([
  *   { gate: matrix(64, 32, 'q4_0'), up: matrix(64, 32, 'q4_0'), down: matrix(32, 64, 'q8_0') },
- *   { gate: matrix(32, 32, 'u2'), up: matrix(32, 32, 'u2'), down: matrix(32, 32, 'q4_0') }, // narrower, 2 bits
+ *   { gate: matrix(32, 32, 'u2_g32'), up: matrix(32, 32, 'u2_g32'), down: matrix(32, 32, 'q4_0') }, // narrower, 2 bits
  * ]);
  * ```
  */
