@@ -58,7 +58,7 @@ bl_status allocate(int32_t index, bl_stream* stream, uint64_t bytes, bl_memory**
   BL_RETURN_IF_ERROR(enter(index, stream, &at, error));
   const Lock lock(at.device->mutex);
   Block* block = nullptr;
-  BL_RETURN_IF_ERROR(at.device->allocate(at.stream, bytes, &block, error));
+  BL_RETURN_IF_ERROR(at.device->allocate_shared(at.stream, bytes, &block, error));
   *memory = new bl_memory{at.device, block, at.device->generation};
   return BL_STATUS_ok;
 }
@@ -98,7 +98,7 @@ bl_status stream_synchronize(int32_t index, bl_stream* stream, bl_error* error) 
   Entered at;
   BL_RETURN_IF_ERROR(enter(index, stream, &at, error));
   BL_CHECK(!at.stream->is_recording, unsupported, "graph: a stream that is recorded cannot be waited for");
-  at.stream->has_work = false;
+  // It may have more work by the time that this is done.
   return finish(*at.device, driver().stream_synchronize(at.stream->handle), "cuStreamSynchronize", error);
 }
 
@@ -178,8 +178,12 @@ bl_status copy(int32_t index, bl_stream* stream, int32_t kind, void* output, con
                uint64_t bytes, bl_error* error) {
   Entered at;
   BL_RETURN_IF_ERROR(enter(index, stream, &at, error));
-  if (kind == BL_COPY_to_device) return at.stream->upload(output, input, bytes, error);
   const Lock lock(at.device->mutex);
+  if (kind == BL_COPY_to_device) {
+    BL_CHECK(!at.stream->is_recording, unsupported,
+             "graph: a copy from host memory cannot be kept in a graph");
+    return at.device->copy_to_device(*at.stream, reinterpret_cast<Address>(output), input, bytes, error);
+  }
   if (kind == BL_COPY_from_device) {
     BL_CHECK(!at.stream->is_recording, unsupported, "graph: a copy to host memory cannot be kept in a graph");
     return at.device->copy_from_device(*at.stream, output, reinterpret_cast<Address>(input), bytes, error);
@@ -198,6 +202,9 @@ bl_status graph_begin(int32_t index, bl_stream* stream, bl_error* error) {
   BL_RETURN_IF_ERROR(enter(index, stream, &at, error));
   const Lock lock(at.device->mutex);
   BL_CHECK(!at.stream->is_recording, invalid_argument, "graph: the stream is recorded already");
+  // Memory that its earlier work used may become the graph's, which other streams use.
+  BL_RETURN_IF_ERROR(
+      finish(*at.device, driver().stream_synchronize(at.stream->handle), "cuStreamSynchronize", error));
   BL_RETURN_IF_ERROR(finish(*at.device, driver().capture_begin(at.stream->handle, kCaptureRelaxed),
                             "cuStreamBeginCapture", error));
   at.stream->is_recording = true;
@@ -216,7 +223,9 @@ bl_status graph_end(int32_t index, bl_stream* stream, bl_graph** graph, bl_error
   BL_CHECK(at.stream->is_recording, invalid_argument, "graph: the stream is not recorded");
   at.stream->is_recording = false;
   std::vector<Block*> held = std::move(at.stream->held);
+  held.insert(held.end(), at.stream->spare.begin(), at.stream->spare.end());
   at.stream->held.clear();
+  at.stream->spare.clear();
   Graph handle = nullptr;
   GraphExec exec = nullptr;
   int result = driver().capture_end(at.stream->handle, &handle);

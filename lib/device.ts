@@ -128,16 +128,19 @@ export class Graph {
     // On the device's own stream, calls of worker threads would be recorded instead of run.
     const on = stream ?? new Stream(device);
     native.graphBegin(number, on.handle);
-    let handle: NativeGraph | undefined;
     recorded = { stream: on, memory };
     try {
       this.result = body();
+    } catch (error) {
+      // The stream must not stay in this state.
+      try {
+        native.graphFree(native.graphEnd(number, on.handle));
+      } catch {} // an error that the first one brought about
+      throw error;
     } finally {
       recorded = undefined;
-      // Also after an error in body: the stream must not stay in this state.
-      handle = native.graphEnd(number, on.handle);
     }
-    this.#handle = handle;
+    this.#handle = native.graphEnd(number, on.handle);
     this.#memory = memory;
   }
 

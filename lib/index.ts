@@ -239,6 +239,7 @@ export {
   type QuantizedTensorOptions,
   weightsBytes,
 } from './quantized_tensor.js';
+export { RecordedSequence } from './recorded_sequence.js';
 export { type AsyncOptions, type RunOptions, sequence } from './run.js';
 export type { MatmulTuning } from './saved_tuning.js';
 export {

@@ -29,6 +29,10 @@ export interface NativeStream {
 export interface NativeExperts {
   readonly [kind]: 'experts';
 }
+/** What recordCalls() of native/node/call_list.cc makes. */
+export interface NativeCalls {
+  readonly [kind]: 'calls';
+}
 export interface NativeEvent {
   readonly [kind]: 'event';
 }
@@ -130,7 +134,10 @@ export interface Native extends NativeDevices {
   dsd: NativeOperator;
   dds: NativeOperator;
   /** Runs calls[i] = [operator number, ...values] in order on a worker thread. */
-  runAsync(calls: NativeValue[][], state?: Int32Array): Promise<void>;
+  runAsync(calls: NativeValue[][] | NativeCalls, state?: Int32Array): Promise<void>;
+  recordCalls(calls: NativeValue[][]): NativeCalls;
+  runRecorded(calls: NativeCalls): void;
+  freeRecorded(calls: NativeCalls): void;
   prepareActivations: NativeOperator;
   /** Which tables `matmul` would look up: bit b - 1 for planes of b bits. */
   matmulTables(...values: NativeValue[]): number;

@@ -3,7 +3,7 @@ import { checkTensor, checkWeights, described } from './arguments.js';
 import { recordedStream, type Stream } from './device.js';
 import { argumentError, type BitloomError } from './errors.js';
 import { type Isa, isas, type OperatorName, operators } from './generated.js';
-import { type NativeValue, native } from './native.js';
+import { type NativeCalls, type NativeValue, native } from './native.js';
 import type { QuantizedTensor } from './quantized_tensor.js';
 import type { Tensor } from './tensor.js';
 
@@ -93,7 +93,20 @@ export function runValue(options: RunOptions): NativeValue {
       `run: threads is ${described(threads)}, expected 1 to 256`,
     );
   }
-  return Int32Array.of(isa === undefined ? -1 : isas[isa], threads ?? 0);
+  return runNumbers(isa === undefined ? -1 : isas[isa], threads ?? 0);
+}
+
+/** [isa, threads] by both: a program uses few of them, for thousands of calls. Nobody writes to them. */
+const runArrays = new Map<number, Int32Array>();
+
+function runNumbers(isa: number, threads: number): Int32Array {
+  const key = isa * 512 + threads;
+  let numbers = runArrays.get(key);
+  if (numbers === undefined) {
+    numbers = Int32Array.of(isa, threads);
+    runArrays.set(key, numbers);
+  }
+  return numbers;
 }
 
 /** Whether a sequence is being recorded, so that the values of tensors may not be there yet. */
@@ -141,8 +154,15 @@ export async function runAsync<R>(prepare: () => Call<R>, options: AsyncOptions 
  * ```
  */
 export async function sequence<R>(body: () => R, options: AsyncOptions = {}): Promise<R> {
+  const { calls, result } = recordCalls('sequence', body);
+  await runCalls(calls, options);
+  return result;
+}
+
+/** The operators that `body` calls, which do not run, and what it gives back. */
+export function recordCalls<R>(what: string, body: () => R): { calls: Call<unknown>[]; result: R } {
   if (recording !== undefined) {
-    throw argumentError('BL_INVALID_ARGUMENT', 'sequence: sequences can not be nested');
+    throw argumentError('BL_INVALID_ARGUMENT', `${what}: sequences can not be nested`);
   }
   const calls: Call<unknown>[] = [];
   recording = calls;
@@ -154,25 +174,37 @@ export async function sequence<R>(body: () => R, options: AsyncOptions = {}): Pr
   }
   if (result instanceof Promise) {
     result.catch(() => undefined); // this error is the one that is reported
-    throw argumentError('BL_INVALID_ARGUMENT', 'sequence: body is async, expected a sync function');
+    throw argumentError('BL_INVALID_ARGUMENT', `${what}: body is async, expected a sync function`);
   }
-  await runCalls(calls, options);
-  return result;
+  return { calls, result };
 }
 
-async function runCalls(calls: Call<unknown>[], { signal }: AsyncOptions): Promise<void> {
-  signal?.throwIfAborted();
+/** The calls as native.runAsync and native.recordCalls take them. */
+export function callValues(calls: readonly Call<unknown>[]): NativeValue[][] {
   for (const call of calls) checkFixed(call);
-  const list = calls.map((call) => [operators[call.op], ...call.values]);
+  return calls.map((call) => [operators[call.op], ...call.values]);
+}
+
+async function runCalls(calls: Call<unknown>[], options: AsyncOptions): Promise<void> {
+  options.signal?.throwIfAborted();
+  await runAbortable(callValues(calls), options);
+}
+
+/** native.runAsync, ended by the signal. */
+export async function runAbortable(
+  calls: NativeValue[][] | NativeCalls,
+  { signal }: AsyncOptions,
+): Promise<void> {
   if (signal === undefined) {
-    await native.runAsync(list);
+    await native.runAsync(calls);
     return;
   }
+  signal.throwIfAborted();
   const state = new Int32Array(new SharedArrayBuffer(4));
   const abort = (): void => void Atomics.store(state, 0, 1);
   signal.addEventListener('abort', abort, { once: true });
   try {
-    await native.runAsync(list, state);
+    await native.runAsync(calls, state);
   } catch (error) {
     // The native layer says that it stopped; the caller's own reason says why.
     if ((error as BitloomError).code === 'BL_ABORTED') signal.throwIfAborted();

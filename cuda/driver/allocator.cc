@@ -76,6 +76,7 @@ Block* Allocator::take(Block* block, uint64_t bytes) {
   rest->bytes = block->bytes - bytes;
   rest->stream = block->stream;
   rest->is_free = true;
+  rest->was_used = block->was_used;
   rest->previous = block;
   rest->next = block->next;
   if (rest->next != nullptr) rest->next->previous = rest.get();
@@ -88,6 +89,7 @@ Block* Allocator::take(Block* block, uint64_t bytes) {
 
 void Allocator::merge(Block* left, Block* right) {
   left->bytes += right->bytes;
+  left->was_used = left->was_used || right->was_used;
   left->next = right->next;
   if (right->next != nullptr) right->next->previous = left;
   blocks_.erase(right->address);
@@ -103,6 +105,7 @@ void Allocator::free(Block* block) {
     return;
   }
   block->is_free = true;
+  block->was_used = true;
   auto& blocks = free_[block->stream];
   if (Block* next = block->next; next != nullptr && next->is_free && next->stream == block->stream) {
     blocks.erase(next);

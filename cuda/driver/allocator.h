@@ -22,6 +22,7 @@ struct Block {
   uint64_t bytes = 0;
   bl_stream* stream = nullptr;  // whose order it follows
   bool is_free = false;
+  bool was_used = false;      // it, or a part of it, had another user before
   Block* previous = nullptr;  // neighbours in the segment
   Block* next = nullptr;
 };

@@ -7,6 +7,8 @@
 
 namespace bitloom::cuda {
 
+extern const ModuleImages kv_module;
+
 namespace {
 
 constexpr int kOldestArch = 80;
@@ -105,6 +107,12 @@ bl_status Device::resolve(bl_stream* stream, bl_stream** out, bl_error* error) {
   BL_CHECK(&stream->device == this, invalid_argument, "cuda:%d: the stream is of another device", index_);
   BL_CHECK(stream->generation == generation, detached, "cuda:%d: the stream is from before a reset", index_);
   *out = stream;
+  if (stream->followed == reuses_ || stream->is_recording) return BL_STATUS_ok;
+  for (bl_stream* other : streams_) {
+    if (other == stream || other->reused <= stream->followed || other->is_recording) continue;
+    BL_RETURN_IF_ERROR(wait_for(*stream, *other, error));
+  }
+  stream->followed = reuses_;
   return BL_STATUS_ok;
 }
 
@@ -131,6 +139,13 @@ bl_status Device::info(bl_device_info* out, bl_error* error) {
   out->limit_bytes = memory.limit;
   out->allocations = memory.allocations;
   out->driver_calls = memory.driver_calls;
+  // Whether the driver takes the code, by a module that is small.
+  LoadedModule& module = modules_[&kv_module];
+  bl_error refused{};
+  if (module.handle == nullptr && load(kv_module, &module, &refused) != BL_STATUS_ok) {
+    std::snprintf(out->unusable, sizeof(out->unusable), "%.*s", static_cast<int>(sizeof(out->unusable)) - 1,
+                  refused.message);
+  }
   return BL_STATUS_ok;
 }
 
@@ -159,6 +174,7 @@ bl_status Device::reset(bl_error* error) {
     stream->handle = nullptr;
     stream->scratch.clear();
     stream->held.clear();
+    stream->spare.clear();
   }
   streams_.clear();
   if (default_stream_ != nullptr) retired_.emplace_back(default_stream_);
@@ -193,6 +209,7 @@ void Device::destroy_stream(bl_stream* stream) {
   bl_error ignored{};
   wait_for(*default_stream_, *stream, &ignored);
   for (Block* block : stream->held) allocator_.free(block);
+  for (Block* block : stream->spare) allocator_.free(block);
   allocator_.inherit(stream, default_stream_);
   driver().event_destroy(stream->event);
   driver().stream_destroy(stream->handle);  // what is queued still runs
@@ -218,6 +235,13 @@ bl_status Device::allocate(bl_stream* stream, uint64_t bytes, Block** out, bl_er
            static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(memory.used),
            static_cast<unsigned long long>(memory.reserved), static_cast<unsigned long long>(memory.limit));
   return failed(result, "cuMemAlloc", error);
+}
+
+// Its stream may still be at work for an earlier user: another stream that gets it must come after that.
+bl_status Device::allocate_shared(bl_stream* stream, uint64_t bytes, Block** out, bl_error* error) {
+  BL_RETURN_IF_ERROR(allocate(stream, bytes, out, error));
+  if ((*out)->was_used && stream->has_work) stream->reused = ++reuses_;
+  return BL_STATUS_ok;
 }
 
 // Streams other than the block's may still use it: its own waits for them before the next user comes.
@@ -262,8 +286,11 @@ bl_status Device::load(const ModuleImages& images, LoadedModule* out, bl_error* 
   }
   bl_error local{};
   const bl_status status = failed(result, "cuModuleLoadData", &local);
-  return fail(error, status, "%s: no image of module %s runs on compute capability %d.%d", local.message,
-              images.name, limits_.arch / 10, limits_.arch % 10);
+  int version = 0;
+  driver().driver_version(&version);
+  return fail(
+      error, status, "%s: no image of module %s runs on compute capability %d.%d with a driver of CUDA %d.%d",
+      local.message, images.name, limits_.arch / 10, limits_.arch % 10, version / 1000, version % 1000 / 10);
 }
 
 bl_status Device::find_kernel(const ModuleImages& images, const char* name, uint32_t shared_bytes,
@@ -304,6 +331,15 @@ bl_status Device::copy_to_device(bl_stream& stream, Address output, const void* 
     bytes -= part;
   }
   return BL_STATUS_ok;
+}
+
+bl_status Device::copy_now(Address output, const void* input, uint64_t bytes, bl_error* error) {
+  bl_stream& stream = *default_stream_;
+  BL_CHECK(!stream.is_recording, unsupported,
+           "graph: a table cannot be copied while the device's own stream is recorded");
+  BL_RETURN_IF_ERROR(copy_to_device(stream, output, input, bytes, error));
+  const int result = driver().stream_synchronize(stream.handle);
+  return result == kSuccess ? BL_STATUS_ok : failed(result, "cuStreamSynchronize", error);
 }
 
 // One chunk serves all parts: the stream's order is chunk filled, chunk copied on, chunk filled again.

@@ -36,8 +36,8 @@ struct bl_stream final : bitloom::cuda::Queue {
   const bitloom::cuda::Limits& limits() const override;
   bool has_code(const bitloom::cuda::ModuleImages& module) const override;
   bl_status allocate_scratch(uint64_t bytes, void** out, bl_error* error) override;
+  bl_status allocate_table(const void* host, uint64_t bytes, void** out, bl_error* error) override;
   void free_scratch(void* memory) override;
-  bl_status upload(void* output, const void* input, uint64_t bytes, bl_error* error) override;
   bl_status download(void* output, const void* input, uint64_t bytes, bl_error* error) override;
   bl_status fill_zero(void* output, uint64_t bytes, bl_error* error) override;
   bl_status launch_bytes(const bitloom::cuda::ModuleImages& module, const char* name,
@@ -50,8 +50,11 @@ struct bl_stream final : bitloom::cuda::Queue {
   uint64_t generation = 0;
   bool has_work = false;      // queued since the last time it was waited for
   bool is_recording = false;  // of a graph
+  uint64_t reused = 0;    // when memory of it went to its next user, and until when others have waited for
+  uint64_t followed = 0;  // such streams: Device::reuses_ counts
   std::set<bitloom::cuda::Block*> scratch;
-  std::vector<bitloom::cuda::Block*> held;  // freed while recording: the graph's
+  std::vector<bitloom::cuda::Block*> held;   // freed while recording: the graph's
+  std::vector<bitloom::cuda::Block*> spare;  // so is scratch, which the operators after it take again
 };
 
 struct bl_memory {
@@ -99,12 +102,16 @@ class Device {
   bl_status create_stream(bl_stream** out, bl_error* error);
   void destroy_stream(bl_stream* stream);
   bl_status allocate(bl_stream* stream, uint64_t bytes, Block** out, bl_error* error);
+  // Memory that streams other than `stream` may use, as soon as they are resolved anew.
+  bl_status allocate_shared(bl_stream* stream, uint64_t bytes, Block** out, bl_error* error);
   void free(Block* block);
   // A kernel that may ask for `shared_bytes`.
   bl_status find_kernel(const ModuleImages& images, const char* name, uint32_t shared_bytes, Function* out,
                         bl_error* error);
   bl_status copy_to_device(bl_stream& stream, Address output, const void* input, uint64_t bytes,
                            bl_error* error);
+  // At once, by the default stream; it has happened when this returns.
+  bl_status copy_now(Address output, const void* input, uint64_t bytes, bl_error* error);
   bl_status copy_from_device(bl_stream& stream, void* output, Address input, uint64_t bytes, bl_error* error);
   bl_status wait_for(bl_stream& stream, bl_stream& other, bl_error* error);
 
@@ -129,6 +136,7 @@ class Device {
   Allocator allocator_;
   Staging staging_;
   bl_stream* default_stream_ = nullptr;
+  uint64_t reuses_ = 0;
   // Default streams of before a reset: a thread may be in a call with one.
   std::vector<std::unique_ptr<bl_stream>> retired_;
   std::set<bl_stream*> streams_;

@@ -46,10 +46,11 @@ class Queue {
 
   // Device memory that lives until what is on the queue by the time of free_scratch has run. Aligned to 256.
   virtual bl_status allocate_scratch(uint64_t bytes, void** out, bl_error* error) = 0;
+  // The same, with a copy of host memory, which is read before this returns: a table that an operator brings
+  // along. Where it is recorded, the graph keeps the table for all its runs.
+  virtual bl_status allocate_table(const void* host, uint64_t bytes, void** out, bl_error* error) = 0;
   virtual void free_scratch(void* memory) = 0;
 
-  // Copies host memory, read before this returns, to the device.
-  virtual bl_status upload(void* device, const void* host, uint64_t bytes, bl_error* error) = 0;
   virtual bl_status fill_zero(void* device, uint64_t bytes, bl_error* error) = 0;
   // Copies device memory to the host once all of the queue so far has run, and returns after that: the one
   // call that waits. Only for operators whose result is host memory (sample).
@@ -72,6 +73,9 @@ class Scratch {
   }
   bl_status allocate(uint64_t bytes, bl_error* error) {
     return queue_.allocate_scratch(bytes, &memory_, error);
+  }
+  bl_status allocate_table(const void* host, uint64_t bytes, bl_error* error) {
+    return queue_.allocate_table(host, bytes, &memory_, error);
   }
   template <typename T>
   T* as() const {

@@ -22,10 +22,31 @@ bool bl_stream::has_code(const ModuleImages& module) const {
 bl_status bl_stream::allocate_scratch(uint64_t bytes, void** out, bl_error* error) {
   const std::lock_guard lock(device.mutex);
   Block* block = nullptr;
-  BL_RETURN_IF_ERROR(device.allocate(this, bytes, &block, error));
+  const auto fits = [&](const Block* one) { return one->bytes >= bytes; };
+  if (const auto found = std::find_if(spare.begin(), spare.end(), fits);
+      is_recording && found != spare.end()) {
+    block = *found;
+    spare.erase(found);
+  } else {
+    BL_RETURN_IF_ERROR(device.allocate(this, bytes, &block, error));
+  }
   scratch.insert(block);
   *out = reinterpret_cast<void*>(block->address);
   return BL_STATUS_ok;
+}
+
+bl_status bl_stream::allocate_table(const void* host, uint64_t bytes, void** out, bl_error* error) {
+  const std::lock_guard lock(device.mutex);
+  Block* block = nullptr;
+  // Not what earlier operators of a graph use: they would write over it when they run again.
+  BL_RETURN_IF_ERROR(device.allocate(this, bytes, &block, error));
+  *out = reinterpret_cast<void*>(block->address);
+  if (is_recording) {
+    held.push_back(block);
+    return device.copy_now(block->address, host, bytes, error);
+  }
+  scratch.insert(block);
+  return device.copy_to_device(*this, block->address, host, bytes, error);
 }
 
 void bl_stream::free_scratch(void* memory) {
@@ -33,15 +54,13 @@ void bl_stream::free_scratch(void* memory) {
   for (Block* block : scratch) {
     if (block->address != address_of(memory)) continue;
     scratch.erase(block);
-    device.free(block);
+    if (is_recording) {
+      spare.push_back(block);
+    } else {
+      device.free(block);
+    }
     return;
   }
-}
-
-bl_status bl_stream::upload(void* output, const void* input, uint64_t bytes, bl_error* error) {
-  const std::lock_guard lock(device.mutex);
-  BL_CHECK(!is_recording, unsupported, "graph: a copy from host memory cannot be kept in a graph");
-  return device.copy_to_device(*this, address_of(output), input, bytes, error);
 }
 
 bl_status bl_stream::download(void* output, const void* input, uint64_t bytes, bl_error* error) {

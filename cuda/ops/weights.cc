@@ -24,8 +24,8 @@ const float* table_of(const bl_weights& weights, const bl_format_info& info, int
 
 }  // namespace
 
-bl_status weights_params(Queue& queue, const char* op, const char* name, const bl_weights& weights,
-                         Scratch& table, WeightsParams* params, bl_error* error) {
+bl_status weights_params(const char* op, const char* name, const bl_weights& weights, Scratch& table,
+                         WeightsParams* params, bl_error* error) {
   BL_CHECK(weights.layout == BL_LAYOUT_canonical, unsupported,
            "%s: %s.layout is %d, expected 0 (canonical) on device", op, name, weights.layout);
   const bl_format_info& info = *bl_get_format_info(weights.format);
@@ -54,8 +54,7 @@ bl_status weights_params(Queue& queue, const char* op, const char* name, const b
   if (const float* values = table_of(weights, info, &all.table_count, memory); values != nullptr) {
     const int32_t bits = info.kind == BL_KIND_block ? 4 : info.bits;
     const uint64_t bytes = (static_cast<uint64_t>(all.table_count) << bits) * sizeof(float);
-    BL_RETURN_IF_ERROR(table.allocate(bytes, error));
-    BL_RETURN_IF_ERROR(queue.upload(table.as<float>(), values, bytes, error));
+    BL_RETURN_IF_ERROR(table.allocate_table(values, bytes, error));
     all.table = table.as<float>();
   }
   *params = all;

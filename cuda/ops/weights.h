@@ -9,7 +9,7 @@ namespace bitloom::cuda {
 // Fills in everything; `table` gets the codebook where the format has one, host memory of bl_weights or built
 // in. BL_STATUS_unsupported for other layouts and for floats at no multiple of their size. `op` and `name`
 // are for messages.
-bl_status weights_params(Queue& queue, const char* op, const char* name, const bl_weights& weights,
-                         Scratch& table, WeightsParams* params, bl_error* error);
+bl_status weights_params(const char* op, const char* name, const bl_weights& weights, Scratch& table,
+                         WeightsParams* params, bl_error* error);
 
 }  // namespace bitloom::cuda

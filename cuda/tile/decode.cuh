@@ -5,11 +5,14 @@
 #include <cstdint>
 
 #include "../../native/formats/fragments_place.h"
+#include "../ops/matmul/config.h"
 #include "../ptx/bits.cuh"
 #include "../ptx/copy.cuh"
 #include "table_layout.h"
 
 namespace bitloom::cuda {
+
+using gemm::FragmentWeights;
 
 // What the weights of a lane share in a column: f16, twice. weight = fma(value - zero, scale, offset). Tables: offset
 // is where the group's pair table begins in shared memory, in bytes, with the lane's own copy.
@@ -116,9 +119,9 @@ struct CentredCodes : F16Products {
   static constexpr bool kPlainScale = true;  // scales are f16 or bf16 as they are stored, and there is nothing else
   uint32_t low, high;  // 1024 + zero; -(64 + zero)
 
-  __device__ __forceinline__ CentredCodes(float zero, int) {
-    low = ptx::f16x2_of(1024 + zero, 1024 + zero);
-    high = ptx::f16x2_of(-64 - zero, -64 - zero);
+  __device__ __forceinline__ CentredCodes(const FragmentWeights& b) {
+    low = ptx::f16x2_of(1024 + b.zero, 1024 + b.zero);
+    high = ptx::f16x2_of(-64 - b.zero, -64 - b.zero);
   }
   __device__ __forceinline__ uint32_t centred(const uint32_t (&words)[kBits], int step, int i) const {
     static_assert(kBits == 4 || kBits == 8);
@@ -137,7 +140,7 @@ template <int kBits>
 struct CentredSums : CentredCodes<kBits> {
   static constexpr bool kScalesSums = true;
 
-  __device__ __forceinline__ CentredSums(float zero, int shift) : CentredCodes<kBits>(zero, shift) {}
+  __device__ __forceinline__ CentredSums(const FragmentWeights& b) : CentredCodes<kBits>(b) {}
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i, const GroupScale&) const {
     return this->centred(words, step, i);
   }
@@ -150,7 +153,7 @@ struct ZeroedCodes : F16Products {
   static constexpr bool kTable = false;
   static constexpr bool kPlainScale = false;
 
-  __device__ __forceinline__ ZeroedCodes(float, int) {}
+  __device__ __forceinline__ ZeroedCodes(const FragmentWeights&) {}
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i,
                                            const GroupScale& g) const {
     const int target = target_bit<kBits>(step, i);
@@ -170,7 +173,7 @@ struct Elements : F16Products {
   static constexpr bool kPlainScale = false;
   int shift;  // of the magnitude: 7 or 8; 9 at 4 bits
 
-  __device__ __forceinline__ Elements(float, int shift_) : shift(shift_) {}
+  __device__ __forceinline__ Elements(const FragmentWeights& b) : shift(b.exponent_shift) {}
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i,
                                            const GroupScale& g) const {
     constexpr uint32_t kMagnitude = ((1u << (kBits - 1)) - 1) * 0x00010001u;
@@ -200,7 +203,7 @@ struct TableCodes : F16Products {
   static constexpr int kTableBytes = pair_table_bytes(kBits, kCopies);
   static constexpr int kEntryShift = kCopies == 32 ? 7 : kCopies == 16 ? 6 : 5;  // log2(4 * kCopies)
 
-  __device__ __forceinline__ TableCodes(float, int) {}
+  __device__ __forceinline__ TableCodes(const FragmentWeights&) {}
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i,
                                            const GroupScale& g) const {
     uint32_t address = g.offset;
@@ -253,7 +256,7 @@ struct Halves : F16Products {
   static constexpr bool kTable = false;
   static constexpr bool kPlainScale = false;
 
-  __device__ __forceinline__ Halves(float, int) {}
+  __device__ __forceinline__ Halves(const FragmentWeights&) {}
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[16], int step, int i, const GroupScale&) const {
     return words[4 * step + i];
   }

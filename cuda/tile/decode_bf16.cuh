@@ -26,7 +26,7 @@ struct CentredBf16 : Bf16Products {
   static constexpr int kWords = kBits;
   uint32_t back;  // 4 bits: -(128 + zero)
 
-  __device__ __forceinline__ CentredBf16(float zero, int) { back = ptx::bf16x2_of(-128 - zero, -128 - zero); }
+  __device__ __forceinline__ CentredBf16(const FragmentWeights& b) { back = ptx::bf16x2_of(-128 - b.zero, -128 - b.zero); }
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i, const GroupScale&) const {
     constexpr uint32_t kOne = brain2_power(0);
     if constexpr (kBits == 4) {
@@ -50,9 +50,9 @@ struct ElementsBf16 : Bf16Products {
   int shift;       // of the magnitude: 6 at 4 bits, else 4 or 5
   uint32_t power;  // 2^(127 - bias)
 
-  __device__ __forceinline__ ElementsBf16(float, int shift_) {  // into f16's places: 10 - mantissa bits
-    shift = shift_ - 3;
-    const int exponent_bits = kBits - 1 - (10 - shift_);
+  __device__ __forceinline__ ElementsBf16(const FragmentWeights& b) {  // into f16's places: 10 - mantissa bits
+    shift = b.exponent_shift - 3;
+    const int exponent_bits = kBits - 1 - (10 - b.exponent_shift);
     power = static_cast<uint32_t>(254 - ((1 << (exponent_bits - 1)) - 1)) * 0x00800080u;
   }
   __device__ __forceinline__ uint32_t pair(const uint32_t (&words)[kBits], int step, int i, const GroupScale& g) const {
@@ -74,7 +74,7 @@ struct ElementsBf16 : Bf16Products {
 struct HalvesBf16 : Halves {
   static constexpr bool kBf16 = true;
   static constexpr bool kPlainScale = true;
-  __device__ __forceinline__ HalvesBf16(float zero, int shift) : Halves(zero, shift) {}
+  __device__ __forceinline__ HalvesBf16(const FragmentWeights& b) : Halves(b) {}
 };
 
 }  // namespace bitloom::cuda

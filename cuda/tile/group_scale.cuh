@@ -1,12 +1,10 @@
 // Scales of layout fragments: from the bits of a record to what decoders take.
 #pragma once
 
-#include "../ops/matmul/config.h"
 #include "decode.cuh"
 
 namespace bitloom::cuda {
 
-using gemm::FragmentWeights;
 using gemm::Second;
 
 // bl_scale_dtype, as the ABI numbers them (checked by host code).

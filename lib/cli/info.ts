@@ -54,11 +54,15 @@ async function machineFacts(): Promise<Facts> {
     return [format, ...names] as Cell[];
   });
   const { devices, whyNoDevice } = await import('../device.js');
-  const cuda = devices().map((device) => {
-    const { name, arch, multiprocessors, memoryBytes, unusable } = device.info();
-    const capability = `${Math.floor(arch / 10)}.${arch % 10}`;
-    const cells = [device.device, name, capability, multiprocessors, formatBytes(memoryBytes)];
-    return [...cells, unusable ?? 'usable'] as Cell[];
+  const cuda = devices().map((device): Cell[] => {
+    try {
+      const { name, arch, multiprocessors, memoryBytes, unusable } = device.info();
+      const capability = `${Math.floor(arch / 10)}.${arch % 10}`;
+      const cells = [device.device, name, capability, multiprocessors, formatBytes(memoryBytes)];
+      return [...cells, unusable ?? 'usable'];
+    } catch (error) {
+      return [device.device, '', '', '', '', (error as Error).message];
+    }
   });
   return {
     bitloom: version,

@@ -37,8 +37,8 @@ export interface DecoderOptions extends RunOptions {
   /** Tokens that a cache of this decoder holds by default. */
   contextLength?: number;
   /**
-   * On a device: records the step of a single token with a {@link KVCache} as a `Graph`, and runs that for each token. Default:
-   * true.
+   * Records the step of a single token with a {@link KVCache}, as a `RecordedSequence` or on a device as a `Graph`, and runs that for
+   * each token. Default: true; never with a cache of experts, whose memory changes between steps.
    */
   graphs?: boolean;
   /** Called by {@link Decoder.dispose}, e.g. to close the file that the weights lie in. */
@@ -102,7 +102,9 @@ export class Decoder {
       );
     }
     this.contextLength = contextLength;
-    const isRecorded = this.device !== 'cpu' && options.graphs !== false;
+    const isRecorded =
+      options.graphs !== false &&
+      !parts.layers.some(({ mlp }) => mlp instanceof MoELayer && mlp.replacesExperts);
     this.#recorded = isRecorded ? new RecordedSteps(config, this.device) : undefined;
   }
 
@@ -209,7 +211,9 @@ export class Decoder {
     try {
       for (const step of steps.chunks) {
         step.begin();
-        if (!step.launch()) step.compute();
+        const recorded = step.recorded();
+        if (recorded === undefined) step.compute();
+        else recorded.run();
         step.commit();
         const probe = steps.probe();
         if (probe === undefined) continue;
@@ -228,16 +232,19 @@ export class Decoder {
     options: ForwardOptions & { signal?: AbortSignal } = {},
   ): Promise<Tensor<'f32'>> {
     const { signal, ...rest } = options;
+    const run = signal === undefined ? {} : { signal };
     const steps = this.#plan(tokens, rest);
     try {
       for (const step of steps.chunks) {
         step.begin();
         signal?.throwIfAborted();
-        if (!step.launch()) await sequence(step.compute, signal === undefined ? {} : { signal });
+        const recorded = step.recorded();
+        if (recorded === undefined) await sequence(step.compute, run);
+        else await recorded.runAsync(run);
         await step.commitAsync();
         const probe = steps.probe();
         if (probe === undefined) continue;
-        await sequence(probe.compute, signal === undefined ? {} : { signal });
+        await sequence(probe.compute, run);
         await probe.commitAsync();
       }
       return await steps.finishAsync();
@@ -295,9 +302,8 @@ export class Decoder {
     const isHere = this.device === 'cpu';
     const isOne = ids.length === 1 && which === 'last' && cache === options.cache;
     const recorded = isOne ? this.#recorded?.of(cache) : undefined;
-    const logits = isHere
-      ? result
-      : (recorded?.logits ?? Tensor.empty('f32', result.shape, this.device));
+    const logits =
+      recorded?.logits ?? (isHere ? result : Tensor.empty('f32', result.shape, this.device));
     const releaseCache = cache.acquire();
     const most = Math.min(chunkTokens, cache.stepTokens ?? chunkTokens);
     const probeTokens = ids.length > 1 ? (cache.probeTokens ?? 0) : 0;
@@ -310,13 +316,13 @@ export class Decoder {
       if (cache !== options.cache) cache.dispose();
       if (!this.#disposed && recorded === undefined) this.#memory.push(memory);
     };
-    // Logits of a device are copied to the tensor that the caller gets.
+    // Logits of a device or a recorded step are copied to the tensor that the caller gets.
     const finish = (): Tensor<'f32'> => {
-      if (!isHere) result.write(logits.toSync('cpu').data);
+      if (logits !== result) result.write(logits.toSync('cpu').data);
       return result;
     };
     const finishAsync = async (): Promise<Tensor<'f32'>> => {
-      if (!isHere) result.write((await logits.to('cpu')).data);
+      if (logits !== result) result.write((await logits.to('cpu')).data);
       return result;
     };
     return {

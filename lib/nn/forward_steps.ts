@@ -2,13 +2,13 @@
 import type { Tensor } from '../tensor.js';
 import type { CacheStep, DecoderCache } from './decoder_cache.js';
 import type { StepMemory, StepTensors } from './decoder_layer.js';
-import type { RecordedStep } from './recorded_step.js';
+import type { RecordedRun, RecordedStep } from './recorded_step.js';
 
 /** Tokens computed at once. */
 export interface Chunk {
   begin: () => void;
-  /** Queues what `compute` does, if that is recorded: a few microseconds. */
-  launch: () => boolean;
+  /** What does the same as `compute`, if that is recorded. */
+  recorded: () => RecordedRun | undefined;
   compute: () => void;
   commit: () => void;
   commitAsync: () => Promise<void>;
@@ -31,7 +31,7 @@ export interface StepModel {
 export class ForwardSteps {
   #begun: CacheStep | undefined;
 
-  /** @param recorded on a device: the step of one token that the cache's graph has */
+  /** @param recorded the step of one token that the cache keeps */
   constructor(
     private readonly model: StepModel,
     private readonly cache: DecoderCache,
@@ -80,14 +80,12 @@ export class ForwardSteps {
       begin: () => {
         this.#begun = begin();
       },
-      launch: () => {
-        const graph = recorded?.graph(() => {
+      recorded: () => {
+        const run = recorded?.recorded(() => {
           model.run(memory.tensors(1), begun(), undefined, logits);
         });
-        if (graph === undefined) return false;
-        memory.prepare(part, begun().position);
-        graph.launch();
-        return true;
+        if (run !== undefined) memory.prepare(part, begun().position);
+        return run;
       },
       compute: () => {
         const { position } = begun();

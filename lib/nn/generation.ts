@@ -1,3 +1,4 @@
+import { checkObject } from '../arguments.js';
 import { argumentError, BitloomError } from '../errors.js';
 import { sample } from '../ops/sampling/sample.js';
 import { Tensor } from '../tensor.js';
@@ -237,7 +238,8 @@ function defaultStopTokens({ tokenizer }: Decoder): number[] {
 }
 
 function checkOptions(options: GenerateOptions): void {
-  const { maxTokens, stop = [] } = options;
+  const { maxTokens, stop = [], cache } = options;
+  if (cache !== undefined) checkObject('generate', 'cache', cache);
   if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens >= 0)) {
     throw argumentError(
       'BL_OUT_OF_RANGE',

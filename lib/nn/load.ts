@@ -49,7 +49,7 @@ export interface LoadOptions extends RunOptions {
   device?: DeviceName;
   /** Tokens a cache holds by default. Default: the model's own context, at most 4096. */
   contextLength?: number;
-  /** On a device: records steps as graphs. Default: true; see {@link DecoderOptions}. */
+  /** Records steps of one token. Default: true; see {@link DecoderOptions}. */
   graphs?: boolean;
   /**
    * For models with experts that are larger than memory: experts stay in the file, which is mapped, and as many as `bytes` hold

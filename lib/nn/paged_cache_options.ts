@@ -1,11 +1,12 @@
 // Options of a PagedDecoderCache, and the pages that they make.
-import { checkObject, checkOptions } from '../arguments.js';
+import { checkObject, checkOptions, described } from '../arguments.js';
 import { argumentError } from '../errors.js';
 import { type KVFormat, kvFormats } from '../generated.js';
 import type { AttentionCompute } from '../ops/attention/options.js';
 import type { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
 import type { PagedKVCacheOptions } from './paged/kv_options.js';
+import { checkPolicy } from './policies/contract.js';
 import type { CachePolicy } from './policies/index.js';
 
 /** `int8`, `int4`, `int2` stand for `i8`, `i4`, `i2`. */
@@ -45,11 +46,11 @@ export const stepTokens = 256;
 export const interval = 64;
 
 function formatOf(format: CacheFormat): KVFormat {
-  const name = aliases[format] ?? format;
-  if (Object.hasOwn(kvFormats, name)) return name as KVFormat;
+  const name = Object.hasOwn(aliases, format) ? aliases[format] : format;
+  if (typeof name === 'string' && Object.hasOwn(kvFormats, name)) return name as KVFormat;
   throw argumentError(
     'BL_INVALID_FORMAT',
-    `PagedDecoderCache: format is ${JSON.stringify(format)}, expected one of ${Object.keys(kvFormats).join(', ')}`,
+    `PagedDecoderCache: format is ${described(format)}, expected one of ${Object.keys(kvFormats).join(', ')}`,
   );
 }
 
@@ -74,9 +75,10 @@ export function planPagedCache(
       `PagedDecoderCache: capacity is ${capacity}, expected 1 to ${config.contextLength} (= config.contextLength)`,
     );
   }
-  if (policy !== undefined) checkObject('PagedDecoderCache', 'policy', policy);
-  const keys = formatOf(typeof format === 'string' ? format : format.keys);
-  const values = formatOf(typeof format === 'string' ? format : format.values);
+  if (policy !== undefined) checkPolicy(policy);
+  const both = typeof format === 'object' && format !== null;
+  const keys = formatOf(both ? format.keys : format);
+  const values = formatOf(both ? format.values : format);
   const isSmall = [keys, values].some((name) => kvFormats[name].bits <= 4);
   const { recent = isSmall ? 64 : 0, pageSize = keys === 'i2' ? 32 : 64 } = options;
   const { numLayers, numKvHeads, headDim, valueDim } = config;

@@ -18,6 +18,7 @@ import {
   planPagedCache,
   stepTokens,
 } from './paged_cache_options.js';
+import { observedQueries } from './policies/contract.js';
 import type { CachePolicy, LayerContent, ObservedSum } from './policies/index.js';
 
 /**
@@ -148,20 +149,8 @@ export class PagedDecoderCache implements DecoderCache {
   begin(count: number): CacheStep {
     this.#check('begin');
     this.need(count);
-    const batches: PagedKVBatch[] = [];
-    const abort = (): void => {
-      for (const batch of batches) batch.abort();
-    };
-    try {
-      for (const { sequence } of this.#layers) batches.push(this.#pool.batch([sequence], count));
-    } catch (error) {
-      abort();
-      throw error;
-    }
-    const observed = Math.min(this.policy?.observes(count) ?? 0, count);
-    const layers = this.#layers.map(({ sequence }, i) =>
-      this.#pagedLayer(i, batches[i] as PagedKVBatch, sequence.length, count, observed),
-    );
+    const observed = this.policy === undefined ? 0 : observedQueries(this.policy, count);
+    const { batches, layers, abort } = this.#take(count, observed, false);
     const written = (): Stages => {
       for (const batch of batches) batch.commit();
       return this.#added(count, layers);
@@ -179,16 +168,8 @@ export class PagedDecoderCache implements DecoderCache {
     const tokens = this.policy?.probe;
     if (!this.#isProbeDue || tokens === undefined) return undefined;
     this.#isProbeDue = false;
-    const batches = this.#layers.map(({ sequence }) =>
-      this.#pool.batch([sequence], tokens.length).hold(),
-    );
-    const layers = this.#layers.map(({ sequence }, i) =>
-      this.#pagedLayer(i, batches[i] as PagedKVBatch, sequence.length, 0, tokens.length),
-    );
+    const { layers, abort } = this.#take(tokens.length, tokens.length, true);
     this.#countKeys();
-    const abort = (): void => {
-      for (const batch of batches) batch.abort();
-    };
     const scored = (): Stages => {
       abort();
       return this.#probed(layers);
@@ -230,6 +211,29 @@ export class PagedDecoderCache implements DecoderCache {
   /** {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  /** Pages for `count` tokens in all layers, or in none; those of a probe are not kept. */
+  #take(
+    count: number,
+    observed: number,
+    isProbe: boolean,
+  ): { batches: readonly PagedKVBatch[]; layers: readonly PagedLayer[]; abort: () => void } {
+    const batches: PagedKVBatch[] = [];
+    const abort = (): void => {
+      for (const batch of batches) batch.abort();
+    };
+    try {
+      const layers = this.#layers.map(({ sequence }, i) => {
+        const batch = this.#pool.batch([sequence], count);
+        batches.push(isProbe ? batch.hold() : batch);
+        return this.#pagedLayer(i, batch, sequence.length, isProbe ? 0 : count, observed);
+      });
+      return { batches, layers, abort };
+    } catch (error) {
+      abort();
+      throw error;
+    }
   }
 
   #pagedLayer(

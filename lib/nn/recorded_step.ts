@@ -1,21 +1,29 @@
 import { type DeviceName, Graph } from '../device.js';
 import type { BitloomError } from '../errors.js';
+import { RecordedSequence } from '../recorded_sequence.js';
+import type { AsyncOptions } from '../run.js';
 import { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
 import type { DecoderCache } from './decoder_cache.js';
 import { StepMemory } from './decoder_layer.js';
 import { KVCache } from './kv_cache.js';
 
+/** What runs in place of a step's operators; on a device it queues them. */
+export interface RecordedRun {
+  run(): void;
+  runAsync(options: AsyncOptions): Promise<void>;
+}
+
 /**
- * A decoder's step of one token over one cache on a device: recorded as a {@link Graph}, because its hundreds of operators
- * take longer to call than to run. All that differs from token to token is read from the step's memory. It belongs to the cache,
- * which one call uses at a time.
+ * A decoder's step of one token over one cache: recorded, as a {@link RecordedSequence} or on a device as a {@link Graph},
+ * because its hundreds of operators take long to call, on a device longer than to run. All that differs from token to token is read
+ * from the step's memory. It belongs to the cache, which one call uses at a time.
  */
 export class RecordedStep {
   readonly memory: StepMemory;
   /** Shape [vocabulary]: what the step writes. */
   readonly logits: Tensor<'f32'>;
-  #graph: Graph | undefined;
+  #recorded: (RecordedRun & { dispose(): void }) | undefined;
   #isWarm = false;
   #isRefused = false;
 
@@ -28,30 +36,38 @@ export class RecordedStep {
   }
 
   /**
-   * The graph of `body`, to be launched in its place. Undefined: `body` is to be run; the first time, because code is loaded
+   * The recording of `body`, to be run in its place. Undefined: `body` is to be run; the first time, because devices load code
    * then, which a recording does not take, and for a single step recording would not pay; always, where one of the operators
-   * can not be recorded (it copies a table to the device).
+   * can not be recorded, or there is no memory for it.
    */
-  graph(body: () => void): Graph | undefined {
+  recorded(body: () => void): RecordedRun | undefined {
     if (!this.#isWarm) {
       this.#isWarm = true;
-    } else if (this.#graph === undefined && !this.#isRefused) {
+    } else if (this.#recorded === undefined && !this.#isRefused) {
       try {
-        this.#graph = new Graph(this.device, body);
+        this.#recorded =
+          this.device === 'cpu' ? new RecordedSequence(body) : onDevice(this.device, body);
       } catch (error) {
-        if ((error as BitloomError).code !== 'BL_UNSUPPORTED') throw error;
+        const { code } = error as BitloomError;
+        if (code !== 'BL_UNSUPPORTED' && code !== 'BL_OUT_OF_MEMORY') throw error;
         this.#isRefused = true;
       }
     }
-    return this.#graph;
+    return this.#recorded;
   }
 
-  /** Lets go of the graph. The memory stays with a call that is still to read its logits. */
+  /** Lets go of the recording. The memory stays with a call that is still to read its logits. */
   dispose(): void {
-    this.#graph?.dispose();
-    this.#graph = undefined;
+    this.#recorded?.dispose();
+    this.#recorded = undefined;
     this.#isRefused = true;
   }
+}
+
+function onDevice(device: DeviceName, body: () => void): RecordedRun & { dispose(): void } {
+  const graph = new Graph(device, body);
+  const run = (): void => graph.launch();
+  return { run, runAsync: async () => run(), dispose: () => graph.dispose() };
 }
 
 /** The recorded steps of a decoder, one for each cache that it has made steps with. */
@@ -64,7 +80,7 @@ export class RecordedSteps {
     private readonly device: DeviceName,
   ) {}
 
-  /** The step of one token over `cache`; undefined for caches that graphs can not be recorded of. */
+  /** The step of one token over `cache`; undefined for caches that can not be recorded. */
   of(cache: DecoderCache): RecordedStep | undefined {
     if (!(cache instanceof KVCache) || cache.layer(0).keys.device !== this.device) return undefined;
     return cache.recordedStep(this, () => this.#make());
@@ -77,7 +93,7 @@ export class RecordedSteps {
     return step;
   }
 
-  /** Lets go of all graphs. */
+  /** Lets go of all of them. */
   dispose(): void {
     for (const step of this.#steps) step.deref()?.dispose();
     this.#steps.clear();

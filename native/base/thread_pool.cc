@@ -33,18 +33,31 @@ void pause() {
 #endif
 }
 
-// Polls, then sleeps, until `value` differs from `old`. (std::atomic::wait alone: std::condition_variable
-// would raise the libstdc++ that a prebuilt binary needs from 3.4.22 to 3.4.30.)
-uint32_t wait_for_change(const std::atomic<uint32_t>& value, uint32_t old) {
+// Polls, then sleeps, until `value` has changed in the bits of `mask`; says what it is then.
+// (std::atomic::wait alone: std::condition_variable would raise the libstdc++ that a prebuilt binary needs
+// from 3.4.22 to 3.4.30.)
+uint32_t wait_for_change(const std::atomic<uint32_t>& value, uint32_t old, uint32_t mask) {
+  const auto changed = [&](uint32_t now) { return ((now ^ old) & mask) != 0; };
   const auto deadline = std::chrono::steady_clock::now() + kSpin;
-  for (int i = 0;; ++i) {
-    const uint32_t now = value.load(std::memory_order_acquire);
-    if (now != old) return now;
+  uint32_t now = value.load(std::memory_order_acquire);
+  for (int i = 0; !changed(now); ++i, now = value.load(std::memory_order_acquire)) {
     pause();
     if (i % 32 == 31 && std::chrono::steady_clock::now() > deadline) break;
   }
-  value.wait(old, std::memory_order_acquire);
-  return value.load(std::memory_order_acquire);
+  for (; !changed(now); now = value.load(std::memory_order_acquire))
+    value.wait(now, std::memory_order_acquire);
+  return now;
+}
+
+// The calling thread goes on elsewhere, if there is another processor that it may use. A thread that is woken
+// often comes to lie on the waker's processor, though others have nothing to do; the two of them then take
+// turns of 80 microseconds, each polling for what the other would do.
+void leave_processor(int cpu) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(cpu, &others);
+  if (sched_setaffinity(0, sizeof(others), &others) == 0) sched_setaffinity(0, sizeof(allowed), &allowed);
 }
 
 // Cores this process may run on, hyper-threads counted once.
@@ -107,12 +120,18 @@ class Pool {
     threads = std::min(threads, start_workers(threads - 1) + 1);
     job_ = {task, body, threads};
     cut_shares(shares_, threads, count);
-    pending_.store(static_cast<uint32_t>(started_), std::memory_order_relaxed);
-    epoch_.fetch_add(1, std::memory_order_release);
-    epoch_.notify_all();
+    caller_cpu_.store(sched_getcpu(), std::memory_order_relaxed);
+    const uint32_t number = state_.load(std::memory_order_relaxed) & kNumber;
+    state_.store((number + kNextNumber) | kOpen, std::memory_order_release);
+    state_.notify_all();
     run_share(job_, 0);
-    for (uint32_t left = pending_.load(std::memory_order_acquire); left != 0;) {
-      left = wait_for_change(pending_, left);
+    // Tasks that nobody has begun there are none now: who comes later has nothing to do, and is not waited
+    // for.
+    state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+    for (;;) {
+      const uint32_t leavings = leavings_.load(std::memory_order_acquire);
+      if ((state_.load(std::memory_order_acquire) & kWorkers) == 0) break;
+      wait_for_change(leavings_, leavings, ~0u);
     }
     busy_.clear(std::memory_order_release);
   }
@@ -133,7 +152,7 @@ class Pool {
   int32_t start_workers(int32_t wanted) {
     while (started_ < wanted) {
       try {
-        std::thread(&Pool::work, this, started_ + 1, epoch_.load(std::memory_order_relaxed)).detach();
+        std::thread(&Pool::work, this, started_ + 1, state_.load(std::memory_order_relaxed)).detach();
       } catch (const std::system_error&) {
         break;
       }
@@ -142,12 +161,28 @@ class Pool {
     return started_;
   }
 
-  void work(int32_t thread, uint32_t epoch) {
+  void work(int32_t thread, uint32_t state) {
     for (;;) {
-      epoch = wait_for_change(epoch_, epoch);
+      state = wait_for_change(state_, state, kNumber);
+      const int cpu = caller_cpu_.load(std::memory_order_relaxed);
+      if (cpu >= 0 && cpu == sched_getcpu()) leave_processor(cpu);
+      if (!join(state)) continue;
       run_share(job_, thread);
-      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
+      // The last one to leave a closed job: its caller may sleep.
+      if ((state_.fetch_sub(1, std::memory_order_acq_rel) & (kOpen | kWorkers)) != 1) continue;
+      leavings_.fetch_add(1, std::memory_order_release);
+      leavings_.notify_one();
     }
+  }
+
+  // Joins the job of this state, or whatever one is open by now; false if there is none.
+  bool join(uint32_t& state) {
+    while ((state & kOpen) != 0) {
+      if (state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel,
+                                       std::memory_order_acquire))
+        return true;
+    }
+    return false;
   }
 
   std::atomic<int32_t> size_{default_threads()};
@@ -155,8 +190,12 @@ class Pool {
   int32_t started_ = 0;
   Job job_{};
   Share shares_[kMaxThreads];
-  std::atomic<uint32_t> epoch_{0};    // counts jobs; workers wait for it to change
-  std::atomic<uint32_t> pending_{0};  // workers that have not finished the current job
+  // The current job in one word, so that who joins it knows that job_ and shares_ are its: how many workers
+  // are at it, whether more may come, and its number.
+  static constexpr uint32_t kWorkers = 0x1ff, kOpen = 0x200, kNextNumber = 0x400, kNumber = ~0x3ffu;
+  std::atomic<uint32_t> state_{0};
+  std::atomic<uint32_t> leavings_{0};  // counts jobs whose caller may have waited for workers
+  std::atomic<int> caller_cpu_{-1};    // where the current job's caller was
 };
 
 }  // namespace

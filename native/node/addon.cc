@@ -6,6 +6,7 @@
 
 #include "../base/error.h"
 #include "call.h"
+#include "call_list.h"
 #include "device.h"
 #include "experts.h"
 #include "files.h"
@@ -318,6 +319,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["detach"] = Napi::Function::New<detach>(env, "detach");
   init_devices(env, exports);
   init_experts(env, exports);
+  init_recorded_calls(env, exports);
   exports["mapFile"] = Napi::Function::New<map_file>(env, "mapFile");
   return exports;
 }

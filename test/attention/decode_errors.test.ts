@@ -156,6 +156,9 @@ describe('decodeAttention errors', () => {
       [{ pages, blockTable: good.blockTable }],
       'segment.lengths is undefined, expected a Tensor',
     );
+    expect(() => decodeAttention(q, [good], null as never)).toThrow(
+      'decodeAttention: options is null, expected an object',
+    );
     expect(() => decodeAttention(q, [good], { cuKeys: i32([0, 1], 2) } as object)).toThrow(
       /^decodeAttention: option "cuKeys" is not known/,
     );

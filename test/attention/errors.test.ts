@@ -102,6 +102,8 @@ describe('attention errors', () => {
       'prefix is 0 and causalBlock 4, expected 0 when not causal',
     ],
     ['BL_INVALID_ARGUMENT', { compute: 'f64' }, 'compute is "f64", expected f32, bf16 or i8'],
+    ['BL_INVALID_ARGUMENT', { compute: 8n }, 'compute is 8, expected f32, bf16 or i8'],
+    ['BL_INVALID_ARGUMENT', { causal: 'no' }, 'causal is "no", expected true or false'],
     // Vectors of heads
     ['BL_INVALID_SHAPE', { slopes: f32(3) }, 'slopes.shape[0] is 3, expected 4 (= q.shape[1])'],
     ['BL_INVALID_SHAPE', { slopes: f32(4, 1) }, 'slopes.rank is 2, expected 1'],

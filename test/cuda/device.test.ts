@@ -1,4 +1,4 @@
-// Tensors, streams, graphs and failures on a device.
+// Tensors, streams and graphs on a device.
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import {
@@ -6,8 +6,11 @@ import {
   attention,
   Device,
   devices,
+  embedding,
   Graph,
+  matmul,
   packWeights,
+  type QuantizedTensor,
   quantize,
   Stream,
   sequence,
@@ -20,26 +23,8 @@ import { native } from '../../lib/native.js';
 import { root } from '../package/tree.js';
 
 const cuda = 'cuda:0';
-const emulated = (process.env.BITLOOM_CUDA_DRIVER ?? '').includes('emulated');
 const code = (value: string) => expect.objectContaining({ code: value });
 const numbers = (count: number) => Float32Array.from({ length: count }, (_, i) => (i % 37) - 18);
-
-/** What a script prints that has the package as `b`, on an emulated device with these settings. */
-function there(script: string, env: Record<string, string>): string[] {
-  const source = `const b = require(${JSON.stringify(root)});
-    const x = new b.Tensor('f32', [1, -2, 3, 0.5], [2, 2]);
-    const say = (error) => console.log(error.code + ' ' + error.message);
-    const attempt = (f) => { try { console.log(JSON.stringify(f())); } catch (error) { say(error); } };
-    (async () => { ${script} })().catch(say);`;
-  const result = spawnSync(process.execPath, ['-e', source], {
-    env: { ...process.env, ...env },
-    encoding: 'utf8',
-    timeout: 60_000,
-  });
-  expect(result.signal).toBeNull();
-  expect(result.status).toBe(0);
-  return result.stdout.trim().split('\n');
-}
 
 describe('devices', () => {
   it('refuses an option of attention that it has not, rather than leave it out', async () => {
@@ -231,6 +216,62 @@ describe('work', () => {
     expect(silu(x).toSync('cpu').toArray()).toHaveLength(8);
   });
 
+  it('in a graph keeps tables that operators bring along, and shares scratch memory', async () => {
+    const device = new Device(cuda);
+    const table = (sign: number) => Float32Array.from({ length: 32 }, (_, i) => sign * (i - 15));
+    const weights = [1, -1].map((sign) =>
+      quantize(new Tensor('f32', numbers(256 * 512), [256, 512]), 'cb5_g64', {
+        codebook: table(sign),
+      }),
+    );
+    const ids = await new Tensor('i32', Int32Array.of(3, 0), [2]).to(cuda);
+    const embeddings = await (weights[0] as QuantizedTensor).to(cuda);
+    const moved = await Promise.all(weights.map((w) => packWeights(w, { for: 'cuda' }).to(cuda)));
+    const x = await new Tensor('f32', numbers(2 * 512), [2, 512]).to(cuda);
+    const outs = [256, 256, 256, 512].map((n) => Tensor.empty('f32', [2, n], cuda));
+    const run = () => {
+      for (const [i, w] of [...moved, ...moved.slice(0, 1)].entries()) {
+        matmul(x, w, { out: outs[i] as Tensor<'f32'> });
+      }
+      embedding(embeddings, ids, { out: outs[3] as Tensor<'f32'> });
+    };
+    const read = () => outs.map((out) => out.toSync('cpu').toArray());
+    run();
+    const before = device.info().usedBytes;
+    const graph = new Graph(cuda, run);
+    // Weights as f16, of one product at a time.
+    expect(device.info().usedBytes - before).toBeLessThan(2 * 256 * 512 * 2);
+    for (const start of [1, 100]) {
+      x.write(numbers(2 * 512).map((value, i) => value + start * i));
+      const other = Tensor.empty('u8', [1 << 16], cuda); // memory that was the tables'
+      other.write(new Uint8Array(1 << 16).fill(255));
+      run();
+      const expected = read();
+      for (const out of outs) out.write(new Float32Array(out.size));
+      graph.launch();
+      expect(read()).toEqual(expected);
+      other.dispose();
+    }
+    graph.dispose();
+    expect(device.info().usedBytes).toBeLessThanOrEqual(before);
+  });
+
+  it('an error while a graph is recorded is told, and gives memory back', async () => {
+    const device = new Device(cuda);
+    const x = await new Tensor('f32', numbers(512), [1, 512]).to(cuda);
+    const weights = quantize(new Tensor('f32', numbers(64 * 512), [64, 512]), 'bf16');
+    const w = await packWeights(weights, { for: 'cuda' }).to(cuda);
+    const out = Tensor.empty('f32', [1, 64], cuda);
+    const before = device.info().usedBytes;
+    const failing = () => {
+      matmul(x, w, { out });
+      throw new Error('mine');
+    };
+    expect(() => new Graph(cuda, failing)).toThrow('mine');
+    expect(device.info().usedBytes).toBe(before);
+    expect(matmul(x, w).toSync('cpu').size).toBe(64);
+  });
+
   it('takes time, which is measured there', async () => {
     const x = await new Tensor('f32', numbers(1000), [1000]).to(cuda);
     expect(await new Device(cuda).time(() => silu(x))).toBeGreaterThan(0);
@@ -261,99 +302,6 @@ describe('memory', () => {
     device.setMemoryLimit(0);
     big().dispose();
   });
-});
-
-describe.runIf(emulated)('exact memory', () => {
-  it('is the size that was asked for, and of nobody else', () => {
-    const lines = there(
-      `const device = new b.Device('cuda:0');
-       const numbers = () => { const i = device.info(); return [i.usedBytes, i.reservedBytes]; };
-       const start = numbers();
-       const five = b.Tensor.empty('u8', [5], 'cuda:0');
-       const seven = b.Tensor.empty('u8', [7], 'cuda:0');
-       console.log(JSON.stringify(numbers().map((n, i) => n - start[i])));
-       five.dispose();
-       console.log(JSON.stringify(numbers().map((n, i) => n - start[i])));
-       const y = b.silu(await x.to('cuda:0'));
-       console.log(y.toSync('cpu').toArray().length);`,
-      { BITLOOM_CUDA_ALLOCATOR: 'exact' },
-    );
-    expect(lines).toEqual(['[12,12]', '[7,7]', '4']);
-  });
-});
-
-describe.runIf(emulated)('failures', () => {
-  it('out of memory is an error of the call, and nothing else', () => {
-    const lines = there(
-      `attempt(() => x.toSync('cuda:0').device);
-       attempt(() => x.toSync('cuda:0').device);`,
-      { BITLOOM_CUDA_EMULATION_FAIL: 'cuMemAlloc_v2:1=2,cuMemAlloc_v2:2=2' },
-    );
-    expect(lines[0]).toMatch(/^BL_OUT_OF_MEMORY cuda:0: no memory for 16 bytes: 0 in use/);
-    expect(lines[1]).toBe('"cuda:0"');
-  });
-
-  it('a lost device says so until it is reset', () => {
-    const lines = there(
-      `const d = await x.to('cuda:0');
-       const y = b.silu(d); // fails when it is executed
-       await y.to('cpu').catch(say);
-       attempt(() => b.silu(d));
-       attempt(() => new b.Device('cuda:0').info().unusable);
-       new b.Device('cuda:0').reset();
-       attempt(() => b.silu(d));
-       attempt(() => b.silu(x.toSync('cuda:0')).toSync('cpu').shape);
-       y.dispose(); d.dispose();`,
-      { BITLOOM_CUDA_EMULATION_FAIL: 'kernel:1=700' },
-    );
-    expect(lines[0]).toMatch(/^BL_DEVICE_LOST /);
-    expect(lines[1]).toMatch(/^BL_DEVICE_LOST cuda:0.*reset/);
-    expect(lines[2]).toMatch(/CUDA_ERROR_ILLEGAL_ADDRESS/);
-    expect(lines[3]).toMatch(/^BL_DETACHED /);
-    expect(lines[4]).toBe('[2,2]');
-  });
-
-  it.each([
-    ['cuInit:1=100', /^BL_NOT_FOUND cuda:0: no device: cuInit .* CUDA_ERROR_NO_DEVICE/],
-    ['cuDeviceGetCount:1+=999', /^BL_NOT_FOUND /],
-    ['cuDevicePrimaryCtxRetain:1=2', /^BL_OUT_OF_MEMORY /],
-    ['cuStreamCreate:1=2', /^BL_OUT_OF_MEMORY /],
-    ['cuEventCreate:1=2', /^BL_OUT_OF_MEMORY /],
-    ['cuMemHostAlloc:1=2', /^BL_OUT_OF_MEMORY /],
-    ['cuMemcpyHtoDAsync_v2:1=1', /^BL_UNSUPPORTED .*cuMemcpyHtoDAsync/],
-    ['cuEventRecord:1=1', /^BL_UNSUPPORTED /],
-    ['cuModuleLoadData:1+=218', /^BL_UNSUPPORTED .*no image of module elementwise runs/],
-    ['cuModuleGetFunction:1=500', /^BL_UNSUPPORTED /],
-    ['cuLaunchKernel:1=701', /^BL_UNSUPPORTED /],
-    ['cuMemcpyDtoHAsync_v2:1=1', /^BL_UNSUPPORTED /],
-    ['cuLaunchHostFunc:1=1', /^BL_UNSUPPORTED /],
-    ['cuStreamAddCallback:1=719', /^BL_DEVICE_LOST /],
-  ])('%s is reported, and the process lives', (rule, expected) => {
-    const lines = there(
-      `const y = b.silu(await x.to('cuda:0'));
-       console.log(JSON.stringify((await y.to('cpu')).shape));`,
-      { BITLOOM_CUDA_EMULATION_FAIL: rule },
-    );
-    expect(lines[0]).toMatch(expected);
-  });
-
-  it('a device that is too old is named, and not used', () => {
-    const lines = there(`attempt(() => b.devices()); attempt(() => x.toSync('cuda:0').device);`, {
-      BITLOOM_CUDA_EMULATION_FAIL: 'cuDeviceGetAttribute:1+=1',
-    });
-    expect(lines[1]).toMatch(/^BL_UNSUPPORTED cuda:0/);
-  });
-
-  it.each(['arch=80', 'arch=90', 'arch=120,seed=7', 'arch=86,delivery=late,mma=8'])(
-    'runs on %s',
-    (setting) => {
-      const lines = there(`attempt(() => b.silu(x.toSync('cuda:0')).toSync('cpu').toArray());`, {
-        BITLOOM_CUDA_EMULATION: setting,
-      });
-      const [first] = JSON.parse(lines[0] as string) as number[];
-      expect(first).toBeCloseTo(1 / (1 + Math.exp(-1)), 6);
-    },
-  );
 });
 
 it('the bench of products runs', () => {

@@ -51,8 +51,9 @@ Run int8_product(const char* format, Product it) {
 }
 
 // nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
-// excess: how far the number of keys in device memory is off.
-Run attended(AttentionCase c, int64_t nan_rows = -1, int32_t excess = 0) {
+// excess: how far the number of keys in device memory is off. slope: scores rise (1) or fall (-1) from key to
+// key, so that the last or the first that is seen is the largest.
+Run attended(AttentionCase c, int64_t nan_rows = -1, int32_t excess = 0, int32_t slope = 0) {
   return [=](TestQueue& queue) {
     const int64_t width = c.value_dim == 0 ? c.head_dim : c.value_dim;
     // With a number of keys in device memory there is no memory beyond them: to read it is a fault.
@@ -66,6 +67,10 @@ Run attended(AttentionCase c, int64_t nan_rows = -1, int32_t excess = 0) {
       q.fill([&](int64_t i) {
         return i / c.head_dim % 2 == nan_rows ? std::nanf("") : 0.25f * static_cast<float>(i % 13 - 6);
       });
+    }
+    if (slope != 0) {
+      q.fill([](int64_t) { return 0.5f; });
+      k.fill([&](int64_t i) { return 0.01f * static_cast<float>(slope * (i / (c.kv_heads * c.head_dim))); });
     }
     bl_attention_args args{};
     args.size = sizeof(args);
@@ -251,7 +256,40 @@ std::vector<MutatedKernel> mutated_kernels() {
         product("u4_g32", {17, 32, 4160, BL_DTYPE_f32, Around::everything})}},
       {"attention",
        "attention_decode_wide_4",
-       {attended({.queries = 3,
+       {// Four rows of causal queries: in one part, in parts, with a window within a part and over parts.
+        attended({.queries = 4,
+                  .keys = 300,
+                  .heads = 1,
+                  .kv_heads = 1,
+                  .head_dim = 64,
+                  .kv = BL_DTYPE_f16,
+                  .causal = 1}),
+        attended({.queries = 4,
+                  .keys = 61,
+                  .heads = 2,
+                  .head_dim = 24,
+                  .kv = BL_DTYPE_f16,
+                  .causal = 1,
+                  .window = 20}),
+        attended({.queries = 4,
+                  .keys = 701,
+                  .heads = 1,
+                  .kv_heads = 1,
+                  .head_dim = 16,
+                  .kv = BL_DTYPE_f16,
+                  .causal = 1,
+                  .window = 150}),
+        // As many rounds as parts at most; more, of which a part has several.
+        attended(
+            {.keys = 512, .heads = 4, .kv_heads = 1, .head_dim = 24, .kv = BL_DTYPE_f16, .key_count = 512}),
+        attended({.keys = 1152,
+                  .heads = 216,
+                  .kv_heads = 54,
+                  .head_dim = 8,
+                  .kv = BL_DTYPE_f16,
+                  .causal = 1,
+                  .key_count = 1152}),
+        attended({.queries = 3,
                   .keys = 300,
                   .heads = 3,
                   .kv_heads = 1,
@@ -293,6 +331,19 @@ std::vector<MutatedKernel> mutated_kernels() {
                       .window = 20}),
             attended({.queries = 1, .keys = 300, .heads = 3, .kv_heads = 1, .head_dim = 255, .value_dim = 1}),
             attended({.keys = 600, .heads = 3, .kv_heads = 1, .head_dim = 12, .key_count = 513}),
+            attended({.queries = 4, .keys = 61, .heads = 2, .head_dim = 12, .causal = 1, .window = 20}),
+            attended({.queries = 4,
+                      .keys = 701,
+                      .heads = 1,
+                      .kv_heads = 1,
+                      .head_dim = 8,
+                      .causal = 1,
+                      .window = 150}),
+            attended({.keys = 512, .heads = 3, .kv_heads = 1, .head_dim = 12, .key_count = 512}),
+            attended(
+                {.keys = 1152, .heads = 54, .kv_heads = 54, .head_dim = 8, .causal = 1, .key_count = 1152}),
+            attended({.keys = 700, .heads = 3, .kv_heads = 1, .head_dim = 12, .key_count = 100}),
+            attended({.keys = 64, .heads = 3, .kv_heads = 1, .head_dim = 12, .key_count = 64}, -1, -70),
             attended({.queries = 5,
                       .keys = 40,
                       .heads = 4,
@@ -305,7 +356,10 @@ std::vector<MutatedKernel> mutated_kernels() {
        "attention_merge",
        {attended({.keys = 600, .head_dim = 40, .kv = BL_DTYPE_f16}),
         attended({.keys = 1500, .head_dim = 40, .kv = BL_DTYPE_f16, .key_count = 600}),
-        attended({.keys = 1500, .head_dim = 40, .kv = BL_DTYPE_f16, .key_count = 100})}},
+        attended({.keys = 1500, .head_dim = 40, .kv = BL_DTYPE_f16, .key_count = 100}),
+        attended({.keys = 600, .head_dim = 40, .kv = BL_DTYPE_f16, .key_count = 600}, -1, -700),
+        attended({.keys = 600, .head_dim = 40, .kv = BL_DTYPE_f16, .key_count = 600}, -1, 700),
+        attended({.keys = 600, .head_dim = 32, .kv = BL_DTYPE_f16})}},
       {"attention", "attention_prompt_128",
        with({attended({.queries = 70,
                        .keys = 75,
@@ -323,6 +377,32 @@ std::vector<MutatedKernel> mutated_kernels() {
                        .window = 30}),
              attended(
                  {.queries = 64, .keys = 64, .heads = 1, .kv_heads = 1, .head_dim = 128, .value_dim = 128}),
+             // Longer than what is before the first query.
+             attended({.queries = 80,
+                       .keys = 80,
+                       .heads = 1,
+                       .kv_heads = 1,
+                       .head_dim = 8,
+                       .causal = 1,
+                       .window = 60}),
+             // Windows that begin and end at each place of a tile of keys, where the largest score is.
+             attended({.queries = 90,
+                       .keys = 210,
+                       .heads = 1,
+                       .kv_heads = 1,
+                       .head_dim = 8,
+                       .causal = 1,
+                       .window = 100},
+                      -1, 0, 1),
+             attended({.queries = 90,
+                       .keys = 210,
+                       .heads = 1,
+                       .kv_heads = 1,
+                       .head_dim = 8,
+                       .causal = 1,
+                       .window = 100},
+                      -1, 0, -1),
+             attended({.queries = 33, .keys = 64, .heads = 1, .kv_heads = 1, .head_dim = 8, .value_dim = 1}),
              attended({.queries = 17,
                        .keys = 130,
                        .heads = 1,

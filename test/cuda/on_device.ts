@@ -6,7 +6,7 @@ import { afterAll, expect } from 'vitest';
 import { deviceNumber } from '../../lib/device.js';
 import { isas, operators } from '../../lib/generated.js';
 import { type BitloomError, type DeviceName, whyNoDevice } from '../../lib/index.js';
-import { type NativeMemory, type NativeValue, native } from '../../lib/native.js';
+import { type NativeCalls, type NativeMemory, type NativeValue, native } from '../../lib/native.js';
 
 type Operator = (...values: NativeValue[]) => void;
 
@@ -158,12 +158,17 @@ if (device !== undefined && isOperator) {
   names.forEach((name, i) => {
     native[name] = (...values) => runEither(name, originals[i] as Operator, values);
   });
-  native.runAsync = async (calls) => {
+  // Recorded lists stay as they are, and their calls are made one by one too.
+  const runList = (calls: NativeValue[][]): void => {
     for (const [op, ...values] of calls) {
       const i = names.findIndex((name) => operators[name] === op);
       runEither(names[i] as string, originals[i] as Operator, values);
     }
   };
+  native.recordCalls = (calls) => calls as unknown as NativeCalls;
+  native.runRecorded = (calls) => runList(calls as unknown as NativeValue[][]);
+  native.freeRecorded = () => undefined;
+  native.runAsync = async (calls) => runList(calls as NativeValue[][]);
   afterAll(() => {
     const list = [...reasons].map(([reason, times]) => `\n    ${times} x ${reason}`).join('');
     console.log(`${counts.device} calls on ${device}, ${counts.processor} on the processor${list}`);

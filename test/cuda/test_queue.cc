@@ -107,8 +107,9 @@ void TestQueue::free_scratch(void* memory) {
   machine.memory.free(address_of(memory));
 }
 
-bl_status TestQueue::upload(void* device, const void* host, uint64_t bytes, bl_error*) {
-  if (bytes > 0) machine.memory.write(address_of(device), host, bytes);
+bl_status TestQueue::allocate_table(const void* host, uint64_t bytes, void** out, bl_error* error) {
+  BL_RETURN_IF_ERROR(allocate_scratch(bytes, out, error));
+  if (bytes > 0) machine.memory.write(address_of(*out), host, bytes);
   return BL_STATUS_ok;
 }
 

@@ -43,8 +43,8 @@ class TestQueue : public Queue {
   bool has_code(const ModuleImages& module) const override;
   void set_multiprocessors(int32_t count) { limits_.multiprocessors = count; }
   bl_status allocate_scratch(uint64_t bytes, void** out, bl_error* error) override;
+  bl_status allocate_table(const void* host, uint64_t bytes, void** out, bl_error* error) override;
   void free_scratch(void* memory) override;
-  bl_status upload(void* device, const void* host, uint64_t bytes, bl_error* error) override;
   bl_status fill_zero(void* device, uint64_t bytes, bl_error* error) override;
   bl_status download(void* host, const void* device, uint64_t bytes, bl_error* error) override;
 

@@ -123,5 +123,14 @@ describe('unsmoothedLse', () => {
     await refuse([lse, q, Tensor.zeros('f32', [4, dim])], 'BL_INVALID_SHAPE', 'a divisor of 6');
     await refuse([lse, q, Tensor.zeros('f32', [2, 3])], 'BL_INVALID_SHAPE', 'keyMean has shape');
     await refuse([lse, q, mean, { scale: Number.NaN }], 'BL_INVALID_ARGUMENT', 'scale is NaN');
+    await refuse([lse, q, mean, null], 'BL_INVALID_ARGUMENT', 'options is null');
+    await refuse([lse, q, mean, { scal: 1 }], 'BL_INVALID_ARGUMENT', 'option "scal" is not known');
+  });
+
+  it('takes a scale of 0 for the default, as attention does', () => {
+    const lse = Tensor.zeros('f32', [queries, numHeads]);
+    expect(unsmoothedLse(lse, q, mean, { scale: 0 }).data).toEqual(
+      unsmoothedLse(lse, q, mean).data,
+    );
   });
 });

@@ -41,6 +41,12 @@ describe('linearAttention errors', () => {
   const three = { state: f32(3, 2, 8, 6) };
   it.each<[string, LinearAttentionOptions, string, string]>([
     ['out', { out: f32(5, 4, 7) }, shape, 'out.shape[2] is 7, expected 6 (= v.shape[2])'],
+    [
+      'an option',
+      { decai: 1 } as never,
+      argument,
+      'option "decai" is not known, expected one of isa, threads, stream, signal, state, decay, beta, cuTokens, scale, rule, chunk, out',
+    ],
     ['state rank', { state: f32(2, 8, 6) }, shape, 'state.rank is 3, expected 4'],
     [
       'state heads',

@@ -2,6 +2,8 @@
 // whatever the sizes, callers and nesting. Prints "N passed, N failed".
 #include "../../native/base/thread_pool.h"
 
+#include <sched.h>
+
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
@@ -63,6 +65,33 @@ void test_sleeping_workers() {
   check(all, "workers wake from sleep");
 }
 
+cpu_set_t processors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof(set), &set);
+  return set;
+}
+
+// A worker that finds itself on its caller's processor goes elsewhere, and may use all of them afterwards.
+void test_processors() {
+  const cpu_set_t all = processors();
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  std::atomic<int> bad{0};
+  for (int i = 0; i < 60; ++i) {
+    if (i % 3 == 0) std::this_thread::sleep_for(std::chrono::microseconds(300));
+    if (i == 20) sched_setaffinity(0, sizeof(one), &one);  // of the caller alone
+    if (i == 40) sched_setaffinity(0, sizeof(all), &all);
+    const std::thread::id caller = std::this_thread::get_id();
+    bitloom::parallel_for(with_threads(4), 64, [&](int64_t) {
+      const cpu_set_t now = processors();
+      if (std::this_thread::get_id() != caller && !CPU_EQUAL(&now, &all)) ++bad;
+    });
+  }
+  check(bad == 0, "workers may use every processor");
+}
+
 void test_concurrent_callers() {
   std::atomic<int> good{0};
   std::vector<std::thread> callers;
@@ -120,6 +149,7 @@ int main() {
   test_sizes();
   test_many_small_jobs();
   test_sleeping_workers();
+  test_processors();
   test_concurrent_callers();
   test_nested();
   test_resize();

@@ -14,7 +14,7 @@ bl_status embedding(Queue& queue, const bl_embedding_args& args, bl_error* error
   if (element_count(args.output) == 0) return BL_STATUS_ok;
   EmbeddingParams params{};
   Scratch table(queue);
-  BL_RETURN_IF_ERROR(weights_params(queue, "embedding", "table", args.table, table, &params.table, error));
+  BL_RETURN_IF_ERROR(weights_params("embedding", "table", args.table, table, &params.table, error));
   // The ids as a view of the output's shape: each stands for a row.
   bl_tensor ids = args.ids;
   ids.rank = args.output.rank;

@@ -253,8 +253,7 @@ bl_status unpack(Queue& queue, Scratch& to, Scratch& tables, PlannedWeights* b, 
   BL_RETURN_IF_ERROR(to.allocate(static_cast<uint64_t>(units) * 2048, error));
   if (b->entry_count > 0) {
     const uint64_t bytes = static_cast<uint64_t>(b->entry_count) * sizeof(float);
-    BL_RETURN_IF_ERROR(tables.allocate(bytes, error));
-    BL_RETURN_IF_ERROR(queue.upload(tables.as<void>(), b->entries, bytes, error));
+    BL_RETURN_IF_ERROR(tables.allocate_table(b->entries, bytes, error));
     p.entries = tables.as<float>();
   }
   p.from = b->weights;

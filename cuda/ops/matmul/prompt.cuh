@@ -236,7 +236,7 @@ struct PromptTile {
   __device__ __forceinline__ void run() {
     if constexpr (Codes::kTable) Codes::fill(p.b.table, p.b.tables, thread, kPromptThreads);
     const float unit_factor = Codes::kBf16 ? 1 : p.b.header[0];
-    const Codes decode(p.b.zero, p.b.exponent_shift);
+    const Codes decode(p.b);
     char* write = stages;  // of the next unit to be copied
     const char *read = stages, *last = stages + (kPromptStages - 1) * stage_bytes;
 #pragma unroll 1

@@ -176,7 +176,7 @@ struct StreamTile {
   __device__ __forceinline__ void accumulate(float (&acc)[kTiles][4]) const {
     const uint32_t begin = p.b.units * blockIdx.y / p.splits, count = p.b.units * (blockIdx.y + 1) / p.splits - begin;
     const float unit_factor = kPrepared ? p.b.header[0] : 1;
-    const Codes decode(p.b.zero, p.b.exponent_shift);
+    const Codes decode(p.b);
     const uint32_t turn = kDepth * warps;
     Unit ring[kDepth] = {};
 #pragma unroll 1

@@ -73,7 +73,7 @@ bl_status quantize(Queue& queue, const bl_quantize_args& args, bl_error* error) 
   QuantizeParams params{};
   BL_RETURN_IF_ERROR(plan_matrix("quantize", "input", args.input, &params.rows, &params.input, error));
   Scratch table(queue), mark(queue);
-  BL_RETURN_IF_ERROR(weights_params(queue, "quantize", "output", args.output, table, &params.output, error));
+  BL_RETURN_IF_ERROR(weights_params("quantize", "output", args.output, table, &params.output, error));
   params.data = static_cast<uint8_t*>(args.output.data);
   params.groups = ceil_div(params.rows.length, params.output.block_elements);
   BL_RETURN_IF_ERROR(mark.allocate(sizeof(uint64_t), error));
@@ -88,7 +88,7 @@ bl_status dequantize(Queue& queue, const bl_dequantize_args& args, bl_error* err
   DequantizeParams params{};
   BL_RETURN_IF_ERROR(plan_matrix("dequantize", "output", args.output, &params.rows, &params.output, error));
   Scratch table(queue);
-  BL_RETURN_IF_ERROR(weights_params(queue, "dequantize", "input", args.input, table, &params.input, error));
+  BL_RETURN_IF_ERROR(weights_params("dequantize", "input", args.input, table, &params.input, error));
   return queue.launch(quantize_module, "dequantize", over(params.rows, params.rows.length), params, error);
 }
 

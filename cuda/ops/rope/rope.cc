@@ -70,8 +70,7 @@ bl_status rope(Queue& queue, const bl_rope_args& args, bl_error* error) {
     std::vector<double> frequencies(static_cast<size_t>(params.pairs));
     params.magnitude = rope_frequencies(full, frequencies.data());
     const uint64_t bytes = frequencies.size() * sizeof(double);
-    BL_RETURN_IF_ERROR(memory.allocate(bytes, error));
-    BL_RETURN_IF_ERROR(queue.upload(memory.as<double>(), frequencies.data(), bytes, error));
+    BL_RETURN_IF_ERROR(memory.allocate_table(frequencies.data(), bytes, error));
     params.frequencies = memory.as<double>();
   }
   LaunchShape shape;

@@ -1,3 +1,4 @@
+import { checkObject } from '../../arguments.js';
 import { argumentError, BitloomError } from '../../errors.js';
 import type { Tensor } from '../../tensor.js';
 import type { Decoder } from '../decoder.js';
@@ -35,6 +36,7 @@ export function cacheSamples(decoder: Decoder, text: string | readonly number[])
   if (decoder.device !== 'cpu') {
     throw argumentError('BL_UNSUPPORTED', `cacheSamples: the decoder is on ${decoder.device}`);
   }
+  if (typeof text !== 'string') checkObject('cacheSamples', 'text', text);
   const ids = typeof text === 'string' ? (tokenizer?.encode(text) ?? []) : text;
   if (ids.length === 0) {
     throw argumentError('BL_INVALID_ARGUMENT', 'cacheSamples: text has no tokens');

@@ -1,3 +1,4 @@
+import { checkObject, checkTensor } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { rope as rotate } from '../../ops/rope/rope.js';
 import { Tensor } from '../../tensor.js';
@@ -20,9 +21,13 @@ import type { CacheSamples } from './cache_samples.js';
  * ```
  */
 export function fitKeyMean(
-  { keys }: CacheSamples,
+  samples: CacheSamples,
   rope: RopeConfig & { freqFactors?: Tensor<'f32'> | undefined },
 ): Tensor<'f32'> {
+  checkObject('fitKeyMean', 'samples', samples);
+  checkObject('fitKeyMean', 'rope', rope);
+  const { keys } = samples;
+  checkTensor('fitKeyMean', 'samples.keys', keys);
   const [tokens = 0, heads = 0, dim = 0] = keys.shape;
   if (keys.rank !== 3 || keys.size === 0) {
     throw argumentError(

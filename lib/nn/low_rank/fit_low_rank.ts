@@ -1,3 +1,4 @@
+import { checkObject, checkOptions } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { Tensor } from '../../tensor.js';
 import type { CacheSamples } from '../calibration/cache_samples.js';
@@ -53,6 +54,8 @@ export interface LowRankOptions {
  * ```
  */
 export function fitLowRank(samples: CacheSamples, options: LowRankOptions): LowRankFactors {
+  checkObject('fitLowRank', 'samples', samples);
+  checkOptions('fitLowRank', options, new Set(['keyRank', 'valueRank']));
   const { keyRank, valueRank = keyRank } = options;
   return {
     keys: fitPair('key', samples.keys, keyRank, samples.queries),

@@ -98,6 +98,11 @@ export class MoELayer {
     }
   }
 
+  /** Whether {@link experts} are others from call to call, so that calls can not be recorded. */
+  get replacesExperts(): boolean {
+    return this.options.experts instanceof ExpertCache;
+  }
+
   /** The experts as they are now. */
   get experts(): MoEExperts {
     const { experts } = this.options;
@@ -111,7 +116,9 @@ export class MoELayer {
   settle(key: object): void {
     const { experts } = this.options;
     const memory = this.#memory.get(key);
-    if (!(experts instanceof ExpertCache) || memory === undefined) return;
+    if (memory === undefined) return;
+    this.#last = memory; // also where a recorded forward has run
+    if (!(experts instanceof ExpertCache)) return;
     const used = [...new Set(memory.routes.indices.data)];
     for (let e = this.numExperts; e < experts.experts.count; e++) used.push(e);
     experts.note(used);

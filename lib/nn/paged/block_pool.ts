@@ -1,3 +1,4 @@
+import { checkOptions } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { tokenIds, wholeNumber } from './checks.js';
 import { type PageHash, PageIndex } from './page_index.js';
@@ -26,6 +27,8 @@ export interface BlockPoolOptions {
   /** Of the index of cached pages. @internal */
   hash?: PageHash;
 }
+
+const known = new Set<string>(['numPages', 'pageSize', 'evict', 'hash']);
 
 /** Pages of a {@link BlockPool}; used + cached + free = total. */
 export interface BlockPoolStats {
@@ -88,6 +91,7 @@ export class BlockPool {
 
   /** @throws `BL_OUT_OF_RANGE` for sizes that can not be; slots are i32, so at most 2^31 - 1 tokens */
   constructor(options: BlockPoolOptions) {
+    checkOptions('BlockPool', options, known);
     const { numPages, pageSize, evict, hash } = options;
     this.numPages = wholeNumber('BlockPool', 'numPages', numPages, 1, 2 ** 30);
     this.pageSize = wholeNumber('BlockPool', 'pageSize', pageSize, 1, 2 ** 16);

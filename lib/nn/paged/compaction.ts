@@ -4,6 +4,7 @@
 import type { AttentionScores } from '../../ops/attention/options.js';
 import { sequence } from '../../run.js';
 import { Tensor } from '../../tensor.js';
+import { checkedBudgets, checkedScores, checkedSelection } from '../policies/contract.js';
 import type { CachePolicy, LayerContent, LayerView, Observation } from '../policies/policy.js';
 import type { PagedKVBatch } from './paged_kv_batch.js';
 import type { PagedKVCache } from './paged_kv_cache.js';
@@ -64,9 +65,12 @@ export class Compaction {
   *score(count: number, first: number, steps: readonly ObservedLayer[]): Stages {
     const added = Int32Array.from({ length: count }, (_, t) => first + t);
     this.#added = count;
-    for (const [i, layer] of this.layers.entries()) {
+    // Of all layers first: a policy that throws leaves none without.
+    for (const layer of this.layers) {
       layer.positions = layer.positions.map((old) => joined(old, added));
       layer.scores = layer.scores.map((old) => joined(old, new Float32Array(count)));
+    }
+    for (const [i] of this.layers.entries()) {
       this.#scoreLayer(i, steps[i] as ObservedLayer, false);
       yield undefined;
     }
@@ -91,7 +95,8 @@ export class Compaction {
       const newest = policy.latest === undefined ? undefined : (latest ?? scores);
       layer.observed = observedScores(scores, newest, layer.sequence.length);
     }
-    layer.scores = policy.score(layer.scores, layer.observed, {
+    const given = policy.score(layer.scores, layer.observed, {
+      cache: this,
       layer: i,
       numLayers: layers.length,
       positions: layer.positions,
@@ -99,23 +104,25 @@ export class Compaction {
       isProbe,
       hiddenNorms: hidden === undefined ? new Float32Array(0) : rowNorms(hidden),
     });
+    layer.scores = checkedScores(policy, given, this.pool.numKvHeads, layer.sequence.length);
   }
 
   /** Lets go of what the policy does not keep. */
   *compress(): Stages {
     const { policy, layers } = this;
     const views = layers.map((layer, i) => this.#view(layer, i));
-    const budgets = policy.budgets(views);
+    const budgets = checkedBudgets(policy, views);
     yield undefined;
     for (const [i, layer] of layers.entries()) {
       const view = views[i] as LayerView;
-      const count = Math.min(Math.max(Math.floor(budgets[i] as number), 1), view.keys);
+      const count = budgets[i] as number;
       if (count < view.keys) yield* this.#keep(layer, view, count);
     }
   }
 
   #view({ positions, scores, observed, sequence }: CachedLayer, layer: number): LayerView {
     return {
+      cache: this,
       layer,
       numLayers: this.layers.length,
       numKvHeads: this.pool.numKvHeads,
@@ -135,7 +142,7 @@ export class Compaction {
       content = { keys: k, values: v as Tensor<'f32'> };
     };
     const all = content as unknown as LayerContent;
-    const kept = this.policy.select(view, count, all);
+    const kept = checkedSelection(this.policy, this.policy.select(view, count, all), view, count);
     yield undefined;
     this.policy.merge?.(view, kept, all);
     yield undefined;

@@ -1,8 +1,9 @@
+import { checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { type KVFormat, kvFormats } from '../../generated.js';
 import { kvPageBytes } from '../../ops/kv/kv_pages.js';
 import type { RopeOptions } from '../../ops/rope/rope.js';
-import type { RunOptions } from '../../run.js';
+import { type RunOptions, runValue } from '../../run.js';
 import type { Tensor } from '../../tensor.js';
 import type { Shortage } from './block_pool.js';
 import { wholeNumber } from './checks.js';
@@ -68,17 +69,77 @@ export interface CachePlan {
   numRecentPages: number;
 }
 
+const known: ReadonlySet<string> = new Set<keyof PagedKVCacheOptions>([
+  'numLayers',
+  'numKvHeads',
+  'headDim',
+  'valueDim',
+  'pageSize',
+  'format',
+  'numPages',
+  'budgetBytes',
+  'recent',
+  'recentFormat',
+  'numRecentPages',
+  'rope',
+  'keyMeans',
+  'evict',
+  'isa',
+  'threads',
+]);
+
+function refuse(name: string, value: unknown, expected: string): never {
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `PagedKVCache: ${name} is ${described(value)}, expected ${expected}`,
+  );
+}
+
+/** What is not needed before it is used: checked all the same. */
+function checkLater({ numLayers, numKvHeads, headDim, ...options }: PagedKVCacheOptions): void {
+  const { rope, keyMeans, evict, isa, threads } = options;
+  if (evict !== undefined && typeof evict !== 'function') refuse('evict', evict, 'a function');
+  const isRope = typeof rope === 'function' || (typeof rope === 'object' && rope !== null);
+  if (rope !== undefined && !isRope) refuse('rope', rope, 'an object or a function');
+  runValue({
+    ...(isa === undefined ? {} : { isa }),
+    ...(threads === undefined ? {} : { threads }),
+  });
+  if (keyMeans === undefined) return;
+  if (!Array.isArray(keyMeans)) refuse('keyMeans', keyMeans, 'an array');
+  const expected = [numKvHeads, headDim];
+  for (let layer = 0; layer < numLayers; layer++) {
+    const mean: unknown = keyMeans[layer];
+    if (mean === undefined) continue;
+    checkTensor('PagedKVCache', `keyMeans[${layer}]`, mean);
+    if (mean.dtype === 'f32' && mean.shape.join() === expected.join()) continue;
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `PagedKVCache: keyMeans[${layer}] is ${mean.dtype} [${mean.shape}], expected f32 [${expected}]`,
+    );
+  }
+}
+
 /** Checks options and divides the budget. */
 export function planCache(options: PagedKVCacheOptions): CachePlan {
+  checkOptions('PagedKVCache', options, known);
   const { numLayers, numKvHeads, headDim, valueDim = headDim, pageSize = 64 } = options;
   const { format = 'f16', recent = 0, recentFormat = 'f16', numPages, budgetBytes } = options;
   const check = (name: string, value: number, min: number, max: number): number =>
     wholeNumber('PagedKVCache', name, value, min, max);
   check('numLayers', numLayers, 1, 65536);
   check('numKvHeads', numKvHeads, 1, 65536);
+  check('headDim', headDim, 1, 1024);
+  check('valueDim', valueDim, 0, 1024);
+  if (!(pageSize >= 8 && pageSize <= 256 && pageSize % 8 === 0)) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `PagedKVCache: pageSize is ${described(pageSize)}, expected a multiple of 8 from 8 to 256`,
+    );
+  }
   check('recent', recent, 0, 2 ** 30);
   const { keys: keyFormat, values: valueFormat } =
-    typeof format === 'object' ? format : { keys: format, values: format };
+    typeof format === 'object' && format !== null ? format : { keys: format, values: format };
   /** Of all layers. */
   const pageBytes = (keys: KVFormat, values: KVFormat): number => {
     const ofKeys = kvPageBytes(keys, 'keys', pageSize, headDim);
@@ -121,6 +182,7 @@ export function planCache(options: PagedKVCacheOptions): CachePlan {
     }
     pages = Math.min(pages, maxPages);
   }
+  checkLater(options);
   return {
     numLayers,
     numKvHeads,

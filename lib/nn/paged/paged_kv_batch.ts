@@ -1,3 +1,4 @@
+import { checkTensor } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { KVSegment } from '../../ops/attention/options.js';
 import { kvAppend } from '../../ops/kv/kv_append.js';
@@ -191,7 +192,8 @@ export class PagedKVBatch {
 
   #checkShape(name: string, tensor: Tensor | undefined, dim: number): void {
     const { numKvHeads } = this.#cache;
-    const { shape } = tensor ?? { shape: [] };
+    checkTensor('append', name, tensor);
+    const { shape } = tensor;
     const [tokens, heads, channels] = shape;
     const fits = tokens === this.tokens && heads === numKvHeads && channels === dim;
     if (fits && shape.length === 3) return;

@@ -1,3 +1,4 @@
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { KVFormat } from '../../generated.js';
 import type { KVAppendOptions } from '../../ops/kv/kv_append.js';
@@ -171,6 +172,12 @@ export class PagedKVCache {
     counts: number | readonly number[] = 0,
   ): PagedKVBatch {
     this.check('batch');
+    if (!Array.isArray(sequences)) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `batch: sequences is ${described(sequences)}, expected an array`,
+      );
+    }
     for (const [i, sequence] of sequences.entries()) {
       if (sequence instanceof PagedKVSequence && sequence.cache === this) continue;
       throw argumentError(

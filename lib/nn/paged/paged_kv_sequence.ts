@@ -1,3 +1,4 @@
+import { checkOptions, checkTensor } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { KVSegment } from '../../ops/attention/options.js';
 import type { KVTokens } from '../../ops/kv/kv_gather.js';
@@ -16,6 +17,8 @@ export interface KVRemovalOptions {
   /** Turn the keys behind the range to where they then stand (the cache's option `rope`). Default: they stay as they are. */
   reposition?: boolean;
 }
+
+const removalOptions = new Set<string>(['reposition'] satisfies (keyof KVRemovalOptions)[]);
 
 /**
  * One sequence of a {@link PagedKVCache}. Methods throw `BL_DETACHED` after `free()` and after the cache's `dispose()`,
@@ -74,6 +77,7 @@ export class PagedKVSequence {
     if (isNew) {
       this.#check('append');
       const { headDim, numKvHeads } = this.#cache;
+      checkTensor('append', 'k', k);
       if (k.rank !== 3) {
         throw argumentError(
           'BL_INVALID_SHAPE',
@@ -153,6 +157,7 @@ export class PagedKVSequence {
    */
   removeRange(begin: number, end: number, options: KVRemovalOptions = {}): void {
     this.#check('removeRange');
+    checkOptions('removeRange', options, removalOptions);
     this.#checkRange('removeRange', begin, end);
     if (begin === end) return;
     if (end === this.length) {

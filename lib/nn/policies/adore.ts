@@ -1,4 +1,11 @@
-import { policy, realOption, smallWindowOf, type WindowOptions } from './parts.js';
+import {
+  checkPolicyOptions,
+  functionOption,
+  policy,
+  realOption,
+  smallWindowOf,
+  type WindowOptions,
+} from './parts.js';
 import type { CachePolicy, Observation, ScoreStep } from './policy.js';
 import { headSums } from './scores.js';
 import { bestOf, goingOf, sameForAll } from './selections.js';
@@ -29,8 +36,11 @@ export interface AdoreOptions extends WindowOptions {
  */
 export function adore(options: AdoreOptions): CachePolicy {
   const name = 'adore';
+  checkPolicyOptions(name, options, 'window', 'controller', 'decay', 'onRelease');
   const { budget, controller, onRelease } = options;
   const window = smallWindowOf(name, options);
+  functionOption(name, 'controller', controller);
+  functionOption(name, 'onRelease', onRelease);
   const decay = realOption(name, 'decay', options.decay ?? 0.9, 0, 1);
   return policy({
     name,

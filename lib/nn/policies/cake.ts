@@ -1,5 +1,5 @@
 import { shares } from './budgets.js';
-import { policy, type SnapKVOptions } from './parts.js';
+import { checkPolicyOptions, policy, realOption, type SnapKVOptions } from './parts.js';
 import { snapParts } from './policies.js';
 import type { CachePolicy } from './policy.js';
 import { columnSquares, columnSums, dispersion, maxPool } from './scores.js';
@@ -19,8 +19,13 @@ export interface CakeOptions extends SnapKVOptions {
  * `window` queries, over keys and over queries; score = mean + gamma * variance of a key's weights over those queries, pooled.
  */
 export function cake(options: CakeOptions): CachePolicy {
-  const { window, ...parts } = snapParts('cake', options);
-  const { tau1 = 1, tau2 = 1, gamma = 200, pool = 5 } = options;
+  const name = 'cake';
+  checkPolicyOptions(name, options, 'window', 'pool', 'tau1', 'tau2', 'gamma');
+  const { window, ...parts } = snapParts(name, options);
+  const tau1 = realOption(name, 'tau1', options.tau1 ?? 1, 1e-3);
+  const tau2 = realOption(name, 'tau2', options.tau2 ?? 1, 1e-3);
+  const gamma = realOption(name, 'gamma', options.gamma ?? 200, 0);
+  const { pool = 5 } = options;
   return policy({
     ...parts,
     sums: ['sums', 'squares', 'entropy', 'variance'],

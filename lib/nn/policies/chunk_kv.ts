@@ -1,4 +1,13 @@
-import { latest, policy, range, type WindowOptions, wholeOption, windowOf } from './parts.js';
+import {
+  checkPolicyOptions,
+  latest,
+  perCache,
+  policy,
+  range,
+  wholeOption,
+  windowOf,
+  type WindowOptions,
+} from './parts.js';
 import type { CachePolicy } from './policy.js';
 
 /** Options of {@link chunkKV}. */
@@ -15,10 +24,13 @@ export interface ChunkKVOptions extends WindowOptions {
  */
 export function chunkKV(options: ChunkKVOptions): CachePolicy {
   const name = 'chunkKV';
+  checkPolicyOptions(name, options, 'window', 'chunk', 'reuse');
   const window = windowOf(name, options);
   const size = wholeOption(name, 'chunk', options.chunk ?? 10, 1);
   const reuse = wholeOption(name, 'reuse', options.reuse ?? 1, 1);
-  let chosen: { keys: number; count: number; kept: Int32Array } | undefined;
+  const memory = perCache(
+    (): { chosen?: { keys: number; count: number; kept: Int32Array } } => ({}),
+  );
   return policy({
     name,
     budget: options.budget,
@@ -27,15 +39,13 @@ export function chunkKV(options: ChunkKVOptions): CachePolicy {
     score: latest,
     select: (view, count) => {
       const { keys, numKvHeads, layer, scores } = view;
+      const known = memory(view);
       const isFirst = layer % reuse === 0;
-      if (isFirst || chosen?.keys !== keys || chosen.count !== count) {
-        chosen = {
-          keys,
-          count,
-          kept: bestChunks(scores, keys, count, Math.min(window, count), size),
-        };
+      if (isFirst || known.chosen?.keys !== keys || known.chosen.count !== count) {
+        const kept = bestChunks(scores, keys, count, Math.min(window, count), size);
+        known.chosen = { keys, count, kept };
       }
-      const { kept } = chosen;
+      const { kept } = known.chosen;
       return range(0, numKvHeads).map(() => kept);
     },
   });

@@ -1,5 +1,13 @@
 import { argumentError } from '../../errors.js';
-import { latest, policy, smallWindowOf, type WindowOptions, wholeOption } from './parts.js';
+import {
+  checkPolicyOptions,
+  latest,
+  listOption,
+  policy,
+  smallWindowOf,
+  wholeOption,
+  type WindowOptions,
+} from './parts.js';
 import type { CachePolicy } from './policy.js';
 import { bestAndNewest } from './selections.js';
 
@@ -26,6 +34,7 @@ export interface CitrusOptions extends ProbeOptions {
  */
 export function citrus(options: CitrusOptions): CachePolicy {
   const name = 'citrus';
+  checkPolicyOptions(name, options, 'window', 'block', 'instruction');
   const { budget, instruction } = options;
   const window = smallWindowOf(name, options);
   return policy({
@@ -46,6 +55,7 @@ export function probeOf(
   tokens: readonly number[],
   block = 256,
 ): { probe: readonly number[]; block: number } {
+  listOption(name, option, tokens);
   if (tokens.length === 0 || tokens.some((id) => !Number.isInteger(id) || id < 0)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',

@@ -1,6 +1,13 @@
 import { argumentError } from '../../errors.js';
 import { cappedShares } from './budgets.js';
-import { policy, poolOf, type SnapKVOptions, windowOf } from './parts.js';
+import {
+  checkPolicyOptions,
+  listOption,
+  policy,
+  poolOf,
+  type SnapKVOptions,
+  windowOf,
+} from './parts.js';
 import type { CachePolicy } from './policy.js';
 import { headSums, meanPool } from './scores.js';
 import { bestOf, sameForAll } from './selections.js';
@@ -21,13 +28,17 @@ export interface CompressKVOptions extends SnapKVOptions {
  */
 export function compressKV(options: CompressKVOptions): CachePolicy {
   const name = 'compressKV';
+  checkPolicyOptions(name, options, 'window', 'pool', 'heads', 'errors');
   const { budget, heads, errors } = options;
   const window = windowOf(name, options);
   const pool = poolOf(name, options.pool);
-  if (errors?.some((error) => !(error >= 0))) {
+  for (const [layer, list] of listOption(name, 'heads', heads ?? []).entries()) {
+    listOption(name, `heads[${layer}]`, list);
+  }
+  if (listOption(name, 'errors', errors ?? []).some((e) => !(e >= 0 && Number.isFinite(e)))) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
-      `${name}: errors is ${errors.join(', ')}, expected numbers of at least 0`,
+      `${name}: errors is ${errors?.join(', ')}, expected numbers of at least 0`,
     );
   }
   return policy({

@@ -1,6 +1,14 @@
 import { cappedShares } from './budgets.js';
 import { mergeRows, nearestKept, normalizedMerge } from './merges.js';
-import { accumulate, policy, realOption, type WindowOptions, windowOf } from './parts.js';
+import {
+  accumulate,
+  checkPolicyOptions,
+  perCache,
+  policy,
+  realOption,
+  windowOf,
+  type WindowOptions,
+} from './parts.js';
 import type { CachePolicy, LayerView } from './policy.js';
 import { columnSums } from './scores.js';
 import { bestAndNewest } from './selections.js';
@@ -38,12 +46,14 @@ export interface D2OOptions extends WindowOptions {
  */
 export function d2o(options: D2OOptions): CachePolicy {
   const name = 'd2o';
+  checkPolicyOptions(name, options, 'window', 'beta', 'temperature');
   const { budget } = options;
-  const window = windowOf(name, { window: Math.max(1, Math.floor(budget / 4)), ...options });
+  const window = windowOf(name, options, Math.max(1, Math.floor(budget / 4)));
   const beta = realOption(name, 'beta', options.beta ?? 0.7, 0, 1);
   const temperature = realOption(name, 'temperature', options.temperature ?? 1, 1e-3);
-  const thresholds = new Map<string, number>();
-  let weights: number[] | undefined;
+  const memory = perCache((): { weights?: number[]; thresholds: Map<string, number> } => ({
+    thresholds: new Map(),
+  }));
   return policy({
     name,
     budget,
@@ -51,12 +61,14 @@ export function d2o(options: D2OOptions): CachePolicy {
     observes: (count) => count,
     score: accumulate(),
     budgets: (layers) => {
-      weights ??= densityWeights(layers.map(columnVariance), temperature);
+      const known = memory(layers[0] as LayerView);
+      known.weights ??= densityWeights(layers.map(columnVariance), temperature);
       const most = layers.map(({ keys }) => keys);
-      return cappedShares(budget, Math.min(window + 1, budget), weights, most);
+      return cappedShares(budget, Math.min(window + 1, budget), known.weights, most);
     },
     select: (view, count) => bestAndNewest(view, count, window),
     merge: (view, kept, content) => {
+      const { thresholds } = memory(view);
       const { going, target, similarity } = nearestKept(view, kept, content);
       for (const [head, from] of going.entries()) {
         const u = similarity[head] as Float32Array;

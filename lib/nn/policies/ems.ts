@@ -1,5 +1,12 @@
 import { mergeRows, nearestKept, normalizedMerge, rowCosine } from './merges.js';
-import { policy, realOption, type WindowOptions, windowOf } from './parts.js';
+import {
+  checkPolicyOptions,
+  perCache,
+  policy,
+  realOption,
+  windowOf,
+  type WindowOptions,
+} from './parts.js';
 import type { CachePolicy } from './policy.js';
 import { columnSums, lastQueries, topIndices } from './scores.js';
 import { bestAndNewest, goingOf } from './selections.js';
@@ -30,20 +37,23 @@ export interface EMSOptions extends WindowOptions {
  */
 export function ems(options: EMSOptions): CachePolicy {
   const name = 'ems';
+  checkPolicyOptions(name, options, 'window', 'mergeable', 'threshold');
   const { budget } = options;
   const window = windowOf(name, options);
   const mergeable = realOption(name, 'mergeable', options.mergeable ?? 1, 0);
   const threshold = realOption(name, 'threshold', options.threshold ?? 0.6, 0, 1);
   /** By layer: sums over all queries of each head's keys, where these stand, and how many tokens have been looked at. */
-  const sums = new Map<number, { positions: Int32Array[]; sum: Float32Array[]; seen: number }>();
+  type Sums = { positions: Int32Array[]; sum: Float32Array[]; seen: number };
+  const memory = perCache(() => new Map<number, Sums>());
   return policy({
     name,
     budget,
     sums: ['sums'],
     latest: window,
     observes: (count) => count,
-    score: (before, observation, { layer, positions }) => {
+    score: (before, observation, { layer, positions, cache }) => {
       if (observation === undefined) return [...before];
+      const sums = memory({ cache });
       const old = sums.get(layer);
       const now = columnSums(observation, before.length);
       const last = lastQueries(observation, window, before.length);

@@ -1,7 +1,7 @@
 import { cappedShares } from './budgets.js';
 import { type ProbeOptions, probeOf } from './citrus.js';
 import { checkLayers } from './compress_kv.js';
-import { policy, realOption, smallWindowOf } from './parts.js';
+import { checkPolicyOptions, listOption, policy, realOption, smallWindowOf } from './parts.js';
 import type { CachePolicy } from './policy.js';
 import { columnMaxima } from './scores.js';
 import { bestAndNewest } from './selections.js';
@@ -26,10 +26,13 @@ export interface EpiCacheOptions extends ProbeOptions {
  */
 export function epiCache(options: EpiCacheOptions): CachePolicy {
   const name = 'epiCache';
+  checkPolicyOptions(name, options, 'window', 'block', 'patch', 'similarity', 'alpha');
   const { budget, similarity } = options;
   const window = smallWindowOf(name, options);
   const alpha = realOption(name, 'alpha', options.alpha ?? 1, 0);
-  for (const value of similarity ?? []) realOption(name, 'similarity', value, -1, 1);
+  for (const value of listOption(name, 'similarity', similarity ?? [])) {
+    realOption(name, 'similarity', value, -1, 1);
+  }
   return policy({
     name,
     budget,

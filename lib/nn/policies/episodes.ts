@@ -1,3 +1,4 @@
+import { checkObject } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { embedding } from '../../ops/embedding/embedding.js';
 import { Tensor } from '../../tensor.js';
@@ -5,7 +6,7 @@ import type { Decoder } from '../decoder.js';
 import type { PagedCacheOptions } from '../paged_cache_options.js';
 import type { PagedDecoderCache } from '../paged_decoder_cache.js';
 import { type EpiCacheOptions, epiCache } from './epi_cache.js';
-import { wholeOption } from './parts.js';
+import { listOption, wholeOption } from './parts.js';
 import { cosine } from './scores.js';
 
 /** Segments of a conversation in groups. */
@@ -22,7 +23,8 @@ export interface Episodes {
  * k-means on vectors of unit length (cosine), with k-means++ beginnings and Lloyd's steps until nothing moves (100 at most); the same for
  * the same seed. Episodes without a segment are left out.
  *
- * @throws `BL_INVALID_ARGUMENT` without vectors, `BL_INVALID_SHAPE` for vectors of different lengths
+ * @throws `BL_INVALID_ARGUMENT` without vectors, `BL_INVALID_SHAPE` for vectors of different lengths, `BL_OUT_OF_RANGE` for one
+ *   that is not finite
  */
 export function clusterEpisodes(
   vectors: readonly ArrayLike<number>[],
@@ -30,10 +32,17 @@ export function clusterEpisodes(
   seed = 1,
 ): Episodes {
   wholeOption('clusterEpisodes', 'episodes', episodes, 1);
-  if (vectors.length === 0) {
+  if (listOption('clusterEpisodes', 'vectors', vectors).length === 0) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
       'clusterEpisodes: vectors is empty, expected at least one',
+    );
+  }
+  const bad = vectors.findIndex((x) => !Array.from(x).every(Number.isFinite));
+  if (bad >= 0) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `clusterEpisodes: vectors[${bad}] has a number that is not finite`,
     );
   }
   const units = vectors.map(unit);
@@ -164,6 +173,8 @@ export class EpisodicCache {
     segments: readonly (readonly number[])[],
     options: EpisodicCacheOptions,
   ): Promise<EpisodicCache> {
+    checkObject('EpisodicCache', 'options', options);
+    listOption('EpisodicCache', 'segments', segments);
     const {
       episodes = 4,
       patchTokens = 64,

@@ -1,5 +1,5 @@
 // What Elastic Cache and PrefixKV share: the same keys for all heads of a layer, importance over a prompt, a fixed place after it.
-import { accumulate, type PolicyOptions, range, wholeOption } from './parts.js';
+import { accumulate, checkPolicyOptions, type PolicyOptions, range, wholeOption } from './parts.js';
 import type { CachePolicy, LayerView } from './policy.js';
 import { bestOf, overHeads, sameForAll } from './selections.js';
 
@@ -25,6 +25,7 @@ export function fixedPlace(
   name: string,
   options: FixedPlaceOptions,
 ): { parts: FixedPlaceParts; window: number; sinks: number } {
+  checkPolicyOptions(name, options, 'window', 'sinks', 'distance');
   const budget = wholeOption(name, 'budget', options.budget, 2);
   const window = wholeOption(name, 'window', options.window ?? 1, 1);
   const sinks = wholeOption(name, 'sinks', options.sinks ?? Math.min(4, budget >> 2), 0);

@@ -1,9 +1,11 @@
 import { isIn } from './look_m.js';
 import {
+  checkPolicyOptions,
   latest,
-  type PositionRange,
+  perCache,
   policy,
   poolOf,
+  type PositionRange,
   rangesOf,
   realOption,
   type SnapKVOptions,
@@ -39,6 +41,7 @@ export interface GuiKVOptions extends SnapKVOptions {
  */
 export function guiKV(options: GuiKVOptions): CachePolicy {
   const name = 'guiKV';
+  checkPolicyOptions(name, options, 'window', 'pool', 'screens', 'alpha', 'temperature', 'rank');
   const { budget } = options;
   const window = windowOf(name, options);
   const pool = poolOf(name, options.pool);
@@ -47,7 +50,7 @@ export function guiKV(options: GuiKVOptions): CachePolicy {
   const temperature = realOption(name, 'temperature', options.temperature ?? 3.5, 1e-3);
   const rank = wholeOption(name, 'rank', options.rank ?? 32, 1);
   /** By layer: norms of the hidden states of screenshots, by position. */
-  const norms = new Map<number, Map<number, number>>();
+  const memory = perCache(() => new Map<number, Map<number, number>>());
   return policy({
     name,
     budget,
@@ -55,12 +58,13 @@ export function guiKV(options: GuiKVOptions): CachePolicy {
     sums: ['sums'],
     observes: (count) => Math.min(count, window),
     score: (before, observation, step) => {
-      remember(norms, screens, step.layer, step.positions[0] as Int32Array, step.hiddenNorms);
+      const positions = step.positions[0] as Int32Array;
+      remember(memory(step), screens, step.layer, positions, step.hiddenNorms);
       if (observation === undefined) return [...before];
       return latest(before, observation, step).map((sum) => meanPool(sum, pool));
     },
     select: (view, count, content) => {
-      const known = norms.get(view.layer) ?? new Map<number, number>();
+      const known = memory(view).get(view.layer) ?? new Map<number, number>();
       const scores = view.scores.map((list, head) => {
         const positions = view.positions[head] as Int32Array;
         const next = positions[view.keys - 1] as number;

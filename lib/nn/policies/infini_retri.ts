@@ -1,5 +1,13 @@
 import { type ProbeOptions, probeOf } from './citrus.js';
-import { policy, range, smallWindowOf, wholeOption } from './parts.js';
+import {
+  checkPolicyOptions,
+  listOption,
+  perCache,
+  policy,
+  range,
+  smallWindowOf,
+  wholeOption,
+} from './parts.js';
 import type { CachePolicy, LayerView } from './policy.js';
 import { headSums, topIndices } from './scores.js';
 import { sameForAll } from './selections.js';
@@ -27,36 +35,42 @@ export interface InfiniRetriOptions extends ProbeOptions {
  */
 export function infiniRetri(options: InfiniRetriOptions): CachePolicy {
   const name = 'infiniRetri';
+  const own = ['question', 'phrase', 'sentences', 'layer'] as const;
+  checkPolicyOptions(name, options, 'window', 'block', ...own);
   const { budget, question, sentences } = options;
   const window = smallWindowOf(name, options);
+  const decides = wholeOption(name, 'layer', options.layer ?? Number.MAX_SAFE_INTEGER, 0);
+  for (const [i, begin] of listOption(name, 'sentences', sentences ?? []).entries()) {
+    wholeOption(name, `sentences[${i}]`, begin, i === 0 ? 0 : (sentences?.[i - 1] as number));
+  }
   const phrase = wholeOption(name, 'phrase', options.phrase ?? 9, 1);
-  let chosen: { keys: number; count: number; kept: Int32Array } | undefined;
-  let deciding: Float32Array | undefined;
+  type Memory = {
+    deciding?: Float32Array;
+    chosen?: { keys: number; count: number; kept: Int32Array } | undefined;
+  };
+  const memory = perCache((): Memory => ({}));
   return policy({
     name,
     budget,
     ...probeOf(name, 'question', question, options.block),
     sums: ['sums'],
     observes: (count) => (count === 1 ? 1 : 0),
-    score: (before, observation, { layer, numLayers }) => {
+    score: (before, observation, { layer, numLayers, cache }) => {
       if (observation === undefined) return [...before];
-      const decides = wholeOption(name, 'layer', options.layer ?? numLayers - 1, 0);
       if (layer === Math.min(decides, numLayers - 1)) {
-        deciding = phraseSums(headSums(observation), phrase);
-        chosen = undefined;
+        const deciding = phraseSums(headSums(observation), phrase);
+        Object.assign(memory({ cache }), { deciding, chosen: undefined });
       }
       return [...before];
     },
     select: (view, count) => {
-      if (chosen?.keys !== view.keys || chosen.count !== count) {
-        const scores = deciding ?? new Float32Array(view.keys);
-        chosen = {
-          keys: view.keys,
-          count,
-          kept: bestSentences(view, scores, count, window, sentences),
-        };
+      const known = memory(view);
+      const { keys } = view;
+      if (known.chosen?.keys !== keys || known.chosen.count !== count) {
+        const scores = known.deciding ?? new Float32Array(keys);
+        known.chosen = { keys, count, kept: bestSentences(view, scores, count, window, sentences) };
       }
-      return sameForAll(view, chosen.kept);
+      return sameForAll(view, known.chosen.kept);
     },
   });
 }

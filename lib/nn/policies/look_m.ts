@@ -1,12 +1,13 @@
 import { mergeRows, nearestKept } from './merges.js';
 import {
   accumulate,
+  checkPolicyOptions,
   choiceOption,
-  type PositionRange,
   policy,
+  type PositionRange,
   rangesOf,
-  type WindowOptions,
   windowOf,
+  type WindowOptions,
 } from './parts.js';
 import type { CachePolicy } from './policy.js';
 import { bestAndNewest } from './selections.js';
@@ -36,8 +37,9 @@ export const isIn = (ranges: readonly PositionRange[], position: number): boolea
  */
 export function lookM(options: LookMOptions): CachePolicy {
   const name = 'lookM';
+  checkPolicyOptions(name, options, 'window', 'images', 'merge');
   const { budget } = options;
-  const window = windowOf(name, { window: Math.floor(budget / 2), ...options });
+  const window = windowOf(name, options, Math.floor(budget / 2));
   const images = rangesOf(name, 'images', options.images);
   const how = choiceOption(name, 'merge', options.merge ?? 'pivotal', [
     'average',

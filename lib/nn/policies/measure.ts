@@ -1,6 +1,7 @@
 // What some policies want to know of a model beforehand.
+import { checkOptions } from '../../arguments.js';
 import type { Decoder } from '../decoder.js';
-import { checkedRange, type PositionRange, policy } from './parts.js';
+import { checkedRange, type PositionRange, policy, wholeOption } from './parts.js';
 import { snapKV } from './policies.js';
 import type { CachePolicy } from './policy.js';
 import { cosine } from './scores.js';
@@ -28,6 +29,7 @@ export async function retrievalHeads(
   options: RetrievalHeadsOptions,
 ): Promise<{ heads: number[][]; scores: Float64Array[] }> {
   const name = 'retrievalHeads';
+  checkOptions(name, options, new Set(['needle', 'answer', 'perLayer']));
   const [needleBegin, needleEnd] = checkedRange(name, 'needle', options.needle, 0, tokens.length);
   const [answerBegin, answerEnd] = checkedRange(
     name,
@@ -37,6 +39,7 @@ export async function retrievalHeads(
     tokens.length,
   );
   const { numHeads } = decoder.config;
+  const count = Math.min(wholeOption(name, 'perLayer', options.perLayer ?? 4, 1), numHeads);
   const layers = decoder.parts.layers.length;
   const scores = Array.from({ length: layers }, () => new Float64Array(numHeads));
   // The query of a token gives the next one: those from the token before the answer on say it.
@@ -67,7 +70,6 @@ export async function retrievalHeads(
   } finally {
     cache.dispose();
   }
-  const count = Math.min(options.perLayer ?? 4, numHeads);
   const heads = scores.map((list) =>
     [...list.keys()]
       .sort((a, b) => (list[b] as number) - (list[a] as number) || a - b)
@@ -97,6 +99,7 @@ export async function keySimilarity(
   tokens: readonly number[],
   options: KeySimilarityOptions,
 ): Promise<number[]> {
+  checkOptions('keySimilarity', options, new Set(['budget', 'block', 'policy']));
   const { budget, block = 64, policy: evicting = snapKV({ budget }) } = options;
   const whole = decoder.createPagedCache({ format: 'f32' });
   const evicted = decoder.createPagedCache({ format: 'f32', policy: { ...evicting, block } });

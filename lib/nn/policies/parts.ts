@@ -1,4 +1,5 @@
 // What policies are composed of: options, and defaults for the parts that a policy does not have.
+import { checkOptions, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { CachePolicy } from './policy.js';
 import { columnSums, maxPool } from './scores.js';
@@ -37,12 +38,33 @@ export function policy(parts: Parts): CachePolicy {
   };
 }
 
+/** Throws `BL_INVALID_ARGUMENT` unless `options` is an object with `budget` and `names` alone. */
+export function checkPolicyOptions<T extends PolicyOptions>(
+  policyName: string,
+  options: T,
+  ...names: (keyof T & string)[]
+): void {
+  checkOptions(policyName, options, new Set(['budget', ...names]));
+}
+
+/** What a policy remembers of each cache that it serves, made by `create` when a cache is first seen. */
+export function perCache<S extends object>(create: () => S): (of: { cache: object }) => S {
+  const states = new WeakMap<object, S>();
+  return ({ cache }) => {
+    const known = states.get(cache);
+    if (known !== undefined) return known;
+    const state = create();
+    states.set(cache, state);
+    return state;
+  };
+}
+
 /** `value` if it is a whole number of at least `low`; throws `BL_OUT_OF_RANGE` otherwise. */
 export function wholeOption(name: string, option: string, value: number, low: number): number {
   if (Number.isInteger(value) && value >= low) return value;
   throw argumentError(
     'BL_OUT_OF_RANGE',
-    `${name}: ${option} is ${value}, expected a whole number of at least ${low}`,
+    `${name}: ${option} is ${described(value)}, expected a whole number of at least ${low}`,
   );
 }
 
@@ -56,7 +78,10 @@ export function realOption(
 ): number {
   if (typeof value === 'number' && value >= low && value <= high) return value;
   const expected = high === Number.MAX_VALUE ? `at least ${low}` : `${low} to ${high}`;
-  throw argumentError('BL_OUT_OF_RANGE', `${name}: ${option} is ${value}, expected ${expected}`);
+  throw argumentError(
+    'BL_OUT_OF_RANGE',
+    `${name}: ${option} is ${described(value)}, expected ${expected}`,
+  );
 }
 
 /** One of `choices`; throws `BL_INVALID_ARGUMENT` otherwise. */
@@ -69,14 +94,40 @@ export function choiceOption<T extends string>(
   if (choices.includes(value)) return value;
   throw argumentError(
     'BL_INVALID_ARGUMENT',
-    `${name}: ${option} is ${JSON.stringify(value)}, expected one of ${choices.join(', ')}`,
+    `${name}: ${option} is ${described(value)}, expected one of ${choices.join(', ')}`,
   );
 }
 
-/** The window; default 32, budget / 2 at most. */
-export function windowOf(name: string, { budget, window }: WindowOptions): number {
+/** `value` if it is an array; throws `BL_INVALID_ARGUMENT` otherwise. */
+export function listOption<T extends readonly unknown[]>(
+  name: string,
+  option: string,
+  value: T,
+): T {
+  if (Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value)) return value;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${name}: ${option} is ${described(value)}, expected an array`,
+  );
+}
+
+/** Throws `BL_INVALID_ARGUMENT` unless `value` is a function or left out. */
+export function functionOption(name: string, option: string, value: unknown): void {
+  if (value === undefined || typeof value === 'function') return;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `${name}: ${option} is ${described(value)}, expected a function`,
+  );
+}
+
+/** The window. */
+export function windowOf(
+  name: string,
+  { budget, window }: WindowOptions,
+  standard = Math.min(32, Math.floor(budget / 2)),
+): number {
   wholeOption(name, 'budget', budget, 2);
-  if (window === undefined) return Math.min(32, Math.floor(budget / 2));
+  if (window === undefined) return standard;
   wholeOption(name, 'window', window, 1);
   if (window < budget) return window;
   throw argumentError(
@@ -87,7 +138,7 @@ export function windowOf(name: string, { budget, window }: WindowOptions): numbe
 
 /** The same with a default of 8, budget / 4 at most: for policies whose newest tokens do not decide. */
 export function smallWindowOf(name: string, options: WindowOptions): number {
-  return windowOf(name, { window: Math.max(1, Math.min(8, options.budget >> 2)), ...options });
+  return windowOf(name, options, Math.max(1, Math.min(8, Math.floor(options.budget / 4))));
 }
 
 /** An odd number of neighbours. */
@@ -104,8 +155,8 @@ export function rangesOf(
   ranges: readonly PositionRange[] = [],
 ): readonly PositionRange[] {
   let last = 0;
-  for (const [i, range] of ranges.entries()) {
-    const [begin, end] = range;
+  for (const [i, range] of listOption(name, option, ranges).entries()) {
+    const [begin, end] = listOption(name, `${option}[${i}]`, range);
     if (Number.isInteger(begin) && Number.isInteger(end) && begin >= last && end > begin) {
       last = end;
       continue;
@@ -126,7 +177,7 @@ export function checkedRange(
   low: number,
   high: number,
 ): PositionRange {
-  const [begin, end] = range;
+  const [begin, end] = listOption(name, option, range);
   if (
     Number.isInteger(begin) &&
     Number.isInteger(end) &&

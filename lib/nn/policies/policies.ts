@@ -3,6 +3,7 @@ import { shares } from './budgets.js';
 import {
   accumulate,
   added,
+  checkPolicyOptions,
   latest,
   latestPooled,
   type PolicyOptions,
@@ -34,6 +35,7 @@ export interface StreamingLLMOptions extends PolicyOptions {
  */
 export function streamingLLM(options: StreamingLLMOptions): CachePolicy {
   const name = 'streamingLLM';
+  checkPolicyOptions(name, options, 'sinks');
   const budget = wholeOption(name, 'budget', options.budget, 1);
   const sinks = wholeOption(name, 'sinks', options.sinks ?? Math.min(4, budget - 1), 0);
   return policy({
@@ -50,7 +52,8 @@ export function streamingLLM(options: StreamingLLMOptions): CachePolicy {
 /** H2O (Zhang et al. 2023): score = sum over all queries so far of the weight; the best older keys and the newest `window`. */
 export function h2o(options: WindowOptions): CachePolicy {
   const name = 'h2o';
-  const window = windowOf(name, { window: Math.floor(options.budget / 2), ...options });
+  checkPolicyOptions(name, options, 'window');
+  const window = windowOf(name, options, Math.floor(options.budget / 2));
   return policy({
     name,
     budget: options.budget,
@@ -67,6 +70,7 @@ export function h2o(options: WindowOptions): CachePolicy {
  */
 export function scissorhands(options: WindowOptions): CachePolicy {
   const name = 'scissorhands';
+  checkPolicyOptions(name, options, 'window');
   const window = windowOf(name, options);
   return policy({
     name,
@@ -82,6 +86,7 @@ export function scissorhands(options: WindowOptions): CachePolicy {
 
 /** SnapKV (Li et al. 2024): score = weight of the last `window` queries, the largest of `pool` neighbours. */
 export function snapKV(options: SnapKVOptions): CachePolicy {
+  checkPolicyOptions('snapKV', options, 'window', 'pool');
   return policy(snapParts('snapKV', options));
 }
 
@@ -102,6 +107,7 @@ export function snapParts(name: string, options: SnapKVOptions) {
 
 /** PyramidKV (Cai et al. 2024): snapKV with a budget that falls linearly from 1.5 to 0.5 times over the layers. */
 export function pyramidKV(options: SnapKVOptions): CachePolicy {
+  checkPolicyOptions('pyramidKV', options, 'window', 'pool');
   const parts = snapParts('pyramidKV', options);
   return policy({
     ...parts,
@@ -120,6 +126,7 @@ export function pyramidKV(options: SnapKVOptions): CachePolicy {
  * Keys by their weight at the last query alone (TOVA, Oren et al. 2024): the least looked at goes.
  */
 export function tova(options: PolicyOptions): CachePolicy {
+  checkPolicyOptions('tova', options);
   const budget = wholeOption('tova', 'budget', options.budget, 2);
   return policy({
     name: 'tova',

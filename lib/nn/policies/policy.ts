@@ -4,6 +4,8 @@ import type { Tensor } from '../../tensor.js';
 
 /** Keys of one layer as a policy sees them. */
 export interface LayerView {
+  /** Stands for the cache that asks: what a policy remembers from step to step belongs to it (a `WeakMap`'s key). */
+  readonly cache: object;
   readonly layer: number;
   readonly numLayers: number;
   readonly numKvHeads: number;
@@ -51,6 +53,8 @@ export interface Observation {
 
 /** What a score is told of the step besides the weights. */
 export interface ScoreStep {
+  /** As that of {@link LayerView}. */
+  readonly cache: object;
   readonly layer: number;
   readonly numLayers: number;
   /** Position in the text of each head's keys, [numKvHeads][keys]. */
@@ -63,7 +67,7 @@ export interface ScoreStep {
   readonly hiddenNorms: Float32Array;
 }
 
-/** Decides which keys of a {@link PagedDecoderCache} stay. One object serves one cache. */
+/** Decides which keys of a {@link PagedDecoderCache} stay. One object may serve several caches. */
 export interface CachePolicy {
   readonly name: string;
   /** Keys of a layer that stay, on average over the layers. */

@@ -1,7 +1,7 @@
 import { prefixBudgets } from './budgets.js';
 import { type FixedPlaceOptions, fixedPlace } from './fixed_place.js';
-import { policy } from './parts.js';
-import type { CachePolicy } from './policy.js';
+import { perCache, policy } from './parts.js';
+import type { CachePolicy, LayerView } from './policy.js';
 import { overHeads } from './selections.js';
 
 /**
@@ -18,17 +18,18 @@ export function prefixKV(options: FixedPlaceOptions): CachePolicy {
   const { parts, window, sinks } = fixedPlace(name, options);
   const { budget } = parts;
   const protectedKeys = Math.min(sinks + window, budget);
-  let lengths: number[] | undefined;
+  const memory = perCache((): { lengths?: number[] } => ({}));
   return policy({
     name,
     ...parts,
     budgets: (layers) => {
-      const isPrompt = (layers[0]?.added ?? 0) > 1;
-      if (lengths !== undefined && !isPrompt) return lengths;
+      const first = layers[0] as LayerView;
+      const known = memory(first);
+      if (known.lengths !== undefined && first.added === 1) return known.lengths;
       const importance = layers.map((view) => overHeads(view).slice(sinks, view.keys - window));
       const free = (budget - protectedKeys) * layers.length;
-      lengths = prefixBudgets(importance, free).map((length) => length + protectedKeys);
-      return lengths;
+      known.lengths = prefixBudgets(importance, free).map((length) => length + protectedKeys);
+      return known.lengths;
     },
   });
 }

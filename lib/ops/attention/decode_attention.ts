@@ -1,4 +1,4 @@
-import { checkTensor } from '../../arguments.js';
+import { checkObject, checkTensor } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { type AsyncOptions, type Call, run, runAsync, runValue, tensorValues } from '../../run.js';
 import { type FloatDType, outputTensor, type Tensor } from '../../tensor.js';
@@ -71,6 +71,7 @@ function prepare<D extends FloatDType>(
   options: DecodeAttentionOptions<D>,
 ): Call<Tensor<D>> {
   const op = 'decodeAttention';
+  checkObject(op, 'options', options);
   checkTensor(op, 'q', q);
   if (!Array.isArray(segments) || segments.length < 1 || segments.length > 2) {
     throw argumentError(

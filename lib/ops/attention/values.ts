@@ -1,5 +1,5 @@
 // Options of attention as native/node/ops/attention/attention.cc reads them.
-import { checkObject, checkOptions } from '../../arguments.js';
+import { checkObject, checkOptions, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { kvFormats } from '../../generated.js';
 import type { NativeValue } from '../../native.js';
@@ -76,7 +76,7 @@ function formatId(op: string, name: string, format: string): number {
   if (row !== undefined) return row.id;
   throw argumentError(
     'BL_INVALID_FORMAT',
-    `${op}: ${name} is ${JSON.stringify(format)}, expected one of ${Object.keys(kvFormats).join(', ')}`,
+    `${op}: ${name} is ${described(format)}, expected one of ${Object.keys(kvFormats).join(', ')}`,
   );
 }
 
@@ -135,7 +135,7 @@ export function attentionValues(
   if (!Object.hasOwn(computes, compute)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `${op}: compute is ${JSON.stringify(compute)}, expected f32, bf16 or i8`,
+      `${op}: compute is ${described(compute)}, expected f32, bf16 or i8`,
     );
   }
   let given = 0;
@@ -186,7 +186,13 @@ export function attentionValues(
     tensor(21, 'scores.variance', scores.variance);
   }
   if (options.rope !== undefined) add(22, ropeValues(op, options.rope));
-  const causal = options.causal ?? 'segments' in source;
+  const { causal = 'segments' in source } = options;
+  if (typeof causal !== 'boolean') {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${op}: causal is ${described(causal)}, expected true or false`,
+    );
+  }
   return [
     options.scale ?? 0,
     causal ? 1 : 0,

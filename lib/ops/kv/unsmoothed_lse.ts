@@ -1,10 +1,10 @@
-import { checkTensor } from '../../arguments.js';
+import { checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { Tensor } from '../../tensor.js';
 
 /** Options of {@link unsmoothedLse}. */
 export interface UnsmoothedLseOptions {
-  /** That of the attention. Default: 1 / sqrt(headDim). */
+  /** That of the attention. Default, also for 0: 1 / sqrt(headDim). */
   scale?: number;
 }
 
@@ -36,6 +36,7 @@ export function unsmoothedLse(
   keyMean: Tensor<'f32'>,
   options: UnsmoothedLseOptions = {},
 ): Tensor<'f32'> {
+  checkOptions('unsmoothedLse', options, new Set(['scale']));
   checkInput('lse', lse, 2);
   checkInput('q', q, 3);
   checkInput('keyMean', keyMean, 2);
@@ -48,11 +49,12 @@ export function unsmoothedLse(
       `unsmoothedLse: keyMean has shape [${keyMean.shape}], expected [a divisor of ${numHeads}, ${headDim}] (q.shape)`,
     );
   }
-  const { scale = 1 / Math.sqrt(headDim) } = options;
+  const { scale: given = 0 } = options;
+  const scale = given === 0 ? 1 / Math.sqrt(headDim) : given;
   if (typeof scale !== 'number' || !Number.isFinite(scale)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `unsmoothedLse: scale is ${String(scale)}, expected a finite number`,
+      `unsmoothedLse: scale is ${described(scale)}, expected a finite number`,
     );
   }
   const group = numHeads / numKvHeads;

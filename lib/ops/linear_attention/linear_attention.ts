@@ -1,4 +1,4 @@
-import { checkTensor, described } from '../../arguments.js';
+import { checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import {
   type AsyncOptions,
@@ -38,6 +38,11 @@ export interface LinearAttentionOptions<D extends FloatDType = 'f32'> extends Ru
   /** Where to write, [tokens, numHeads, valueDim]; must not overlap what is read. Default: a new f32 tensor. */
   out?: Tensor<D>;
 }
+
+const known: ReadonlySet<string> = new Set<keyof (LinearAttentionOptions & AsyncOptions)>([
+  ...(['isa', 'threads', 'stream', 'signal'] as const),
+  ...(['state', 'decay', 'beta', 'cuTokens', 'scale', 'rule', 'chunk', 'out'] as const),
+]);
 
 /** What {@link linearAttention} returns. */
 export interface LinearAttentionResult<D extends FloatDType = 'f32'> {
@@ -117,6 +122,7 @@ function prepare<D extends FloatDType>(
   options: LinearAttentionOptions<D>,
 ): Call<LinearAttentionResult<D>> {
   const op = 'linearAttention';
+  checkOptions(op, options, known);
   checkTensor(op, 'q', q);
   checkTensor(op, 'k', k);
   checkTensor(op, 'v', v);

@@ -1,5 +1,5 @@
-// attention in f32 at level avx512: core.inl with vectors of 16, and pages of f16 without decoding them
-// first.
+// attention in f32 at level avx512: core.inl with vectors of 16; pages of f16 and bf16 without decoding them
+// first, and rows without turning them where queries are few.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -26,6 +26,8 @@
 
 #include "core.inl"
 
+#include "avx512_rows.inl"
+
 #include "tile.inl"
 
 #include "avx512_halves.inl"
@@ -39,6 +41,8 @@ void attention_f32(const AttentionCall& call, const AttentionTask& task, uint8_t
               [&](Units& units, const Row* row, int32_t segment, int64_t before, int64_t first, int64_t end) {
                 if (call.rope == nullptr && is_half_segment(call.segments[segment])) {
                   attend_chunk_halves(call, task, work, halves, row, segment, before, first, end);
+                } else if (is_few_rows(call, task)) {
+                  attend_chunk_rows(call, task, work, row, first, end);
                 } else {
                   attend_chunk(call, work, row, units, before, first, end);
                 }

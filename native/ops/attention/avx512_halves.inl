@@ -1,15 +1,16 @@
-// Attention in f32 over pages of f16, few rows: both products straight from the pages. Included after tile.inl.
+// Attention in f32 over pages of f16 or bf16, few rows: both products straight from the pages. Included after tile.inl.
 //
-// A dword holds two channels of a token (keys) or two tokens of a channel (values). Converting 16 f16 as they stand gives
+// A dword holds two channels of a token (keys) or two tokens of a channel (values). Converting 16 halves as they stand gives
 // pairs of lanes; they are multiplied by pairs of query channels or weights, and the two sums of a pair are added at the end
 // of a tile (keys) or of a chunk (values). So an element costs 1/16 of a conversion and, for each row, 1/16 of a multiply-add.
 
 namespace {
 
+inline bool is_half(const KvPage& page) { return page.format == BL_KV_FORMAT_f16 || page.format == BL_KV_FORMAT_bf16; }
+
 inline bool is_half_segment(const KeySegment& segment) {
-  return segment.paged != nullptr && segment.paged->values.data != nullptr &&
-         segment.key_page.format == BL_KV_FORMAT_f16 && segment.value_page.format == BL_KV_FORMAT_f16 &&
-         segment.key_page.page_size % kUnit == 0;
+  return segment.paged != nullptr && segment.paged->values.data != nullptr && is_half(segment.key_page) &&
+         is_half(segment.value_page) && segment.key_page.page_size % kUnit == 0;
 }
 
 // A task's part of the workspace behind that of Work.
@@ -39,9 +40,6 @@ struct Halves {
   }
 };
 
-inline __m512 load_halves(const uint8_t* p) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
 inline __m512 broadcast_pair(const float* p) {
   double pair;
   std::memcpy(&pair, p, 8);
@@ -49,6 +47,7 @@ inline __m512 broadcast_pair(const float* p) {
 }
 
 // Scores of four rows and two units of keys.
+template <int32_t kType>
 void score_halves(const KvPage& layout, const Tile& tile, Ahead& ahead, int64_t unit, const float* query,
                   int64_t query_stride, float* scores) {
   __m512 sum[kGroup][4];
@@ -57,7 +56,7 @@ void score_halves(const KvPage& layout, const Tile& tile, Ahead& ahead, int64_t 
   }
   for (int64_t i = 0; i < layout.rows; ++i) {
     __m512 keys[4];
-    for (int v = 0; v < 4; ++v) keys[v] = load_halves(tile.keys[unit + v / 2] + i * 64 + v % 2 * 32);
+    for (int v = 0; v < 4; ++v) keys[v] = load_vec<kType>(tile.keys[unit + v / 2] + i * 64 + v % 2 * 32).v;
     if (i % 4 == 0) ahead.step();
     for (int r = 0; r < kGroup; ++r) {
       const __m512 channels = broadcast_pair(query + r * query_stride + 2 * i);
@@ -76,7 +75,7 @@ void score_halves(const KvPage& layout, const Tile& tile, Ahead& ahead, int64_t 
 
 // Pairs of sums of four rows and 8 kVecs channels: sums * factor + weights x values of `units` units. kMasked: values that a
 // row does not see are taken as 0; else they are finite.
-template <int kVecs, bool kMasked>
+template <int32_t kType, int kVecs, bool kMasked>
 inline void add_half_columns(const KvPage& layout, const Tile& tile, Ahead& ahead, int64_t units, const Work& work,
                              const Halves& halves, int64_t row, int64_t column) {
   float* sums = halves.sums + row * halves.sum_stride + 2 * column;
@@ -92,7 +91,7 @@ inline void add_half_columns(const KvPage& layout, const Tile& tile, Ahead& ahea
     for (int64_t i = 0; i < layout.rows; ++i) {
       const uint8_t* from = tile.values[u] + (i * layout.lanes + column) * 4;
       __m512 values[kVecs];
-      for (int v = 0; v < kVecs; ++v) values[v] = load_halves(from + v * 32);
+      for (int v = 0; v < kVecs; ++v) values[v] = load_vec<kType>(from + v * 32).v;
       if (i % 4 == 0) ahead.step();
       for (int r = 0; r < kGroup; ++r) {
         const __m512 weight = broadcast_pair(weights + r * kKeyTile + u * kUnit + 2 * i);
@@ -113,20 +112,20 @@ inline void add_half_columns(const KvPage& layout, const Tile& tile, Ahead& ahea
   }
 }
 
-template <bool kMasked>
+template <int32_t kType, bool kMasked>
 void add_halves(const KvPage& layout, const Tile& tile, Ahead& ahead, int64_t units, const Work& work,
                 const Halves& halves, int64_t row) {
   int64_t column = 0;
   for (; column + 32 <= layout.lanes; column += 32) {
-    add_half_columns<4, kMasked>(layout, tile, ahead, units, work, halves, row, column);
+    add_half_columns<kType, 4, kMasked>(layout, tile, ahead, units, work, halves, row, column);
   }
   if (column < layout.lanes) {
-    add_half_columns<2, kMasked>(layout, tile, ahead, units, work, halves, row, column);
+    add_half_columns<kType, 2, kMasked>(layout, tile, ahead, units, work, halves, row, column);
   }
 }
 
 bool are_finite(const KvPage& layout, const Tile& tile, int64_t units) {
-  const __m512i exponent = _mm512_set1_epi16(0x7c00);
+  const __m512i exponent = _mm512_set1_epi16(layout.format == BL_KV_FORMAT_f16 ? 0x7c00 : 0x7f80);
   __mmask32 odd = 0;
   for (int64_t u = 0; u < units; ++u) {
     for (int64_t i = 0; i < layout.unit_bytes; i += 64) {
@@ -151,7 +150,11 @@ void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Wo
     const float* query = halves.query + row * halves.query_stride;
     for (int64_t unit = 0; unit < units; unit += 2) {
       float* scores = work.scores + row * kKeyTile;
-      score_halves(segment.key_page, tile, ahead, unit, query, halves.query_stride, scores);
+      if (segment.key_page.format == BL_KV_FORMAT_f16) {
+        score_halves<BL_DTYPE_f16>(segment.key_page, tile, ahead, unit, query, halves.query_stride, scores);
+      } else {
+        score_halves<BL_DTYPE_bf16>(segment.key_page, tile, ahead, unit, query, halves.query_stride, scores);
+      }
     }
   }
   for (int64_t row = 0; row < halves.rows; ++row) {
@@ -162,17 +165,16 @@ void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Wo
   uint64_t all = ~uint64_t{0};  // weigh() takes keys out whose scores are -infinity
   for (int64_t row = 0; row < work.rows; ++row) all &= work.seen[row];
   const bool masked = all != ~uint64_t{0} && !are_finite(segment.value_page, tile, units);
+  const bool is_f16 = segment.value_page.format == BL_KV_FORMAT_f16;
+  const auto add = is_f16 ? masked ? add_halves<BL_DTYPE_f16, true> : add_halves<BL_DTYPE_f16, false>
+                   : masked ? add_halves<BL_DTYPE_bf16, true> : add_halves<BL_DTYPE_bf16, false>;
   for (int64_t row = 0; row < halves.rows; row += kGroup) {
-    if (masked) {
-      add_halves<true>(segment.value_page, tile, ahead, units, work, halves, row);
-    } else {
-      add_halves<false>(segment.value_page, tile, ahead, units, work, halves, row);
-    }
+    add(segment.value_page, tile, ahead, units, work, halves, row);
   }
   ahead.rest();
 }
 
-// Keys [first, end) of a segment of f16, which are one chunk.
+// Keys [first, end) of such a segment, which are one chunk.
 void attend_chunk_halves(const AttentionCall& call, const AttentionTask& task, Work& work, Halves& halves, const Row* rows,
                          int32_t segment, int64_t before, int64_t first, int64_t end) {
   const int64_t kv_head = task.head_begin / call.group();

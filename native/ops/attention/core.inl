@@ -61,8 +61,10 @@ inline float exp_one(float x) {
 
 // ---- scores ----
 
+// ahead: lines that are fetched as those of `units` are read.
 template <int kRows, int kUnits>
-inline void score_units(const Work& work, const float* const (&units)[2], int64_t row, float* scores) {
+inline void score_units(const Work& work, const float* const (&units)[2], const uint8_t* const (&ahead)[2], int64_t row,
+                        float* scores) {
   constexpr int kParts = kUnit / kLanes;
   const float* query = work.query + row * work.head_dim;
   Vec sum[kRows][kUnits * kParts];
@@ -72,6 +74,7 @@ inline void score_units(const Work& work, const float* const (&units)[2], int64_
   for (int64_t i = 0; i < work.head_dim; ++i) {
     Vec key[kUnits * kParts];
     for (int p = 0; p < kUnits * kParts; ++p) key[p] = Vec::load(units[p / kParts] + i * kUnit + p % kParts * kLanes);
+    for (int u = 0; u < kUnits; ++u) __builtin_prefetch(ahead[u] + i * kUnit * 4);
     for (int r = 0; r < kRows; ++r) {
       const Vec channel = Vec::set(query[r * work.head_dim + i]);
       for (int p = 0; p < kUnits * kParts; ++p) sum[r][p] = fma(channel, key[p], sum[r][p]);
@@ -98,14 +101,19 @@ void score(const Work& work, Units& units, int64_t first, int64_t count) {
   constexpr int64_t kTogether = kLanes == kUnit ? 2 : 1;
   for (int64_t s = 0; s < count; s += kTogether * kUnit) {
     const bool both = kTogether == 2 && s + kUnit < count;
-    const float* panels[2] = {units.keys(first + s, work.panels), nullptr};
-    if (both) panels[1] = units.keys(first + s + kUnit, work.panels + padded16(work.head_dim * kUnit));
+    const float* panels[2] = {nullptr, nullptr};
+    const uint8_t* ahead[2] = {nullptr, nullptr};
+    for (int u = 0; u <= both; ++u) {
+      panels[u] = units.keys(first + s + u * kUnit, work.panels + u * padded16(work.head_dim * kUnit));
+      // Panels are in L1: to ask for them costs less than to ask whether.
+      ahead[u] = units.ahead() != nullptr ? units.ahead() : reinterpret_cast<const uint8_t*>(panels[u]);
+    }
     for_row_tiles(work.rows, [&](auto size, int64_t row) {
       float* scores = work.scores + row * kKeyTile + s;
       if (both) {
-        score_units<size(), 2>(work, panels, row, scores);
+        score_units<size(), 2>(work, panels, ahead, row, scores);
       } else {
-        score_units<size(), 1>(work, panels, row, scores);
+        score_units<size(), 1>(work, panels, ahead, row, scores);
       }
     });
   }
@@ -160,10 +168,29 @@ inline void scale_sums(const Work& work, int64_t row, float factor) {
 
 // ---- values ----
 
+// Values of a unit in f32.
+struct FloatRows {
+  const float* data;
+  int64_t stride;
+
+  Vec load(int64_t s, int64_t column) const { return Vec::load(data + s * stride + column); }
+};
+
+// The same, which fetches the line in the same place of `ahead`.
+struct FetchingRows {
+  FloatRows rows;
+  const uint8_t* ahead;
+
+  Vec load(int64_t s, int64_t column) const {
+    __builtin_prefetch(ahead + (s * rows.stride + column) * 4);
+    return rows.load(s, column);
+  }
+};
+
 // sums[row + r][column, column + kVecs * kLanes) += weights[row + r][lo, hi) x values, lo and hi within a unit.
-template <int kRows, int kVecs>
-inline void add_vectors(const Work& work, const float* values, int64_t value_stride, const float* weights, int64_t lo,
-                        int64_t hi, int64_t row, int64_t column) {
+template <int kRows, int kVecs, typename Values>
+inline void add_vectors(const Work& work, const Values& values, const float* weights, int64_t lo, int64_t hi, int64_t row,
+                        int64_t column) {
   float* sums = work.sums + row * work.stride + column;
   Vec sum[kRows][kVecs];
   for (int r = 0; r < kRows; ++r) {
@@ -171,7 +198,7 @@ inline void add_vectors(const Work& work, const float* values, int64_t value_str
   }
   for (int64_t s = lo; s < hi; ++s) {
     Vec value[kVecs];
-    for (int c = 0; c < kVecs; ++c) value[c] = Vec::load(values + s * value_stride + column + c * kLanes);
+    for (int c = 0; c < kVecs; ++c) value[c] = values.load(s, column + c * kLanes);
     for (int r = 0; r < kRows; ++r) {
       const Vec weight = Vec::set(weights[r * kKeyTile + s]);
       for (int c = 0; c < kVecs; ++c) sum[r][c] = fma(weight, value[c], sum[r][c]);
@@ -182,30 +209,31 @@ inline void add_vectors(const Work& work, const float* values, int64_t value_str
   }
 }
 
-template <int kRows>
-inline void add_keys(const Work& work, const float* values, int64_t value_stride, const float* weights, int64_t lo,
-                     int64_t hi, int64_t row) {
+template <int kRows, typename Values>
+inline void add_keys(const Work& work, const Values& values, const float* weights, int64_t lo, int64_t hi, int64_t row) {
   constexpr int kVecs = kRows >= 3 ? 2 : kRows == 2 ? 4 : 8;
   int64_t column = 0;
   for (; column + kVecs * kLanes <= work.stride; column += kVecs * kLanes) {
-    add_vectors<kRows, kVecs>(work, values, value_stride, weights, lo, hi, row, column);
+    add_vectors<kRows, kVecs>(work, values, weights, lo, hi, row, column);
   }
   for (; column < work.stride; column += kLanes) {
-    add_vectors<kRows, 1>(work, values, value_stride, weights, lo, hi, row, column);
+    add_vectors<kRows, 1>(work, values, weights, lo, hi, row, column);
   }
 }
 
-inline bool all_finite(const float* values, int64_t value_stride, int64_t count, int64_t columns) {
+template <typename Values>
+inline bool all_finite(const Values& values, int64_t count, int64_t columns) {
   // x * 0 is 0 for finite x and NaN for others.
   Vec sum = Vec::set(0);
   for (int64_t s = 0; s < count; ++s) {
-    for (int64_t i = 0; i < columns; i += kLanes) sum = fma(Vec::load(values + s * value_stride + i), Vec::set(0), sum);
+    for (int64_t i = 0; i < columns; i += kLanes) sum = fma(values.load(s, i), Vec::set(0), sum);
   }
   return sum.reduce_add() == 0;
 }
 
 // Adds the values of one unit, whose first key is key `begin` of the tile.
-void add_unit(const Work& work, const float* values, int64_t value_stride, int64_t begin, int64_t present) {
+template <typename Values>
+void add_unit(const Work& work, const Values& values, int64_t begin, int64_t present) {
   int finite = -1;  // not looked at yet
   for_row_tiles(work.rows, [&](auto size, int64_t row) {
     uint64_t any = 0, all = ~uint64_t{0};
@@ -220,14 +248,14 @@ void add_unit(const Work& work, const float* values, int64_t value_stride, int64
     const float* weights = work.scores + row * kKeyTile + begin;
     bool together = all == bits_between(lo, hi);
     if (!together) {
-      if (finite < 0) finite = all_finite(values, value_stride, present, work.stride) ? 1 : 0;
+      if (finite < 0) finite = all_finite(values, present, work.stride) ? 1 : 0;
       together = finite == 1;
     }
-    if (together) return add_keys<size()>(work, values, value_stride, weights, lo, hi, row);
+    if (together) return add_keys<size()>(work, values, weights, lo, hi, row);
     for (int64_t r = row; r < row + size(); ++r) {
       for (uint64_t left = work.seen[r] >> begin & 0xffff; left != 0; left &= left - 1) {
         const int64_t s = __builtin_ctzll(left);
-        add_keys<1>(work, values, value_stride, work.scores + r * kKeyTile + begin, s, s + 1, r);
+        add_keys<1>(work, values, work.scores + r * kKeyTile + begin, s, s + 1, r);
       }
     }
   });
@@ -298,7 +326,12 @@ void attend_tile(const AttentionCall& call, Work& work, const Row* rows, Units& 
     if ((any >> s & 0xffff) == 0) continue;
     const int64_t present = count - s < kUnit ? count - s : kUnit;
     const float* values = units.values(first + s, work.values, work.rows >= 16);
-    add_unit(work, values, units.row_stride(), s, present);
+    const FloatRows source{values, units.row_stride()};
+    if (units.ahead() == nullptr) {
+      add_unit(work, source, s, present);
+    } else {
+      add_unit(work, FetchingRows{source, units.ahead()}, s, present);
+    }
   }
 }
 

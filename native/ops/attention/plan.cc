@@ -30,6 +30,10 @@ AttentionPlan::AttentionPlan(const AttentionCall& call, const AttentionKernelRow
   max_rows_ = std::min(kernel_rows_, heads_per_task_ * most_queries);
   if (kernel.chunks && slots_ > 1) {
     split_ = tasks < kTasksPerThread * threads;
+    // Few rows over tensors, where the heads of a key lie beside one another: chunks of all heads in turn
+    // read memory as it lies.
+    split_ |=
+        call.segments[0].paged == nullptr && call.kv_heads > 1 && most_queries * call.group() <= kernel_rows_;
     for (int64_t sequence = 0; !split_ && sequence < call.sequences;) {
       int64_t shared = 0;
       const int64_t end = shared_run(sequence, &shared);
@@ -122,6 +126,17 @@ void AttentionPlan::for_each_task(float* states, Emit&& emit) const {
     task.chunk_end = index + 1;
     task.state = states == nullptr ? nullptr : states + slot * floats;
   };
+  if (call_.segments[0].paged == nullptr) {
+    for (int64_t sequence = 0; sequence < call_.sequences; ++sequence) {
+      for (int64_t i = 0; i < segment_chunks(0, sequence, 0); ++i) {
+        for (int64_t head = 0; head < call_.kv_heads; ++head) {
+          chunk(0, i, i);
+          emit_pieces(task, sequence, sequence + 1, head, emit);
+        }
+      }
+    }
+    return;
+  }
   for (int64_t sequence = 0; sequence < call_.sequences;) {
     int64_t shared = 0;
     const int64_t end = shared_run(sequence, &shared);

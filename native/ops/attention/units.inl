@@ -21,18 +21,37 @@ namespace {
 
 // ---- tensors ----
 
+// Rows of one head of a tensor, from one on. Those of a tile further on are fetched while they are read: rows are far apart, so
+// that the processor's own prefetcher does not foresee them; to L2, because such rows share few sets of L1.
+struct HeadRows {
+  const uint8_t* data;
+  int64_t row_bytes;
+
+  HeadRows(const bl_tensor& tensor, int64_t first, int64_t head) {
+    const int64_t bytes = tensor.dtype == BL_DTYPE_f32 ? 4 : 2;
+    row_bytes = tensor.strides[0] * bytes;
+    data = static_cast<const uint8_t*>(tensor.data) + first * row_bytes + head * tensor.strides[1] * bytes;
+  }
+  const uint8_t* at(int64_t row, int64_t byte) const { return data + row * row_bytes + byte; }
+  // May lie behind the tensor.
+  __attribute__((always_inline)) void fetch_ahead(int64_t row, int64_t byte) const {
+    const uintptr_t address = reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>((row + kKeyTile) * row_bytes + byte);
+    __builtin_prefetch(reinterpret_cast<const void*>(address), 0, 2);
+  }
+};
+
+// values: the same rows of the other tensor, fetched too.
 template <int32_t kType>
-void turn_rows(const bl_tensor& tensor, int64_t first, int64_t head, int64_t count, int64_t dim, float* panel) {
+void turn_rows(const HeadRows& from, const HeadRows& values, int64_t count, int64_t dim, float* panel) {
   constexpr int64_t kBytes = kType == BL_DTYPE_f32 ? 4 : 2;
-  const uint8_t* data =
-      static_cast<const uint8_t*>(tensor.data) + (first * tensor.strides[0] + head * tensor.strides[1]) * kBytes;
-  const int64_t row_bytes = tensor.strides[0] * kBytes;
   for (int64_t s = 0; s < kUnit; s += kLanes) {
     for (int64_t i = 0; i < dim; i += kLanes) {
       const int64_t n = dim - i < kLanes ? dim - i : kLanes;
       Vec rows[kLanes];
       for (int64_t j = 0; j < kLanes; ++j) {
-        const uint8_t* row = data + (s + j) * row_bytes + i * kBytes;
+        const uint8_t* row = from.at(s + j, i * kBytes);
+        from.fetch_ahead(s + j, i * kBytes);
+        values.fetch_ahead(s + j, i * kBytes);
         rows[j] = s + j >= count ? Vec::set(0) : n == kLanes ? load_vec<kType>(row) : load_vec<kType>(row, n);
       }
       transpose(rows);
@@ -241,6 +260,7 @@ class Units {
 
   // Keys [first, first + 16), first a multiple of 16, to the panel, or where they stand already. With rope: turned.
   const float* keys(int64_t first, float* panel) {
+    ahead_ = nullptr;
     const float* stored = stored_keys(first, panel);
     if (rotation_.none()) return stored;
     if (positions_ == nullptr) {
@@ -257,12 +277,13 @@ class Units {
     if (call_.segments[segment_].paged == nullptr) {
       const int64_t present = count_ - first < kUnit ? count_ - first : kUnit;
       const int64_t row = call_.first_key(sequence_) + first;
+      const HeadRows from(call_.k, row, kv_head_), values(call_.v, row, kv_head_);
       if (call_.k.dtype == BL_DTYPE_f32) {
-        turn_rows<BL_DTYPE_f32>(call_.k, row, kv_head_, present, call_.head_dim, panel);
+        turn_rows<BL_DTYPE_f32>(from, values, present, call_.head_dim, panel);
       } else if (call_.k.dtype == BL_DTYPE_f16) {
-        turn_rows<BL_DTYPE_f16>(call_.k, row, kv_head_, present, call_.head_dim, panel);
+        turn_rows<BL_DTYPE_f16>(from, values, present, call_.head_dim, panel);
       } else {
-        turn_rows<BL_DTYPE_bf16>(call_.k, row, kv_head_, present, call_.head_dim, panel);
+        turn_rows<BL_DTYPE_bf16>(from, values, present, call_.head_dim, panel);
       }
       return panel;
     }
@@ -271,6 +292,7 @@ class Units {
 
   // Values [first, first + 16) to rows [16][value_stride], or where they stand.
   const float* values(int64_t first, float* rows, bool copy) {
+    ahead_ = nullptr;
     const KeySegment& segment = call_.segments[segment_];
     if (segment.paged == nullptr) {
       const int64_t present = count_ - first < kUnit ? count_ - first : kUnit;
@@ -293,6 +315,9 @@ class Units {
     return segment.paged->values.data != nullptr ? paged_values(first, rows) : latent_values(first, rows);
   }
   int64_t row_stride() const { return row_stride_; }
+  // Where what keys() or values() gave last stands in pages: the same a tile further on, to be fetched by who reads it. Null
+  // otherwise.
+  const uint8_t* ahead() const { return ahead_; }
 
  private:
   static int64_t row_floats(const AttentionCall& call) {
@@ -322,7 +347,10 @@ class Units {
     const AttentionCall::Place place = call_.place(segment_, sequence_, kv_head_, first);
     const uint8_t* page = call_.page(segment_, false, place.page, kv_head_);
     const int64_t unit = place.index / kUnit;
-    if (layout.format == BL_KV_FORMAT_f32) return reinterpret_cast<const float*>(layout.unit(page, unit));
+    if (layout.format == BL_KV_FORMAT_f32) {
+      ahead_ = unit_ahead(layout, false, first);
+      return reinterpret_cast<const float*>(layout.unit(page, unit));
+    }
     if (layout.scale == KvScale::channel && page != scaled_page_) {
       load_channel_scales(layout, page, scales_);
       scaled_page_ = page;
@@ -348,7 +376,10 @@ class Units {
     const AttentionCall::Place place = call_.place(segment_, sequence_, kv_head_, first);
     const uint8_t* page = call_.page(segment_, true, place.page, kv_head_);
     const int64_t unit = place.index / kUnit;
-    if (layout.format == BL_KV_FORMAT_f32) return reinterpret_cast<const float*>(layout.unit(page, unit));
+    if (layout.format == BL_KV_FORMAT_f32) {
+      ahead_ = unit_ahead(layout, true, first);
+      return reinterpret_cast<const float*>(layout.unit(page, unit));
+    }
     const uint8_t* ahead = unit_ahead(layout, true, first);
 #define BL_DECODE(format) decode_values<format>(layout, page, unit, ahead, rows)
     BL_FOR_KV_FORMAT(layout.format, BL_DECODE)
@@ -383,6 +414,7 @@ class Units {
   Rotation rotation_;
   const int32_t* positions_;  // of the sequence's keys
   const uint8_t* scaled_page_ = nullptr;
+  const uint8_t* ahead_ = nullptr;
 };
 
 }  // namespace

@@ -220,6 +220,26 @@ describe('PagedKVCache', () => {
     whole.dispose();
   });
 
+  it.each<[string, object, string, RegExp]>([
+    ['an option', { pagesize: 16 }, 'BL_INVALID_ARGUMENT', /option "pagesize" is not known/],
+    ['headDim', { headDim: '8' }, 'BL_OUT_OF_RANGE', /headDim is 8, expected a whole number/],
+    ['valueDim', { valueDim: Number.NaN }, 'BL_OUT_OF_RANGE', /valueDim is NaN/],
+    ['format', { format: null }, 'BL_INVALID_FORMAT', /format is null/],
+    ['evict', { evict: 5 }, 'BL_INVALID_ARGUMENT', /evict is 5, expected a function/],
+    ['rope', { rope: null }, 'BL_INVALID_ARGUMENT', /rope is null, expected an object or/],
+    ['isa', { isa: 'mmx' }, 'BL_INVALID_ARGUMENT', /isa is "mmx"/],
+    ['keyMeans', { keyMeans: 5 }, 'BL_INVALID_ARGUMENT', /keyMeans is 5, expected an array/],
+    ['a mean', { keyMeans: [5] }, 'BL_INVALID_ARGUMENT', /keyMeans\[0\] is 5, expected a Tensor/],
+    [
+      'the shape of a mean',
+      { keyMeans: [undefined, Tensor.zeros('f32', [3])] },
+      'BL_INVALID_SHAPE',
+      /keyMeans\[1\] is f32 \[3\], expected f32 \[2,16\]/,
+    ],
+  ])('refuses %s', (_, options, code, message) => {
+    expect(thrown(() => cacheOf(options))).toEqual(failure(code, message));
+  });
+
   it('misuse is an error with a code', () => {
     const [cache, other] = [cacheOf(), cacheOf()];
     const a = cache.create();
@@ -230,7 +250,19 @@ describe('PagedKVCache', () => {
     expect(thrown(() => a.append(2, keysOf(ids(3), 0), valuesOf(ids(3), 0)))).toEqual(
       failure('BL_OUT_OF_RANGE', /layer is 2, expected 0 to 1/),
     );
+    expect(thrown(() => a.append(0, 'k' as never))).toEqual(
+      failure('BL_INVALID_ARGUMENT', /k is "k", expected a Tensor/),
+    );
+    expect(thrown(() => cache.batch(5 as never))).toEqual(
+      failure('BL_INVALID_ARGUMENT', /sequences is 5, expected an array/),
+    );
+    expect(thrown(() => new PagedKVCache(undefined as never))).toEqual(
+      failure('BL_INVALID_ARGUMENT', /options is undefined, expected an object/),
+    );
     appendIds(a, ids(20));
+    expect(thrown(() => a.removeRange(0, 1, null as never))).toEqual(
+      failure('BL_INVALID_ARGUMENT', /removeRange: options is null/),
+    );
     expect(thrown(() => other.batch([a], 1))).toEqual(
       failure('BL_INVALID_ARGUMENT', /not a sequence of this/),
     );

@@ -86,6 +86,7 @@ export function step(
     const observed = seen(layer);
     if (observed !== undefined) state.observed = observed;
     state.scores = policy.score(state.scores, observation(state.observed), {
+      cache: layers,
       layer,
       numLayers: layers.length,
       positions: state.scores.map(() => Int32Array.from(state.positions)),
@@ -104,6 +105,7 @@ export function compress(
   added = 2,
 ): { budgets: number[]; kept: number[][][]; keys: Rows[]; values: Rows[] } {
   const views = layers.map((state, layer) => ({
+    cache: layers,
     layer,
     numLayers: layers.length,
     numKvHeads: state.scores.length,

@@ -2,6 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import {
   adore,
+  cake,
+  chunkKV,
   citrus,
   compressKV,
   d2o,
@@ -9,12 +11,18 @@ import {
   ems,
   epiCache,
   guiKV,
+  h2o,
   infiniRetri,
   lookM,
   prefixKV,
+  pyramidKV,
+  scissorhands,
+  snapKV,
+  streamingLLM,
+  tova,
 } from '../../../lib/nn/index.js';
 import { expectError } from '../../reference/op_checks.js';
-import { compress, newLayer, step, weights } from './drive.js';
+import { compress, nested, newLayer, step, weights } from './drive.js';
 
 const whole = (low: number) => `expected a whole number of at least ${low}`;
 
@@ -130,9 +138,83 @@ describe('options of policies', () => {
       'BL_OUT_OF_RANGE',
       `infiniRetri: phrase is 0, ${whole(1)}`,
     ],
+    [
+      'an option that is not known',
+      () => h2o({ budget: 8, windw: 2 } as never),
+      'BL_INVALID_ARGUMENT',
+      'h2o: option "windw" is not known, expected one of budget, window',
+    ],
+    [
+      'tau1',
+      () => cake({ budget: 8, tau1: 0 }),
+      'BL_OUT_OF_RANGE',
+      'cake: tau1 is 0, expected at least 0.001',
+    ],
+    [
+      'tau2',
+      () => cake({ budget: 8, tau2: '1' as never }),
+      'BL_OUT_OF_RANGE',
+      'cake: tau2 is "1", expected at least 0.001',
+    ],
+    [
+      'gamma',
+      () => cake({ budget: 8, gamma: Number.NaN }),
+      'BL_OUT_OF_RANGE',
+      'cake: gamma is NaN, expected at least 0',
+    ],
+    [
+      'heads',
+      () => compressKV({ budget: 8, heads: 5 as never }),
+      'BL_INVALID_ARGUMENT',
+      'compressKV: heads is 5, expected an array',
+    ],
+    [
+      'a range that is none',
+      () => lookM({ budget: 8, images: [5 as never] }),
+      'BL_INVALID_ARGUMENT',
+      'lookM: images[0] is 5, expected an array',
+    ],
+    [
+      'question',
+      () => infiniRetri({ budget: 8 } as never),
+      'BL_INVALID_ARGUMENT',
+      'infiniRetri: question is undefined, expected an array',
+    ],
+    [
+      'sentences',
+      () => infiniRetri({ budget: 8, question: [1], sentences: [5, 3] }),
+      'BL_OUT_OF_RANGE',
+      'infiniRetri: sentences[1] is 3, expected a whole number of at least 5',
+    ],
+    [
+      'controller',
+      () => adore({ budget: 8, controller: 5 as never }),
+      'BL_INVALID_ARGUMENT',
+      'adore: controller is 5, expected a function',
+    ],
   ])('%s', (_, body, code, message) => {
     expectError(body, code, message);
     expect(body).toThrow(code === 'BL_OUT_OF_RANGE' ? RangeError : TypeError);
+  });
+
+  it.each([
+    ...[streamingLLM, tova, h2o, scissorhands, snapKV, pyramidKV, cake, chunkKV, d2o, ems],
+    ...[compressKV, epiCache, lookM, elasticCache, prefixKV, guiKV, citrus, adore, infiniRetri],
+  ])('%o without options', (factory) => {
+    expectError(
+      () => factory(undefined as never),
+      'BL_INVALID_ARGUMENT',
+      `${factory.name}: options is undefined, expected an object`,
+    );
+  });
+
+  it('a window that is undefined is none', () => {
+    const window = { budget: 64, window: undefined as never };
+    expect(snapKV(window).observes(100)).toBe(32);
+    // The newest half stays.
+    const [layer, policy] = [newLayer(1), h2o(window)];
+    step(policy, [layer], 70, () => weights(1, 70, 70, 1));
+    expect(compress(policy, [layer]).kept[0]?.[0]?.slice(-32)).toEqual(nested(32, (i) => 38 + i));
   });
 
   it('what does not fit the model, once it is seen', () => {

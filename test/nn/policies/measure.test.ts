@@ -81,6 +81,15 @@ describe('retrievalHeads', () => {
 });
 
 describe('keySimilarity', () => {
+  it('refuses a block of no tokens, and options that it does not know', async () => {
+    const refused = (options: unknown) => keySimilarity(decoder, ids, options as never);
+    await expect(refused({ budget: 16, block: 0 })).rejects.toThrow(
+      'PagedDecoderCache: policy.block is 0, expected a whole number of at least 1',
+    );
+    await expect(refused(undefined)).rejects.toThrow('keySimilarity: options is undefined');
+    await expect(refused({ budget: 16, blok: 8 })).rejects.toThrow('option "blok" is not known');
+  });
+
   it('is 1 in the first layer, less behind, and 1 where nothing is evicted', async () => {
     const similarity = await keySimilarity(decoder, ids, { budget: 16, block: 16 });
     expect(similarity.length).toBe(decoder.parts.layers.length);
@@ -123,6 +132,18 @@ describe('episodes', () => {
     expect(clusterEpisodes(vectors, 3, 7)).toEqual({ labels, medoids, centers });
     const same = clusterEpisodes([vectors[0] as number[], vectors[0] as number[]], 5);
     expect(same.labels).toEqual([0, 0]);
+    expectError(
+      () =>
+        clusterEpisodes(
+          [
+            [1, 2],
+            [3, Number.NaN],
+          ],
+          2,
+        ),
+      'BL_OUT_OF_RANGE',
+      'clusterEpisodes: vectors[1] has a number that is not finite',
+    );
     expectError(
       () => clusterEpisodes([], 2),
       'BL_INVALID_ARGUMENT',
