@@ -26,7 +26,12 @@ const [steps, seed, stories, batch, length, peak] = [
   'batch',
   'length',
   'rate',
-].map((name) => Number(values[name]));
+].map((name) => {
+  const value = Number(values[name]);
+  const fits = name === 'rate' ? value > 0 : Number.isInteger(value) && value >= 0;
+  if (!fits) throw new Error(`--${name} is ${values[name]}, which it can not be`);
+  return value;
+});
 
 const { metadata, tokenizer } = readTokenizer();
 const text = Int32Array.from(storyTokens(tokenizer, seed, stories).flat());
@@ -34,6 +39,9 @@ const text = Int32Array.from(storyTokens(tokenizer, seed, stories).flat());
 const heldOut = storyTokens(tokenizer, seed + 1000, 64)
   .filter((ids) => ids.length > length)
   .map((ids) => ids.slice(0, length + 1));
+if (text.length <= length + 1) {
+  throw new Error(`${text.length} tokens of text: too few for --length ${length}`);
+}
 console.log(`${text.length} tokens of text, ${heldOut.length} held-out stories`);
 
 const { uniform } = randomSource(seed + 7);

@@ -42,13 +42,12 @@ export { MLP, type MLPScratch } from './mlp.js';
 export type { ModelSource } from './model_source.js';
 export { type CompressModelOptions, compressModel } from './moe/compression/compress_model.js';
 export {
-  applyExpertPlan,
   type EvolveCandidate,
   type EvolveOptions,
   type EvolveState,
-  type ExpertPlan,
   evolveExperts,
 } from './moe/compression/evolve.js';
+export { applyExpertPlan, type ExpertPlan } from './moe/compression/expert_plan.js';
 export {
   expertCounts,
   expertInputs,

@@ -23,9 +23,12 @@ typedef enum bl_moe_group_score {
 
 /* Chooses the experts of each token:
  *
- *   c[e]    = s[e] + bias[e]                    (without a bias, and with softmax_chosen, in the order of
- * z[e]) groups  : only experts of the top_groups groups of the highest c count; experts / num_groups each
+ *   c[e]    = s[e] + bias[e]; without a bias, and with softmax_chosen, the order is that of z[e]
+ *
+ *   groups  : only experts of the top_groups groups of the highest c count; experts / num_groups each
+ *
  *   indices = the top_k experts of the highest c, best first, of equals the one with the lower number
+ *
  *   weights = scale * s[indices], divided by their sum if normalize (0 where all of them are 0)
  *
  * The bias chooses and does not weigh. z[e] = -infinity stands behind all others. A NaN, +infinity or a token

@@ -67,6 +67,11 @@ describe('moeForward', () => {
         'moeForward: compute is "i4", expected f32, i8, bf16, i1 or e4m3',
       ],
       [
+        () => call({ compute: 'e4m3' }),
+        'BL_UNSUPPORTED',
+        'moeForward: compute is "e4m3", expected f32, i8, bf16 or i1',
+      ],
+      [
         () => call({ extra: 1 } as object),
         'BL_INVALID_ARGUMENT',
         'moeForward: option "extra" is not known, expected one of activation, limit, numShared, sharedWeights, residual, compute, algorithm, maxRows, out, workspace, isa, threads',
@@ -157,7 +162,18 @@ describe('MoEExperts', () => {
     expectError(
       () => new MoEExperts(undefined as never),
       'BL_INVALID_ARGUMENT',
-      'MoEExperts: experts is undefined, expected an object',
+      'MoEExperts: experts is undefined, expected an array',
+    );
+    const experts = new MoEExperts([first]);
+    expectError(
+      () => experts.with(new Map([['length', first]]) as never),
+      'BL_OUT_OF_RANGE',
+      'MoEExperts: with("length"), expected 0 to 0',
+    );
+    expectError(
+      () => experts.with(undefined as never),
+      'BL_INVALID_ARGUMENT',
+      'MoEExperts: with(undefined), expected a Map',
     );
   });
 });

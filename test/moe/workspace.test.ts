@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import {
+  type MoEExpert,
   MoEExperts,
   moeForward,
   moeForwardAsync,
@@ -70,6 +71,19 @@ describe('moeForward with a workspace', () => {
     }
   });
 
+  it('is little where tokens go nowhere', () => {
+    const experts = new MoEExperts(expertsOf(sizes, () => 'q4_0'));
+    const x = f32(gaussian(64, 3), [1, 64]);
+    const nowhere = { indices: Tensor.zeros('i32', [1, 0]), weights: Tensor.zeros('f32', [1, 0]) };
+    for (const own of [experts, new MoEExperts([])]) {
+      const bytes = moeForwardWorkspaceBytes(x, nowhere, own);
+      expect(bytes).toBeGreaterThan(0);
+      expect(bytes).toBeLessThan(4096);
+      const workspace = Tensor.zeros('u8', [bytes]);
+      expect(moeForward(x, nowhere, own, { workspace }).toArray()).toEqual(new Array(64).fill(0));
+    }
+  });
+
   it('refuses memory of its tensors', () => {
     const experts = new MoEExperts(expertsOf(sizes, () => 'q4_0'));
     const x = f32(gaussian(64, 3), [1, 64]);
@@ -83,6 +97,26 @@ describe('moeForward with a workspace', () => {
         `moeForward: workspace overlaps ${name}, expected memory apart from it`,
       );
     }
+    // A token more than experts, so that these are looked at by number, and one, so that they are by route.
+    for (const tokens of [1, sizes.count + 1]) {
+      const rows = f32(gaussian(tokens * 64, 3), [tokens, 64]);
+      const own = routesOf({ ...sizes, tokens });
+      const [e] = own.indices.toArray() as [number];
+      const { down } = experts.experts[e] as MoEExpert;
+      const before = down.bytes.slice();
+      const workspace = new Tensor('u8', down.bytes, [down.bytes.length]);
+      expectError(
+        () => moeForward(rows, own, experts, { workspace }),
+        'BL_INVALID_ARGUMENT',
+        `moeForward: workspace overlaps experts[${e}].down, expected memory apart from it`,
+      );
+      expect(down.bytes).toEqual(before);
+    }
+    expectError(
+      () => moeForward(x, routes, experts, { workspace: out as never }),
+      'BL_INVALID_DTYPE',
+      'moeForward: workspace.dtype is f32, expected u8',
+    );
     expect(out.toArray().every((value) => value === 0)).toBe(true);
     const bad = Tensor.zeros('f32', [2, 64]);
     expect(moeForwardWorkspaceBytes(x, routes, experts, { out: bad })).toBe(0);

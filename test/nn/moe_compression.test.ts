@@ -1,11 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { Tensor } from '../../lib/index.js';
 import { bestAssignment } from '../../lib/nn/moe/compression/assignment.js';
-import {
-  applyExpertPlan,
-  type EvolveState,
-  evolveExperts,
-} from '../../lib/nn/moe/compression/evolve.js';
+import { type EvolveState, evolveExperts } from '../../lib/nn/moe/compression/evolve.js';
+import { applyExpertPlan } from '../../lib/nn/moe/compression/expert_plan.js';
 import {
   type DenseExpert,
   type ExpertLayer,
@@ -188,6 +185,56 @@ describe('mergeExperts', () => {
     expect([...order].sort()).toEqual([0, 1, 2, 3, 4]);
   });
 
+  it('refuses weights whose products are no numbers, which no assignment ends with', () => {
+    for (const value of [Number.NaN, 1e38]) {
+      const [a, b] = [expert(1, 8, 6), expert(2, 8, 6)];
+      for (const one of [a, b]) one.up.data[0] = value;
+      expectError(
+        () =>
+          mergeExperts(
+            { router: f32([1, 0, 0, 1, ...new Array(12).fill(0)], [2, 8]), experts: [a, b] },
+            { usage: [1, 1], groups: 1 },
+          ),
+        'BL_NON_FINITE',
+        `mergeExperts: the product of neurons 0 and 0 is ${value > 1 ? 'Infinity' : 'NaN'}, expected a finite number`,
+      );
+    }
+  });
+
+  it('names what is missing', () => {
+    const layer = {
+      router: f32([1, 2, 3, 4], [2, 2]),
+      experts: [expert(1, 2, 3), expert(2, 2, 3)],
+    };
+    const cases: [() => unknown, string][] = [
+      [
+        () => pruneByUsage(undefined as never, [1], 1),
+        'pruneByUsage: layer is undefined, expected an object',
+      ],
+      [
+        () => pruneByUsage({ ...layer, experts: 2 as never }, [1], 1),
+        'pruneByUsage: experts is 2, expected an array',
+      ],
+      [
+        () => pruneByUsage(layer, undefined as never, 1),
+        'pruneByUsage: counts is undefined, expected an object',
+      ],
+      [
+        () => mergeExperts(layer, {} as never),
+        'mergeExperts: usage is undefined, expected an object',
+      ],
+      [
+        () => mergeExperts(layer, { usage: [1, 1], groups: 1, activation: 'tanh' as never }),
+        'mergeExperts: activation is "tanh", expected silu, gelu, relu2',
+      ],
+      [
+        () => applyExpertPlan(layer, undefined as never),
+        'applyExpertPlan: plan is undefined, expected an object',
+      ],
+    ];
+    for (const [body, message] of cases) expectError(body, 'BL_INVALID_ARGUMENT', message);
+  });
+
   it('refuses experts that do not fit each other', () => {
     const router = f32(gaussian(12, 9), [2, 6]);
     expectError(
@@ -245,6 +292,59 @@ describe('evolveExperts', () => {
       const state = JSON.parse(JSON.stringify(states[at]));
       expect(await search(60, 60, { state })).toEqual(whole);
     }
+  });
+
+  it('goes on after losses that JSON has no numbers for', async () => {
+    // The best are infinitely bad, so that what is read back must be as bad.
+    const bad = (options: object) => {
+      let calls = 0;
+      return evolveExperts({
+        ...{ numExperts: [6], keep: 2, pruneSteps: 6, mergeSteps: 6, populationSize: 4, seed: 2 },
+        evaluate: (plans) =>
+          (plans[0]?.route[0]?.[0] ?? 0) > 0 ? Infinity : calls++ % 3 === 0 ? Number.NaN : Infinity,
+        ...options,
+      });
+    };
+    const states: string[] = [];
+    const whole = await bad({
+      onProgress: (state: EvolveState) => states.push(JSON.stringify(state)),
+    });
+    expect(await bad({ state: JSON.parse(states[5] as string) })).toEqual(whole);
+  });
+
+  it('refuses what is no number, no step and no state of its own', async () => {
+    const options = {
+      numExperts: [4, 4],
+      keep: 2,
+      pruneSteps: 1,
+      mergeSteps: 1,
+      populationSize: 2,
+    };
+    const run = (change: object) => evolveExperts({ ...options, evaluate: () => 1, ...change });
+    const state = await run({});
+    const message = 'evolveExperts: state is none of a search with these options';
+    const [first, second] = state.population;
+    for (const odd of [
+      { state: { ...state, version: 2 } },
+      { state: { ...state, drawn: -1 } },
+      { state: { ...state, population: [first] } },
+      { state: { ...state, population: [{ ...first, loss: null }, second] } },
+      { state: { ...state, population: [{ ...first, plans: first?.plans.slice(1) }, second] } },
+      { state, keep: 3 },
+      { state, numExperts: [4, 5] },
+      { state, active: 3 },
+    ]) {
+      await expect(run(odd)).rejects.toThrow(message);
+    }
+    await expect(run({ evaluate: () => undefined })).rejects.toThrow(
+      'evolveExperts: evaluate gave undefined, expected a number',
+    );
+    await expect(run({ numExperts: [] })).rejects.toThrow(
+      'evolveExperts: layers of numExperts is 0, expected a whole number of at least 1',
+    );
+    await expect(run({ pruneSteps: undefined })).rejects.toThrow(
+      'evolveExperts: pruneSteps is undefined, expected a whole number of at least 0',
+    );
   });
 
   it('shares active experts out between layers, as many as it was told', async () => {
@@ -313,6 +413,22 @@ describe('evolveExperts', () => {
     expect(
       worst((made.experts[0] as DenseExpert).down.data, mean, 1e-9, 2 ** -23),
     ).toBeLessThanOrEqual(1);
+    const widths = { ...layer, experts: [1, 11, 21].map((s) => expert(s, 2, s === 21 ? 5 : 3)) };
+    expect(applyExpertPlan(widths, plan).experts[1]).toBe(widths.experts[2]);
+    expectError(
+      () =>
+        applyExpertPlan(widths, {
+          route: plan.route,
+          merge: [
+            [1, 0, 1],
+            [0, 1, 0],
+          ],
+        }),
+      'BL_INVALID_SHAPE',
+      'applyExpertPlan: experts that are added up differ in their shapes, expected the same width and all or none with a gate',
+    );
+    const biased = applyExpertPlan({ ...layer, bias: f32([1, 2, 4], [3]) }, plan);
+    expect(biased.bias?.toArray()).toEqual([3, 4]);
     expectError(
       () => applyExpertPlan(layer, { ...plan, merge: [[1, 0]] }),
       'BL_INVALID_SHAPE',

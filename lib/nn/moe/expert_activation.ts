@@ -1,4 +1,5 @@
 // What stands between an expert's two layers, and its derivative: in double, a value at a time.
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { Tensor } from '../../tensor.js';
 
@@ -40,11 +41,12 @@ function erfc(x: number): number {
   return x >= 0 ? value : 2 - value;
 }
 
-function curveOf(activation: ExpertActivation): Curve {
-  if (Object.hasOwn(curves, activation)) return curves[activation];
+/** @throws `BL_INVALID_ARGUMENT` for what is none of them */
+export function checkActivation(op: string, activation: ExpertActivation): void {
+  if (Object.hasOwn(curves, activation)) return;
   throw argumentError(
     'BL_INVALID_ARGUMENT',
-    `moeLayer: activation is ${JSON.stringify(activation)}, expected ${Object.keys(curves).join(', ')}`,
+    `${op}: activation is ${described(activation)}, expected ${Object.keys(curves).join(', ')}`,
   );
 }
 
@@ -54,7 +56,7 @@ export function activate(
   gate: Tensor<'f32'> | undefined,
   up: Tensor<'f32'>,
 ): Tensor<'f32'> {
-  const curve = curveOf(activation);
+  const curve = curves[activation];
   const out = Tensor.zeros('f32', up.shape);
   const [inner, factor, result] = [(gate ?? up).data, up.data, out.data];
   const point = { value: 0, slope: 0 };
@@ -72,7 +74,7 @@ export function activateBackward(
   up: Tensor<'f32'>,
   gradient: Tensor<'f32'>,
 ): { gate: Tensor<'f32'> | undefined; up: Tensor<'f32'> } {
-  const curve = curveOf(activation);
+  const curve = curves[activation];
   const upOut = Tensor.zeros('f32', up.shape);
   const gateOut = gate === undefined ? undefined : Tensor.zeros('f32', up.shape);
   const [inner, factor, from] = [(gate ?? up).data, up.data, gradient.data];

@@ -1,3 +1,4 @@
+import { checkOptions, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { expertParts, type MoEExpert, MoEExperts } from '../../ops/moe/experts.js';
 import { packAsync } from '../../ops/quantize/pack.js';
@@ -10,6 +11,8 @@ export interface ExpertCacheOptions extends RunOptions {
   /** Memory for experts, in bytes. */
   bytes: number;
 }
+
+const known = new Set(['bytes', 'isa', 'threads']);
 
 /** What an {@link ExpertCache} has done. */
 export interface ExpertCacheStats {
@@ -53,9 +56,14 @@ export class ExpertCache {
   #running = 0;
 
   /** @throws as {@link MoEExperts}; `BL_OUT_OF_RANGE` */
-  constructor(experts: readonly MoEExpert[], { bytes, ...run }: ExpertCacheOptions) {
-    if (!(bytes >= 0)) {
-      throw argumentError('BL_OUT_OF_RANGE', `ExpertCache: bytes is ${bytes}, expected at least 0`);
+  constructor(experts: readonly MoEExpert[], options: ExpertCacheOptions) {
+    checkOptions('ExpertCache', options, known);
+    const { bytes, ...run } = options;
+    if (typeof bytes !== 'number' || !(bytes >= 0)) {
+      throw argumentError(
+        'BL_OUT_OF_RANGE',
+        `ExpertCache: bytes is ${described(bytes)}, expected at least 0`,
+      );
     }
     this.#experts = new MoEExperts(experts);
     this.#stored = this.#experts.experts;
@@ -98,11 +106,15 @@ export class ExpertCache {
    */
   async prefetch(indices: Iterable<number>): Promise<void> {
     const wanted = [...new Set(indices)].filter((number) => number !== -1);
-    const bad = wanted.find((number) => !(number in this.#stored));
-    if (bad !== undefined) {
+    const isExpert = (number: unknown) =>
+      Number.isInteger(number) &&
+      (number as number) >= 0 &&
+      (number as number) < this.#stored.length;
+    const bad = wanted.findIndex((number) => !isExpert(number));
+    if (bad >= 0) {
       throw argumentError(
         'BL_OUT_OF_RANGE',
-        `ExpertCache: indices has ${bad}, expected -1 to ${this.#stored.length - 1}`,
+        `ExpertCache: indices has ${described(wanted[bad])}, expected -1 to ${this.#stored.length - 1}`,
       );
     }
     this.#running++;

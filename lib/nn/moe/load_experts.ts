@@ -4,6 +4,7 @@ import type { QuantizedTensor } from '../../quantized_tensor.js';
 import type { ModelConfig } from '../config.js';
 import { Linear } from '../linear.js';
 import type { LayerContext, Packer } from '../load_layer.js';
+import { invalidModel } from '../model_error.js';
 import type { ModelTensors } from '../model_tensors.js';
 import type { MoEConfig } from './config.js';
 import { ExpertCache } from './expert_cache.js';
@@ -29,6 +30,14 @@ export async function buildMoE(
   const { hiddenSize } = config;
   const prefix = `blk.${index}`;
   const numExperts = expertCount(tensors, prefix, moe);
+  const topK = usedExperts(tensors.file, index, numExperts, moe.route.topK);
+  const { numGroups = 1, topGroups = numGroups } = moe.route;
+  if (numExperts % numGroups !== 0 || topGroups * (numExperts / numGroups) < topK) {
+    throw invalidModel(
+      `${prefix} has ${numExperts} experts, expected a multiple of ${numGroups} (= expert_group_count), ` +
+        `${topGroups} of whose groups have room for ${topK}`,
+    );
+  }
   const routed = tensors.has(`${prefix}.ffn_gate_exps.weight`)
     ? await stacked(tensors, index, [moe.expertSize, hiddenSize], numExperts)
     : await separate(tensors, index, hiddenSize, numExperts);
@@ -55,7 +64,7 @@ export async function buildMoE(
     ...(kept.length === 0 ? {} : { kept: new MoEExperts(kept) }),
     route: {
       ...moe.route,
-      topK: usedExperts(tensors.file, index, numExperts, moe.route.topK),
+      topK,
       ...(bias === undefined ? {} : { bias }),
     },
     numShared: experts.length - numExperts,

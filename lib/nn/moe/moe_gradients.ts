@@ -6,7 +6,12 @@ import { moeUnpermute } from '../../ops/block_sparse/moe_unpermute.js';
 import { type MoERoutes, type MoEScoring, moeRoute } from '../../ops/moe/moe_route.js';
 import { checkNotRecording } from '../../run.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
-import { activate, activateBackward, type ExpertActivation } from './expert_activation.js';
+import {
+  activate,
+  activateBackward,
+  checkActivation,
+  type ExpertActivation,
+} from './expert_activation.js';
 import {
   blockSparseProducts,
   type ExpertProducts,
@@ -141,6 +146,7 @@ function checkArguments(
   if (gate !== undefined) checkDense(op, 'weights.gate', gate, wide, floats);
   checkDense(op, 'weights.up', up, wide, floats);
   checkDense(op, 'weights.down', down, `[${[experts, hidden, ffn]}]`, floats);
+  checkActivation(op, options.activation ?? 'silu');
   for (const name of ['balanceWeight', 'zWeight'] as const) {
     checkNumber(op, name, options[name] ?? 0, 'a finite number', Number.isFinite);
   }

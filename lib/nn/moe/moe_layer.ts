@@ -55,7 +55,17 @@ function workspaceOf(key: object, bytes: number): Tensor<'u8'> {
   return workspace;
 }
 
-/** A mixture of experts in place of an MLP: router, `moeRoute`, {@link moeForward}. */
+/**
+ * A mixture of experts in place of an MLP: router, `moeRoute`, {@link moeForward}.
+ *
+ * @throws `BL_INVALID_SHAPE` where the parts do not fit
+ *
+ * @example
+ * ```ts
+ * const layer = new MoELayer({ router: new Linear(router), experts: new MoEExperts(list), route: { topK: 2 } });
+ * const y = layer.forward(x); // [M, hidden]
+ * ```
+ */
 export class MoELayer {
   readonly numExperts: number;
   readonly #run: RunOptions;

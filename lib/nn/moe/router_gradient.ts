@@ -1,4 +1,5 @@
 // Gradients with respect to a router's logits. In double; each token on its own but for the counts of the balance.
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { MoERoutes, MoEScoring } from '../../ops/moe/moe_route.js';
 import { checkAxis, indicesOf, logitsOf } from '../../ops/moe/values.js';
@@ -149,7 +150,7 @@ export function routeRule(options: {
   if (!['softmax', 'softmaxChosen', 'sigmoid'].includes(scoring)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `moeLayer: scoring is ${JSON.stringify(scoring)}, expected softmax, softmaxChosen, sigmoid`,
+      `moeLayerForward: scoring is ${described(scoring)}, expected softmax, softmaxChosen, sigmoid`,
     );
   }
   return { scoring, normalize, scale };

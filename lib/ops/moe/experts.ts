@@ -48,7 +48,7 @@ export function expertParts(expert: MoEExpert): (QuantizedTensor | Tensor<'f32'>
  *   packWeights(quantize(new Tensor('f32', new Float32Array(rows * cols).fill(0.1), [rows, cols]), format));
  * const experts = new MoEExperts([
  *   { gate: matrix(64, 32, 'q4_0'), up: matrix(64, 32, 'q4_0'), down: matrix(32, 64, 'q8_0') },
- *   { gate: matrix(32, 32, 'u2'), up: matrix(32, 32, 'u2'), down: matrix(32, 32, 'q4_0') }, // narrower, 2 bits
+ *   { gate: matrix(32, 32, 'u2_g32'), up: matrix(32, 32, 'u2_g32'), down: matrix(32, 32, 'q4_0') }, // narrower, 2 bits
  * ]);
  * ```
  */
@@ -69,7 +69,12 @@ export class MoEExperts {
     experts: readonly MoEExpert[],
     from?: { values: NativeValue[]; handle: NativeExperts },
   ) {
-    checkObject('MoEExperts', 'experts', experts);
+    if (!Array.isArray(experts)) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `MoEExperts: experts is ${described(experts)}, expected an array`,
+      );
+    }
     this.experts = [...experts];
     this.#values =
       from?.values ?? this.experts.flatMap((expert, i) => expertValues(expert, `experts[${i}]`));
@@ -84,13 +89,19 @@ export class MoEExperts {
    * @throws as the constructor
    */
   with(changes: ReadonlyMap<number, MoEExpert>): MoEExperts {
+    if (!(changes instanceof Map)) {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `MoEExperts: with(${described(changes)}), expected a Map`,
+      );
+    }
     const experts = [...this.experts];
     const values = [...this.#values];
     for (const [number, expert] of changes) {
-      if (!(number in experts)) {
+      if (!Number.isInteger(number) || number < 0 || number >= this.count) {
         throw argumentError(
           'BL_OUT_OF_RANGE',
-          `MoEExperts: with(${number}), expected 0 to ${this.count - 1}`,
+          `MoEExperts: with(${described(number)}), expected 0 to ${this.count - 1}`,
         );
       }
       const own = expertValues(expert, `experts[${number}]`);

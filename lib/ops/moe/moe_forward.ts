@@ -34,7 +34,7 @@ export interface MoEForwardOptions<D extends FloatDType = 'f32'> extends RunOpti
   sharedWeights?: Tensor<'f32'>;
   /** Shape `[tokens, hidden]`, added to the result; may be `out`. */
   residual?: Tensor<FloatDType>;
-  /** As `compute` of {@link matmul}. Default `'f32'`. */
+  /** As `compute` of {@link matmul}, but for `'e4m3'`. Default `'f32'`. */
   compute?: Compute;
   /** As `algorithm` of {@link matmul}; `'auto'` (default) chooses for each expert by its number of tokens. */
   algorithm?: Algorithm;
@@ -43,7 +43,7 @@ export interface MoEForwardOptions<D extends FloatDType = 'f32'> extends RunOpti
   /** Shape `[tokens, hidden]`, apart from x. Default: a new tensor of f32. */
   out?: Tensor<D>;
   /**
-   * Memory of the call, apart from all tensors, {@link moeForwardWorkspaceBytes} bytes: what it has too little is allocated for the call.
+   * Memory of the call, apart from all tensors and weights, {@link moeForwardWorkspaceBytes} bytes: what it has too little is allocated for the call.
    * Calls beside each other need one each.
    */
   workspace?: Tensor<'u8'>;
@@ -171,6 +171,9 @@ function prepare<D extends FloatDType>(
       `${op}: activation is ${described(activation)}, expected ${Object.keys(activationIds).join(', ')}`,
     );
   }
+  if (options.compute === 'e4m3') {
+    throw argumentError('BL_UNSUPPORTED', `${op}: compute is "e4m3", expected f32, i8, bf16 or i1`);
+  }
   checkWhole(op, 'numShared', numShared, experts.count);
   checkWhole(op, 'maxRows', maxRows, 2 ** 31 - 1);
   const shared = optionalTensorValues(op, 'sharedWeights', options.sharedWeights);
@@ -178,7 +181,15 @@ function prepare<D extends FloatDType>(
   const out = options.out ?? (Tensor.empty('f32', x.shape, x.device) as Tensor as Tensor<D>);
   checkTensor(op, 'out', out);
   const { workspace } = options;
-  if (workspace !== undefined) checkTensor(op, 'workspace', workspace);
+  if (workspace !== undefined) {
+    checkTensor(op, 'workspace', workspace);
+    if ((workspace.dtype as string) !== 'u8') {
+      throw argumentError(
+        'BL_INVALID_DTYPE',
+        `${op}: workspace.dtype is ${workspace.dtype}, expected u8`,
+      );
+    }
+  }
   return {
     op,
     values: [

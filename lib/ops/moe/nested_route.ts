@@ -4,7 +4,17 @@ import type { FloatDType, Tensor } from '../../tensor.js';
 import type { MoERoutes } from './moe_route.js';
 import { checkArray, emptyRoutes, makeRoutes, routeValues, scoresOf } from './values.js';
 
-/** The same routes with weight 1 (0 where there is no expert), as Avg-K adds its blocks. */
+/**
+ * The same routes with weight 1 (0 where there is no expert), as Avg-K adds its blocks.
+ *
+ * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE`; `BL_INVALID_ARGUMENT`, within a sequence too: it reads values
+ *
+ * @example
+ * ```ts
+ * const routes = moeRoute(new Tensor('f32', [1, 3, 2], [1, 3]), { topK: 2 });
+ * unitWeights(routes).weights.toArray(); // [1, 1]
+ * ```
+ */
 export function unitWeights(routes: MoERoutes): MoERoutes {
   const values = routeValues('unitWeights', routes, 2 ** 31 - 1);
   values.weights = Float32Array.from(values.indices, (e) => (e < 0 ? 0 : 1));

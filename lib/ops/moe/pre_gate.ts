@@ -92,7 +92,17 @@ export interface ExpertAccess {
   next: number;
 }
 
-/** Routes of all layers, known before they run: see {@link preGate}. */
+/**
+ * Routes of all layers, known before they run: see {@link preGate}.
+ *
+ * @example
+ * ```ts
+ * for (let layer = 0; layer < plan.numLayers; layer++) {
+ *   if (layer + 1 < plan.numLayers) void caches[layer + 1].prefetch(plan.expertsOf(layer + 1)); // while this one runs
+ *   x = moeForward(x, plan.routes(layer), caches[layer].experts);
+ * }
+ * ```
+ */
 export class PreGatedRoutes {
   readonly numLayers: number;
   readonly numExperts: number;

@@ -50,6 +50,7 @@ bl_status run_pieces(const WaveCall& call, Piece* pieces, int64_t count, Workspa
 
 bl_status forward(const bl_moe_forward_args& args, bl_error* error) {
   const int64_t tokens = args.x.shape[0], hidden = args.x.shape[1];
+  BL_RETURN_IF_ERROR(check_workspace_apart(args, error));
   Workspace workspace(args.workspace, args.workspace_bytes);
   const Scratch sorted = workspace.take(sorted_routes_bytes(args));
   BL_CHECK(sorted.data() != nullptr, out_of_memory, "moe_forward: cannot allocate %llu bytes for routes",

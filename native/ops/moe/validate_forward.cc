@@ -1,7 +1,9 @@
 #include "validate_forward.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 
 #include "../../base/tensor.h"
@@ -87,6 +89,36 @@ bl_status check_factors(const bl_moe_expert& expert, int64_t number, int64_t hid
   return BL_STATUS_ok;
 }
 
+// Calls visit(part, its name, its memory) for each part that an expert has, until one fails.
+template <class Visit>
+bl_status visit_parts(const bl_moe_expert& expert, const Visit& visit) {
+  const bl_weights* weights[] = {&expert.gate, &expert.up, &expert.down, &expert.reduce, &expert.expand};
+  const char* names[] = {"gate", "up", "down", "reduce", "expand"};
+  for (int i = 0; i < 5; ++i) {
+    if (weights[i]->data == nullptr) continue;
+    BL_RETURN_IF_ERROR(
+        visit(names[i], weights[i]->data,
+              bl_layout_bytes(weights[i]->format, weights[i]->layout, weights[i]->rows, weights[i]->cols)));
+  }
+  const bl_tensor* biases[] = {&expert.gate_bias, &expert.up_bias, &expert.down_bias};
+  const char* bias_names[] = {"gate_bias", "up_bias", "down_bias"};
+  for (int i = 0; i < 3; ++i) {
+    if (biases[i]->data != nullptr) {
+      BL_RETURN_IF_ERROR(visit(bias_names[i], biases[i]->data, biases[i]->bytes));
+    }
+  }
+  return BL_STATUS_ok;
+}
+
+bl_status check_workspace_of_expert(const bl_moe_forward_args& args, int64_t number, bl_error* error) {
+  return visit_parts(args.experts[number], [&](const char* part, const void* data, uint64_t bytes) {
+    BL_CHECK(!overlaps(args.workspace, args.workspace_bytes, data, bytes), invalid_argument,
+             "moe_forward: workspace overlaps %s, expected memory apart from it",
+             PartName(number, part).text);
+    return BL_STATUS_ok;
+  });
+}
+
 // What is written to the output or read of the tensors must not be the call's own memory.
 bl_status check_workspace(const bl_moe_forward_args& args, bl_error* error) {
   if (args.workspace == nullptr) return BL_STATUS_ok;
@@ -165,26 +197,29 @@ bl_status validate_expert(const bl_moe_expert& expert, int64_t number, int64_t h
   return BL_STATUS_ok;
 }
 
-bl_status check_expert_apart(const bl_moe_expert& expert, int64_t number, const bl_tensor& output,
-                             bl_error* error) {
-  const bl_weights* weights[] = {&expert.gate, &expert.up, &expert.down, &expert.reduce, &expert.expand};
-  const char* parts[] = {"gate", "up", "down", "reduce", "expand"};
-  for (int i = 0; i < 5; ++i) {
-    if (weights[i]->data == nullptr) continue;
-    const PartName name(number, parts[i]);
-    BL_RETURN_IF_ERROR(check_apart(
-        {kOp, "output"}, output, name.text, weights[i]->data,
-        bl_layout_bytes(weights[i]->format, weights[i]->layout, weights[i]->rows, weights[i]->cols), error));
+bl_status check_workspace_apart(const bl_moe_forward_args& args, bl_error* error) {
+  if (args.workspace == nullptr) return BL_STATUS_ok;
+  const int64_t top_k = args.indices.shape[1], routes = args.indices.shape[0] * top_k;
+  for (int64_t i = 0; i < std::min(routes, args.num_experts); ++i) {
+    int32_t number = static_cast<int32_t>(i);
+    if (routes < args.num_experts) {
+      const int64_t place = i / top_k * args.indices.strides[0] + i % top_k * args.indices.strides[1];
+      std::memcpy(&number, static_cast<const uint8_t*>(args.indices.data) + 4 * place, sizeof(number));
+    }
+    if (number < 0 || number >= args.num_experts) continue;  // -1, or refused with its place later
+    BL_RETURN_IF_ERROR(check_workspace_of_expert(args, number, error));
   }
-  const bl_tensor* biases[] = {&expert.gate_bias, &expert.up_bias, &expert.down_bias};
-  const char* bias_parts[] = {"gate_bias", "up_bias", "down_bias"};
-  for (int i = 0; i < 3; ++i) {
-    if (biases[i]->data == nullptr) continue;
-    const PartName name(number, bias_parts[i]);
-    BL_RETURN_IF_ERROR(
-        check_apart({kOp, "output"}, output, name.text, biases[i]->data, biases[i]->bytes, error));
+  for (int64_t i = 0; i < args.num_shared; ++i) {
+    BL_RETURN_IF_ERROR(check_workspace_of_expert(args, args.num_experts + i, error));
   }
   return BL_STATUS_ok;
+}
+
+bl_status check_expert_apart(const bl_moe_expert& expert, int64_t number, const bl_tensor& output,
+                             bl_error* error) {
+  return visit_parts(expert, [&](const char* part, const void* data, uint64_t bytes) {
+    return check_apart({kOp, "output"}, output, PartName(number, part).text, data, bytes, error);
+  });
 }
 
 }  // namespace bitloom

@@ -122,7 +122,8 @@ uint64_t workspace_bytes(const bl_moe_forward_args& args) {
   bytes += align_up(sum_bytes(args) + static_cast<uint64_t>(pieces) * sizeof(Piece));
 
   // A wave is all of them, or what fits, or one piece.
-  const int64_t fit = kWaveBytes / (static_cast<int64_t>(sizeof(float)) * need.least_width);
+  const int64_t fit =
+      kWaveBytes / static_cast<int64_t>(sizeof(float)) / need.least_width;  // which may be that of none
   const int64_t rows = std::min(routes, std::max(fit, need.most_rows));
   const int64_t shared_rows = tokens * args.num_shared;
   const int64_t shared_pieces = args.num_shared + shared_rows / std::max<int64_t>(need.least_rows, 1);

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { moeRoute, type Tensor } from '../../../lib/index.js';
+import { moeRoute, Tensor } from '../../../lib/index.js';
 import { type GGUFTensor, ggufBytes, memorySource, readGGUF } from '../../../lib/io/index.js';
 import {
   applyExpertPlan,
@@ -14,6 +14,7 @@ import {
   expertInputs,
   expertLayers,
   load,
+  lowRankExperts,
   MoELayer,
   mergeExperts,
   perplexity,
@@ -93,12 +94,122 @@ describe('compressModel', () => {
     expect(bias(pruned)).toEqual([0, 2, 3, 5].map((e) => bias(given)[e]));
     expect(pruned.metadata.get('deepseek2.expert_count')).toBe(4);
     await expect(
-      compressModel(bytes, out('no.gguf'), (layer) =>
+      compressModel(bytes, out('no.gguf'), ({ bias: _, ...layer }) =>
         applyExpertPlan(layer, { route: one6, merge: one6 }),
       ),
-    ).rejects.toThrow('router with a bias');
+    ).rejects.toThrow('blk.1 has a router with a bias, expected one of new experts too');
   });
   const one6 = [[0.5, 0.5, 0, 0, 0, 0]];
+
+  it.each<[string, (layer: ExpertLayer) => ExpertLayer]>([
+    ['pruned', (layer) => pruneByUsage(layer, [1, 0, 2, 3, 0, 4], 4)],
+    ['merged', (layer) => mergeExperts(layer, { usage: [1, 0, 2, 3, 0, 4], groups: 3 })],
+    [
+      'found by a search',
+      (layer) =>
+        applyExpertPlan(layer, {
+          route: [...one6, [0, 0, 0, 0, 1, 0]],
+          merge: [...one6, [0, 0, 0, 0, 1, 0]],
+        }),
+    ],
+    ['of low rank', (layer) => lowRankExperts(layer, { rank: 8 })],
+  ])('carries the bias of a router (DeepSeek-V3), %s', async (_name, change) => {
+    const bytes = ggufBytes(
+      randomModel({ architecture: 'deepseek2', experts: 6, topK: 2 }).content,
+    );
+    const before = await load(bytes, { activations: 'f32' });
+    await compressModel(bytes, out('biased.gguf'), change);
+    const after = await load(out('biased.gguf'), { activations: 'f32' });
+    const layers = expertLayers(before).map((layer) => layer && change(layer));
+    const tried = withExperts(before, layers).forward(tokens, { logits: 'all' });
+    expect(tried.data.every(Number.isFinite)).toBe(true);
+    expect(worst(after.forward(tokens, { logits: 'all' }).data, tried.data)).toBeLessThan(1e-4);
+    const given = (layers[1] as ExpertLayer).bias as Tensor<'f32'>;
+    expect(mixtures(after)[0]?.options.route.bias?.toArray()).toEqual(given.toArray());
+    const bare = layers.map((layer) => layer && { ...layer, bias: undefined });
+    if (given.size !== 6) {
+      expect(() => withExperts(before, bare)).toThrow('withExperts: layers[1].bias is missing');
+    }
+    for (const one of [before, after]) one.dispose();
+  });
+
+  it('keeps groups of experts whole, or refuses', async () => {
+    const { content } = randomModel({ architecture: 'deepseek2', experts: 6, topK: 2 });
+    content.metadata.set('deepseek2.expert_group_count', 3);
+    content.metadata.set('deepseek2.expert_group_used_count', 2);
+    const bytes = ggufBytes(content);
+    const keep = (...counts: number[]) =>
+      compressModel(bytes, out('groups.gguf'), (layer) =>
+        pruneByUsage(layer, counts, counts.filter((n) => n > 0).length),
+      );
+    // Of the groups (0, 1), (2, 3) and (4, 5).
+    await keep(1, 0, 1, 0, 0, 1);
+    const decoder = await load(out('groups.gguf'));
+    expect(mixtures(decoder)[0]?.numExperts).toBe(3);
+    expect(decoder.forward(tokens).toArray().every(Number.isFinite)).toBe(true);
+    decoder.dispose();
+    const refusal = (count: number) => ({
+      code: 'BL_UNSUPPORTED',
+      message: expect.stringContaining(
+        `blk.1 has ${count} experts now, expected 6, or equally many of each of 3 groups whose 2 best have room for 2`,
+      ),
+    });
+    await expect(keep(1, 1, 1, 0, 0, 0)).rejects.toMatchObject(refusal(3));
+    await expect(keep(1, 1, 1, 1, 1, 0)).rejects.toMatchObject(refusal(5));
+    // A file in which a layer has lost a few, by another hand.
+    const file = randomModel({ architecture: 'deepseek2', experts: 5, topK: 2 }).content;
+    for (const [key, value] of [
+      ['expert_count', 6],
+      ['expert_group_count', 3],
+      ['expert_group_used_count', 2],
+    ] as const) {
+      file.metadata.set(`deepseek2.${key}`, value);
+    }
+    await expect(load(ggufBytes(file))).rejects.toThrow(
+      'blk.1 has 5 experts, expected a multiple of 3 (= expert_group_count)',
+    );
+  });
+
+  it('refuses what is no function, no format and no option', async () => {
+    const bytes = ggufBytes(randomModel({ experts: 4 }).content);
+    const call = (change: unknown, options: object = {}) =>
+      compressModel(bytes, out('no.gguf'), change as never, options);
+    const same = (layer: ExpertLayer) => layer;
+    await expect(call(undefined)).rejects.toThrow(
+      'compressModel: change is undefined, expected a function',
+    );
+    await expect(call(() => undefined)).rejects.toThrow(
+      'compressModel: layer is undefined, expected an object',
+    );
+    await expect(call(same, { format: 'q9' })).rejects.toMatchObject({ code: 'BL_INVALID_FORMAT' });
+    await expect(call(same, { keep: 1 })).rejects.toThrow(
+      'compressModel: option "keep" is not known',
+    );
+    const decoder = await load(bytes);
+    expect(() => withExperts(decoder, undefined as never)).toThrow(
+      'withExperts: layers is undefined',
+    );
+    expect(() => withExperts(decoder, [], { topK: 0 })).toThrow(
+      'withExperts: topK is 0, expected at least 1',
+    );
+    decoder.dispose();
+  });
+
+  it('refuses layers that it would misread', async () => {
+    const bytes = ggufBytes(randomModel({ experts: 4 }).content);
+    const strided = (layer: ExpertLayer): ExpertLayer => {
+      const { router } = layer;
+      const [rows = 0, cols = 0] = router.shape;
+      const values = new Float32Array(2 * router.size);
+      return {
+        ...layer,
+        router: new Tensor('f32', values, [rows, cols], { strides: [2 * cols, 2] }),
+      };
+    };
+    await expect(compressModel(bytes, out('no.gguf'), strided)).rejects.toThrow(
+      'compressModel: router.strides is [128,2], expected those of contiguous rows',
+    );
+  });
 
   it('writes experts of formats that GGUF has no numbers for', async () => {
     const bytes = ggufBytes(randomModel({ experts: 4, expertSize: 32 }).content);

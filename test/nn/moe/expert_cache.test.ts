@@ -76,6 +76,14 @@ describe('ExpertCache', () => {
       'BL_OUT_OF_RANGE',
       'ExpertCache: bytes is -1, expected at least 0',
     );
+    expectError(
+      () => new ExpertCache([], undefined as never),
+      'BL_INVALID_ARGUMENT',
+      'ExpertCache: options is undefined, expected an object',
+    );
+    await expect(cache.prefetch(['length'] as never)).rejects.toThrow(
+      'ExpertCache: indices has "length", expected -1 to 5',
+    );
   });
 
   it('runs prefetches one after the other, beside calls', async () => {

@@ -244,7 +244,7 @@ describe('moeLayer', () => {
       [
         () => moeLayerForward(x, weights, { topK: 1, activation: 'relu' as 'silu' }),
         'INVALID_ARGUMENT',
-        'moeLayer: activation is "relu", expected silu, gelu, relu2',
+        'moeLayerForward: activation is "relu", expected silu, gelu, relu2',
       ],
       [
         () => moeLayerForward(f32(x.data.fill(Number.NaN), [2, 4]), weights, { topK: 1 }),

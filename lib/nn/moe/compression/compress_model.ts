@@ -1,16 +1,17 @@
 // Models whose experts are changed, as files.
+import { checkOptions, described } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import type { Format } from '../../../generated.js';
 import { type GGUFFile, type GGUFTensorInput, readGGUF, writeGGUF } from '../../../io/index.js';
 import { dequantize } from '../../../ops/quantize/dequantize.js';
 import { quantize } from '../../../ops/quantize/quantize.js';
-import type { QuantizedTensor } from '../../../quantized_tensor.js';
+import { formatInfo, type QuantizedTensor } from '../../../quantized_tensor.js';
 import { Tensor } from '../../../tensor.js';
 import { readConfig } from '../../config.js';
 import { unsupportedModel } from '../../model_error.js';
 import { type ModelSource, openSource } from '../../model_source.js';
 import { rowsFit } from '../../requantize.js';
-import { storedMatrix, storedStack, storeMatrix } from '../../stored_tensor.js';
+import { storedMatrix, storedStack, storedVector, storeMatrix } from '../../stored_tensor.js';
 import type { MoEConfig } from '../config.js';
 import {
   type ExpertPart,
@@ -20,7 +21,9 @@ import {
   usedExperts,
 } from '../expert_tensors.js';
 import { decodedExpert } from './factors.js';
-import { checkLayer, type DenseExpert, type ExpertLayer } from './layer.js';
+import { checkLayer, type DenseExpert, type ExpertLayer, takeBias } from './layer.js';
+
+const known = new Set(['format', 'topK', 'onProgress', 'signal']);
 
 // What experts have that lie in one tensor.
 const stackedParts = ['gate', 'up', 'down'] as const;
@@ -45,7 +48,8 @@ export interface CompressModelOptions {
  *
  * @param change of layer `index` of the model; without one a layer stays as it is
  * @param out path; it appears when it is complete
- * @throws `BL_UNSUPPORTED` for a model without experts, or for new experts beside routers with a bias (DeepSeek-V3)
+ * @throws `BL_UNSUPPORTED` for a model without experts; for new experts without `bias` where the router has one (DeepSeek-V3); for another
+ *   number of experts where the router has groups, but for those that were given, equally many of each group
  *
  * @example
  * ```ts
@@ -59,6 +63,14 @@ export async function compressModel(
   change: (layer: ExpertLayer, index: number) => ExpertLayer | Promise<ExpertLayer>,
   options: CompressModelOptions = {},
 ): Promise<void> {
+  checkOptions('compressModel', options, known);
+  if (options.format !== undefined) formatInfo(options.format);
+  if (typeof change !== 'function') {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `compressModel: change is ${described(change)}, expected a function`,
+    );
+  }
   const { source, close } = openSource(from);
   try {
     const file = readGGUF(source);
@@ -98,19 +110,20 @@ async function rewriteLayer(
 ): Promise<Rewritten> {
   const stored = storedExperts(file, index);
   const prefix = `blk.${index}`;
+  const biasTensor = file.tensors.get(`${prefix}.exp_probs_b.bias`);
+  const bias = biasTensor && new Tensor('f32', storedVector(biasTensor).toArray(), [stored.length]);
   const given: ExpertLayer = {
     router: dequantize(storedMatrix(file, tensorOf(file, `${prefix}.ffn_gate_inp.weight`))),
     experts: stored.map(decoded),
+    bias,
     topK: usedExperts(file, index, stored.length, moe.route.topK),
   };
   const changed = await change(given, index);
   checkLayer('compressModel', changed);
   const former = changed.experts.map((expert) => given.experts.indexOf(expert));
-  const biasTensor = file.tensors.get(`${prefix}.exp_probs_b.bias`);
-  if (biasTensor !== undefined && former.includes(-1)) {
-    throw unsupportedModel(`${prefix} has a router with a bias, expected experts as they were`);
+  if (bias !== undefined && changed.bias === undefined && former.includes(-1)) {
+    throw unsupportedModel(`${prefix} has a router with a bias, expected one of new experts too`);
   }
-  const bias = biasTensor && new Tensor('f32', biasTensor.data(), biasTensor.shape).toArray();
   const own = changed.topK === given.topK ? undefined : changed.topK;
   const wanted = own ?? topK ?? (given.topK as number);
   if (!Number.isInteger(wanted) || wanted < 1 || (topK ?? 0) > moe.numExperts) {
@@ -119,22 +132,38 @@ async function rewriteLayer(
       `compressModel: topK is ${wanted}, expected 1 to ${moe.numExperts} (experts of a layer)`,
     );
   }
+  const used = Math.min(wanted, former.length);
+  checkGroups(prefix, former, stored.length, used, moe);
   return {
     index,
     router: changed.router,
-    topK: Math.min(wanted, former.length),
-    bias:
-      bias &&
-      new Tensor(
-        'f32',
-        Float32Array.from(former, (e) => bias[e] as number),
-        [former.length],
-      ),
+    topK: used,
+    bias: changed.bias ?? takeBias(bias, former).bias,
     experts: changed.experts.map((expert, i) => {
       const old = stored[former[i] as number];
       return old ?? encoded(expert, stored[0] as Stored, format);
     }),
   };
+}
+
+/** Groups are of consecutive experts, equally many in each. @param former number of each expert, -1: new */
+function checkGroups(
+  prefix: string,
+  former: readonly number[],
+  count: number,
+  topK: number,
+  { route: { numGroups = 1, topGroups = numGroups } }: MoEConfig,
+): void {
+  const own = former.length / numGroups;
+  const stay = former.every(
+    (e, i) => e >= 0 && Math.floor((e * numGroups) / count) === Math.floor(i / own),
+  );
+  const fits = Number.isInteger(own) && topGroups * own >= topK;
+  if (numGroups === 1 || (fits && (former.length === count || stay))) return;
+  throw unsupportedModel(
+    `${prefix} has ${former.length} experts now, expected ${count}, or equally many of each of ${numGroups} groups ` +
+      `whose ${topGroups} best have room for ${topK}`,
+  );
 }
 
 function tensorOf(file: GGUFFile, name: string) {

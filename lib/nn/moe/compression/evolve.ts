@@ -1,17 +1,7 @@
+import { checkObject, described } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import { normalAt, uniformAt } from '../../../ops/moe/noise.js';
-import { Tensor } from '../../../tensor.js';
-import { checkDense, combine, type DenseExpert, type ExpertLayer } from './layer.js';
-
-/** What becomes of a layer: rows of kept experts over columns of former ones. */
-export interface ExpertPlan {
-  /** `[kept][experts]`: router row i of the new layer is the sum of former rows with these factors. */
-  route: number[][];
-  /** `[kept][experts]`: matrices of the new expert i, likewise. */
-  merge: number[][];
-  /** Experts of a token, of a search over them. */
-  topK?: number;
-}
+import type { ExpertPlan } from './expert_plan.js';
 
 /** One candidate: a plan for each layer, and what it is worth. */
 export interface EvolveCandidate {
@@ -94,8 +84,21 @@ export interface EvolveOptions {
  * ```
  */
 export async function evolveExperts(options: EvolveOptions): Promise<EvolveState> {
+  checkObject('evolveExperts', 'options', options);
+  checkObject('evolveExperts', 'numExperts', options.numExperts);
   const { numExperts, keep, evaluate, pruneSteps, mergeSteps, populationSize = 16 } = options;
   const { scale = 0.1, seed = 0, active } = options;
+  for (const [name, value, least] of [
+    ['layers of numExperts', numExperts.length, 1],
+    ['pruneSteps', pruneSteps, 0],
+    ['mergeSteps', mergeSteps, 0],
+  ] as const) {
+    if (Number.isInteger(value) && value >= least) continue;
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `evolveExperts: ${name} is ${described(value)}, expected a whole number of at least ${least}`,
+    );
+  }
   if (!Number.isInteger(keep) || keep < 1 || numExperts.some((experts) => keep > experts)) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
@@ -118,6 +121,7 @@ export async function evolveExperts(options: EvolveOptions): Promise<EvolveState
       `evolveExperts: populationSize is ${populationSize}, expected a whole number of at least 2`,
     );
   }
+  if (options.state !== undefined) checkState(options.state, options);
   const state: EvolveState = structuredClone(
     options.state ?? { version: 1, drawn: 0, steps: 0, population: [] },
   );
@@ -129,8 +133,18 @@ export async function evolveExperts(options: EvolveOptions): Promise<EvolveState
   const place = async (plans: ExpertPlan[]) => {
     options.signal?.throwIfAborted();
     const loss = await evaluate(plans);
-    // NaN is worse than all.
-    const candidate = { plans, loss: Number.isNaN(loss) ? Number.MAX_VALUE : loss };
+    if (typeof loss !== 'number') {
+      throw argumentError(
+        'BL_INVALID_ARGUMENT',
+        `evolveExperts: evaluate gave ${described(loss)}, expected a number`,
+      );
+    }
+    // NaN is worse than all. JSON has no infinities.
+    const most = Number.MAX_VALUE;
+    const candidate = {
+      plans,
+      loss: Number.isNaN(loss) ? most : Math.max(-most, Math.min(loss, most)),
+    };
     const at = state.population.findIndex((other) => candidate.loss < other.loss);
     state.population.splice(at < 0 ? state.population.length : at, 0, candidate);
     state.population.length = Math.min(state.population.length, populationSize);
@@ -148,6 +162,36 @@ export async function evolveExperts(options: EvolveOptions): Promise<EvolveState
     options.onProgress?.(structuredClone(state));
   }
   return state;
+}
+
+/** @throws `BL_INVALID_ARGUMENT` for what is no state of a search over such layers */
+function checkState(state: EvolveState, { numExperts, keep, active }: EvolveOptions): void {
+  const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+  const isMatrix = (rows: unknown, experts: number) =>
+    Array.isArray(rows) &&
+    rows.length === keep &&
+    rows.every((row) => Array.isArray(row) && row.length === experts && row.every(Number.isFinite));
+  const fits =
+    state?.version === 1 &&
+    isCount(state.drawn) &&
+    isCount(state.steps) &&
+    Array.isArray(state.population) &&
+    (state.steps === 0 || state.population.length >= 2) &&
+    state.population.every(
+      (one) =>
+        Number.isFinite(one?.loss) &&
+        one.plans?.length === numExperts.length &&
+        numExperts.every((experts, i) => {
+          const { route, merge, topK } = one.plans[i] ?? {};
+          const counts = active === undefined ? topK === undefined : isCount(topK);
+          return counts && isMatrix(route, experts) && isMatrix(merge, experts);
+        }),
+    );
+  if (fits) return;
+  throw argumentError(
+    'BL_INVALID_ARGUMENT',
+    `evolveExperts: state is none of a search with these options, expected plans of ${numExperts.length} layers, ${keep} of [${numExperts}] experts${active === undefined ? '' : ', with topK'}`,
+  );
 }
 
 interface Random {
@@ -249,67 +293,4 @@ function vary({ population }: EvolveState, scale: number, random: Random): Exper
     });
   }
   return plans;
-}
-
-/**
- * The layer that a plan makes: `router = route router`, expert i the sum of former experts with the factors of `merge[i]`, `topK`
- * as the plan has it.
- *
- * @throws `BL_INVALID_SHAPE`, `BL_INVALID_ARGUMENT` (experts in factors)
- */
-export function applyExpertPlan(layer: ExpertLayer, plan: ExpertPlan): ExpertLayer {
-  const op = 'applyExpertPlan';
-  const hidden = checkDense(op, layer);
-  const { router, experts } = layer;
-  for (const name of ['route', 'merge'] as const) {
-    const rows = plan[name];
-    const fits = rows.length > 0 && rows.length === plan.route.length;
-    if (fits && rows.every((row) => row.length === experts.length)) continue;
-    throw argumentError(
-      'BL_INVALID_SHAPE',
-      `${op}: plan.${name} is not [${plan.route.length}][${experts.length}] (kept, experts)`,
-    );
-  }
-  const [first] = experts as [DenseExpert];
-  const differs = ({ up, gate }: DenseExpert) =>
-    `${up.shape}` !== `${first.up.shape}` || (gate === undefined) !== (first.gate === undefined);
-  if (experts.some(differs)) {
-    throw argumentError(
-      'BL_INVALID_SHAPE',
-      `${op}: experts differ in their shapes, expected the same width and all or none with a gate`,
-    );
-  }
-  const rows = new Float32Array(plan.route.length * hidden);
-  const former = router.data;
-  plan.route.forEach((factors, i) => {
-    for (let h = 0; h < hidden; h++) {
-      let sum = 0;
-      factors.forEach((factor, e) => {
-        sum += factor * (former[e * hidden + h] as number);
-      });
-      rows[i * hidden + h] = sum;
-    }
-  });
-  const made = plan.merge.map((factors) => {
-    const used = factors.flatMap((factor, e) => (factor === 0 ? [] : [e]));
-    const [only] = used;
-    if (used.length === 1 && only !== undefined && factors[only] === 1) {
-      return experts[only] as DenseExpert;
-    }
-    const part = (name: 'gate' | 'up' | 'down') =>
-      combine(
-        experts.map((expert) => expert[name] as DenseExpert['up']),
-        factors,
-      );
-    return {
-      ...(first.gate === undefined ? {} : { gate: part('gate') }),
-      up: part('up'),
-      down: part('down'),
-    };
-  });
-  return {
-    router: new Tensor('f32', rows, [plan.route.length, hidden]),
-    experts: made,
-    ...(plan.topK === undefined ? {} : { topK: plan.topK }),
-  };
 }

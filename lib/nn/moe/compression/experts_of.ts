@@ -1,9 +1,12 @@
 // Decoders whose experts are changed, to be tried before a file is written.
+import { checkObject, described } from '../../../arguments.js';
+import { argumentError } from '../../../errors.js';
 import type { Format } from '../../../generated.js';
 import { mul } from '../../../ops/elementwise/mul.js';
 import { type MoEExpert, MoEExperts } from '../../../ops/moe/experts.js';
 import { dequantize } from '../../../ops/quantize/dequantize.js';
 import { quantize } from '../../../ops/quantize/quantize.js';
+import { formatInfo } from '../../../quantized_tensor.js';
 import { Tensor } from '../../../tensor.js';
 import { Decoder } from '../../decoder.js';
 import { DecoderLayer } from '../../decoder_layer.js';
@@ -13,7 +16,15 @@ import { MoELayer } from '../moe_layer.js';
 import { decodedExpert } from './factors.js';
 import { checkLayer, type DenseExpert, type ExpertLayer } from './layer.js';
 
-/** The mixtures of a decoder in f32; undefined for layers without. */
+/**
+ * The mixtures of a decoder in f32; undefined for layers without.
+ *
+ * @example
+ * ```ts
+ * const decoder = await load('model.gguf');
+ * const { router, experts, topK } = expertLayers(decoder)[0] as ExpertLayer;
+ * ```
+ */
 export function expertLayers(decoder: Pick<Decoder, 'parts'>): (ExpertLayer | undefined)[] {
   return decoder.parts.layers.map(({ mlp }) => {
     if (!(mlp instanceof MoELayer)) return undefined;
@@ -22,6 +33,7 @@ export function expertLayers(decoder: Pick<Decoder, 'parts'>): (ExpertLayer | un
       experts: mlp.experts.experts
         .slice(0, mlp.numExperts)
         .map((expert, e) => decodedExpert(expert, mlp.options.kept?.experts[e])),
+      bias: mlp.options.route.bias,
       topK: mlp.options.route.topK,
     };
   });
@@ -62,6 +74,14 @@ function withMixtures(
 /**
  * What each mixture reads in a text, `[tokens, hidden]`, by layer: what `mergeExperts` wants to match neurons by; undefined for
  * layers without experts. Windows of the decoder's context (at most 256) stand alone.
+ *
+ * @throws `BL_OUT_OF_RANGE` (a token that the model has not)
+ *
+ * @example
+ * ```ts
+ * const inputs = expertInputs(decoder, decoder.tokenizer.encode(text));
+ * mergeExperts(layer, { usage, groups: 4, inputs: inputs[0] as Tensor<'f32'> });
+ * ```
  */
 export function expertInputs(
   decoder: Decoder,
@@ -90,16 +110,38 @@ export function expertInputs(
  *
  * @param layers as {@link expertLayers} gives them, changed
  * @param options topK: experts of a token of layers that do not say it themselves
+ * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE` (topK), `BL_INVALID_FORMAT`
+ *
+ * @example
+ * ```ts
+ * const smaller = expertLayers(decoder).map((layer, i) => layer && pruneByUsage(layer, counts[i] as number[], 6));
+ * const { loss } = await perplexity(withExperts(decoder, smaller), text);
+ * ```
  */
 export function withExperts(
   decoder: Decoder,
   layers: readonly (ExpertLayer | undefined)[],
   { format = 'f32', topK }: { format?: Format; topK?: number } = {},
 ): Decoder {
+  formatInfo(format);
+  checkObject('withExperts', 'layers', layers);
+  if (topK !== undefined && !(Number.isInteger(topK) && topK >= 1)) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `withExperts: topK is ${described(topK)}, expected at least 1`,
+    );
+  }
   return withMixtures(decoder, ({ options, experts, numExperts }, i) => {
     const own = layers[i];
     if (own === undefined) return undefined;
     checkLayer('withExperts', own);
+    const bias = own.bias ?? options.route.bias;
+    if (bias !== undefined && bias.size !== own.experts.length) {
+      throw argumentError(
+        'BL_INVALID_SHAPE',
+        `withExperts: layers[${i}].bias is missing, expected one for ${own.experts.length} experts: the router has one`,
+      );
+    }
     const { kept: _, ...others } = options;
     const routed = own.experts.map((expert) => encoded(expert, format));
     const kept = own.experts.flatMap((expert) => expert.kept ?? []);
@@ -115,6 +157,7 @@ export function withExperts(
         : { kept: new MoEExperts(kept.map((neurons) => encoded(neurons, format))) }),
       route: {
         ...options.route,
+        ...(bias === undefined ? {} : { bias }),
         topK: Math.min(own.topK ?? topK ?? options.route.topK, routed.length),
       },
     });
@@ -137,6 +180,14 @@ function encoded({ gate, up, down, reduce, expand }: DenseExpert, format: Format
 /**
  * How many tokens of a text go to each expert, by layer: what `pruneByUsage` and `mergeExperts` want; an empty list for layers
  * without experts. Windows of the decoder's context (at most 256) stand alone.
+ *
+ * @throws `BL_OUT_OF_RANGE` (a token that the model has not)
+ *
+ * @example
+ * ```ts
+ * const counts = expertCounts(decoder, decoder.tokenizer.encode(text));
+ * const fewer = pruneByUsage(layer, counts[0] as number[], 6);
+ * ```
  */
 export function expertCounts(decoder: Decoder, tokens: ArrayLike<number>): number[][] {
   const counts = decoder.parts.layers.map(({ mlp }) =>

@@ -1,3 +1,4 @@
+import { checkObject, checkTensor, described } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import { Tensor } from '../../../tensor.js';
 
@@ -26,12 +27,26 @@ export interface ExpertLayer {
   /** Shape `[experts, hidden]` */
   router: Tensor<'f32'>;
   experts: readonly DenseExpert[];
+  /** Shape `[experts]`: added to scores when experts are chosen, as `bias` of `moeRoute`; of routers that have one (DeepSeek-V3). */
+  bias?: Tensor<'f32'> | undefined;
   /** Experts of a token. Default: as before, at most as many as there are. */
   topK?: number | undefined;
 }
 
-/** @throws `BL_INVALID_SHAPE` unless the router has a row for each expert and their shapes fit. Returns hidden. */
-export function checkLayer(op: string, { router, experts, topK }: ExpertLayer): number {
+/**
+ * @throws `BL_INVALID_SHAPE` unless the router has a row for each expert and their shapes fit, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE`
+ * @returns hidden
+ */
+export function checkLayer(op: string, layer: ExpertLayer): number {
+  checkObject(op, 'layer', layer);
+  const { router, experts, bias, topK } = layer;
+  checkTensor(op, 'router', router);
+  if (!Array.isArray(experts)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${op}: experts is ${described(experts)}, expected an array`,
+    );
+  }
   const [rows, hidden = 0] = router.shape;
   if (router.shape.length !== 2 || rows !== experts.length || rows === 0) {
     throw argumentError(
@@ -45,7 +60,10 @@ export function checkLayer(op: string, { router, experts, topK }: ExpertLayer): 
       `${op}: topK is ${topK}, expected 1 to ${experts.length} (experts of the layer)`,
     );
   }
-  experts.forEach((expert, e) => {
+  checkMatrix(op, 'router', router, router.shape);
+  if (bias !== undefined) checkMatrix(op, 'bias', bias, [experts.length]);
+  experts.forEach((expert: DenseExpert, e) => {
+    checkObject(op, `experts[${e}]`, expert);
     checkMatrices(op, `experts[${e}]`, expert, hidden);
     if (expert.kept !== undefined) checkMatrices(op, `experts[${e}].kept`, expert.kept, hidden);
     if (
@@ -67,6 +85,8 @@ function checkMatrices(
   { gate, up, down, reduce, expand }: DenseExpert,
   hidden: number,
 ): void {
+  checkTensor(op, `${name}.up`, up);
+  checkTensor(op, `${name}.down`, down);
   const [ffn] = up.shape;
   const inner = reduce?.shape[0] ?? hidden;
   const outer = expand?.shape[1] ?? hidden;
@@ -77,10 +97,32 @@ function checkMatrices(
     ['reduce', reduce, [inner, hidden]],
     ['expand', expand, [hidden, outer]],
   ] as const) {
-    if (matrix === undefined || `${matrix.shape}` === `${shape}`) continue;
+    if (matrix !== undefined) checkMatrix(op, `${name}.${part}`, matrix, shape);
+  }
+}
+
+function checkMatrix(
+  op: string,
+  name: string,
+  matrix: Tensor<'f32'>,
+  shape: readonly (number | undefined)[],
+): void {
+  if (`${matrix.shape}` !== `${shape}`) {
     throw argumentError(
       'BL_INVALID_SHAPE',
-      `${op}: ${name}.${part}.shape is [${matrix.shape}], expected [${shape}]`,
+      `${op}: ${name}.shape is [${matrix.shape}], expected [${shape}]`,
+    );
+  }
+  if ((matrix.dtype as string) !== 'f32') {
+    throw argumentError(
+      'BL_INVALID_DTYPE',
+      `${op}: ${name}.dtype is ${matrix.dtype}, expected f32`,
+    );
+  }
+  if (!matrix.contiguous) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `${op}: ${name}.strides is [${matrix.strides}], expected those of contiguous rows`,
     );
   }
 }
@@ -104,6 +146,17 @@ export function takeRows(matrix: Tensor<'f32'>, order: readonly number[]): Tenso
     values.set(matrix.data.subarray(row * cols, (row + 1) * cols), i * cols);
   });
   return new Tensor('f32', values, [order.length, cols]);
+}
+
+/** Entries of a router's bias in this order, as a layer's property; nothing where there is none. */
+export function takeBias(
+  bias: Tensor<'f32'> | undefined,
+  order: readonly number[],
+): { bias?: Tensor<'f32'> } {
+  if (bias === undefined) return {};
+  const { data } = bias;
+  const values = Float32Array.from(order, (e) => data[e] as number);
+  return { bias: new Tensor('f32', values, [order.length]) };
 }
 
 /** Columns of a matrix in this order. */

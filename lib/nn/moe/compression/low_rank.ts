@@ -1,3 +1,4 @@
+import { checkObject } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import type { Tensor } from '../../../tensor.js';
 import { type TruncatedSVD, truncatedSVD } from '../../low_rank/truncated_svd.js';
@@ -64,6 +65,7 @@ export interface LowRankExperts extends ExpertLayer {
 export function lowRankExperts(layer: ExpertLayer, options: LowRankExpertsOptions): LowRankExperts {
   const op = 'lowRankExperts';
   checkDense(op, layer);
+  checkObject(op, 'options', options);
   checkOptions(op, options);
   const made = layer.experts.map((expert) => decompose(op, expert, options));
   const sum = (of: (one: Decomposed) => number) => made.reduce((all, one) => all + of(one), 0);

@@ -1,9 +1,10 @@
+import { checkObject, checkOptions } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
 import { matmul } from '../../../ops/matmul/matmul.js';
 import { QuantizedTensor } from '../../../quantized_tensor.js';
 import { Tensor } from '../../../tensor.js';
 import { transposed } from '../../low_rank/truncated_svd.js';
-import { activate, type ExpertActivation } from '../expert_activation.js';
+import { activate, checkActivation, type ExpertActivation } from '../expert_activation.js';
 import { bestAssignment } from './assignment.js';
 import {
   checkDense,
@@ -11,6 +12,7 @@ import {
   type DenseExpert,
   type ExpertLayer,
   permuteNeurons,
+  takeBias,
   takeRows,
 } from './layer.js';
 
@@ -30,6 +32,8 @@ export interface MergeExpertsOptions {
   /** Of the experts, for `inputs`. Default `'silu'`. */
   activation?: ExpertActivation;
 }
+
+const known = new Set(['usage', 'groups', 'features', 'inputs', 'activation']);
 
 /** What {@link mergeExperts} gives. */
 export interface MergedExperts extends ExpertLayer {
@@ -51,11 +55,12 @@ export interface MergedExperts extends ExpertLayer {
  * 3. Weights are averaged with the usage as weight.
  *
  * The paper keeps all router rows and sends all of a group to its one expert: `groupOf` maps indices of routes so.
- * `router` is the smaller form that a model file holds, the dominant experts' rows.
+ * `router` is the smaller form that a model file holds, the dominant experts' rows; a bias likewise.
  *
  * Of equal usage and similarity the lower number comes first.
  *
- * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE`, `BL_INVALID_ARGUMENT` (experts in factors, activation)
+ * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE`, `BL_INVALID_ARGUMENT` (experts in factors, activation), `BL_NON_FINITE` (weights whose
+ *   products are no finite numbers)
  *
  * @example
  * ```ts
@@ -69,8 +74,10 @@ export interface MergedExperts extends ExpertLayer {
 export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): MergedExperts {
   const op = 'mergeExperts';
   const hidden = checkDense(op, layer);
-  const { experts, router } = layer;
+  const { experts, router, bias } = layer;
+  checkOptions(op, options, known);
   const { usage, groups } = options;
+  checkObject(op, 'usage', usage);
   if (usage.length !== experts.length || !usage.every((x) => x >= 0 && Number.isFinite(x))) {
     throw argumentError(
       'BL_INVALID_SHAPE',
@@ -92,6 +99,7 @@ export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): 
     );
   }
   const { inputs, activation = 'silu' } = options;
+  checkActivation(op, activation);
   if (
     inputs !== undefined &&
     (`${inputs.shape.slice(1)}` !== `${hidden}` || (inputs.shape[0] ?? 0) < 2)
@@ -127,6 +135,7 @@ export function mergeExperts(layer: ExpertLayer, options: MergeExpertsOptions): 
   });
   return {
     router: takeRows(router, dominant),
+    ...takeBias(bias, dominant),
     experts: merged,
     groupOf,
     dominant,
@@ -147,8 +156,7 @@ function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
 /** Order of `other`'s neurons in which they fit `own`'s best: see {@link mergeExperts}. */
 export function alignNeurons(own: DenseExpert, other: DenseExpert): number[] {
   const [ffn = 0] = own.up.shape;
-  const gain = product(neurons(own), neurons(other));
-  return bestAssignment(gain.data, ffn);
+  return assignmentOf(product(neurons(own), neurons(other)), ffn);
 }
 
 /** Order of `other`'s neurons in which they go with `own`'s best over these tokens: see {@link mergeExperts}. */
@@ -159,8 +167,16 @@ export function alignActivations(
   activation: ExpertActivation,
 ): number[] {
   const [a, b] = [own, other].map((expert) => standardized(expert, inputs, activation));
-  const gain = product(a as Tensor<'f32'>, b as Tensor<'f32'>);
-  return bestAssignment(gain.data, own.up.shape[0] as number);
+  return assignmentOf(product(a as Tensor<'f32'>, b as Tensor<'f32'>), own.up.shape[0] as number);
+}
+
+function assignmentOf({ data }: Tensor<'f32'>, n: number): number[] {
+  const odd = data.findIndex((gain) => !Number.isFinite(gain));
+  if (odd < 0) return bestAssignment(data, n);
+  throw argumentError(
+    'BL_NON_FINITE',
+    `mergeExperts: the product of neurons ${Math.floor(odd / n)} and ${odd % n} is ${data[odd]}, expected a finite number`,
+  );
 }
 
 /** a b^T. */

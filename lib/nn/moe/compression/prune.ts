@@ -1,9 +1,16 @@
+import { checkObject } from '../../../arguments.js';
 import { argumentError } from '../../../errors.js';
-import { checkLayer, type ExpertLayer, takeRows } from './layer.js';
+import { checkLayer, type ExpertLayer, takeBias, takeRows } from './layer.js';
 
 /**
  * Keeps the `keep` experts that most tokens went to, in the order of their numbers; their router rows stay as they are.
  * Lossless where no token would go to the others. Of equal counts the lower number is kept.
+ *
+ * @example
+ * ```ts
+ * const counts = expertCounts(decoder, tokens);
+ * await compressModel('model.gguf', 'pruned.gguf', (layer, i) => pruneByUsage(layer, counts[i] as number[], 6));
+ * ```
  *
  * @param counts of each expert: `statistics().counts` of `RouterLoad`
  * @throws `BL_INVALID_SHAPE`, `BL_OUT_OF_RANGE`
@@ -18,7 +25,8 @@ export function pruneByUsage(
 } {
   const op = 'pruneByUsage';
   checkLayer(op, layer);
-  const { experts, router } = layer;
+  checkObject(op, 'counts', counts);
+  const { experts, router, bias } = layer;
   if (counts.length !== experts.length || !counts.every((count) => count >= 0)) {
     throw argumentError(
       'BL_INVALID_SHAPE',
@@ -38,6 +46,7 @@ export function pruneByUsage(
     .sort((a, b) => a - b);
   return {
     router: takeRows(router, kept),
+    ...takeBias(bias, kept),
     experts: kept.map((e) => experts[e] as (typeof experts)[0]),
     kept,
   };
