@@ -26,7 +26,10 @@ export interface PagedCacheOptions {
   capacity?: number;
   /** How attention computes. Default `'f32'`. */
   compute?: AttentionCompute;
-  /** By layer: a mean that is taken off the keys before they are quantized, [numKvHeads, headDim] ({@link fitKeyMean}). */
+  /**
+   * By layer: a mean that is taken off the keys before they are quantized, [numKvHeads, headDim] ({@link fitKeyMean}). Policies and
+   * `read()` see keys without it.
+   */
   keyMeans?: readonly Tensor<'f32'>[];
 }
 

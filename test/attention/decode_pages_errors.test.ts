@@ -29,6 +29,18 @@ const claim = (other: object): KVSegment => {
 };
 
 describe('pages of decodeAttention', () => {
+  it('every other page of a larger memory', () => {
+    const [numPages, heads, bytes] = pages.keys.shape as [number, number, number];
+    const twice = Tensor.zeros('u8', [2 * numPages, heads, bytes]);
+    const strides = [2 * heads * bytes, bytes, 1];
+    const keys = new Tensor('u8', twice.data, [numPages, heads, bytes], { strides });
+    expectError(
+      () => decodeAttention(q, [claim({ keys })]),
+      'BL_INVALID_SHAPE',
+      `decodeAttention: pages.keys has strides [${strides}], expected contiguous memory`,
+    );
+  });
+
   it('pages that are not what they say', () => {
     const format = 'a known format, 8 to 256 tokens in steps of 8 and 1 to 1024 channels';
     for (const [code, message, other] of [

@@ -1,5 +1,5 @@
 import { shares } from './budgets.js';
-import { checkPolicyOptions, policy, realOption, type SnapKVOptions } from './parts.js';
+import { checkPolicyOptions, perCache, policy, realOption, type SnapKVOptions } from './parts.js';
 import { snapParts } from './policies.js';
 import type { CachePolicy } from './policy.js';
 import { columnSquares, columnSums, dispersion, maxPool } from './scores.js';
@@ -17,6 +17,7 @@ export interface CakeOptions extends SnapKVOptions {
 /**
  * CAKE (Qin et al. 2025): a layer's share of the budget is entropy^(1 / tau1) * variance^(1 / tau2) of the attention of the last
  * `window` queries, over keys and over queries; score = mean + gamma * variance of a key's weights over those queries, pooled.
+ * While a text is generated, layers keep the shares of the prompt: one query has no variance.
  */
 export function cake(options: CakeOptions): CachePolicy {
   const name = 'cake';
@@ -26,11 +27,17 @@ export function cake(options: CakeOptions): CachePolicy {
   const tau2 = realOption(name, 'tau2', options.tau2 ?? 1, 1e-3);
   const gamma = realOption(name, 'gamma', options.gamma ?? 200, 0);
   const { pool = 5 } = options;
+  /** By layer: what its share is in proportion to. */
+  const memory = perCache(() => new Map<number, number>());
   return policy({
     ...parts,
     sums: ['sums', 'squares', 'entropy', 'variance'],
-    score: (before, observation) => {
+    score: (before, observation, step) => {
       if (observation === undefined) return [...before];
+      if (observation.queries > 1) {
+        const { entropy, variance } = dispersion(observation);
+        memory(step).set(step.layer, entropy ** (1 / tau1) * variance ** (1 / tau2));
+      }
       const rows = (observation.queries * observation.numHeads) / before.length;
       const sums = columnSums(observation, before.length);
       const squares = columnSquares(observation, before.length);
@@ -48,11 +55,7 @@ export function cake(options: CakeOptions): CachePolicy {
       shares(
         options.budget,
         window,
-        layers.map(({ observed }) => {
-          if (observed === undefined) return 1;
-          const { entropy, variance } = dispersion(observed);
-          return entropy ** (1 / tau1) * variance ** (1 / tau2);
-        }),
+        layers.map((view) => memory(view).get(view.layer) ?? 1),
       ),
   });
 }

@@ -1,9 +1,14 @@
 // Options of attention as native/node/ops/attention/attention.cc reads them.
-import { checkObject, checkOptions, described } from '../../arguments.js';
+import { checkObject, checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { kvFormats } from '../../generated.js';
 import type { NativeValue } from '../../native.js';
-import { type AsyncOptions, checkedTensorValues, optionalTensorValues } from '../../run.js';
+import {
+  type AsyncOptions,
+  checkedTensorValues,
+  optionalTensorValues,
+  tensorValues,
+} from '../../run.js';
 import type { FloatDType, Tensor } from '../../tensor.js';
 import { ropeNumbers } from '../rope/values.js';
 import type {
@@ -80,6 +85,16 @@ function formatId(op: string, name: string, format: string): number {
   );
 }
 
+/** Of pages native code takes the bytes as they lie. */
+function bytesValues(op: string, name: string, tensor: Tensor): NativeValue[] {
+  checkTensor(op, name, tensor);
+  if (tensor.contiguous) return tensorValues(tensor);
+  throw argumentError(
+    'BL_INVALID_SHAPE',
+    `${op}: ${name} has strides [${tensor.strides}], expected contiguous memory`,
+  );
+}
+
 function pagesValues(op: string, pages: PagesView): NativeValue[] {
   checkObject(op, 'pages', pages);
   const { values, pageSize, numKvHeads, keyDim, valueDim, numPages } = pages;
@@ -91,15 +106,13 @@ function pagesValues(op: string, pages: PagesView): NativeValue[] {
     );
   }
   return [
-    ...checkedTensorValues(op, 'pages.keys', pages.keys),
+    ...bytesValues(op, 'pages.keys', pages.keys),
     formatId(op, 'pages.keyFormat', pages.keyFormat),
     pageSize,
     numKvHeads,
     keyDim,
     numPages,
-    ...(values === undefined
-      ? [undefined, undefined]
-      : checkedTensorValues(op, 'pages.values', values)),
+    ...(values === undefined ? [undefined, undefined] : bytesValues(op, 'pages.values', values)),
     formatId(op, 'pages.valueFormat', pages.valueFormat),
     valueDim,
   ];
