@@ -48,6 +48,11 @@ export interface MoETrainingOptions extends ExpertRun {
   blockSize?: number;
   /** Weight of the load-balancing loss in gradients. Default 0. */
   balanceWeight?: number;
+  /**
+   * Shape `[experts]`: routes of the global batch, for the balance between all that machines and steps saw together (Qiu et al. 2025;
+   * `RouterLoad`). Default: those of this batch.
+   */
+  balanceCounts?: readonly number[];
   /** Weight of the z-loss in gradients. Default 0. */
   zWeight?: number;
 }
@@ -75,7 +80,7 @@ export interface MoELayerGradients {
   gate?: Tensor<'f32'>;
   up: Tensor<'f32'>;
   down: Tensor<'f32'>;
-  /** The load-balancing loss of the batch, experts * sum of f * p, not weighted. */
+  /** The load-balancing loss, experts * sum of f * p, p of the batch and f of it or of `balanceCounts`, not weighted. */
   balanceLoss: number;
   /** The z-loss of the batch, not weighted. */
   zLoss: number;
@@ -89,6 +94,7 @@ const known = new Set([
   'activation',
   'blockSize',
   'balanceWeight',
+  'balanceCounts',
   'zWeight',
   'compute',
   'isa',
@@ -294,8 +300,14 @@ function weightGradient(
 
 function logitGradient(state: MoELayerState, ofWeights: Float64Array) {
   const { logits, routes, options } = state;
-  const { balanceWeight = 0, zWeight = 0 } = options;
-  const { balance, z, gradient } = routerLosses(logits, routes.indices, balanceWeight, zWeight);
+  const { balanceWeight = 0, zWeight = 0, balanceCounts } = options;
+  const { balance, z, gradient } = routerLosses(
+    logits,
+    routes.indices,
+    balanceWeight,
+    zWeight,
+    balanceCounts,
+  );
   addRouteGradient(logits, routes, ofWeights, routeRule(options), gradient);
   return { logits: new Tensor('f32', Float32Array.from(gradient), logits.shape), balance, z };
 }

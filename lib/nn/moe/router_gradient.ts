@@ -12,6 +12,25 @@ export interface RouteRule {
   scale: number;
 }
 
+function countsOf(routes: Int32Array, experts: number): number[] {
+  const counts = new Array<number>(experts).fill(0);
+  for (const e of routes) if (e >= 0) counts[e] = (counts[e] as number) + 1;
+  return counts;
+}
+
+/** Parts of all routes. @throws `BL_OUT_OF_RANGE` */
+function sharesOf(op: string, counts: readonly number[], experts: number): Float64Array {
+  const isCount = (n: unknown) => typeof n === 'number' && n >= 0 && Number.isFinite(n);
+  if (counts.length !== experts || !counts.every(isCount)) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: counts is [${counts}], expected ${experts} numbers of at least 0`,
+    );
+  }
+  const total = counts.reduce((sum, n) => sum + n, 0);
+  return Float64Array.from(counts, (n) => n / (total > 0 ? total : 1));
+}
+
 /** Losses of a router over a batch, and their gradient. */
 export interface RouterLosses {
   /** Load balance (Fedus et al. 2021): experts * sum of f * p; 1 where all experts are used alike. */
@@ -41,6 +60,8 @@ function softmaxRow(logits: ArrayLike<number>, at: number, out: Float64Array): n
  *
  * @param logits [tokens, experts]
  * @param indices [tokens, topK], -1 of routes that go nowhere
+ * @param counts [experts]: routes that f is of, those of the global batch (Qiu et al. 2025), as `statistics().counts` of
+ *   `RouterLoad` has them after a merge. Default: those of `indices`, the micro-batch form
  * @throws `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_OUT_OF_RANGE` (an index), `BL_NON_FINITE` (as `moeRoute`),
  *   `BL_INVALID_ARGUMENT` (within a sequence, too)
  *
@@ -55,14 +76,13 @@ export function routerLosses(
   indices: Tensor<'i32'>,
   balanceWeight: number,
   zWeight: number,
+  counts?: readonly number[],
 ): RouterLosses {
   const op = 'routerLosses';
   const { values, rows: tokens, cols: experts } = logitsOf(op, 'logits', logits);
-  const routes = indicesOf(op, 'indices', indices, experts).filter((e) => e >= 0);
+  const routes = indicesOf(op, 'indices', indices, experts);
   checkAxis(op, 'indices', indices, 0, tokens, 'logits.shape[0]');
-  const share = new Float64Array(experts);
-  for (const e of routes) share[e] = (share[e] as number) + 1;
-  for (let e = 0; e < experts; e++) share[e] = (share[e] as number) / Math.max(routes.length, 1);
+  const share = sharesOf(op, counts ?? countsOf(routes, experts), experts);
   const gradient = new Float64Array(tokens * experts);
   const p = new Float64Array(experts);
   let balance = 0;

@@ -73,7 +73,8 @@ export interface RouterStatistics {
 /**
  * Counts of a router over any number of batches, for the load-balancing loss and for statistics. Loads of other machines,
  * as JSON, are merged by adding: then the loss is the global-batch form (Qiu et al. 2025, "Demons in the Detail"), with f
- * of all batches; of one batch alone it is the micro-batch form (Switch, Fedus et al. 2021). Counts are exact up to 2^53.
+ * of all batches; of one batch alone it is the micro-batch form (Switch, Fedus et al. 2021). Gradients with these counts:
+ * `balanceCounts` of `moeLayerForward`. Counts are exact up to 2^53.
  *
  * @example
  * ```ts

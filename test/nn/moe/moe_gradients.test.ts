@@ -343,6 +343,46 @@ describe('routerLosses', () => {
     }
   });
 
+  it('takes f of a global batch, in the layer too', () => {
+    // Two machines, whose loads are merged: the loss of both is the mean of theirs with f of all.
+    const [a, b] = [1, 2].map((seed) => f32(gaussian(12, seed), [4, 3])) as [
+      Tensor<'f32'>,
+      Tensor<'f32'>,
+    ];
+    const load = new RouterLoad(3);
+    const own = [a, b].map((one) => {
+      const p = Tensor.zeros('f32', [4, 3]);
+      const routed = moeRoute(one, { topK: 1, scores: p });
+      load.add(routed, p);
+      return routed.indices;
+    });
+    const { counts } = load.statistics();
+    const losses = [a, b].map((one, i) => routerLosses(one, own[i] as Tensor<'i32'>, 1, 0, counts));
+    const mean = losses.reduce((sum, { balance }) => sum + balance / 2, 0);
+    expect(mean).toBeCloseTo(load.balancingLoss(), 6);
+    const weights = {
+      router: f32([1, 0, 0, 0, 1, 0, 0, 0, 1], [3, 3]),
+      up: f32(new Float32Array(9), [3, 1, 3]),
+      down: f32(new Float32Array(9), [3, 3, 1]),
+    };
+    const layer = (balanceCounts?: number[]) => {
+      const options = { topK: 1, balanceWeight: 1, ...(balanceCounts && { balanceCounts }) };
+      const { state } = moeLayerForward(a, weights, options);
+      return moeLayerBackward(state, Tensor.zeros('f32', [4, 3]));
+    };
+    // With a router of ones, x are the logits, and experts of zeros add nothing to their gradient.
+    expect(layer(counts).balanceLoss).toBeCloseTo(losses[0]?.balance as number, 12);
+    expect(Array.from(layer(counts).x.data)).toEqual(
+      Array.from(losses[0]?.gradient as Float64Array, Math.fround),
+    );
+    expect(layer().balanceLoss).not.toBeCloseTo(layer([0, 0, 9]).balanceLoss, 3);
+    expectError(
+      () => layer([1, 2]),
+      'BL_OUT_OF_RANGE',
+      'routerLosses: counts is [1,2], expected 3 numbers of at least 0',
+    );
+  });
+
   it('names what is wrong', () => {
     const bad = new Tensor('i32', [0, 3, 0, 1, 2, 1, 0, 1], [4, 2]);
     expectError(
