@@ -43,7 +43,8 @@ int Staging::acquire(uint64_t bytes, Chunk** out) {
 
 int Staging::release(Chunk* chunk, DriverStream stream) {
   const int result = driver().event_record(chunk->done, stream);
-  if (result != kSuccess) driver().stream_synchronize(stream);  // nothing else tells when the copy has read it
+  if (result != kSuccess)
+    driver().stream_synchronize(stream);  // nothing else tells when the copy has read it
   chunk->is_used = false;
   return result;
 }
