@@ -367,7 +367,10 @@ bl_status Device::copy_from_device(bl_stream& stream, void* output, Address inpu
   }
   const int released = staging_.release(chunk, stream.handle);
   if (result == kSuccess) result = released;
-  return result == kSuccess ? BL_STATUS_ok : failed(result, "cuMemcpyDtoHAsync", error);
+  if (result == kSuccess) return BL_STATUS_ok;
+  driver().stream_synchronize(
+      stream.handle);  // parts that are queued write to `output`, which the caller may free now
+  return failed(result, "cuMemcpyDtoHAsync", error);
 }
 
 }  // namespace bitloom::cuda

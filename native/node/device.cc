@@ -164,9 +164,9 @@ Napi::Value device_download_async(const Napi::CallbackInfo& info) {
   }
   if (status != BL_STATUS_ok) return {env, rejected(env, deferred, promise, *values.error())};
   napi_value held = nullptr;
-  napi_create_array_with_length(env, 3, &held);
-  for (uint32_t i = 0; i < 2; ++i) napi_set_element(env, held, i, info[i]);
-  napi_set_element(env, held, 2, buffer);
+  napi_create_array_with_length(env, 4, &held);
+  for (uint32_t i = 0; i < 3; ++i) napi_set_element(env, held, i, info[i]);
+  napi_set_element(env, held, 3, buffer);
   settle_after(env, memory->device, stream, deferred, held);
   return {env, promise};
 }

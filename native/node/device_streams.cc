@@ -1,4 +1,6 @@
 // Streams, events and graphs, and promises that a stream settles.
+#include <mutex>
+
 #include "device_objects.h"
 
 namespace bitloom::node {
@@ -112,17 +114,34 @@ Napi::Value graph_free(const Napi::CallbackInfo& info) {
   return values.finish();
 }
 
-// A promise that a thread of the driver settles.
+// A promise that a thread of the driver settles. An environment may be torn down before: a worker that is
+// terminated.
 struct Settlement {
+  int32_t device;
+  bl_stream* stream;
   napi_deferred deferred;
   napi_ref held = nullptr;
   napi_threadsafe_function call = nullptr;
   bl_error error{};
+  bool was_called = false;
+  bool is_void = false;  // the environment is gone
 };
+std::mutex settlement_mutex;  // of the last two
+
+// Before the environment ends, and with it `call` and what is held.
+void abandon(void* data) {
+  auto* it = static_cast<Settlement*>(data);
+  bl_error ignored{};
+  // Queued copies write to what is held.
+  if (it->held != nullptr) bl_stream_synchronize(it->device, it->stream, &ignored);
+  const std::lock_guard lock(settlement_mutex);
+  if (!it->was_called) it->is_void = true;  // else it is in the queue of `call`, which settle() gets
+}
 
 void settle(napi_env env, napi_value, void*, void* data) {
   const std::unique_ptr<Settlement> it(static_cast<Settlement*>(data));
   if (env == nullptr) return;  // the environment is being torn down
+  napi_remove_env_cleanup_hook(env, abandon, it.get());
   if (it->error.status == BL_STATUS_ok) {
     napi_value undefined = nullptr;
     napi_get_undefined(env, &undefined);
@@ -134,10 +153,13 @@ void settle(napi_env env, napi_value, void*, void* data) {
 }
 
 void notify(void* context, const bl_error* error) {
-  auto* it = static_cast<Settlement*>(context);
+  std::unique_ptr<Settlement> it(static_cast<Settlement*>(context));
+  const std::lock_guard lock(settlement_mutex);
+  if (it->is_void) return;
   it->error = *error;
+  it->was_called = true;
   const napi_threadsafe_function call = it->call;
-  if (napi_call_threadsafe_function(call, it, napi_tsfn_nonblocking) != napi_ok) delete it;
+  if (napi_call_threadsafe_function(call, it.get(), napi_tsfn_nonblocking) == napi_ok) it.release();
   napi_release_threadsafe_function(call, napi_tsfn_release);
 }
 
@@ -149,6 +171,8 @@ int32_t device_of(const DeviceStream& stream) { return stream.device; }
 
 void settle_after(napi_env env, int32_t device, bl_stream* stream, napi_deferred deferred, napi_value held) {
   auto it = std::make_unique<Settlement>();
+  it->device = device;
+  it->stream = stream;
   it->deferred = deferred;
   napi_value name = nullptr;
   napi_create_string_utf8(env, "bitloom", NAPI_AUTO_LENGTH, &name);
@@ -161,13 +185,19 @@ void settle_after(napi_env env, int32_t device, bl_stream* stream, napi_deferred
     napi_valuetype type = napi_undefined;
     if (held != nullptr) napi_typeof(env, held, &type);
     if (type == napi_object) napi_create_reference(env, held, 1, &it->held);
+    napi_add_env_cleanup_hook(env, abandon, it.get());  // hooks run in reverse: before that of `call`
     status = bl_stream_notify(device, stream, notify, it.get(), &error);
-    if (status != BL_STATUS_ok) napi_release_threadsafe_function(it->call, napi_tsfn_abort);
+    if (status != BL_STATUS_ok) {
+      napi_remove_env_cleanup_hook(env, abandon, it.get());
+      napi_release_threadsafe_function(it->call, napi_tsfn_abort);
+    }
   }
   if (status == BL_STATUS_ok) {
-    it.release();  // settle() deletes it
+    it.release();  // settle() or notify() deletes it
     return;
   }
+  bl_error ignored{};
+  bl_stream_synchronize(device, stream, &ignored);  // what is queued may still write to what is held
   if (it->held != nullptr) napi_delete_reference(env, it->held);
   napi_reject_deferred(env, deferred, make_error(env, error));
 }

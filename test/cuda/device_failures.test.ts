@@ -110,6 +110,26 @@ describe.runIf(emulated)('failures', () => {
     expect(lines.slice(1)).toEqual(['[7,8]', '[1,-2,3,0.5]']);
   });
 
+  it('a worker that ends before its work does takes nobody with it', () => {
+    const worker = `const b = require(${JSON.stringify(root)});
+      (async () => {
+        const n = 1 << 20;
+        const x = await new b.Tensor('f32', new Float32Array(n), [n]).to('cuda:0');
+        for (;;) await Promise.race([x.to('cpu'), b.siluAsync(x), new b.Device('cuda:0').done()]);
+      })();`;
+    const lines = there(
+      `const { Worker } = require('node:worker_threads');
+       for (let i = 0; i < 6; i++) {
+         const worker = new Worker(${JSON.stringify(worker)}, { eval: true });
+         await new Promise((next) => setTimeout(next, 250 + 37 * i));
+         await worker.terminate();
+       }
+       attempt(() => b.silu(x.toSync('cuda:0')).toSync('cpu').shape);`,
+      {},
+    );
+    expect(lines).toEqual(['[2,2]']);
+  });
+
   it('a device that is too old is named, and not used', () => {
     const lines = there(`attempt(() => b.devices()); attempt(() => x.toSync('cuda:0').device);`, {
       BITLOOM_CUDA_EMULATION_FAIL: 'cuDeviceGetAttribute:1+=1',
