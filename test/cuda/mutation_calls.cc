@@ -14,6 +14,7 @@ struct Product {
   Around around = Around::bias;
   int32_t multiprocessors = 0;                  // 1: no splits of K
   int32_t compute = BL_COMPUTE_f32, group = 0;  // a bl_activation_group
+  int32_t activation = BL_ACTIVATION_silu;      // of everything
 };
 
 Run product(const char* format, Product it) {
@@ -37,11 +38,22 @@ Run product(const char* format, Product it) {
     if (gates || everything) args.residual = residual.device();
     if (everything) args.row_scale = row_scale.device(), args.addend = addend.device();
     if (gates) args.activation = BL_ACTIVATION_swiglu;
-    if (everything) args.activation = BL_ACTIVATION_silu;
+    if (everything) args.activation = it.activation;
     bl_error error{};
     check_ok(matmul(queue, args, &error), error, format);
     return c.device_bytes();
   };
+}
+
+// One of the smallest, not split, with an activation of its own: its choice is a search among their numbers.
+Product activated(int64_t m, int32_t activation, int32_t group = 0) {
+  return {.m = m,
+          .n = 20,
+          .k = 72,
+          .around = Around::everything,
+          .multiprocessors = 1,
+          .group = group,
+          .activation = activation};
 }
 
 // With int8 activations.
@@ -186,7 +198,8 @@ std::vector<MutatedKernel> mutated_kernels() {
     for (const Product& it : {Product{70, 200, 576}, Product{17, 40, 192},
                               Product{65, 129, 328, BL_DTYPE_f16, Around::everything, 1}, Product{20, 20, 72},
                               Product{20, 20, 72, BL_DTYPE_bf16, Around::everything, 1},
-                              Product{64, 128, 1088, BL_DTYPE_f16, Around::gates}})
+                              Product{64, 128, 1088, BL_DTYPE_f16, Around::gates},
+                              activated(17, BL_ACTIVATION_gelu)})
       runs.push_back(product(formats[0], it));
     for (const char* format : formats)
       runs.push_back(product(format, {66, 130, 768, BL_DTYPE_f32, Around::everything, 1}));
@@ -198,13 +211,14 @@ std::vector<MutatedKernel> mutated_kernels() {
     for (const Product& it : {Product{11, 41, 1216}, Product{3, 20, 64},
                               Product{9, 16, 2120, BL_DTYPE_f16, Around::everything, 1},
                               Product{8, 33, 712, BL_DTYPE_f32, Around::everything, 1},
-                              Product{1, 15, 8, BL_DTYPE_f16, Around::gates}})
+                              Product{1, 15, 8, BL_DTYPE_f16, Around::gates},
+                              activated(2, BL_ACTIVATION_gelu)})
       runs.push_back(product(formats[0], it));
     for (int64_t units = 1; units < 13; ++units) runs.push_back(product(formats[0], {3, 16, 64 * units + 8}));
     for (int64_t units : {16, 20, 24, 32, 40, 48, 64, 80})
       runs.push_back(product(formats[0], {.m = 1, .n = 16, .k = 64 * units, .multiprocessors = 1}));
     for (const char* format : formats)
-      runs.push_back(product(format, {16, 17, 768, BL_DTYPE_f16, Around::everything, 1}));
+      runs.push_back(product(format, {8, 17, 768, BL_DTYPE_f16, Around::everything, 1}));
     return runs;
   };
   const auto integers = [](const char* format, int32_t group, const Formats& others = {}) {
@@ -213,7 +227,8 @@ std::vector<MutatedKernel> mutated_kernels() {
         int8_product(format, {65, 129, 328, BL_DTYPE_f32, Around::everything, 1, 0, group}),
         int8_product(format, {64, 128, 1216, BL_DTYPE_f16, Around::gates, 0, 0, group}),
         int8_product(format, {17, 15, 40, BL_DTYPE_bf16, Around::everything, 1, 0, group}),
-        int8_product(format, {66, 130, 1024, BL_DTYPE_f32, Around::everything, 1, 0, group})};
+        int8_product(format, {66, 130, 1024, BL_DTYPE_f32, Around::everything, 1, 0, group}),
+        int8_product(format, activated(17, BL_ACTIVATION_gelu, group))};
     for (const char* other : others)
       runs.push_back(int8_product(other, {20, 130, 768, BL_DTYPE_f32, Around::bias, 1, 0, group}));
     return runs;
@@ -223,7 +238,8 @@ std::vector<MutatedKernel> mutated_kernels() {
         int8_product(format, {.m = 3, .n = 200, .k = 576, .group = group}),
         int8_product(format, {9, 41, 1216, BL_DTYPE_f32, Around::everything, 0, 0, group}),
         int8_product(format, {16, 17, 2120, BL_DTYPE_f32, Around::everything, 1, 0, group}),
-        int8_product(format, {8, 15, 40, BL_DTYPE_bf16, Around::everything, 1, 0, group})};
+        int8_product(format, {8, 15, 40, BL_DTYPE_bf16, Around::everything, 1, 0, group}),
+        int8_product(format, activated(2, BL_ACTIVATION_gelu, group))};
     for (int64_t units : {2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32})
       runs.push_back(
           int8_product(format, {.m = 9, .n = 16, .k = 64 * units, .multiprocessors = 1, .group = group}));
