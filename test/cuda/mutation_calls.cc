@@ -236,8 +236,11 @@ std::vector<MutatedKernel> mutated_kernels() {
     for (int64_t units = 1; units < 13; ++units) runs.push_back(product(formats[0], {3, 16, 64 * units + 8}));
     for (int64_t units : {16, 20, 24, 32, 40, 48, 64, 80})
       runs.push_back(product(formats[0], {.m = 1, .n = 16, .k = 64 * units, .multiprocessors = 1}));
-    for (const char* format : formats)
+    for (const char* format : formats) {
       runs.push_back(product(format, with_one_table({8, 17, 768, BL_DTYPE_f16, Around::everything, 1})));
+      // Several turns of a ring of 8 warps, in the only tile: what is read from too far on is not there.
+      runs.push_back(product(format, with_one_table({.m = 3, .n = 16, .k = 2048, .multiprocessors = 1})));
+    }
     return runs;
   };
   const auto integers = [](const char* format, int32_t group, const Formats& others = {}) {
@@ -270,13 +273,13 @@ std::vector<MutatedKernel> mutated_kernels() {
       {"matmul", "matmul_prompt_e4",
        prompt({"nvfp4_g16", "mxfp4", "e2m1_g32", "e2m1_g8", "fp4_g64", "fp4_g32_bf16", "fp4_row_bf16"})},
       {"matmul", "matmul_prompt_t4",
-       prompt({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g64_bf16"})},
+       prompt({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g32_bf16", "cbs4_g64_bf16"})},
       {"matmul", "matmul_stream_c4", stream({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
       {"matmul", "matmul_stream_z4", stream({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g16", "bfp4_g64"})},
       {"matmul", "matmul_stream_e4",
        stream({"nvfp4_g16", "mxfp4", "e2m1_g32", "e2m1_g8", "fp4_g64", "fp4_g32_bf16", "fp4_row_bf16"})},
       {"matmul", "matmul_stream_t4",
-       stream({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g64_bf16"})},
+       stream({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g32_bf16", "cbs4_g64_bf16"})},
       {"matmul_i8", "matmul_prompt_fine_c4", integers("u4_g64", 0, {"u4_g32", "u4_row", "u4_g128_bf16"})},
       {"matmul_i8", "matmul_prompt_fine_z4",
        integers("u4z_g64", 0, {"u4z_g32", "u4z_row", "q4_1", "q4_k", "u4z_g64_bf16"})},
