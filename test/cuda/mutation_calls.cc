@@ -255,7 +255,7 @@ std::vector<MutatedKernel> mutated_kernels() {
       runs.push_back(int8_product(other, {20, 130, 768, BL_DTYPE_f32, Around::bias, 1, 0, group}));
     return runs;
   };
-  const auto integer_stream = [](const char* format, int32_t group) {
+  const auto integer_stream = [](const char* format, int32_t group, const Formats& others) {
     std::vector<Run> runs = {
         int8_product(format, {.m = 3, .n = 200, .k = 576, .group = group}),
         int8_product(format, {9, 41, 1216, BL_DTYPE_f32, Around::everything, 0, 0, group}),
@@ -265,17 +265,19 @@ std::vector<MutatedKernel> mutated_kernels() {
     for (int64_t units : {2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32})
       runs.push_back(
           int8_product(format, {.m = 9, .n = 16, .k = 64 * units, .multiprocessors = 1, .group = group}));
+    for (const char* other : others)
+      runs.push_back(int8_product(other, {10, 30, 768, BL_DTYPE_f32, Around::bias, 1, 0, group}));
     return runs;
   };
   return {
       {"matmul", "matmul_prompt_c4", prompt({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
-      {"matmul", "matmul_prompt_z4", prompt({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g16", "bfp4_g64"})},
+      {"matmul", "matmul_prompt_z4", prompt({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g8", "bfp4_g64"})},
       {"matmul", "matmul_prompt_e4",
        prompt({"nvfp4_g16", "mxfp4", "e2m1_g32", "e2m1_g8", "fp4_g64", "fp4_g32_bf16", "fp4_row_bf16"})},
       {"matmul", "matmul_prompt_t4",
        prompt({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g32_bf16", "cbs4_g64_bf16"})},
       {"matmul", "matmul_stream_c4", stream({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
-      {"matmul", "matmul_stream_z4", stream({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g16", "bfp4_g64"})},
+      {"matmul", "matmul_stream_z4", stream({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g8", "bfp4_g64"})},
       {"matmul", "matmul_stream_e4",
        stream({"nvfp4_g16", "mxfp4", "e2m1_g32", "e2m1_g8", "fp4_g64", "fp4_g32_bf16", "fp4_row_bf16"})},
       {"matmul", "matmul_stream_t4",
@@ -285,7 +287,7 @@ std::vector<MutatedKernel> mutated_kernels() {
        integers("u4z_g64", 0, {"u4z_g32", "u4z_row", "q4_1", "q4_k", "u4z_g64_bf16"})},
       {"matmul_i8", "matmul_prompt_coarse_c4", integers("u4_g128", kRow, {"u4_g256", "u4_g128_bf16"})},
       {"matmul_i8", "matmul_prompt_whole_c8", integers("i8_row", kRow)},
-      {"matmul_i8", "matmul_stream_fine_c4", integer_stream("u4_g64", 0)},
+      {"matmul_i8", "matmul_stream_fine_c4", integer_stream("u4_g64", 0, {"u4_g32", "u4_row", "u4_g128_bf16"})},
       {"matmul",
        "matmul_finish",
        {product("u4_g64", {9, 70, 1216, BL_DTYPE_f16, Around::gates}),
