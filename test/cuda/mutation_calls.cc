@@ -1,6 +1,7 @@
 #include "mutation_calls.h"
 
 #include "attention_calls.h"
+#include "cuda/ops/matmul/weights.h"
 #include "matmul_calls.h"
 
 namespace bitloom::cuda::testing {
@@ -14,13 +15,32 @@ struct Product {
   Around around = Around::bias;
   int32_t multiprocessors = 0;                  // 1: no splits of K
   int32_t compute = BL_COMPUTE_f32, group = 0;  // a bl_activation_group
+  int32_t activation = BL_ACTIVATION_silu;      // of everything
+  int32_t tables = 3;                           // of cbs formats
 };
+
+// A choice of one table is made by the kernels of one table, which are the mutated ones.
+Product with_one_table(Product it) {
+  it.tables = 1;
+  return it;
+}
+
+// Where records number tables: none that there is, so that it shows who does not keep it within them.
+void number_beyond_tables(TestQueue& queue, const bl_weights& b) {
+  const gemm::FragmentWeights w = gemm::plan_weights(b).weights;
+  if (w.second != gemm::Second::table_number) return;
+  const std::vector<uint8_t> numbers(16, 200);
+  char* records = static_cast<char*>(const_cast<void*>(w.records));
+  for (int64_t at = 0; at < w.row_tiles * w.tile_records; at += w.record_bytes)
+    queue.write(records + at + w.second_offset, numbers.data(), numbers.size());
+}
 
 Run product(const char* format, Product it) {
   return [=](TestQueue& queue) {
     if (it.multiprocessors > 0) queue.set_multiprocessors(it.multiprocessors);
     const bool gates = it.around == Around::gates, everything = it.around == Around::everything;
-    const PackedWeights b(queue, format, it.n, it.k, 3);
+    const PackedWeights b(queue, format, it.n, it.k, 3, 1, it.tables);
+    if (it.tables == 1) number_beyond_tables(queue, b.device());
     Tensor a(queue, it.a, {it.m, it.k}), c(queue, BL_DTYPE_f32, {it.m, gates ? it.n / 2 : it.n});
     Tensor bias(queue, BL_DTYPE_f32, {it.n}), row_scale(queue, BL_DTYPE_f32, {it.n});
     Tensor residual(queue, BL_DTYPE_bf16, {it.m, gates ? it.n / 2 : it.n}),
@@ -37,11 +57,22 @@ Run product(const char* format, Product it) {
     if (gates || everything) args.residual = residual.device();
     if (everything) args.row_scale = row_scale.device(), args.addend = addend.device();
     if (gates) args.activation = BL_ACTIVATION_swiglu;
-    if (everything) args.activation = BL_ACTIVATION_silu;
+    if (everything) args.activation = it.activation;
     bl_error error{};
     check_ok(matmul(queue, args, &error), error, format);
     return c.device_bytes();
   };
+}
+
+// One of the smallest, not split, with an activation of its own: its choice is a search among their numbers.
+Product activated(int64_t m, int32_t activation, int32_t group = 0) {
+  return {.m = m,
+          .n = 20,
+          .k = 72,
+          .around = Around::everything,
+          .multiprocessors = 1,
+          .group = group,
+          .activation = activation};
 }
 
 // With int8 activations.
@@ -191,10 +222,11 @@ std::vector<MutatedKernel> mutated_kernels() {
     for (const Product& it : {Product{70, 200, 576}, Product{17, 40, 192},
                               Product{65, 129, 328, BL_DTYPE_f16, Around::everything, 1}, Product{20, 20, 72},
                               Product{20, 20, 72, BL_DTYPE_bf16, Around::everything, 1},
-                              Product{64, 128, 1088, BL_DTYPE_f16, Around::gates}})
+                              Product{64, 128, 1088, BL_DTYPE_f16, Around::gates},
+                              activated(17, BL_ACTIVATION_gelu)})
       runs.push_back(product(formats[0], it));
     for (const char* format : formats)
-      runs.push_back(product(format, {66, 130, 768, BL_DTYPE_f32, Around::everything, 1}));
+      runs.push_back(product(format, with_one_table({66, 130, 768, BL_DTYPE_f32, Around::everything, 1})));
     return runs;
   };
   // A warp has up to 12 units under way, a block up to 16 warps.
@@ -203,13 +235,17 @@ std::vector<MutatedKernel> mutated_kernels() {
     for (const Product& it : {Product{11, 41, 1216}, Product{3, 20, 64},
                               Product{9, 16, 2120, BL_DTYPE_f16, Around::everything, 1},
                               Product{8, 33, 712, BL_DTYPE_f32, Around::everything, 1},
-                              Product{1, 15, 8, BL_DTYPE_f16, Around::gates}})
+                              Product{1, 15, 8, BL_DTYPE_f16, Around::gates},
+                              activated(2, BL_ACTIVATION_gelu)})
       runs.push_back(product(formats[0], it));
     for (int64_t units = 1; units < 13; ++units) runs.push_back(product(formats[0], {3, 16, 64 * units + 8}));
     for (int64_t units : {16, 20, 24, 32, 40, 48, 64, 80})
       runs.push_back(product(formats[0], {.m = 1, .n = 16, .k = 64 * units, .multiprocessors = 1}));
-    for (const char* format : formats)
-      runs.push_back(product(format, {16, 17, 768, BL_DTYPE_f16, Around::everything, 1}));
+    for (const char* format : formats) {
+      runs.push_back(product(format, with_one_table({8, 17, 768, BL_DTYPE_f16, Around::everything, 1})));
+      // Several turns of a ring of 8 warps, in the only tile: what is read from too far on is not there.
+      runs.push_back(product(format, with_one_table({.m = 3, .n = 16, .k = 2048, .multiprocessors = 1})));
+    }
     return runs;
   };
   const auto integers = [](const char* format, int32_t group, const Formats& others = {}) {
@@ -218,37 +254,45 @@ std::vector<MutatedKernel> mutated_kernels() {
         int8_product(format, {65, 129, 328, BL_DTYPE_f32, Around::everything, 1, 0, group}),
         int8_product(format, {64, 128, 1216, BL_DTYPE_f16, Around::gates, 0, 0, group}),
         int8_product(format, {17, 15, 40, BL_DTYPE_bf16, Around::everything, 1, 0, group}),
-        int8_product(format, {66, 130, 1024, BL_DTYPE_f32, Around::everything, 1, 0, group})};
+        int8_product(format, {66, 130, 1024, BL_DTYPE_f32, Around::everything, 1, 0, group}),
+        int8_product(format, activated(17, BL_ACTIVATION_gelu, group))};
     for (const char* other : others)
       runs.push_back(int8_product(other, {20, 130, 768, BL_DTYPE_f32, Around::bias, 1, 0, group}));
     return runs;
   };
-  const auto integer_stream = [](const char* format, int32_t group) {
+  const auto integer_stream = [](const char* format, int32_t group, const Formats& others) {
     std::vector<Run> runs = {
         int8_product(format, {.m = 3, .n = 200, .k = 576, .group = group}),
         int8_product(format, {9, 41, 1216, BL_DTYPE_f32, Around::everything, 0, 0, group}),
         int8_product(format, {16, 17, 2120, BL_DTYPE_f32, Around::everything, 1, 0, group}),
-        int8_product(format, {8, 15, 40, BL_DTYPE_bf16, Around::everything, 1, 0, group})};
+        int8_product(format, {8, 15, 40, BL_DTYPE_bf16, Around::everything, 1, 0, group}),
+        int8_product(format, activated(2, BL_ACTIVATION_gelu, group))};
     for (int64_t units : {2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32})
       runs.push_back(
           int8_product(format, {.m = 9, .n = 16, .k = 64 * units, .multiprocessors = 1, .group = group}));
+    for (const char* other : others)
+      runs.push_back(int8_product(other, {10, 30, 768, BL_DTYPE_f32, Around::bias, 1, 0, group}));
     return runs;
   };
   return {
       {"matmul", "matmul_prompt_c4", prompt({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
-      {"matmul", "matmul_prompt_z4", prompt({"u4z_g32", "u4z_g128_bf16", "q4_1", "q4_k"})},
-      {"matmul", "matmul_prompt_e4", prompt({"nvfp4_g16", "mxfp4", "e2m1_g32"})},
-      {"matmul", "matmul_prompt_t4", prompt({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl"})},
+      {"matmul", "matmul_prompt_z4", prompt({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g8", "bfp4_g64"})},
+      {"matmul", "matmul_prompt_e4",
+       prompt({"nvfp4_g16", "mxfp4", "e2m1_g32", "e2m1_g8", "fp4_g64", "fp4_g32_bf16", "fp4_row_bf16"})},
+      {"matmul", "matmul_prompt_t4",
+       prompt({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g32_bf16", "cbs4_g64_bf16"})},
       {"matmul", "matmul_stream_c4", stream({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
-      {"matmul", "matmul_stream_z4", stream({"u4z_g32", "u4z_g128_bf16", "q4_1", "q4_k"})},
-      {"matmul", "matmul_stream_e4", stream({"nvfp4_g16", "mxfp4", "e2m1_g32"})},
-      {"matmul", "matmul_stream_t4", stream({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl"})},
+      {"matmul", "matmul_stream_z4", stream({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g8", "bfp4_g64"})},
+      {"matmul", "matmul_stream_e4",
+       stream({"nvfp4_g16", "mxfp4", "e2m1_g32", "e2m1_g8", "fp4_g64", "fp4_g32_bf16", "fp4_row_bf16"})},
+      {"matmul", "matmul_stream_t4",
+       stream({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g32_bf16", "cbs4_g64_bf16"})},
       {"matmul_i8", "matmul_prompt_fine_c4", integers("u4_g64", 0, {"u4_g32", "u4_row", "u4_g128_bf16"})},
       {"matmul_i8", "matmul_prompt_fine_z4",
        integers("u4z_g64", 0, {"u4z_g32", "u4z_row", "q4_1", "q4_k", "u4z_g64_bf16"})},
       {"matmul_i8", "matmul_prompt_coarse_c4", integers("u4_g128", kRow, {"u4_g256", "u4_g128_bf16"})},
       {"matmul_i8", "matmul_prompt_whole_c8", integers("i8_row", kRow)},
-      {"matmul_i8", "matmul_stream_fine_c4", integer_stream("u4_g64", 0)},
+      {"matmul_i8", "matmul_stream_fine_c4", integer_stream("u4_g64", 0, {"u4_g32", "u4_row", "u4_g128_bf16"})},
       {"matmul",
        "matmul_finish",
        {product("u4_g64", {9, 70, 1216, BL_DTYPE_f16, Around::gates}),
