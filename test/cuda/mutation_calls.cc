@@ -81,6 +81,66 @@ Run int8_product(const char* format, Product it) {
   return product(format, it);
 }
 
+struct Finished {
+  int64_t m, n, k;
+  bool gates = false;
+  int32_t activation = BL_ACTIVATION_none, c = BL_DTYPE_f32;
+  bool c_scales = false;
+};
+
+// With low-rank terms of adapters and sparse terms, whose numbers go beyond what there is at both ends.
+Run finished(Finished it) {
+  return [=](TestQueue& queue) {
+    constexpr int64_t kRank = 5, kAdapters = 3;
+    const int64_t columns = it.gates ? it.n / 2 : it.n;
+    const PackedWeights b(queue, "u4_g32", it.n, it.k, 3);
+    Tensor a(queue, BL_DTYPE_f32, {it.m, it.k}), c(queue, it.c, {it.m, columns});
+    Tensor c_scales(queue, BL_DTYPE_f32, {it.m, (columns + 31) / 32});
+    Tensor down(queue, BL_DTYPE_f16, {kAdapters, kRank, it.k}), up(queue, BL_DTYPE_f32, {kAdapters, it.n, kRank});
+    Tensor ids(queue, BL_DTYPE_i32, {it.m}), ends(queue, BL_DTYPE_i32, {it.n + 1});
+    std::vector<int32_t> chosen, offsets = {-1}, places;
+    for (int32_t i = 0; i < it.m; ++i) chosen.push_back(i * 7 % (kAdapters + 3) - 2);
+    for (int32_t i = 0; i < it.n; ++i) {
+      for (int32_t j = 0; j < i % 4; ++j) places.push_back((i * 7 + j * 13) % (static_cast<int32_t>(it.k) + 3) - 1);
+      offsets.push_back(static_cast<int32_t>(places.size()));
+    }
+    ++offsets.back();
+    Tensor at(queue, BL_DTYPE_i32, {static_cast<int64_t>(places.size())});
+    Tensor values(queue, BL_DTYPE_f16, {static_cast<int64_t>(places.size())});
+    a.uniform(1), down.uniform(2), up.uniform(3), values.uniform(4);
+    ids.integers(chosen), ends.integers(offsets), at.integers(places);
+    bl_matmul_args args = arguments();
+    args.a = a.device(), args.b = b.device(), args.c = c.device();
+    args.low_rank_down = down.device(), args.low_rank_up = up.device(), args.low_rank_ids = ids.device();
+    args.low_rank_scale = 0.5f;
+    args.outlier_row_offsets = ends.device(), args.outlier_columns = at.device();
+    args.outlier_values = values.device();
+    args.activation = it.activation;
+    if (it.c_scales) args.c_scales = c_scales.device();
+    if (it.c == BL_DTYPE_i8 && !it.c_scales) args.c_scale = 0.1f;
+    bl_error error{};
+    check_ok(matmul(queue, args, &error), error, "matmul_finish");
+    return c.device_bytes();
+  };
+}
+
+// More rows than a launch has warps, which take turns; no columns of a.
+[[maybe_unused]] Run many_rows() {
+  return [](TestQueue& queue) {
+    constexpr int64_t kRows = 4 * 65535 + 3;
+    bl_matmul_args args = arguments();
+    Tensor a(queue, BL_DTYPE_f16, {kRows, 0}), c(queue, BL_DTYPE_f32, {kRows, 1}), bias(queue, BL_DTYPE_f32, {1});
+    bias.uniform(1);
+    args.a = a.device(), args.c = c.device(), args.bias = bias.device();
+    args.b.format = bl_find_format("u4_g32");
+    args.b.layout = BL_LAYOUT_fragments;
+    args.b.rows = 1;
+    bl_error error{};
+    check_ok(matmul(queue, args, &error), error, "matmul_finish");
+    return c.device_bytes();
+  };
+}
+
 // nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
 // excess: how far the number of keys in device memory is off.
 Run attended(AttentionCase c, int64_t nan_rows = -1, int32_t excess = 0) {
@@ -270,6 +330,23 @@ std::vector<MutatedKernel> mutated_kernels() {
       runs.push_back(int8_product(other, {10, 30, 768, BL_DTYPE_f32, Around::bias, 1, 0, group}));
     return runs;
   };
+  // From 1 to 17 splits; sums are added by eights and fours.
+  const auto finish = [] {
+    std::vector<Run> runs = {product("u4_g64", {9, 70, 1216, BL_DTYPE_f16, Around::gates}),
+                             product("u4_g32", {5, 33, 1216, BL_DTYPE_f32, Around::everything}),
+                             product("u4_g32", {17, 32, 4160, BL_DTYPE_f32, Around::everything}),
+                             finished({8, 70, 72}),
+                             finished({5, 33, 72, false, BL_ACTIVATION_gelu}),
+                             finished({6, 70, 72, true, BL_ACTIVATION_swiglu}),
+                             finished({6, 66, 72, true, BL_ACTIVATION_geglu}),
+                             finished({5, 70, 72, false, BL_ACTIVATION_relu, BL_DTYPE_i8, true}),
+                             finished({5, 70, 72, false, BL_ACTIVATION_silu, BL_DTYPE_i8})};
+    for (int64_t splits : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 17}) {
+      runs.push_back(product("u4_g64", {4, 16, 64 * 8 * splits, BL_DTYPE_f16, Around::gates}));
+      runs.push_back(product("u4_g64", {4, 16, 64 * 8 * splits, BL_DTYPE_f16, Around::bias}));
+    }
+    return runs;
+  };
   return {
       {"matmul", "matmul_prompt_c4", prompt({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
       {"matmul", "matmul_prompt_z4", prompt({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g8", "bfp4_g64"})},
@@ -289,11 +366,7 @@ std::vector<MutatedKernel> mutated_kernels() {
       {"matmul_i8", "matmul_prompt_coarse_c4", integers("u4_g128", kRow, {"u4_g256", "u4_g128_bf16"})},
       {"matmul_i8", "matmul_prompt_whole_c8", integers("i8_row", kRow)},
       {"matmul_i8", "matmul_stream_fine_c4", integer_stream("u4_g64", 0, {"u4_g32", "u4_row", "u4_g128_bf16"})},
-      {"matmul",
-       "matmul_finish",
-       {product("u4_g64", {9, 70, 1216, BL_DTYPE_f16, Around::gates}),
-        product("u4_g32", {5, 33, 1216, BL_DTYPE_f32, Around::everything}),
-        product("u4_g32", {17, 32, 4160, BL_DTYPE_f32, Around::everything})}},
+      {"matmul", "matmul_finish", finish()},
       {"attention",
        "attention_decode_wide_4",
        {attended({.queries = 3,
