@@ -86,24 +86,29 @@ struct Finished {
   bool gates = false;
   int32_t activation = BL_ACTIVATION_none, c = BL_DTYPE_f32;
   bool c_scales = false;
+  int64_t rank = 5;
+  int32_t outliers = 3;  // of the first row
 };
 
 // With low-rank terms of adapters and sparse terms, whose numbers go beyond what there is at both ends.
 Run finished(Finished it) {
   return [=](TestQueue& queue) {
-    constexpr int64_t kRank = 5, kAdapters = 3;
+    constexpr int64_t kAdapters = 3;
     const int64_t columns = it.gates ? it.n / 2 : it.n;
     const PackedWeights b(queue, "u4_g32", it.n, it.k, 3);
     Tensor a(queue, BL_DTYPE_f32, {it.m, it.k}), c(queue, it.c, {it.m, columns});
     Tensor c_scales(queue, BL_DTYPE_f32, {it.m, (columns + 31) / 32});
-    Tensor down(queue, BL_DTYPE_f16, {kAdapters, kRank, it.k}), up(queue, BL_DTYPE_f32, {kAdapters, it.n, kRank});
+    Tensor down(queue, BL_DTYPE_f16, {kAdapters, it.rank, it.k}), up(queue, BL_DTYPE_f32, {kAdapters, it.n, it.rank});
     Tensor ids(queue, BL_DTYPE_i32, {it.m}), ends(queue, BL_DTYPE_i32, {it.n + 1});
     std::vector<int32_t> chosen, offsets = {-1}, places;
     for (int32_t i = 0; i < it.m; ++i) chosen.push_back(i * 7 % (kAdapters + 3) - 2);
     for (int32_t i = 0; i < it.n; ++i) {
-      for (int32_t j = 0; j < i % 4; ++j) places.push_back((i * 7 + j * 13) % (static_cast<int32_t>(it.k) + 3) - 1);
+      const int32_t width = static_cast<int32_t>(it.k);
+      for (int32_t j = 0; j < (it.outliers + i) % 9; ++j)
+        places.push_back((i + j) % 3 == 0 ? -1 - j : (i + j) % 3 == 1 ? width + j : (i * 7 + j * 13) % width);
       offsets.push_back(static_cast<int32_t>(places.size()));
     }
+    if (it.gates) offsets[static_cast<size_t>(columns)] = -2;
     ++offsets.back();
     Tensor at(queue, BL_DTYPE_i32, {static_cast<int64_t>(places.size())});
     Tensor values(queue, BL_DTYPE_f16, {static_cast<int64_t>(places.size())});
@@ -341,8 +346,17 @@ std::vector<MutatedKernel> mutated_kernels() {
                              finished({6, 66, 72, true, BL_ACTIVATION_geglu}),
                              finished({5, 70, 72, false, BL_ACTIVATION_relu, BL_DTYPE_i8, true}),
                              finished({5, 70, 72, false, BL_ACTIVATION_silu, BL_DTYPE_i8})};
+    for (int64_t rank : {1, 2, 3, 4, 7, 8, 9, 12, 17}) {
+      const int32_t outliers = 1 + static_cast<int32_t>(rank) % 8;
+      runs.push_back(finished({4, 34, 72, false, BL_ACTIVATION_none, BL_DTYPE_f32, false, rank, outliers}));
+      runs.push_back(finished({4, 68, 72, true, BL_ACTIVATION_swiglu, BL_DTYPE_f32, false, rank, outliers}));
+    }
+    for (int32_t outliers = 1; outliers < 9; ++outliers) {
+      runs.push_back(finished({4, 34, 72, false, BL_ACTIVATION_none, BL_DTYPE_f32, false, 1, outliers}));
+      runs.push_back(finished({4, 68, 72, true, BL_ACTIVATION_swiglu, BL_DTYPE_f32, false, 1, outliers}));
+    }
     for (int64_t splits : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 17}) {
-      runs.push_back(product("u4_g64", {4, 16, 64 * 8 * splits, BL_DTYPE_f16, Around::gates}));
+      runs.push_back(product("u4_g64", {4, 68, 64 * 8 * splits, BL_DTYPE_f16, Around::gates}));
       runs.push_back(product("u4_g64", {4, 16, 64 * 8 * splits, BL_DTYPE_f16, Around::bias}));
     }
     return runs;
