@@ -4,6 +4,10 @@
 #include "cuda/ops/matmul/weights.h"
 #include "matmul_calls.h"
 
+namespace bitloom::cuda {
+extern const ModuleImages matmul_module;
+}
+
 namespace bitloom::cuda::testing {
 namespace {
 
@@ -87,7 +91,8 @@ struct Finished {
   int32_t activation = BL_ACTIVATION_none, c = BL_DTYPE_f32;
   bool c_scales = false;
   int64_t rank = 5;
-  int32_t outliers = 3;  // of the first row
+  int32_t outliers = 3;      // of the first row
+  int64_t outliers_from = 0;  // the first row that has any
 };
 
 // With low-rank terms of adapters and sparse terms, whose numbers go beyond what there is at both ends.
@@ -104,7 +109,7 @@ Run finished(Finished it) {
     for (int32_t i = 0; i < it.m; ++i) chosen.push_back(i * 7 % (kAdapters + 3) - 2);
     for (int32_t i = 0; i < it.n; ++i) {
       const int32_t width = static_cast<int32_t>(it.k);
-      for (int32_t j = 0; j < (it.outliers + i) % 9; ++j)
+      for (int32_t j = 0; i >= it.outliers_from && j < (it.outliers + i) % 9; ++j)
         places.push_back((i + j) % 3 == 0 ? -1 - j : (i + j) % 3 == 1 ? width + j : (i * 7 + j * 13) % width);
       offsets.push_back(static_cast<int32_t>(places.size()));
     }
@@ -129,19 +134,32 @@ Run finished(Finished it) {
   };
 }
 
-// More rows than a launch has warps, which take turns; no columns of a.
-[[maybe_unused]] Run many_rows() {
-  return [](TestQueue& queue) {
-    constexpr int64_t kRows = 4 * 65535 + 3;
-    bl_matmul_args args = arguments();
-    Tensor a(queue, BL_DTYPE_f16, {kRows, 0}), c(queue, BL_DTYPE_f32, {kRows, 1}), bias(queue, BL_DTYPE_f32, {1});
-    bias.uniform(1);
-    args.a = a.device(), args.c = c.device(), args.bias = bias.device();
-    args.b.format = bl_find_format("u4_g32");
-    args.b.layout = BL_LAYOUT_fragments;
-    args.b.rows = 1;
+// Fewer blocks than matmul launches for so many rows, which are taken in turns, as of 4 * 65535 and more.
+Run finished_in_turns(bool gates, int32_t c_type) {
+  return [=](TestQueue& queue) {
+    constexpr int32_t kRows = 13, kColumns = 35, kSplits = 5, kRank = 2;
+    const int32_t n = gates ? 2 * kColumns : kColumns;
+    Tensor partial(queue, BL_DTYPE_f32, {kSplits, kRows, n}), c(queue, c_type, {kRows, kColumns});
+    Tensor low(queue, BL_DTYPE_f32, {kRows, kRank}), up(queue, BL_DTYPE_f32, {n, kRank});
+    Tensor addend(queue, BL_DTYPE_f32, {kRows, n}), residual(queue, BL_DTYPE_f32, {kRows, kColumns});
+    partial.uniform(1), low.uniform(2), up.uniform(3), addend.uniform(4), residual.uniform(5);
+    gemm::FinishParams p{};
+    p.partial = static_cast<const float*>(partial.device().data);
+    p.splits = kSplits, p.m = kRows, p.n = n, p.columns = kColumns;
+    gemm::Epilogue& e = p.epilogue;
+    e.c = c.device().data, e.c_row = kColumns, e.c_column = 1, e.c_dtype = c_type, e.code_scale = 20;
+    e.low = static_cast<const float*>(low.device().data), e.rank = kRank, e.adapters = 1, e.low_scale = 0.5f;
+    e.up = up.device().data, e.up_row = kRank, e.up_column = 1, e.up_dtype = BL_DTYPE_f32;
+    e.addend = addend.device().data, e.addend_row = n, e.addend_column = 1, e.addend_dtype = BL_DTYPE_f32;
+    e.residual = residual.device().data, e.residual_row = kColumns, e.residual_column = 1;
+    e.residual_dtype = BL_DTYPE_f32;
+    e.scale = 1, e.gated_columns = gates ? kColumns : 0;
+    e.activation = gates ? BL_ACTIVATION_swiglu : BL_ACTIVATION_none;
+    LaunchShape shape;
+    shape.grid = {2, 1, 1};
+    shape.block = {32, 4, 1};
     bl_error error{};
-    check_ok(matmul(queue, args, &error), error, "matmul_finish");
+    check_ok(queue.launch(matmul_module, "matmul_finish", shape, p, &error), error, "matmul_finish");
     return c.device_bytes();
   };
 }
@@ -346,6 +364,9 @@ std::vector<MutatedKernel> mutated_kernels() {
                              finished({6, 66, 72, true, BL_ACTIVATION_geglu}),
                              finished({5, 70, 72, false, BL_ACTIVATION_relu, BL_DTYPE_i8, true}),
                              finished({5, 70, 72, false, BL_ACTIVATION_silu, BL_DTYPE_i8})};
+    for (bool gates : {false, true}) {
+      for (int32_t c : {BL_DTYPE_f32, BL_DTYPE_i8}) runs.push_back(finished_in_turns(gates, c));
+    }
     for (int64_t rank : {1, 2, 3, 4, 7, 8, 9, 12, 17}) {
       const int32_t outliers = 1 + static_cast<int32_t>(rank) % 8;
       runs.push_back(finished({4, 34, 72, false, BL_ACTIVATION_none, BL_DTYPE_f32, false, rank, outliers}));
@@ -353,7 +374,7 @@ std::vector<MutatedKernel> mutated_kernels() {
     }
     for (int32_t outliers = 1; outliers < 9; ++outliers) {
       runs.push_back(finished({4, 34, 72, false, BL_ACTIVATION_none, BL_DTYPE_f32, false, 1, outliers}));
-      runs.push_back(finished({4, 68, 72, true, BL_ACTIVATION_swiglu, BL_DTYPE_f32, false, 1, outliers}));
+      runs.push_back(finished({4, 68, 72, true, BL_ACTIVATION_swiglu, BL_DTYPE_f32, false, 1, outliers, 34}));
     }
     for (int64_t splits : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 17}) {
       runs.push_back(product("u4_g64", {4, 68, 64 * 8 * splits, BL_DTYPE_f16, Around::gates}));
