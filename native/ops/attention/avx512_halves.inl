@@ -145,7 +145,7 @@ void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Wo
   }
   if (any == 0) return;
   const int64_t units = (count + kUnit - 1) / kUnit;
-  Ahead ahead(segment.key_page, segment.value_page, next);
+  Ahead ahead(segment.key_page, segment.value_page, tile, next);
   for (int64_t row = 0; row < halves.rows; row += kGroup) {
     const float* query = halves.query + row * halves.query_stride;
     for (int64_t unit = 0; unit < units; unit += 2) {
@@ -157,6 +157,7 @@ void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Wo
       }
     }
   }
+  ahead.turn();
   for (int64_t row = 0; row < halves.rows; ++row) {
     halves.factor[row] = 1;
     if (row >= work.rows || !finish_scores(call, work, rows[row], row, first, count)) continue;

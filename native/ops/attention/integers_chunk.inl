@@ -1,6 +1,6 @@
 // A chunk of keys in integers, after score_tile<bits> and mix_tile<bits>, which are the level's own.
 
-inline void fetch_headers(const KvPage& layout, const uint8_t* const (&pages)[kUnits]) {
+__attribute__((always_inline)) inline void fetch_headers(const KvPage& layout, const uint8_t* const (&pages)[kUnits]) {
   for (int64_t u = 0; u < kUnits; ++u) {
     if (u > 0 && pages[u] == pages[u - 1]) continue;
     for (int64_t i = 0; i < layout.header_bytes; i += 64) fetch(pages[u] + i);
@@ -57,10 +57,11 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
         fetch_headers(keys, next.key_page);
         fetch_headers(values, next.value_page);
       }
-      Ahead ahead(keys, values, next);
+      Ahead ahead(keys, values, tile, next);
       if (keys.bits == 8) score_tile<8>(keys, tile, ahead, work, ints);
       if (keys.bits == 4) score_tile<4>(keys, tile, ahead, work, ints);
       if (keys.bits == 2) score_tile<2>(keys, tile, ahead, work, ints);
+      ahead.turn();
       load_value_scales(values, tile, ints);
       weigh_tile(call, work, ints, ahead, rows, before + at, count);
       if (values.bits == 8) mix_tile<8>(values, tile, ahead, work, ints);

@@ -46,38 +46,39 @@ __attribute__((always_inline)) inline void fetch(const uint8_t* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
 }
 
-// The lines of a tile's codes, asked for a few at a time all through the work on the tile before: memory then has something
-// to do during the softmax too, and no more is asked for at once than the processor keeps track of. Four streams of rising
-// lines, which its own prefetcher follows.
+// The lines of the codes that come half a tile later, asked for a few at a time all through the work: the tile's values during
+// its scores, the next tile's keys after them. Memory then has something to do during the softmax too, no more is asked for
+// at once than the processor keeps track of, and what lies ready leaves L1 room for the rest. Four streams of rising lines,
+// which the processor's own prefetcher follows.
 class Ahead {
  public:
-  Ahead(const KvPage& keys, const KvPage& values, const Tile& tile)
-      : tile_(tile), bytes_(std::max(keys.unit_bytes, values.unit_bytes)) {}
+  Ahead(const KvPage& keys, const KvPage& values, const Tile& tile, const Tile& next)
+      : units_(tile.values), next_(next.keys), bytes_(values.unit_bytes), next_bytes_(keys.unit_bytes) {}
 
-  // Two lines of two units of keys and of values. Where a unit of the one is shorter, lines of the unit behind it are asked
-  // for early: fewer branches within loops whose sums fill the registers.
   __attribute__((always_inline)) void step() {
-    const int64_t u = pair_, at = at_;
-    if (u == 2) return;
-    fetch(tile_.keys[u] + at);
-    fetch(tile_.keys[u] + at + 64);
-    fetch(tile_.keys[u + 2] + at);
-    fetch(tile_.keys[u + 2] + at + 64);
-    fetch(tile_.values[u] + at);
-    fetch(tile_.values[u] + at + 64);
-    fetch(tile_.values[u + 2] + at);
-    fetch(tile_.values[u + 2] + at + 64);
-    const bool last = at + 128 >= bytes_;
-    at_ = last ? 0 : at + 128;
-    pair_ = u + last;
+    const int64_t at = at_;
+    if (at >= bytes_) return;
+    for (int64_t u = 0; u < kUnits; ++u) {
+      fetch(units_[u] + at);
+      fetch(units_[u] + at + 64);
+    }
+    at_ = at + 128;
+  }
+  // The scores are done.
+  void turn() {
+    rest();
+    units_ = next_;
+    bytes_ = next_bytes_;
+    at_ = 0;
   }
   void rest() {
-    while (pair_ < 2) step();
+    while (at_ < bytes_) step();
   }
 
  private:
-  const Tile& tile_;
-  int64_t bytes_, at_ = 0, pair_ = 0;
+  const uint8_t* const* units_;
+  const uint8_t* const* next_;
+  int64_t bytes_, next_bytes_, at_ = 0;
 };
 
 }  // namespace
