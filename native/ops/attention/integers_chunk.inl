@@ -61,9 +61,9 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
       if (keys.bits == 8) score_tile<8>(keys, tile, ahead, work, ints);
       if (keys.bits == 4) score_tile<4>(keys, tile, ahead, work, ints);
       if (keys.bits == 2) score_tile<2>(keys, tile, ahead, work, ints);
-      ahead.turn();
       load_value_scales(values, tile, ints);
       weigh_tile(call, work, ints, ahead, rows, before + at, count);
+      ahead.turn();  // here rather than after the scores: the matrix unit's products leave few places to ask
       if (values.bits == 8) mix_tile<8>(values, tile, ahead, work, ints);
       if (values.bits == 4) mix_tile<4>(values, tile, ahead, work, ints);
       if (values.bits == 2) mix_tile<2>(values, tile, ahead, work, ints);

@@ -46,15 +46,16 @@ __attribute__((always_inline)) inline void fetch(const uint8_t* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
 }
 
-// The lines of the codes that come half a tile later, asked for a few at a time all through the work: the tile's values during
-// its scores, the next tile's keys after them. Memory then has something to do during the softmax too, no more is asked for
-// at once than the processor keeps track of, and what lies ready leaves L1 room for the rest. Four streams of rising lines,
-// which the processor's own prefetcher follows.
+// The lines of the codes that come half a tile later, asked for a few at a time all through the work: the tile's values from
+// its scores on, the next tile's keys after turn(). Memory then has something to do during the softmax too, no more is asked
+// for at once than the processor keeps track of, and what lies ready leaves L1 room for the rest. Four streams of rising
+// lines, which the processor's own prefetcher follows.
 class Ahead {
  public:
   Ahead(const KvPage& keys, const KvPage& values, const Tile& tile, const Tile& next)
-      : units_(tile.values), next_(next.keys), bytes_(values.unit_bytes), next_bytes_(keys.unit_bytes) {}
+      : units_(tile.values), bytes_(values.unit_bytes), next_(next.keys), next_bytes_(keys.unit_bytes) {}
 
+  // One branch: this stands within loops whose sums fill the registers.
   __attribute__((always_inline)) void step() {
     const int64_t at = at_;
     if (at >= bytes_) return;
@@ -64,7 +65,6 @@ class Ahead {
     }
     at_ = at + 128;
   }
-  // The scores are done.
   void turn() {
     rest();
     units_ = next_;
@@ -77,8 +77,9 @@ class Ahead {
 
  private:
   const uint8_t* const* units_;
+  int64_t bytes_;
   const uint8_t* const* next_;
-  int64_t bytes_, next_bytes_, at_ = 0;
+  int64_t next_bytes_, at_ = 0;
 };
 
 }  // namespace
