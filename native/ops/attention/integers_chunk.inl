@@ -57,6 +57,7 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
         fetch_headers(keys, next.key_page);
         fetch_headers(values, next.value_page);
       }
+      join_halves(call, sequence, kv_head, segment, at, length, ints.joined, tile);
       Ahead ahead(keys, values, tile, next);
       if (keys.bits == 8) score_tile<8>(keys, tile, ahead, work, ints);
       if (keys.bits == 4) score_tile<4>(keys, tile, ahead, work, ints);
