@@ -1,5 +1,5 @@
 // Policies that score by attention alone and evict.
-import { shares } from './budgets.js';
+import { cappedShares } from './budgets.js';
 import {
   accumulate,
   added,
@@ -9,6 +9,7 @@ import {
   type PolicyOptions,
   policy,
   poolOf,
+  realOption,
   range,
   type SnapKVOptions,
   type WindowOptions,
@@ -105,19 +106,34 @@ export function snapParts(name: string, options: SnapKVOptions) {
   };
 }
 
-/** PyramidKV (Cai et al. 2024): snapKV with a budget that falls linearly from 1.5 to 0.5 times over the layers. */
-export function pyramidKV(options: SnapKVOptions): CachePolicy {
-  checkPolicyOptions('pyramidKV', options, 'window', 'pool');
-  const parts = snapParts('pyramidKV', options);
+/** Options of {@link pyramidKV}. */
+export interface PyramidKVOptions extends SnapKVOptions {
+  /** How steep the pyramid is: besides the window the last layer keeps 1 / beta of the average. Default 20, as the authors' code. */
+  beta?: number;
+}
+
+/**
+ * PyramidKV (Cai et al. 2024, arXiv:2406.02069): {@link snapKV} with budgets that fall linearly from the first layer to the last. Besides the
+ * window, w keys, the last layer keeps `low = (budget - w) / beta` and the first `2 (budget - w) - low`. Where the first has fewer keys
+ * it keeps them all, and the pyramid is as much flatter; what another layer has no keys for goes to the rest in proportion.
+ */
+export function pyramidKV(options: PyramidKVOptions): CachePolicy {
+  const name = 'pyramidKV';
+  checkPolicyOptions(name, options, 'window', 'pool', 'beta');
+  const { budget, beta = 20 } = options;
+  const parts = snapParts(name, options);
+  realOption(name, 'beta', beta, 1);
+  const free = budget - parts.window;
   return policy({
     ...parts,
     budgets: (layers) => {
-      const last = Math.max(layers.length - 1, 1);
-      return shares(
-        options.budget,
-        parts.window,
-        layers.map((_, i) => (layers.length === 1 ? 1 : 1.5 - i / last)),
-      );
+      const most = layers.map(({ keys }) => keys);
+      const last = layers.length - 1;
+      const room = (most[0] as number) - parts.window;
+      const high = Math.min(2 * free - free / beta, Math.max(room, free));
+      const low = 2 * free - high;
+      const weights = layers.map((_, i) => (last === 0 ? 1 : high + ((low - high) * i) / last));
+      return cappedShares(budget, parts.window, weights, most);
     },
   });
 }

@@ -71,8 +71,8 @@ describe('epiCache', () => {
     const seen = nested(2, (l) => weights(4, 3, keys, l + 11));
     step(policy, layers, 0, (l) => seen[l], { isProbe: true });
     const { kept, budgets } = compress(policy, layers);
-    // 16 keys, 2 each; 12 by 0.01 to 0.09
-    expect(budgets).toEqual([2 + 1, 2 + 10]);
+    // 16 keys, 2 each; 12 by 0.01 to 0.09: 1.2 and 10.8
+    expect(budgets).toEqual([2 + 1, 2 + 11]);
     for (const [l, observed] of seen.entries()) {
       for (const [head, group] of [
         [0, 1],

@@ -113,9 +113,11 @@ describe('d2o', () => {
     const mean = variances.reduce((a, b) => a + b, 0) / 3;
     const powers = variances.map((v) => Math.exp(-v / mean));
     const total = powers.reduce((a, b) => a + b, 0);
-    const expected = powers.map((p) => 2 + Math.floor((4 * 3 * p) / total));
     const { budgets } = compress(policy, layers);
-    expect(budgets).toEqual(expected);
+    expect(budgets.reduce((a, b) => a + b, 0)).toBe(6 * 3);
+    for (const [l, p] of powers.entries()) {
+      expect(Math.abs((budgets[l] as number) - (2 + (4 * 3 * p) / total))).toBeLessThan(1);
+    }
     expect(budgets[2]).toBeLessThan(budgets[0] as number);
   });
 });
