@@ -1,4 +1,4 @@
-import { mergeRows, nearestKept, normalizedMerge, rowCosine } from './merges.js';
+import { mergeDirections, mergeRowsOf, nearestKept, normalizedMerge, rowCosine } from './merges.js';
 import {
   checkPolicyOptions,
   perCache,
@@ -92,16 +92,14 @@ export function ems(options: EMSOptions): CachePolicy {
         });
         const rows = classed.map((i) => from[i] as number);
         const centers = classed.map(centerOf);
-        mergeRows(
-          content,
-          head,
-          normalizedMerge(
-            rows,
-            centers,
-            rows.map((row) => scores[row] as number),
-            (row) => scores[row] as number,
-          ),
+        const merged = normalizedMerge(
+          rows,
+          centers,
+          rows.map((row) => scores[row] as number),
+          (row) => scores[row] as number,
         );
+        mergeDirections(content.keys, head, merged);
+        mergeRowsOf(content.values, head, merged);
       }
     },
   });
