@@ -33,6 +33,19 @@ export interface AdoreOptions extends WindowOptions {
  *
  * The other half, to rebuild released tokens that score well again by computing them anew beside the current token, is not done: a cache
  * has no token ids, and a step computes tokens that follow one another. `onRelease` tells a caller who has the ids which ones are gone.
+ *
+ * @param options `budget`; `window` (default 8, budget / 4 at most), `decay` (0.9), `controller` (a moving average), `onRelease` (nobody is told)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, or a `controller` or `onRelease` that is no function,
+ *   `BL_OUT_OF_RANGE` for a `budget` below 2, a `window` that is not 1 to `budget - 1` or a `decay` that is not 0 to 1
+ *
+ * @example
+ * ```ts
+ * import { adore, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: adore({ budget: 512 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function adore(options: AdoreOptions): CachePolicy {
   const name = 'adore';

@@ -28,6 +28,19 @@ export interface CakeOptions extends SnapKVOptions {
  * keys than the budget and one layer's; what stays, as it shows, is what sharing once after the last layer leaves, as is done here after
  * each block. H and V are over all keys here, in the paper over those besides the window. While a text is generated, layers keep the
  * shares of the prompt: one query has no variance.
+ *
+ * @param options `budget`; `window` (default 32, budget / 2 at most), `pool` (5), `tau1` (1), `tau2` (1), `gamma` (200)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `BL_OUT_OF_RANGE` for a `budget` below 2, a `window` that is
+ *   not 1 to `budget - 1`, a `pool` that is not odd, a `tau1` or `tau2` below 0.001 or a `gamma` below 0
+ *
+ * @example
+ * ```ts
+ * import { cake, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: cake({ budget: 512 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function cake(options: CakeOptions): CachePolicy {
   const name = 'cake';

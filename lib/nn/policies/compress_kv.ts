@@ -25,6 +25,20 @@ export interface CompressKVOptions extends SnapKVOptions {
  * surrounds it, choose the keys for all its heads: score = mean over them of the weights of the last `window` queries, the mean of
  * `pool` neighbours. Budgets of layers are in proportion to `errors`, `||O_full - O_compressed||_F / ||O_full||_F` of the attention
  * output, measured beforehand.
+ *
+ * @param options `budget`; `window` (default 32, budget / 2 at most), `pool` (5), `heads` (all), `errors` (all the same)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `heads` or `errors` that are no lists, `BL_OUT_OF_RANGE` for
+ *   a `budget` below 2, a `window` that is not 1 to `budget - 1`, a `pool` that is not odd, errors below 0 or not finite, and, once
+ *   used, for heads that the model has not; `BL_INVALID_SHAPE` once used, for lists of another length than the model has layers
+ *
+ * @example
+ * ```ts
+ * import { compressKV, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: compressKV({ budget: 512 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function compressKV(options: CompressKVOptions): CachePolicy {
   const name = 'compressKV';

@@ -152,9 +152,13 @@ export interface EpisodicCacheOptions
  *
  * @example
  * ```ts
- * const turns = texts.map((text) => decoder.tokenizer.encode(text, { addBos: false }));
- * const memory = await EpisodicCache.create(decoder, turns, { budget: 512, block: 128 });
- * const question = decoder.tokenizer.encode('What did Ann say of the house?', { addBos: false });
+ * import { EpisodicCache, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const encode = (text: string) => decoder.tokenizer?.encode(text, { addBos: false }) ?? [];
+ * const turns = ['Ann has a house by the sea.', 'Tim found a ball.', 'The ball was red.'].map(encode);
+ * const memory = await EpisodicCache.create(decoder, turns, { budget: 512, block: 128, episodes: 2 });
+ * const question = encode('What did Ann say of the house?');
  * const cache = memory.match(question);
  * console.log(await decoder.generate(question, { cache, maxTokens: 50 }).text());
  * memory.dispose();
