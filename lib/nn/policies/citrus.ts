@@ -1,3 +1,4 @@
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import {
   checkPolicyOptions,
@@ -71,10 +72,17 @@ export function probeOf(
   block = 256,
 ): { probe: readonly number[]; block: number } {
   listOption(name, option, tokens);
-  if (tokens.length === 0 || tokens.some((id) => !Number.isInteger(id) || id < 0)) {
+  if (tokens.length === 0) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `${name}: ${option} is [${tokens}], expected token ids, at least one`,
+      `${name}: ${option} is empty, expected token ids, at least one`,
+    );
+  }
+  for (const [i, id] of tokens.entries()) {
+    if (Number.isInteger(id) && id >= 0) continue;
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${name}: ${option}[${i}] is ${described(id)}, expected a token id`,
     );
   }
   wholeOption(name, 'block', block, 1);

@@ -5,6 +5,7 @@ import {
   listOption,
   policy,
   poolOf,
+  realOption,
   type SnapKVOptions,
   windowOf,
 } from './parts.js';
@@ -49,11 +50,8 @@ export function compressKV(options: CompressKVOptions): CachePolicy {
   for (const [layer, list] of listOption(name, 'heads', heads ?? []).entries()) {
     listOption(name, `heads[${layer}]`, list);
   }
-  if (listOption(name, 'errors', errors ?? []).some((e) => !(e >= 0 && Number.isFinite(e)))) {
-    throw argumentError(
-      'BL_OUT_OF_RANGE',
-      `${name}: errors is ${errors?.join(', ')}, expected numbers of at least 0`,
-    );
+  for (const [layer, error] of listOption(name, 'errors', errors ?? []).entries()) {
+    realOption(name, `errors[${layer}]`, error, 0);
   }
   return policy({
     name,

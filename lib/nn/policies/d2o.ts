@@ -56,7 +56,7 @@ export function d2o(options: D2OOptions): CachePolicy {
   const name = 'd2o';
   checkPolicyOptions(name, options, 'window', 'beta', 'temperature');
   const { budget } = options;
-  const window = windowOf(name, options, Math.max(1, Math.floor(budget / 4)));
+  const window = windowOf(name, options, (all) => Math.max(1, Math.floor(all / 4)));
   const beta = realOption(name, 'beta', options.beta ?? 0.7, 0, 1);
   const temperature = realOption(name, 'temperature', options.temperature ?? 1, 1e-3);
   const memory = perCache((): { weights?: number[]; thresholds: Map<string, number> } => ({

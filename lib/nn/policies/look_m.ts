@@ -52,7 +52,7 @@ export function lookM(options: LookMOptions): CachePolicy {
   const name = 'lookM';
   checkPolicyOptions(name, options, 'window', 'images', 'merge');
   const { budget } = options;
-  const window = windowOf(name, options, Math.floor(budget / 2));
+  const window = windowOf(name, options, (all) => Math.floor(all / 2));
   const images = rangesOf(name, 'images', options.images);
   const how = choiceOption(name, 'merge', options.merge ?? 'pivotal', [
     'average',

@@ -1,7 +1,7 @@
 // What some policies want to know of a model beforehand.
 import { checkOptions } from '../../arguments.js';
 import type { Decoder } from '../decoder.js';
-import { checkedRange, type PositionRange, policy, wholeOption } from './parts.js';
+import { checkedRange, listOption, type PositionRange, policy, wholeOption } from './parts.js';
 import { snapKV } from './policies.js';
 import type { CachePolicy } from './policy.js';
 import { cosine } from './scores.js';
@@ -49,6 +49,7 @@ export async function retrievalHeads(
 ): Promise<{ heads: number[][]; scores: Float64Array[] }> {
   const name = 'retrievalHeads';
   checkOptions(name, options, new Set(['needle', 'answer', 'perLayer']));
+  listOption(name, 'tokens', tokens);
   const [needleBegin, needleEnd] = checkedRange(name, 'needle', options.needle, 0, tokens.length);
   const [answerBegin, answerEnd] = checkedRange(
     name,
@@ -133,6 +134,7 @@ export async function keySimilarity(
   options: KeySimilarityOptions,
 ): Promise<number[]> {
   checkOptions('keySimilarity', options, new Set(['budget', 'block', 'policy']));
+  listOption('keySimilarity', 'tokens', tokens);
   const { budget, block = 64, policy: evicting = snapKV({ budget }) } = options;
   const whole = decoder.createPagedCache({ format: 'f32' });
   const evicted = decoder.createPagedCache({ format: 'f32', policy: { ...evicting, block } });

@@ -79,7 +79,7 @@ export function streamingLLM(options: StreamingLLMOptions): CachePolicy {
 export function h2o(options: WindowOptions): CachePolicy {
   const name = 'h2o';
   checkPolicyOptions(name, options, 'window');
-  const window = windowOf(name, options, Math.floor(options.budget / 2));
+  const window = windowOf(name, options, (budget) => Math.floor(budget / 2));
   return policy({
     name,
     budget: options.budget,
