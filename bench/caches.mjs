@@ -6,9 +6,8 @@ import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { kvPageBytes } from 'bitloom';
 import * as nn from 'bitloom/nn';
-import { cacheRows, lineOf } from './cache_table.mjs';
+import { cacheRows, fittedRows, lineOf } from './cache_table.mjs';
 
-const { cacheSamples, fitChannelOrder, fitKeyMean, fitLowRank, perplexity } = nn;
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
@@ -33,36 +32,21 @@ function bytesPerToken(format) {
   return (bytes * numKvHeads * numLayers) / pageSize;
 }
 
-console.log('| cache | bytes a token | perplexity | needles found |\n| --- | --- | --- | --- |');
-for await (const row of cacheRows(nn, { decoder, text, needleDecoder, budget, bytesPerToken })) {
-  console.log(lineOf(row));
+function bytesOfRank(format, rank) {
+  const bytes = kvPageBytes(format, 'keys', 16, rank) + kvPageBytes(format, 'values', 16, rank);
+  return (bytes * numLayers) / 16;
 }
 
-const { rope } = decoder.config;
-const ids = decoder.tokenizer.encode(calibration).slice(0, decoder.contextLength);
-const samples = cacheSamples(decoder, ids);
-async function line(name, of, cache, bytes = '') {
-  const { perplexity: value } = await perplexity(of, text, { step: 16, cache });
-  console.log(`| ${name} | ${bytes} | ${value.toFixed(4)} | |`);
+const reload = (of, more) =>
+  nn.load(of === decoder ? model : other, { activations: 'f32', ...more });
+
+console.log('| cache | bytes a token | perplexity | needles found |\n| --- | --- | --- | --- |');
+const models = { decoder, text, needleDecoder };
+for await (const row of cacheRows(nn, { ...models, budget, bytesPerToken })) {
+  console.log(lineOf(row));
 }
-const channelOrders = samples.map((layer) => fitChannelOrder(layer, rope));
-const reordered = await nn.load(model, { activations: 'f32', channelOrders });
-const keyMeans = samples.map((layer) => fitKeyMean(layer, rope));
-for (const format of ['f32', 'bfp8', 'bfp4']) {
-  await line(`${format}, all tokens`, decoder, { format, recent: 0 });
-  await line(`${format}, channels in order`, reordered, { format, recent: 0 });
-  await line(`${format}, keys less their mean`, decoder, { format, recent: 0, keyMeans });
+for await (const row of fittedRows(nn, { ...models, calibration, reload, bytesOfRank })) {
+  console.log(lineOf(row));
 }
-for (const part of [1, 2, 4, 8]) {
-  const keyRank = (numKvHeads * headDim) / part;
-  const factors = samples.map((layer) => fitLowRank(layer, { keyRank }));
-  for (const format of ['f16', 'i4']) {
-    const cache = () => decoder.createLowRankCache({ factors, format, recent: 32, pageSize: 16 });
-    const bytes =
-      kvPageBytes(format, 'keys', 16, keyRank) + kvPageBytes(format, 'values', 16, keyRank);
-    await line(`rank ${keyRank}, ${format}`, decoder, cache, ((bytes * numLayers) / 16).toFixed(0));
-  }
-}
-reordered.dispose();
 decoder.dispose();
 if (needleDecoder !== decoder) needleDecoder.dispose();

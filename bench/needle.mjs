@@ -47,7 +47,7 @@ export function needles(lengths = [4, 8, 12]) {
 /**
  * How many names are found: the first token of the right one is the likeliest among the first tokens of all names.
  *
- * @param cache options of the cache for each story, or a function that makes them
+ * @param cache options of the cache for each story, or a function that makes them or the cache itself
  * @param step tokens computed at once: a policy acts between them
  */
 export async function findNeedles(decoder, { cache, step = 16, lengths } = {}) {
@@ -61,8 +61,11 @@ export async function findNeedles(decoder, { cache, step = 16, lengths } = {}) {
       names.map((other) => [other, tokenizer.encode(`${text} ${other}`)[ids.length]]),
     );
     kinds = new Set(firsts.values()).size;
-    const options = typeof cache === 'function' ? cache() : cache;
-    const pages = decoder.createPagedCache({ capacity: ids.length, ...options });
+    const made = typeof cache === 'function' ? cache() : cache;
+    const pages =
+      typeof made?.acquire === 'function'
+        ? made
+        : decoder.createPagedCache({ capacity: ids.length, ...made });
     try {
       let logits;
       for (let at = 0; at < ids.length; at += step) {

@@ -19,22 +19,21 @@ function refuse(op: string, name: string, value: unknown, expected: string): nev
   );
 }
 
-// By properties, not by class: a process may hold the ESM and the CommonJS build of this package.
-const isTensor = (value: unknown): value is Tensor =>
-  typeof value === 'object' &&
-  value !== null &&
-  (value as Tensor).dtype !== undefined &&
-  (value as Tensor).descriptor !== undefined;
+/**
+ * A property of tensors, true for what their constructor has made. By a registered symbol, not by class: a process may hold the ESM and the
+ * CommonJS build of this package. What only looks like a tensor, or inherits from one, lacks its private fields.
+ */
+export const isTensor: unique symbol = Symbol.for('bitloom.Tensor');
 
-const isWeights = (value: unknown): value is QuantizedTensor =>
-  typeof value === 'object' &&
-  value !== null &&
-  (value as QuantizedTensor).format !== undefined &&
-  (value as QuantizedTensor).descriptor !== undefined;
+/** The same of quantized tensors. */
+export const isQuantizedTensor: unique symbol = Symbol.for('bitloom.QuantizedTensor');
+
+const has = (value: unknown, brand: symbol): boolean =>
+  typeof value === 'object' && value !== null && (value as Record<symbol, unknown>)[brand] === true;
 
 /** @throws `BL_INVALID_ARGUMENT` unless `value` is a Tensor */
 export function checkTensor(op: string, name: string, value: unknown): asserts value is Tensor {
-  if (!isTensor(value)) refuse(op, name, value, 'a Tensor');
+  if (!has(value, isTensor)) refuse(op, name, value, 'a Tensor');
 }
 
 /** @throws `BL_INVALID_ARGUMENT` unless `value` is a QuantizedTensor */
@@ -43,7 +42,7 @@ export function checkWeights(
   name: string,
   value: unknown,
 ): asserts value is QuantizedTensor {
-  if (!isWeights(value)) refuse(op, name, value, 'a QuantizedTensor');
+  if (!has(value, isQuantizedTensor)) refuse(op, name, value, 'a QuantizedTensor');
 }
 
 /** @throws `BL_INVALID_ARGUMENT` unless `value` is an object, e.g. of options */

@@ -1,5 +1,5 @@
 import { alignedMemory } from './aligned_memory.js';
-import { described } from './arguments.js';
+import { described, isQuantizedTensor } from './arguments.js';
 import { DeviceMemory, type DeviceName, deviceNumber, recordedStream, upload } from './device.js';
 import { argumentError } from './errors.js';
 import { type Format, formats } from './generated.js';
@@ -185,6 +185,11 @@ export class QuantizedTensor<F extends Format = Format> {
   /** Where the data lies. */
   get device(): DeviceName {
     return this.#memory?.device ?? 'cpu';
+  }
+
+  /** @internal */
+  get [isQuantizedTensor](): boolean {
+    return #bytes in this;
   }
 
   /** What native calls read. @internal */

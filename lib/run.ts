@@ -81,7 +81,7 @@ export function runValue(options: RunOptions): NativeValue {
     );
   }
   if (isa === undefined && threads === undefined) return undefined;
-  if (isa !== undefined && !(isa in isas)) {
+  if (isa !== undefined && !(typeof isa === 'string' && Object.hasOwn(isas, isa))) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
       `run: isa is ${described(isa)}, expected one of ${Object.keys(isas).join(', ')}`,

@@ -1,4 +1,5 @@
 import { alignedMemory } from './aligned_memory.js';
+import { checkTensor, isTensor } from './arguments.js';
 import { DeviceMemory, type DeviceName, deviceNumber, recordedStream, upload } from './device.js';
 import {
   type DataTypes,
@@ -220,6 +221,11 @@ export class Tensor<D extends DType = DType> {
     }
   }
 
+  /** @internal */
+  get [isTensor](): boolean {
+    return #bytes in this;
+  }
+
   /** What native calls read. @internal */
   get nativeMemory(): Uint8Array | NativeMemory {
     return this.#memory === undefined ? this.bytes : this.#memory.handle;
@@ -352,11 +358,20 @@ export class Tensor<D extends DType = DType> {
   }
 }
 
-/** `out`, or a new f32 tensor of that shape where `input` lies: where an operator writes. */
+/**
+ * `out`, or a new f32 tensor of that shape where `input` lies: where an operator writes.
+ *
+ * @throws `BL_INVALID_ARGUMENT` for an `out` that is no Tensor
+ */
 export function outputTensor<D extends FloatDType>(
+  op: string,
   out: Tensor<D> | undefined,
   shape: readonly number[],
   input: { readonly device: DeviceName },
 ): Tensor<D> {
-  return out ?? (Tensor.empty('f32', shape, input.device) as Tensor<DType> as Tensor<D>);
+  if (out === undefined || out === null) {
+    return Tensor.empty('f32', shape, input.device) as Tensor<DType> as Tensor<D>;
+  }
+  checkTensor(op, 'out', out);
+  return out;
 }

@@ -1,9 +1,17 @@
 // What Decoder.forward is given, checked before anything is computed.
+import { described } from '../arguments.js';
 import { argumentError } from '../errors.js';
 import { Tensor } from '../tensor.js';
 
 /** Token ids; throws `BL_INVALID_ARGUMENT` for none, `BL_OUT_OF_RANGE` for one outside of the vocabulary. */
 export function tokenIds(tokens: ArrayLike<number>, vocabSize: number): number[] {
+  const length = (tokens as ArrayLike<number> | null | undefined)?.length;
+  if (typeof tokens !== 'object' || !(Number.isInteger(length) && (length as number) < 2 ** 32)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `Decoder: tokens is ${described(tokens)}, expected a list of token ids`,
+    );
+  }
   const ids = Array.from(tokens);
   if (ids.length === 0) {
     throw argumentError('BL_INVALID_ARGUMENT', 'Decoder: tokens is empty, expected at least one');
@@ -12,7 +20,7 @@ export function tokenIds(tokens: ArrayLike<number>, vocabSize: number): number[]
   if (bad < 0) return ids;
   throw argumentError(
     'BL_OUT_OF_RANGE',
-    `Decoder: tokens[${bad}] is ${ids[bad]}, expected 0 to ${vocabSize - 1}`,
+    `Decoder: tokens[${bad}] is ${described(ids[bad])}, expected 0 to ${vocabSize - 1}`,
   );
 }
 

@@ -138,6 +138,7 @@ export {
   type PolicyOptions,
   type PositionRange,
   type ProbeOptions,
+  type PyramidKVOptions,
   prefixKV,
   pyramidKV,
   type RetrievalHeadsOptions,

@@ -1,5 +1,5 @@
 // Options of a PagedDecoderCache, and the pages that they make.
-import { checkObject, checkOptions, described } from '../arguments.js';
+import { checkOptions, checkTensor, described } from '../arguments.js';
 import { argumentError } from '../errors.js';
 import { type KVFormat, kvFormats } from '../generated.js';
 import type { AttentionCompute } from '../ops/attention/options.js';
@@ -7,8 +7,10 @@ import { defaultPageSize } from '../ops/kv/kv_pages.js';
 import type { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
 import type { PagedKVCacheOptions } from './paged/kv_options.js';
+import { wholeNumber } from './paged/checks.js';
 import { checkPolicy } from './policies/contract.js';
 import type { CachePolicy } from './policies/index.js';
+import { listOption } from './policies/parts.js';
 
 /** `int8`, `int4`, `int2` stand for `i8`, `i4`, `i2`. */
 export type CacheFormat = KVFormat | 'int8' | 'int4' | 'int2';
@@ -76,7 +78,7 @@ export function planPagedCache(
   if (!Number.isInteger(capacity) || capacity < 1 || capacity > config.contextLength) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
-      `PagedDecoderCache: capacity is ${capacity}, expected 1 to ${config.contextLength} (= config.contextLength)`,
+      `PagedDecoderCache: capacity is ${described(capacity)}, expected 1 to ${config.contextLength} (= config.contextLength)`,
     );
   }
   if (policy !== undefined) checkPolicy(policy);
@@ -85,6 +87,8 @@ export function planPagedCache(
   const values = formatOf(both ? format.values : format);
   const isSmall = [keys, values].some((name) => kvFormats[name].bits <= 4);
   const { recent = isSmall ? 64 : 0, pageSize = defaultPageSize(keys) } = options;
+  wholeNumber('PagedDecoderCache', 'recent', recent, 0, 2 ** 30);
+  wholeNumber('PagedDecoderCache', 'pageSize', pageSize, 8, 256);
   const { numLayers, numKvHeads, headDim, valueDim } = config;
   const most = Math.min(capacity, (policy?.budget ?? capacity) + interval);
   // Layers have the budget on average; each has a page that is not full, and the tokens of a step come on top.
@@ -115,14 +119,21 @@ function checkedMeans(
   { numLayers, numKvHeads, headDim }: ModelConfig,
 ): readonly Tensor<'f32'>[] | undefined {
   if (means === undefined) return undefined;
-  checkObject('PagedDecoderCache', 'keyMeans', means);
+  listOption('PagedDecoderCache', 'keyMeans', means);
+  if (means.length !== numLayers) {
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `PagedDecoderCache: keyMeans.length is ${means.length}, expected ${numLayers} (= numLayers)`,
+    );
+  }
   const expected = [numKvHeads, headDim].join();
-  const bad = means.findIndex((mean) => mean?.dtype !== 'f32' || mean.shape.join() !== expected);
-  if (means.length === numLayers && bad < 0) return [...means];
-  throw argumentError(
-    'BL_INVALID_SHAPE',
-    bad < 0
-      ? `PagedDecoderCache: keyMeans.length is ${means.length}, expected ${numLayers} (= numLayers)`
-      : `PagedDecoderCache: keyMeans[${bad}] is ${means[bad]?.dtype} [${means[bad]?.shape}], expected f32 [${expected}]`,
-  );
+  for (const [layer, mean] of means.entries()) {
+    checkTensor('PagedDecoderCache', `keyMeans[${layer}]`, mean);
+    if (mean.dtype === 'f32' && mean.shape.join() === expected) continue;
+    throw argumentError(
+      'BL_INVALID_SHAPE',
+      `PagedDecoderCache: keyMeans[${layer}] is ${mean.dtype} [${mean.shape}], expected f32 [${expected}]`,
+    );
+  }
+  return [...means];
 }

@@ -1,3 +1,4 @@
+import { checkObject } from '../arguments.js';
 import { argumentError, BitloomError } from '../errors.js';
 import type { Decoder } from './decoder.js';
 import type { DecoderCache } from './decoder_cache.js';
@@ -38,6 +39,7 @@ export async function perplexity(
 ): Promise<Perplexity> {
   const { window = decoder.contextLength, signal, cache: how } = options;
   const { step = window } = options;
+  if (how !== undefined && typeof how !== 'function') checkObject('perplexity', 'cache', how);
   if (!Number.isInteger(window) || window < 2 || window > decoder.contextLength) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
@@ -100,6 +102,7 @@ function pagedCache(
   capacity: number,
   how: PagedCacheOptions | DecoderCache,
 ): DecoderCache {
+  checkObject('perplexity', 'cache()', how);
   return 'acquire' in how ? how : decoder.createPagedCache({ capacity, ...how });
 }
 

@@ -11,6 +11,7 @@ interface Found {
 }
 interface Row {
   cache: string;
+  bytes?: number;
   perplexity: number;
   needles: Found;
 }
@@ -19,6 +20,7 @@ interface Bench {
   formats: string[];
   policiesOf(lib: typeof nn, decoder: nn.Decoder, budget: number): Record<string, unknown>;
   cacheRows(lib: typeof nn, options: object): AsyncIterable<Row>;
+  fittedRows(lib: typeof nn, options: object): AsyncIterable<Row>;
   lineOf(row: Row): string;
   needles(lengths?: number[]): { name: string; text: string }[];
   findNeedles(decoder: nn.Decoder, options: object): Promise<Found>;
@@ -65,6 +67,48 @@ describe('bench/caches.mjs', () => {
       expect(found.found).toBeLessThanOrEqual(24);
     }
     expect(bench.lineOf(rows[0] as Row)).toMatch(/^\| i8 \| 100 \| \d+\.\d{4} \| \d+ of 24 \|$/);
+  });
+
+  it('makes a row for each thing that is fitted to a text', async () => {
+    const loaded: nn.Decoder[] = [];
+    const options = {
+      decoder,
+      needleDecoder: decoder,
+      text: 'Once upon a time there was a little dog who lived in a house by the sea. '.repeat(4),
+      calibration: 'A little girl went to the market with a red cup, and came home with a hen.',
+      reload: async (of: nn.Decoder, more: object) => {
+        expect(of).toBe(decoder);
+        loaded.push(await nn.load(tinyModel, { activations: 'f32', ...more }));
+        return loaded.at(-1);
+      },
+      bytesOfRank: (format: string, rank: number) => (format === 'i4' ? rank / 2 : rank * 2),
+      lengths: [0],
+      fittedFormats: ['bfp8'],
+      parts: [2],
+    };
+    const rows: Row[] = [];
+    for await (const row of bench.fittedRows(nn, options)) rows.push(row);
+    expect(rows.map(({ cache }) => cache)).toEqual([
+      'bfp8, all tokens',
+      'bfp8, channels in order',
+      'bfp8, keys less their mean',
+      '1/2 of the channels, f16',
+      '1/2 of the channels, i4',
+    ]);
+    const { numKvHeads, headDim } = decoder.config;
+    const rank = (numKvHeads * headDim) / 2;
+    expect(rows.map(({ bytes }) => bytes)).toEqual([
+      ...Array(3).fill(undefined),
+      2 * rank,
+      rank / 2,
+    ]);
+    for (const { perplexity, needles: found } of rows) {
+      expect(perplexity).toBeGreaterThan(1);
+      expect(found.of).toBe(24);
+    }
+    // Half of the channels lose something, quantized a little more; so they are what was asked for.
+    expect(new Set(rows.map(({ perplexity }) => perplexity)).size).toBe(5);
+    expect(loaded.map(({ disposed }) => disposed)).toEqual([true, true]);
   });
 
   it('needles stand at the beginning, and nowhere else', () => {

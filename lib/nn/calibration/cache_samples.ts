@@ -1,4 +1,4 @@
-import { checkObject } from '../../arguments.js';
+import { described } from '../../arguments.js';
 import { argumentError, BitloomError } from '../../errors.js';
 import type { Tensor } from '../../tensor.js';
 import type { Decoder } from '../decoder.js';
@@ -36,7 +36,12 @@ export function cacheSamples(decoder: Decoder, text: string | readonly number[])
   if (decoder.device !== 'cpu') {
     throw argumentError('BL_UNSUPPORTED', `cacheSamples: the decoder is on ${decoder.device}`);
   }
-  if (typeof text !== 'string') checkObject('cacheSamples', 'text', text);
+  if (typeof text !== 'string' && !Array.isArray(text) && !ArrayBuffer.isView(text)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `cacheSamples: text is ${described(text)}, expected text or a list of token ids`,
+    );
+  }
   const ids = typeof text === 'string' ? (tokenizer?.encode(text) ?? []) : text;
   if (ids.length === 0) {
     throw argumentError('BL_INVALID_ARGUMENT', 'cacheSamples: text has no tokens');

@@ -1,3 +1,4 @@
+import { checkObject, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Tensor } from '../../tensor.js';
 import type { RopeConfig } from '../rope_config.js';
@@ -40,6 +41,8 @@ export function fitChannelOrder(
   samples: CacheSamples,
   rope: Pick<RopeConfig, 'mode' | 'rotaryDim'>,
 ): ChannelOrder {
+  checkObject('fitChannelOrder', 'samples', samples);
+  checkObject('fitChannelOrder', 'rope', rope);
   const { keys, values, queries } = samples;
   const keyEnergy = channelEnergy('keys', keys);
   const valueEnergy = channelEnergy('values', values);
@@ -76,7 +79,7 @@ function keyOrder(
   if (!Number.isInteger(rotaryDim) || rotaryDim % 2 !== 0 || rotaryDim < 0 || rotaryDim > headDim) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
-      `fitChannelOrder: rotaryDim is ${rotaryDim}, expected an even number from 0 to ${headDim} (= head_dim)`,
+      `fitChannelOrder: rotaryDim is ${described(rotaryDim)}, expected an even number from 0 to ${headDim} (= head_dim)`,
     );
   }
   const energy = new Float64Array(headDim);
@@ -154,15 +157,14 @@ function descending(values: Float64Array): Int32Array {
 }
 
 /** Mean square of each channel, by head. */
-function channelEnergy(
-  name: string,
-  { shape, data, size, contiguous }: Tensor<'f32'>,
-): Float64Array[] {
+function channelEnergy(name: string, tensor: Tensor<'f32'>): Float64Array[] {
+  checkTensor('fitChannelOrder', `samples.${name}`, tensor);
+  const { dtype, shape, data, size, contiguous } = tensor;
   const [tokens = 0, heads = 0, dim = 0] = shape;
-  if (shape.length !== 3 || size === 0 || !contiguous) {
+  if (dtype !== 'f32' || shape.length !== 3 || size === 0 || !contiguous) {
     throw argumentError(
       'BL_INVALID_SHAPE',
-      `fitChannelOrder: ${name} has shape [${shape}], expected contiguous [tokens, heads, channels], none of them 0`,
+      `fitChannelOrder: samples.${name} is ${dtype} [${shape}], expected contiguous f32 [tokens, heads, channels], none of them 0`,
     );
   }
   const energy = Array.from({ length: heads }, () => new Float64Array(dim));

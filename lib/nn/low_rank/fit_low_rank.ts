@@ -1,4 +1,4 @@
-import { checkObject, checkOptions } from '../../arguments.js';
+import { checkObject, checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { Tensor } from '../../tensor.js';
 import type { CacheSamples } from '../calibration/cache_samples.js';
@@ -75,7 +75,7 @@ function fitPair(
   if (!Number.isInteger(rank) || rank < 1 || rank > most) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
-      `fitLowRank: ${name}Rank is ${rank}, expected 1 to ${most} (channels of all heads, at most 1024)`,
+      `fitLowRank: ${name}Rank is ${described(rank)}, expected 1 to ${most} (channels of all heads, at most 1024)`,
     );
   }
   const roots = queries === undefined ? undefined : weightRoots(queries, heads, dim);
@@ -100,14 +100,13 @@ function fitPair(
   };
 }
 
-function checked(
-  name: string,
-  { shape, data, size, contiguous }: Tensor<'f32'>,
-): readonly number[] {
-  if (shape.length !== 3 || size === 0 || !contiguous) {
+function checked(name: string, tensor: Tensor<'f32'>): readonly number[] {
+  checkTensor('fitLowRank', `samples.${name}`, tensor);
+  const { dtype, shape, data, size, contiguous } = tensor;
+  if (dtype !== 'f32' || shape.length !== 3 || size === 0 || !contiguous) {
     throw argumentError(
       'BL_INVALID_SHAPE',
-      `fitLowRank: ${name} has shape [${shape}], expected contiguous [tokens, heads, channels], none of them 0`,
+      `fitLowRank: samples.${name} is ${dtype} [${shape}], expected contiguous f32 [tokens, heads, channels], none of them 0`,
     );
   }
   for (let i = 0; i < size; i++) {

@@ -1,3 +1,4 @@
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 
 /** `value` if it is a whole number from `min` to `max`; throws `BL_OUT_OF_RANGE` otherwise. */
@@ -11,7 +12,7 @@ export function wholeNumber(
   if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
   throw argumentError(
     'BL_OUT_OF_RANGE',
-    `${what}: ${name} is ${String(value)}, expected a whole number from ${min} to ${max}`,
+    `${what}: ${name} is ${described(value)}, expected a whole number from ${min} to ${max}`,
   );
 }
 
@@ -21,18 +22,18 @@ export function tokenIds(what: string, tokens: ArrayLike<number>, limit: number)
   if (tokens === null || typeof tokens !== 'object') {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `${what}: tokens is ${String(tokens)}, expected an array of token ids`,
+      `${what}: tokens is ${described(tokens)}, expected an array of token ids`,
     );
   }
   const length = wholeNumber(what, 'tokens.length', tokens.length, 0, Number.MAX_SAFE_INTEGER);
   const ids = new Int32Array(Math.min(length, limit));
   for (let i = 0; i < ids.length; i++) {
     const id = tokens[i] as number;
-    ids[i] = id;
+    if (typeof id === 'number') ids[i] = id;
     if (ids[i] !== id) {
       throw argumentError(
         'BL_OUT_OF_RANGE',
-        `${what}: tokens[${i}] is ${String(id)}, expected a whole number of 32 bits`,
+        `${what}: tokens[${i}] is ${described(id)}, expected a whole number of 32 bits`,
       );
     }
   }

@@ -134,7 +134,7 @@ export function planCache(options: PagedKVCacheOptions): CachePlan {
   check('numKvHeads', numKvHeads, 1, 65536);
   check('headDim', headDim, 1, 1024);
   check('valueDim', valueDim, 0, 1024);
-  if (!(pageSize >= 8 && pageSize <= 256 && pageSize % 8 === 0)) {
+  if (!(Number.isInteger(pageSize) && pageSize >= 8 && pageSize <= 256 && pageSize % 8 === 0)) {
     throw argumentError(
       'BL_INVALID_SHAPE',
       `PagedKVCache: pageSize is ${described(pageSize)}, expected a multiple of 8 from 8 to 256`,

@@ -1,4 +1,4 @@
-import { checkTensor } from '../../arguments.js';
+import { checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { KVSegment } from '../../ops/attention/options.js';
 import { kvAppend } from '../../ops/kv/kv_append.js';
@@ -218,6 +218,12 @@ export function checkCounts(
   sequences: readonly PagedKVSequence[],
   counts: number | readonly number[],
 ): number[] {
+  if (typeof counts !== 'number' && !Array.isArray(counts)) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `batch: counts is ${described(counts)}, expected a number or an array`,
+    );
+  }
   const list = typeof counts === 'number' ? sequences.map(() => counts) : [...counts];
   wholeNumber('batch', 'counts.length', list.length, sequences.length, sequences.length);
   for (const [i, count] of list.entries()) {

@@ -267,11 +267,11 @@ export class PagedKVCache {
 
   #layer(memory: PageMemory, layer: number): KVPages {
     this.check('layer');
-    const pages = memory.layers[layer];
+    const pages = Number.isInteger(layer) ? memory.layers[layer] : undefined;
     if (pages !== undefined) return pages;
     throw argumentError(
       'BL_OUT_OF_RANGE',
-      `PagedKVCache: layer is ${layer}, expected 0 to ${this.numLayers - 1}`,
+      `PagedKVCache: layer is ${described(layer)}, expected 0 to ${this.numLayers - 1}`,
     );
   }
 

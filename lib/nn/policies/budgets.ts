@@ -1,16 +1,9 @@
 // How layers share a budget.
 
-/** Budgets in proportion to `weights`, `budget` on average, none below `least`. */
-export function shares(budget: number, least: number, weights: readonly number[]): number[] {
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
-  const all = budget * weights.length;
-  const free = all - least * weights.length;
-  if (!(total > 0) || !Number.isFinite(total)) return weights.map(() => budget);
-  return weights.map((weight) => least + Math.floor((free * weight) / total));
-}
-
 /**
- * {@link shares}, none above `most[l]`: what a layer can not use goes to the others, in the same proportion.
+ * How layers share `budget` keys each: `least` for everyone, the rest in proportion to `weights` (equally, if they have no finite
+ * sum above 0). What a layer has no keys for goes to the others, in the same proportion. The numbers are whole and sum to the budget of
+ * all layers, or to all keys there are.
  *
  * @param most keys that each layer has
  */
@@ -20,25 +13,40 @@ export function cappedShares(
   weights: readonly number[],
   most: readonly number[],
 ): number[] {
-  const full = new Set<number>();
-  for (;;) {
-    const open = weights.map((_, l) => l).filter((l) => !full.has(l));
-    if (open.length === 0) return [...most];
-    let rest = budget * weights.length;
-    for (const l of full) rest -= most[l] as number;
-    const some = shares(
-      rest / open.length,
-      Math.min(least, rest / open.length),
-      open.map((l) => weights[l] as number),
-    );
-    const over = open.filter((l, i) => (some[i] as number) >= (most[l] as number));
-    if (over.length === 0) {
-      const result = [...most];
-      for (const [i, l] of open.entries()) result[l] = Math.floor(some[i] as number);
-      return result;
+  const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
+  const total = Math.min(budget * weights.length, sum(most));
+  const parts = [...most];
+  let open = weights.map((_, l) => l);
+  while (open.length > 0) {
+    const rest = total - sum(parts.filter((_, l) => !open.includes(l)));
+    const all = sum(open.map((l) => weights[l] as number));
+    const isUsable = all > 0 && Number.isFinite(all);
+    const low = Math.min(least, rest / open.length);
+    for (const l of open) {
+      const share = isUsable ? (weights[l] as number) / all : 1 / open.length;
+      parts[l] = low + (rest - low * open.length) * share;
     }
-    for (const l of over) full.add(l);
+    const fitting = open.filter((l) => (parts[l] as number) <= (most[l] as number));
+    if (fitting.length === open.length) break;
+    for (const l of open) parts[l] = Math.min(parts[l] as number, most[l] as number);
+    open = fitting;
   }
+  return rounded(parts, total, most);
+}
+
+/** Whole numbers that sum to `total`, none above `most[l]`: those with the largest fractions are rounded up. */
+function rounded(parts: readonly number[], total: number, most: readonly number[]): number[] {
+  const whole = parts.map(Math.floor);
+  const fraction = (l: number): number => (parts[l] as number) - (whole[l] as number);
+  const order = [...parts.keys()].sort((a, b) => fraction(b) - fraction(a) || a - b);
+  let missing = total - whole.reduce((a, b) => a + b, 0);
+  for (const l of order) {
+    if (missing <= 0) break;
+    if ((whole[l] as number) >= (most[l] as number)) continue;
+    whole[l] = (whole[l] as number) + 1;
+    missing--;
+  }
+  return whole;
 }
 
 /**

@@ -1,8 +1,8 @@
-import { shares } from './budgets.js';
+import { cappedShares } from './budgets.js';
 import { checkPolicyOptions, perCache, policy, realOption, type SnapKVOptions } from './parts.js';
 import { snapParts } from './policies.js';
-import type { CachePolicy } from './policy.js';
-import { columnSquares, columnSums, dispersion, maxPool } from './scores.js';
+import type { CachePolicy, Observation } from './policy.js';
+import { columnSquares, columnSums, dispersion, meanPool } from './scores.js';
 
 /** Options of {@link cake}. */
 export interface CakeOptions extends SnapKVOptions {
@@ -15,9 +15,32 @@ export interface CakeOptions extends SnapKVOptions {
 }
 
 /**
- * CAKE (Qin et al. 2025): a layer's share of the budget is entropy^(1 / tau1) * variance^(1 / tau2) of the attention of the last
- * `window` queries, over keys and over queries; score = mean + gamma * variance of a key's weights over those queries, pooled.
- * While a text is generated, layers keep the shares of the prompt: one query has no variance.
+ * CAKE (Qin et al. 2025, arXiv:2503.12491): layers whose attention is spread over many keys, or moves, keep more of them.
+ *
+ * - Layers: preference `P = H^(1 / tau1) * V^(1 / tau2)` of the attention a [queries, keys] of the last `window` queries, H its entropy
+ *   `-sum over keys of a ln a` (mean over queries and heads), V its shift `sum over keys of Var over queries of a` (mean over heads). Each
+ *   layer keeps the window and `P / sum of P` of the rest of the budget. A layer that has fewer keys keeps them all, and what it can not
+ *   use goes to the others by their P (in equal parts in the authors' code); budgets sum to the total.
+ * - Score: `mean + gamma * Var` over the queries of a key's weights, by query head; its mean over the heads of a kv head, then over
+ *   `pool` neighbours.
+ *
+ * The paper's cascade shrinks the layers of before each time that a layer of the prompt has been computed, so that there never are more
+ * keys than the budget and one layer's; what stays, as it shows, is what sharing once after the last layer leaves, as is done here after
+ * each block. H and V are over all keys here, in the paper over those besides the window. While a text is generated, layers keep the
+ * shares of the prompt: one query has no variance.
+ *
+ * @param options `budget`; `window` (default 32, budget / 2 at most), `pool` (5), `tau1` (1), `tau2` (1), `gamma` (200)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `BL_OUT_OF_RANGE` for a `budget` below 2, a `window` that is
+ *   not 1 to `budget - 1`, a `pool` that is not odd, a `tau1` or `tau2` below 0.001 or a `gamma` below 0
+ *
+ * @example
+ * ```ts
+ * import { cake, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: cake({ budget: 512 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function cake(options: CakeOptions): CachePolicy {
   const name = 'cake';
@@ -36,26 +59,41 @@ export function cake(options: CakeOptions): CachePolicy {
       if (observation === undefined) return [...before];
       if (observation.queries > 1) {
         const { entropy, variance } = dispersion(observation);
-        memory(step).set(step.layer, entropy ** (1 / tau1) * variance ** (1 / tau2));
+        // The sum over keys: a layer with more of them has more to keep.
+        const shift = variance * observation.keys;
+        memory(step).set(step.layer, entropy ** (1 / tau1) * shift ** (1 / tau2));
       }
-      const rows = (observation.queries * observation.numHeads) / before.length;
-      const sums = columnSums(observation, before.length);
-      const squares = columnSquares(observation, before.length);
-      return sums.map((sum, head) => {
-        const scores = sum.map((value, s) => {
-          const mean = value / rows;
-          return (
-            mean + gamma * (((squares[head] as Float32Array)[s] as number) / rows - mean * mean)
-          );
-        });
-        return maxPool(scores, pool);
+      const scores = shiftScores(observation, gamma);
+      const group = scores.length / before.length;
+      return before.map((_, head) => {
+        const mean = new Float32Array(observation.keys);
+        for (const list of scores.slice(head * group, (head + 1) * group)) {
+          for (let s = 0; s < mean.length; s++) {
+            mean[s] = (mean[s] as number) + (list[s] as number) / group;
+          }
+        }
+        return meanPool(mean, pool);
       });
     },
     budgets: (layers) =>
-      shares(
+      cappedShares(
         options.budget,
         window,
         layers.map((view) => memory(view).get(view.layer) ?? 1),
+        layers.map(({ keys }) => keys),
       ),
   });
+}
+
+/** `mean + gamma * variance` over the queries of each key's weights, by query head: [numHeads][keys]. */
+function shiftScores(observation: Observation, gamma: number): Float32Array[] {
+  const { numHeads, queries } = observation;
+  const squares = columnSquares(observation, numHeads);
+  return columnSums(observation, numHeads).map((sums, head) =>
+    sums.map((sum, s) => {
+      const mean = sum / queries;
+      const square = (squares[head] as Float32Array)[s] as number;
+      return mean + gamma * (square / queries - mean * mean);
+    }),
+  );
 }

@@ -19,8 +19,22 @@ export interface ChunkKVOptions extends WindowOptions {
 }
 
 /**
- * ChunkKV (Liu et al. 2025): keys stay or go by chunks of `chunk` neighbours, by the sum of their snapKV scores over all heads;
- * of every `reuse` layers the first one's choice serves all.
+ * ChunkKV (Liu et al. 2025, arXiv:2502.00299): older keys stay or go by chunks of `chunk` neighbours; score of a chunk = sum over its keys, all
+ * heads and the last `window` queries of the weights. Of the last chunk that fits, the first keys. Of every `reuse` layers the first one's
+ * choice serves all, as long as they have as many keys and the same budget. The newest `window` stay.
+ *
+ * @param options `budget`; `window` (default 32, budget / 2 at most), `chunk` (10), `reuse` (1)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `BL_OUT_OF_RANGE` for a `budget` below 2, a `window` that is
+ *   not 1 to `budget - 1`, a `chunk` or `reuse` below 1
+ *
+ * @example
+ * ```ts
+ * import { chunkKV, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: chunkKV({ budget: 512, chunk: 16 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function chunkKV(options: ChunkKVOptions): CachePolicy {
   const name = 'chunkKV';

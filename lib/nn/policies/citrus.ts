@@ -1,3 +1,4 @@
+import { described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import {
   checkPolicyOptions,
@@ -31,6 +32,21 @@ export interface CitrusOptions extends ProbeOptions {
  *
  * While a text is generated, the newest query's weights decide. The paper's individual cache, a second one for the instruction alone
  * beside that for the chunks, is not there.
+ *
+ * @param options `budget`, `instruction`; `window` (default 8, budget / 4 at most), `block` (256)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, or an `instruction` that is no list of token ids,
+ *   `BL_OUT_OF_RANGE` for a `budget` below 2, a `window` that is not 1 to `budget - 1` or a `block` below 1; the model's own
+ *   error for ids beyond its vocabulary, once they are computed
+ *
+ * @example
+ * ```ts
+ * import { citrus, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const question = decoder.tokenizer?.encode('Who was at the door?', { addBos: false }) ?? [];
+ * const cache = { policy: citrus({ budget: 512, instruction: question }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function citrus(options: CitrusOptions): CachePolicy {
   const name = 'citrus';
@@ -56,10 +72,17 @@ export function probeOf(
   block = 256,
 ): { probe: readonly number[]; block: number } {
   listOption(name, option, tokens);
-  if (tokens.length === 0 || tokens.some((id) => !Number.isInteger(id) || id < 0)) {
+  if (tokens.length === 0) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `${name}: ${option} is [${tokens}], expected token ids, at least one`,
+      `${name}: ${option} is empty, expected token ids, at least one`,
+    );
+  }
+  for (const [i, id] of tokens.entries()) {
+    if (Number.isInteger(id) && id >= 0) continue;
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `${name}: ${option}[${i}] is ${described(id)}, expected a token id`,
     );
   }
   wholeOption(name, 'block', block, 1);

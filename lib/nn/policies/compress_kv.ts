@@ -5,6 +5,7 @@ import {
   listOption,
   policy,
   poolOf,
+  realOption,
   type SnapKVOptions,
   windowOf,
 } from './parts.js';
@@ -25,6 +26,20 @@ export interface CompressKVOptions extends SnapKVOptions {
  * surrounds it, choose the keys for all its heads: score = mean over them of the weights of the last `window` queries, the mean of
  * `pool` neighbours. Budgets of layers are in proportion to `errors`, `||O_full - O_compressed||_F / ||O_full||_F` of the attention
  * output, measured beforehand.
+ *
+ * @param options `budget`; `window` (default 32, budget / 2 at most), `pool` (5), `heads` (all), `errors` (all the same)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `heads` or `errors` that are no lists, `BL_OUT_OF_RANGE` for
+ *   a `budget` below 2, a `window` that is not 1 to `budget - 1`, a `pool` that is not odd, errors below 0 or not finite, and, once
+ *   used, for heads that the model has not; `BL_INVALID_SHAPE` once used, for lists of another length than the model has layers
+ *
+ * @example
+ * ```ts
+ * import { compressKV, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: compressKV({ budget: 512 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function compressKV(options: CompressKVOptions): CachePolicy {
   const name = 'compressKV';
@@ -35,11 +50,8 @@ export function compressKV(options: CompressKVOptions): CachePolicy {
   for (const [layer, list] of listOption(name, 'heads', heads ?? []).entries()) {
     listOption(name, `heads[${layer}]`, list);
   }
-  if (listOption(name, 'errors', errors ?? []).some((e) => !(e >= 0 && Number.isFinite(e)))) {
-    throw argumentError(
-      'BL_OUT_OF_RANGE',
-      `${name}: errors is ${errors?.join(', ')}, expected numbers of at least 0`,
-    );
+  for (const [layer, error] of listOption(name, 'errors', errors ?? []).entries()) {
+    realOption(name, `errors[${layer}]`, error, 0);
   }
   return policy({
     name,

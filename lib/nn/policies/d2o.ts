@@ -39,16 +39,24 @@ export interface D2OOptions extends WindowOptions {
  * The layers' softmax, the threshold and its average, and the nearest by cosine have been compared with the authors' code; the weights of
  * the merge and beta are the paper's from memory, as its formulas could not be read.
  *
+ * @param options `budget`; `window` (default budget / 4), `beta` (0.7), `temperature` (1)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `BL_OUT_OF_RANGE` for a `budget` below 2, a `window` that is
+ *   not 1 to `budget - 1`, a `beta` that is not 0 to 1 or a `temperature` below 0.001
+ *
  * @example
  * ```ts
- * decoder.generate(text, { cache: { policy: d2o({ budget: 256 }) } });
+ * import { d2o, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: d2o({ budget: 256 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
  * ```
  */
 export function d2o(options: D2OOptions): CachePolicy {
   const name = 'd2o';
   checkPolicyOptions(name, options, 'window', 'beta', 'temperature');
   const { budget } = options;
-  const window = windowOf(name, options, Math.max(1, Math.floor(budget / 4)));
+  const window = windowOf(name, options, (all) => Math.max(1, Math.floor(all / 4)));
   const beta = realOption(name, 'beta', options.beta ?? 0.7, 0, 1);
   const temperature = realOption(name, 'temperature', options.temperature ?? 1, 1e-3);
   const memory = perCache((): { weights?: number[]; thresholds: Map<string, number> } => ({

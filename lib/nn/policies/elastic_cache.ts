@@ -14,6 +14,19 @@ import { goingOf } from './selections.js';
  *
  * It takes image and text tokens alike, as the paper does. The first prompt step that exceeds the budget is the instruction; prompts
  * of several steps are compressed after each.
+ *
+ * @param options `budget`; `sinks` (default 4, budget / 4 at most), `window` (1), `distance` (25, budget / 2 at most)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `BL_OUT_OF_RANGE` for a `budget` below 2, `sinks` below 0, a
+ *   `window` or `distance` below 1
+ *
+ * @example
+ * ```ts
+ * import { elasticCache, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: elasticCache({ budget: 512, window: 8 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function elasticCache(options: FixedPlaceOptions): CachePolicy {
   const name = 'elasticCache';

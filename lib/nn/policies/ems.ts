@@ -1,4 +1,4 @@
-import { mergeRows, nearestKept, normalizedMerge, rowCosine } from './merges.js';
+import { mergeDirections, mergeRowsOf, nearestKept, normalizedMerge, rowCosine } from './merges.js';
 import {
   checkPolicyOptions,
   perCache,
@@ -28,12 +28,27 @@ export interface EMSOptions extends WindowOptions {
  * - Redundancy: each of these goes to the key that stays and is most alike by cosine, if the pair's `cos(keys) * cos(values)` is at least
  *   `threshold` (and both are positive); else to the zero class: a center of zeros that every head has, so that heads do the
  *   same work whatever they merge, and that is dropped afterwards.
- * - A center becomes the mean of itself and what came to it, weighted by scores; keys and values alike.
+ * - A center becomes the mean of itself and what came to it, weighted by scores; keys by direction and length apart: the mean direction, as
+ *   long as the mean length.
  *
- * The paper's, by its abstract and its public reviews: the two scores with their means aligned, three classes of keys (important, to be
- * merged, irrelevant), redundancy as the product of both cosines, attention weights in the merge, the zero class. Ours, since the formulas
- * themselves could not be compared: max of the two, G's division by the queries that see a key, that centers are the nearest by
- * keys alone, both defaults. The paper treats norms of keys apart from their directions; here they are averaged as they are.
+ * The paper's, by its abstract and what others write of it: the two scores with their means aligned, three classes of keys (important, to be
+ * merged, irrelevant), redundancy as the product of both cosines, attention weights in the merge, lengths of keys apart from their directions,
+ * the zero class. Ours, since its formulas could not be read and its code is not public: max of the two scores, G's division by the
+ * queries that see a key, that centers are the nearest by keys alone, the mean of lengths, both defaults; and that keys are compared as they
+ * stand in the cache, rotated.
+ *
+ * @param options `budget`; `window` (default 32, budget / 2 at most), `mergeable` (1), `threshold` (0.6)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `BL_OUT_OF_RANGE` for a `budget` below 2, a `window` that is
+ *   not 1 to `budget - 1`, a `mergeable` below 0 or a `threshold` that is not 0 to 1
+ *
+ * @example
+ * ```ts
+ * import { ems, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: ems({ budget: 512 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function ems(options: EMSOptions): CachePolicy {
   const name = 'ems';
@@ -92,16 +107,14 @@ export function ems(options: EMSOptions): CachePolicy {
         });
         const rows = classed.map((i) => from[i] as number);
         const centers = classed.map(centerOf);
-        mergeRows(
-          content,
-          head,
-          normalizedMerge(
-            rows,
-            centers,
-            rows.map((row) => scores[row] as number),
-            (row) => scores[row] as number,
-          ),
+        const merged = normalizedMerge(
+          rows,
+          centers,
+          rows.map((row) => scores[row] as number),
+          (row) => scores[row] as number,
         );
+        mergeDirections(content.keys, head, merged);
+        mergeRowsOf(content.values, head, merged);
       }
     },
   });

@@ -23,6 +23,21 @@ export interface EpiCacheOptions extends ProbeOptions {
  * `(1 - similarity)^alpha`.
  *
  * Several episodes of one conversation, each with a cache of its own, are an {@link EpisodicCache}.
+ *
+ * @param options `budget`, `patch`; `window` (default 8, budget / 4 at most), `block` (256), `similarity` (layers alike), `alpha` (1)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, a `patch` that is no list of token ids or a `similarity` that
+ *   is no list, `BL_OUT_OF_RANGE` for a `budget` below 2, a `window` that is not 1 to `budget - 1`, a `block` below 1, an `alpha` below 0
+ *   or a similarity that is not -1 to 1; `BL_INVALID_SHAPE` once used, for a `similarity` of another length than the model has layers
+ *
+ * @example
+ * ```ts
+ * import { epiCache, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const question = decoder.tokenizer?.encode('Who was at the door?', { addBos: false }) ?? [];
+ * const cache = { policy: epiCache({ budget: 512, patch: question }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function epiCache(options: EpiCacheOptions): CachePolicy {
   const name = 'epiCache';

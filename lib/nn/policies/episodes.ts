@@ -3,10 +3,11 @@ import { argumentError } from '../../errors.js';
 import { embedding } from '../../ops/embedding/embedding.js';
 import { Tensor } from '../../tensor.js';
 import type { Decoder } from '../decoder.js';
+import { tokenIds } from '../decoder_arguments.js';
 import type { PagedCacheOptions } from '../paged_cache_options.js';
 import type { PagedDecoderCache } from '../paged_decoder_cache.js';
 import { type EpiCacheOptions, epiCache } from './epi_cache.js';
-import { listOption, wholeOption } from './parts.js';
+import { functionOption, listOption, wholeOption } from './parts.js';
 import { cosine } from './scores.js';
 
 /** Segments of a conversation in groups. */
@@ -38,6 +39,10 @@ export function clusterEpisodes(
       'clusterEpisodes: vectors is empty, expected at least one',
     );
   }
+  for (const [i, vector] of vectors.entries()) {
+    listOption('clusterEpisodes', `vectors[${i}]`, vector as readonly number[]);
+  }
+  wholeOption('clusterEpisodes', 'seed', seed, 0);
   const bad = vectors.findIndex((x) => !Array.from(x).every(Number.isFinite));
   if (bad >= 0) {
     throw argumentError(
@@ -120,7 +125,8 @@ function beginnings(units: readonly Float64Array[], count: number, seed: number)
 
 /** Mean of the rows of a decoder's embedding table: a vector for a piece of text that needs no other model. */
 export function meanEmbedding(decoder: Decoder, tokens: readonly number[]): Float32Array {
-  const ids = new Tensor('i32', Int32Array.from(tokens), [tokens.length]);
+  const list = listOption('meanEmbedding', 'tokens', tokens);
+  const ids = new Tensor('i32', tokenIds(list, decoder.config.vocabSize), [tokens.length]);
   const { data, shape } = embedding(decoder.parts.embedding, ids);
   const dim = shape[1] as number;
   const mean = new Float32Array(dim);
@@ -152,9 +158,13 @@ export interface EpisodicCacheOptions
  *
  * @example
  * ```ts
- * const turns = texts.map((text) => decoder.tokenizer.encode(text, { addBos: false }));
- * const memory = await EpisodicCache.create(decoder, turns, { budget: 512, block: 128 });
- * const question = decoder.tokenizer.encode('What did Ann say of the house?', { addBos: false });
+ * import { EpisodicCache, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const encode = (text: string) => decoder.tokenizer?.encode(text, { addBos: false }) ?? [];
+ * const turns = ['Ann has a house by the sea.', 'Tim found a ball.', 'The ball was red.'].map(encode);
+ * const memory = await EpisodicCache.create(decoder, turns, { budget: 512, block: 128, episodes: 2 });
+ * const question = encode('What did Ann say of the house?');
  * const cache = memory.match(question);
  * console.log(await decoder.generate(question, { cache, maxTokens: 50 }).text());
  * memory.dispose();
@@ -174,7 +184,9 @@ export class EpisodicCache {
     options: EpisodicCacheOptions,
   ): Promise<EpisodicCache> {
     checkObject('EpisodicCache', 'options', options);
-    listOption('EpisodicCache', 'segments', segments);
+    for (const [i, segment] of listOption('EpisodicCache', 'segments', segments).entries()) {
+      listOption('EpisodicCache', `segments[${i}]`, segment);
+    }
     const {
       episodes = 4,
       patchTokens = 64,
@@ -186,6 +198,7 @@ export class EpisodicCache {
       ...rest
     } = options;
     wholeOption('EpisodicCache', 'patchTokens', patchTokens, 1);
+    functionOption('EpisodicCache', 'embed', embed);
     const embedding = embed ?? ((tokens: readonly number[]) => meanEmbedding(decoder, tokens));
     const found = clusterEpisodes(segments.map(embedding), episodes, seed);
     const { bosId, addBos } = decoder.tokenizer ?? {};

@@ -38,6 +38,20 @@ export interface GuiKVOptions extends SnapKVOptions {
  *   screenshots, the share `1 - budget / keys` with the smallest `|k - Q Q^T k|` is set to 0.
  *
  * Without screenshots neither applies: snapKV with a mean instead of a maximum.
+ *
+ * @param options `budget`; `window` (default 32, budget / 2 at most), `pool` (5), `screens` (none), `alpha` (2), `temperature` (3.5), `rank` (32)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, or `screens` that are no list, `BL_OUT_OF_RANGE` for a `budget`
+ *   below 2, a `window` that is not 1 to `budget - 1`, a `pool` that is not odd, screens that are empty, overlap or do not rise, an `alpha`
+ *   below 0, a `temperature` below 0.001 or a `rank` below 1
+ *
+ * @example
+ * ```ts
+ * import { guiKV, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: guiKV({ budget: 512, screens: [[10, 200]] }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function guiKV(options: GuiKVOptions): CachePolicy {
   const name = 'guiKV';

@@ -27,6 +27,7 @@ export {
 export type { PolicyOptions, PositionRange, SnapKVOptions, WindowOptions } from './parts.js';
 export {
   h2o,
+  type PyramidKVOptions,
   pyramidKV,
   type StreamingLLMOptions,
   scissorhands,

@@ -32,6 +32,22 @@ export interface InfiniRetriOptions extends ProbeOptions {
  *
  * The paper keeps the token ids of those sentences, and computes them anew before the next block, so that the model's own context is
  * never exceeded. A cache keeps keys and values where they stood, which costs less; nothing is computed again.
+ *
+ * @param options `budget`, `question`; `window` (default 8, budget / 4 at most), `block` (256), `phrase` (9), `sentences` (every 16 tokens),
+ *   `layer` (the last)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, a `question` that is no list of token ids or `sentences` that
+ *   are no list, `BL_OUT_OF_RANGE` for a `budget` below 2, a `window` that is not 1 to `budget - 1`, a `block` or `phrase` below 1, a
+ *   `layer` below 0 or sentences that do not rise
+ *
+ * @example
+ * ```ts
+ * import { infiniRetri, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const question = decoder.tokenizer?.encode('Who was at the door?', { addBos: false }) ?? [];
+ * const cache = { policy: infiniRetri({ budget: 512, question }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function infiniRetri(options: InfiniRetriOptions): CachePolicy {
   const name = 'infiniRetri';

@@ -34,12 +34,25 @@ export const isIn = (ranges: readonly PositionRange[], position: number): boolea
  * - weighted: `(k + sum of cos(k, k_i) k_i) / (n + 1)`
  *
  * Without images all keys get the same on top, and it is H2O with a merge.
+ *
+ * @param options `budget`; `window` (default budget / 2), `images` (none), `merge` ('pivotal')
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `images` that are no list or another `merge`, `BL_OUT_OF_RANGE`
+ *   for a `budget` below 2, a `window` that is not 1 to `budget - 1`, or images that are empty, overlap or do not rise
+ *
+ * @example
+ * ```ts
+ * import { load, lookM } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: lookM({ budget: 512, images: [[4, 100]] }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function lookM(options: LookMOptions): CachePolicy {
   const name = 'lookM';
   checkPolicyOptions(name, options, 'window', 'images', 'merge');
   const { budget } = options;
-  const window = windowOf(name, options, Math.floor(budget / 2));
+  const window = windowOf(name, options, (all) => Math.floor(all / 2));
   const images = rangesOf(name, 'images', options.images);
   const how = choiceOption(name, 'merge', options.merge ?? 'pivotal', [
     'average',

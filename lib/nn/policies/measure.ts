@@ -1,7 +1,7 @@
 // What some policies want to know of a model beforehand.
 import { checkOptions } from '../../arguments.js';
 import type { Decoder } from '../decoder.js';
-import { checkedRange, type PositionRange, policy, wholeOption } from './parts.js';
+import { checkedRange, listOption, type PositionRange, policy, wholeOption } from './parts.js';
 import { snapKV } from './policies.js';
 import type { CachePolicy } from './policy.js';
 import { cosine } from './scores.js';
@@ -21,7 +21,26 @@ export interface RetrievalHeadsOptions {
  * weight, over all its keys, while the answer is said. Average several texts by calling it for each.
  *
  * @param tokens a text with a needle, a question, and the answer
+ * @param options `needle`, `answer`; `perLayer` (default 4)
  * @returns heads of each layer, best first, for {@link compressKV}; and the scores of all, [layers][numHeads]
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `BL_OUT_OF_RANGE` for ranges that are empty or not in the
+ *   tokens, an answer before the needle's end or a `perLayer` below 1
+ *
+ * @example
+ * ```ts
+ * import { compressKV, load, retrievalHeads } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const text = 'Tim had a red cup. It was a nice day. Tim had a red cup.';
+ * const tokens = decoder.tokenizer?.encode(text, { addBos: false }) ?? [];
+ * const length = decoder.tokenizer?.encode('Tim had a red cup.', { addBos: false }).length ?? 0;
+ * const { heads } = await retrievalHeads(decoder, tokens, {
+ *   needle: [0, length],
+ *   answer: [tokens.length - length, tokens.length],
+ * });
+ * const cache = { policy: compressKV({ budget: 512, heads }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export async function retrievalHeads(
   decoder: Decoder,
@@ -30,6 +49,7 @@ export async function retrievalHeads(
 ): Promise<{ heads: number[][]; scores: Float64Array[] }> {
   const name = 'retrievalHeads';
   checkOptions(name, options, new Set(['needle', 'answer', 'perLayer']));
+  listOption(name, 'tokens', tokens);
   const [needleBegin, needleEnd] = checkedRange(name, 'needle', options.needle, 0, tokens.length);
   const [answerBegin, answerEnd] = checkedRange(
     name,
@@ -92,7 +112,21 @@ export interface KeySimilarityOptions {
  * How much the keys of each layer change when a text is read in blocks with eviction, as EpiCache measures it (Kim et al. 2025): the mean
  * cosine of the keys that stay and of those of the same tokens with a whole cache, for {@link epiCache}.
  *
+ * @param options `budget`; `block` (default 64), `policy` (snapKV with this budget)
  * @returns by layer; 1: they do not change (the first layer's never do)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `BL_OUT_OF_RANGE` for a `budget` below 2, a `block`
+ *   below 1 or tokens beyond the decoder's context
+ *
+ * @example
+ * ```ts
+ * import { epiCache, keySimilarity, load } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const text = decoder.tokenizer?.encode('A cat and a dog went to the sea. They saw a red ball in the water.') ?? [];
+ * const similarity = await keySimilarity(decoder, text, { budget: 8, block: 8 });
+ * const cache = { policy: epiCache({ budget: 512, patch: text.slice(1, 6), similarity }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export async function keySimilarity(
   decoder: Decoder,
@@ -100,6 +134,7 @@ export async function keySimilarity(
   options: KeySimilarityOptions,
 ): Promise<number[]> {
   checkOptions('keySimilarity', options, new Set(['budget', 'block', 'policy']));
+  listOption('keySimilarity', 'tokens', tokens);
   const { budget, block = 64, policy: evicting = snapKV({ budget }) } = options;
   const whole = decoder.createPagedCache({ format: 'f32' });
   const evicted = decoder.createPagedCache({ format: 'f32', policy: { ...evicting, block } });

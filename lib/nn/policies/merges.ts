@@ -82,21 +82,58 @@ export interface HeadMerge {
  * of one head.
  */
 export function mergeRows({ keys, values }: LayerContent, head: number, merge: HeadMerge): void {
-  for (const { data: all, shape } of [keys, values]) {
-    const [, heads = 1, dim = 0] = shape;
-    const data = all as Float32Array;
-    for (const [row, weight] of merge.own) {
-      const at = (row * heads + head) * dim;
-      for (let c = 0; c < dim; c++) data[at + c] = (data[at + c] as number) * weight;
+  mergeRowsOf(keys, head, merge);
+  mergeRowsOf(values, head, merge);
+}
+
+/** The same of one tensor, [rows, heads, dim]. */
+export function mergeRowsOf(
+  { data: all, shape }: Tensor<'f32'>,
+  head: number,
+  merge: HeadMerge,
+): void {
+  const [, heads = 1, dim = 0] = shape;
+  const data = all as Float32Array;
+  for (const [row, weight] of merge.own) {
+    const at = (row * heads + head) * dim;
+    for (let c = 0; c < dim; c++) data[at + c] = (data[at + c] as number) * weight;
+  }
+  for (let i = 0; i < merge.from.length; i++) {
+    const from = ((merge.from[i] as number) * heads + head) * dim;
+    const to = ((merge.to[i] as number) * heads + head) * dim;
+    const weight = merge.weights[i] as number;
+    for (let c = 0; c < dim; c++) {
+      data[to + c] = (data[to + c] as number) + weight * (data[from + c] as number);
     }
-    for (let i = 0; i < merge.from.length; i++) {
-      const from = ((merge.from[i] as number) * heads + head) * dim;
-      const to = ((merge.to[i] as number) * heads + head) * dim;
-      const weight = merge.weights[i] as number;
-      for (let c = 0; c < dim; c++) {
-        data[to + c] = (data[to + c] as number) + weight * (data[from + c] as number);
-      }
-    }
+  }
+}
+
+/**
+ * The same with lengths apart from directions: the weighted sum of the rows' directions, as long as the weighted sum of their lengths. So
+ * a mean of rows that point elsewhere does not become short, as it would by {@link mergeRowsOf}.
+ */
+export function mergeDirections(tensor: Tensor<'f32'>, head: number, merge: HeadMerge): void {
+  const [, heads = 1, dim = 0] = tensor.shape;
+  const rowOf = (row: number): Float32Array => {
+    const at = (row * heads + head) * dim;
+    return (tensor.data as Float32Array).subarray(at, at + dim);
+  };
+  const length = (row: number): number => Math.hypot(...rowOf(row));
+  const lengths = new Map<number, number>();
+  const own = new Map<number, number>();
+  for (const [row, weight] of merge.own) {
+    lengths.set(row, weight * length(row));
+    own.set(row, weight / (length(row) || 1));
+  }
+  const weights = Array.from(merge.weights, (weight, i) => {
+    const [from, to] = [merge.from[i] as number, merge.to[i] as number];
+    lengths.set(to, (lengths.get(to) ?? 0) + weight * length(from));
+    return weight / (length(from) || 1);
+  });
+  mergeRowsOf(tensor, head, { from: merge.from, to: merge.to, weights, own });
+  for (const [row, wanted] of lengths) {
+    const scale = wanted / (length(row) || 1);
+    for (const [c, x] of rowOf(row).entries()) rowOf(row)[c] = x * scale;
   }
 }
 

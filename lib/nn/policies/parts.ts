@@ -120,14 +120,14 @@ export function functionOption(name: string, option: string, value: unknown): vo
   );
 }
 
-/** The window. */
+/** The window; by default what `standard` makes of the budget. */
 export function windowOf(
   name: string,
   { budget, window }: WindowOptions,
-  standard = Math.min(32, Math.floor(budget / 2)),
+  standard = (most: number): number => Math.min(32, Math.floor(most / 2)),
 ): number {
   wholeOption(name, 'budget', budget, 2);
-  if (window === undefined) return standard;
+  if (window === undefined) return standard(budget);
   wholeOption(name, 'window', window, 1);
   if (window < budget) return window;
   throw argumentError(
@@ -138,7 +138,7 @@ export function windowOf(
 
 /** The same with a default of 8, budget / 4 at most: for policies whose newest tokens do not decide. */
 export function smallWindowOf(name: string, options: WindowOptions): number {
-  return windowOf(name, options, Math.max(1, Math.min(8, Math.floor(options.budget / 4))));
+  return windowOf(name, options, (budget) => Math.max(1, Math.min(8, Math.floor(budget / 4))));
 }
 
 /** An odd number of neighbours. */

@@ -12,6 +12,19 @@ import { overHeads } from './selections.js';
  * stay anyway; while a text is generated, lengths stay as they are and keys go at a fixed place, `distance` before the end.
  *
  * It takes image and text tokens alike, as the paper does.
+ *
+ * @param options `budget`; `sinks` (default 4, budget / 4 at most), `window` (1), `distance` (25, budget / 2 at most)
+ * @throws `BL_INVALID_ARGUMENT` for options that are no object or have other names, `BL_OUT_OF_RANGE` for a `budget` below 2, `sinks` below 0, a
+ *   `window` or `distance` below 1
+ *
+ * @example
+ * ```ts
+ * import { load, prefixKV } from 'bitloom/nn';
+ *
+ * const decoder = await load('model.gguf');
+ * const cache = { policy: prefixKV({ budget: 512, window: 8 }) };
+ * console.log(await decoder.generate('Once upon a time', { cache }).text());
+ * ```
  */
 export function prefixKV(options: FixedPlaceOptions): CachePolicy {
   const name = 'prefixKV';

@@ -60,7 +60,12 @@ function prepare<D extends FloatDType>(
   checkTensor('attention', 'q', q);
   checkTensor('attention', 'v', v);
   const values = attentionValues('attention', options, { k, v });
-  const output = outputTensor(options.out, [...q.shape.slice(0, 2), ...v.shape.slice(2, 3)], q);
+  const output = outputTensor(
+    'attention',
+    options.out,
+    [...q.shape.slice(0, 2), ...v.shape.slice(2, 3)],
+    q,
+  );
   return {
     op: 'attention',
     values: [...tensorValues(q), ...tensorValues(output), ...values, runValue(options)],

@@ -1,4 +1,4 @@
-import { checkObject, checkTensor } from '../../arguments.js';
+import { checkNumber, checkObject, checkTensor } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { type AsyncOptions, type Call, run, runAsync, runValue, tensorValues } from '../../run.js';
 import { type FloatDType, outputTensor, type Tensor } from '../../tensor.js';
@@ -80,10 +80,19 @@ function prepare<D extends FloatDType>(
     );
   }
   const { valueDim, ...rest } = options;
+  if (valueDim !== undefined) {
+    checkNumber(
+      op,
+      'valueDim',
+      valueDim,
+      'a whole number of at least 1',
+      (value) => Number.isSafeInteger(value) && value > 0,
+    );
+  }
   const values = attentionValues(op, rest, { segments });
   const { pages } = segments[0] as KVSegment;
   const dim = pages.values === undefined ? (valueDim ?? pages.keyDim) : pages.valueDim;
-  const output = outputTensor(options.out, [...q.shape.slice(0, 2), dim], q);
+  const output = outputTensor(op, options.out, [...q.shape.slice(0, 2), dim], q);
   return {
     op: 'attention',
     values: [...tensorValues(q), ...tensorValues(output), ...values, runValue(options)],

@@ -82,11 +82,16 @@ function prepare<D extends FloatDType>(
     ...checkedTensorValues(op, 'lses', lses),
   ];
   const shape = outputs.shape.slice(1);
-  const output = outputTensor(options.out, shape, outputs);
+  const output = outputTensor(op, options.out, shape, outputs);
   const lse = options.lse ?? Tensor.empty('f32', shape.slice(0, 2), outputs.device);
   return {
     op,
-    values: [...values, ...tensorValues(output), ...tensorValues(lse), runValue(options)],
+    values: [
+      ...values,
+      ...tensorValues(output),
+      ...checkedTensorValues(op, 'lse', lse),
+      runValue(options),
+    ],
     result: { output, lse },
   };
 }

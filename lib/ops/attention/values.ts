@@ -1,5 +1,5 @@
 // Options of attention as native/node/ops/attention/attention.cc reads them.
-import { checkObject, checkOptions, checkTensor, described } from '../../arguments.js';
+import { checkNumber, checkObject, checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { kvFormats } from '../../generated.js';
 import type { NativeValue } from '../../native.js';
@@ -98,6 +98,12 @@ function bytesValues(op: string, name: string, tensor: Tensor): NativeValue[] {
 function pagesValues(op: string, pages: PagesView): NativeValue[] {
   checkObject(op, 'pages', pages);
   const { values, pageSize, numKvHeads, keyDim, valueDim, numPages } = pages;
+  const isWhole = Number.isSafeInteger;
+  checkNumber(op, 'pages.pageSize', pageSize, 'a whole number', isWhole);
+  checkNumber(op, 'pages.numKvHeads', numKvHeads, 'a whole number', isWhole);
+  checkNumber(op, 'pages.keyDim', keyDim, 'a whole number', isWhole);
+  checkNumber(op, 'pages.valueDim', valueDim, 'a whole number', isWhole);
+  checkNumber(op, 'pages.numPages', numPages, 'a whole number', isWhole);
   // Native code takes pages without memory for none given.
   if (numPages === 0) {
     throw argumentError(

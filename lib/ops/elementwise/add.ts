@@ -1,3 +1,4 @@
+import { checkObject, checkTensor } from '../../arguments.js';
 import {
   type AsyncOptions,
   type Call,
@@ -50,7 +51,10 @@ function prepare<D extends FloatDType>(
   right: Tensor<FloatDType>,
   options: AddOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, left.shape, left);
+  checkTensor('add', 'left', left);
+  checkTensor('add', 'right', right);
+  checkObject('add', 'options', options);
+  const output = outputTensor('add', options.out, left.shape, left);
   return {
     op: 'add',
     values: [

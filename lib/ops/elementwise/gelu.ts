@@ -1,4 +1,4 @@
-import { described } from '../../arguments.js';
+import { checkObject, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import {
   type AsyncOptions,
@@ -56,6 +56,8 @@ function prepare<D extends FloatDType>(
   x: Tensor<FloatDType>,
   options: GeluOptions<D>,
 ): Call<Tensor<D>> {
+  checkTensor('gelu', 'x', x);
+  checkObject('gelu', 'options', options);
   const approximation = options.approximation ?? 'erf';
   if (!Object.hasOwn(approximationIds, approximation)) {
     throw argumentError(
@@ -63,7 +65,7 @@ function prepare<D extends FloatDType>(
       `gelu: approximation is ${described(approximation)}, expected erf or tanh`,
     );
   }
-  const output = outputTensor(options.out, x.shape, x);
+  const output = outputTensor('gelu', options.out, x.shape, x);
   return {
     op: 'gelu',
     values: [

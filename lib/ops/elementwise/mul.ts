@@ -1,3 +1,4 @@
+import { checkObject, checkTensor } from '../../arguments.js';
 import {
   type AsyncOptions,
   type Call,
@@ -51,7 +52,10 @@ function prepare<D extends FloatDType>(
   right: Tensor<FloatDType>,
   options: MulOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, left.shape, left);
+  checkTensor('mul', 'left', left);
+  checkTensor('mul', 'right', right);
+  checkObject('mul', 'options', options);
+  const output = outputTensor('mul', options.out, left.shape, left);
   return {
     op: 'mul',
     values: [

@@ -1,3 +1,4 @@
+import { checkObject, checkTensor } from '../../arguments.js';
 import {
   type AsyncOptions,
   type Call,
@@ -46,7 +47,9 @@ function prepare<D extends FloatDType>(
   x: Tensor<FloatDType>,
   options: SiluOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, x.shape, x);
+  checkTensor('silu', 'x', x);
+  checkObject('silu', 'options', options);
+  const output = outputTensor('silu', options.out, x.shape, x);
   return {
     op: 'silu',
     values: [...tensorValues(x), ...tensorValues(output), runValue(options)],

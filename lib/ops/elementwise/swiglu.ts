@@ -1,3 +1,4 @@
+import { checkObject, checkTensor } from '../../arguments.js';
 import {
   type AsyncOptions,
   type Call,
@@ -50,7 +51,10 @@ function prepare<D extends FloatDType>(
   up: Tensor<FloatDType>,
   options: SwigluOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, gate.shape, gate);
+  checkTensor('swiglu', 'gate', gate);
+  checkTensor('swiglu', 'up', up);
+  checkObject('swiglu', 'options', options);
+  const output = outputTensor('swiglu', options.out, gate.shape, gate);
   return {
     op: 'swiglu',
     values: [

@@ -1,3 +1,4 @@
+import { checkObject, checkTensor, checkWeights } from '../../arguments.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
 import {
   type AsyncOptions,
@@ -54,7 +55,10 @@ function prepare<D extends FloatDType>(
   ids: Tensor<'i32'>,
   options: EmbeddingOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, [...ids.shape, table.cols], ids);
+  checkWeights('embedding', 'table', table);
+  checkTensor('embedding', 'ids', ids);
+  checkObject('embedding', 'options', options);
+  const output = outputTensor('embedding', options.out, [...ids.shape, table.cols], ids);
   return {
     op: 'embedding',
     values: [

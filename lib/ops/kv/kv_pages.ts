@@ -2,7 +2,7 @@ import { checkObject, checkOptions, checkTensor, described } from '../../argumen
 import { argumentError } from '../../errors.js';
 import { type KVFormat, kvFormats } from '../../generated.js';
 import { type NativeValue, native } from '../../native.js';
-import { optionalTensorValues, tensorValues } from '../../run.js';
+import { checkedTensorValues, optionalTensorValues } from '../../run.js';
 import { Tensor } from '../../tensor.js';
 
 /** What the pages of {@link KVPages} hold. */
@@ -209,14 +209,14 @@ export class KVPages {
 export function pagesValues(op: string, pages: KVPages): NativeValue[] {
   checkPages(op, pages);
   return [
-    ...tensorValues(pages.keys),
-    kvFormats[pages.keyFormat].id,
+    ...checkedTensorValues(op, 'pages.keys', pages.keys),
+    kvFormatInfo(op, 'pages.keyFormat', pages.keyFormat).id,
     pages.pageSize,
     pages.numKvHeads,
     pages.keyDim,
     pages.numPages,
-    ...optionalTensorValues(op, 'values', pages.values),
-    kvFormats[pages.valueFormat].id,
+    ...optionalTensorValues(op, 'pages.values', pages.values),
+    kvFormatInfo(op, 'pages.valueFormat', pages.valueFormat).id,
     pages.valueDim,
   ];
 }

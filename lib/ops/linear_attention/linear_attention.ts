@@ -137,7 +137,7 @@ function prepare<D extends FloatDType>(
       `${op}: rule is ${described(rule)}, expected decay or delta`,
     );
   }
-  const output = outputTensor(options.out, [...q.shape.slice(0, 2), ...v.shape.slice(2, 3)], q);
+  const output = outputTensor(op, options.out, [...q.shape.slice(0, 2), ...v.shape.slice(2, 3)], q);
   const state = options.state ?? newState(k, v, cuTokens);
   checkTensor(op, 'state', state);
   return {

@@ -1,3 +1,4 @@
+import { checkObject, checkTensor } from '../../arguments.js';
 import {
   type AsyncOptions,
   type Call,
@@ -60,7 +61,9 @@ function prepare<D extends FloatDType>(
   bias: Tensor<FloatDType> | undefined,
   options: LayerNormOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, x.shape, x);
+  checkTensor('layerNorm', 'x', x);
+  checkObject('layerNorm', 'options', options);
+  const output = outputTensor('layerNorm', options.out, x.shape, x);
   return {
     op: 'layerNorm',
     values: [

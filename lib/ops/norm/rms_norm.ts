@@ -1,3 +1,4 @@
+import { checkObject, checkTensor } from '../../arguments.js';
 import {
   type AsyncOptions,
   type Call,
@@ -56,7 +57,9 @@ function prepare<D extends FloatDType>(
   weight: Tensor<FloatDType> | undefined,
   options: RmsNormOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, x.shape, x);
+  checkTensor('rmsNorm', 'x', x);
+  checkObject('rmsNorm', 'options', options);
+  const output = outputTensor('rmsNorm', options.out, x.shape, x);
   return {
     op: 'rmsNorm',
     values: [

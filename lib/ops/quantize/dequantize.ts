@@ -1,3 +1,4 @@
+import { checkObject, checkWeights } from '../../arguments.js';
 import type { QuantizedTensor } from '../../quantized_tensor.js';
 import {
   type AsyncOptions,
@@ -48,7 +49,9 @@ function prepare<D extends FloatDType>(
   input: QuantizedTensor,
   options: DequantizeOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, input.shape, input);
+  checkWeights('dequantize', 'input', input);
+  checkObject('dequantize', 'options', options);
+  const output = outputTensor('dequantize', options.out, input.shape, input);
   return {
     op: 'dequantize',
     values: [...weightValues(input), ...tensorValues(output), runValue(options)],

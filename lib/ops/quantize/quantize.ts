@@ -1,4 +1,4 @@
-import { described } from '../../arguments.js';
+import { checkObject, checkTensor, checkWeights, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import type { Format } from '../../generated.js';
 import { finiteCodebook, formatInfo, QuantizedTensor } from '../../quantized_tensor.js';
@@ -90,6 +90,8 @@ function prepare<F extends Format>(
   format: F,
   options: QuantizeOptions<F>,
 ): Call<QuantizedTensor<F>> {
+  checkTensor('quantize', 'input', input);
+  checkObject('quantize', 'options', options);
   const method = options.method ?? 'minmax';
   if (!Object.hasOwn(methodIds, method)) {
     throw argumentError(
@@ -102,6 +104,7 @@ function prepare<F extends Format>(
   }
   const { codebook, tensorScale, out, importance } = options;
   const byRow = formatInfo(format).kind === 'rowCodebook';
+  if (out !== undefined) checkWeights('quantize', 'out', out);
   if (out !== undefined && out.format !== format) {
     throw argumentError(
       'BL_INVALID_FORMAT',

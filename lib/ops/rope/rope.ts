@@ -1,3 +1,4 @@
+import { checkObject, checkTensor } from '../../arguments.js';
 import {
   type AsyncOptions,
   type Call,
@@ -55,8 +56,11 @@ function prepare<D extends FloatDType>(
   positions: Tensor<'i32'>,
   options: RopeOptions<D>,
 ): Call<Tensor<D>> {
+  checkTensor('rope', 'x', x);
+  checkTensor('rope', 'positions', positions);
+  checkObject('rope', 'options', options);
   const numbers = ropeNumbers('rope', '', options);
-  const output = outputTensor(options.out, x.shape, x);
+  const output = outputTensor('rope', options.out, x.shape, x);
   return {
     op: 'rope',
     values: [

@@ -1,3 +1,4 @@
+import { checkObject, checkTensor } from '../../arguments.js';
 import {
   type AsyncOptions,
   type Call,
@@ -51,7 +52,9 @@ function prepare<D extends FloatDType>(
   x: Tensor<FloatDType>,
   options: SoftmaxOptions<D>,
 ): Call<Tensor<D>> {
-  const output = outputTensor(options.out, x.shape, x);
+  checkTensor('softmax', 'x', x);
+  checkObject('softmax', 'options', options);
+  const output = outputTensor('softmax', options.out, x.shape, x);
   return {
     op: 'softmax',
     values: [...tensorValues(x), ...tensorValues(output), options.scale ?? 1, runValue(options)],

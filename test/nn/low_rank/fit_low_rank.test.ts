@@ -155,8 +155,8 @@ describe('fitLowRank', () => {
       () =>
         fitLowRank({ keys, values: keys, ...samples }, options as { keyRank: number });
     const flat = Tensor.zeros('f32', [4]);
-    await expectRefusal(fitted({ keys: flat }), 'BL_INVALID_SHAPE', 'keys has shape [4]');
-    await expectRefusal(fitted({ values: flat }), 'BL_INVALID_SHAPE', 'values has shape [4]');
+    await expectRefusal(fitted({ keys: flat }), 'BL_INVALID_SHAPE', 'samples.keys is f32 [4]');
+    await expectRefusal(fitted({ values: flat }), 'BL_INVALID_SHAPE', 'samples.values is f32 [4]');
     await expectRefusal(fitted({ queries: flat }), 'BL_INVALID_SHAPE', 'queries has shape [4]');
     const queries = random([4, 3, 6], 4);
     await expectRefusal(fitted({ queries }), 'BL_INVALID_SHAPE', 'a multiple of 2, 6');

@@ -222,7 +222,7 @@ describe('PagedKVCache', () => {
 
   it.each<[string, object, string, RegExp]>([
     ['an option', { pagesize: 16 }, 'BL_INVALID_ARGUMENT', /option "pagesize" is not known/],
-    ['headDim', { headDim: '8' }, 'BL_OUT_OF_RANGE', /headDim is 8, expected a whole number/],
+    ['headDim', { headDim: '8' }, 'BL_OUT_OF_RANGE', /headDim is "8", expected a whole number/],
     ['valueDim', { valueDim: Number.NaN }, 'BL_OUT_OF_RANGE', /valueDim is NaN/],
     ['format', { format: null }, 'BL_INVALID_FORMAT', /format is null/],
     ['evict', { evict: 5 }, 'BL_INVALID_ARGUMENT', /evict is 5, expected a function/],

@@ -57,7 +57,7 @@ describe('options of policies', () => {
       'errors',
       () => compressKV({ budget: 8, errors: [1, -1] }),
       'BL_OUT_OF_RANGE',
-      'compressKV: errors is 1, -1, expected numbers of at least 0',
+      'compressKV: errors[1] is -1, expected at least 0',
     ],
     [
       'pool',
@@ -69,7 +69,7 @@ describe('options of policies', () => {
       'patch',
       () => epiCache({ budget: 8, patch: [] }),
       'BL_INVALID_ARGUMENT',
-      'epiCache: patch is [], expected token ids, at least one',
+      'epiCache: patch is empty, expected token ids, at least one',
     ],
     [
       'similarity',
@@ -118,7 +118,7 @@ describe('options of policies', () => {
       'instruction',
       () => citrus({ budget: 8, instruction: [1, -2] }),
       'BL_INVALID_ARGUMENT',
-      'citrus: instruction is [1,-2], expected token ids, at least one',
+      'citrus: instruction[1] is -2, expected a token id',
     ],
     [
       'block',

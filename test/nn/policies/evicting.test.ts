@@ -71,8 +71,8 @@ describe('epiCache', () => {
     const seen = nested(2, (l) => weights(4, 3, keys, l + 11));
     step(policy, layers, 0, (l) => seen[l], { isProbe: true });
     const { kept, budgets } = compress(policy, layers);
-    // 16 keys, 2 each; 12 by 0.01 to 0.09
-    expect(budgets).toEqual([2 + 1, 2 + 10]);
+    // 16 keys, 2 each; 12 by 0.01 to 0.09: 1.2 and 10.8
+    expect(budgets).toEqual([2 + 1, 2 + 11]);
     for (const [l, observed] of seen.entries()) {
       for (const [head, group] of [
         [0, 1],
@@ -248,19 +248,29 @@ describe('adore', () => {
       decay: 0.75,
       onRelease: (layer, positions) => released.push([layer, [...positions]]),
     });
-    const layers = [newLayer(2)];
-    const [first, second] = [weights(4, 2, 12, 51), weights(4, 2, keys, 52)];
-    step(policy, layers, 12, () => first);
-    step(policy, layers, 8, () => second);
+    const layers = [newLayer(2), newLayer(2)];
+    const first = nested(2, (l) => weights(4, 2, 12, 51 + l));
+    const second = nested(2, (l) => weights(4, 2, keys, 75 + l));
+    step(policy, layers, 12, (l) => first[l]);
+    step(policy, layers, 8, (l) => second[l]);
     const { kept } = compress(policy, layers);
     const all = [0, 1, 2, 3];
     const mean = (w: Weights) => sumOf(w, all).map((x) => x / 8);
-    const scores = mean(second).map((x, s) =>
-      s < 12 ? 0.75 * (mean(first)[s] as number) + 0.25 * x : x,
+    const scores = nested(2, (l) =>
+      mean(second[l] as Weights).map((x, s) =>
+        s < 12 ? 0.75 * (mean(first[l] as Weights)[s] as number) + 0.25 * x : x,
+      ),
     );
-    const expected = [...largest(scores, 4, keys - 2), 18, 19];
-    expect(kept[0]).toEqual([expected, expected]);
-    expect(released).toEqual([[0, nested(keys, (s) => s).filter((s) => !expected.includes(s))]]);
+    // All layers together.
+    const both = nested(keys, (s) => (scores[0]?.[s] as number) + (scores[1]?.[s] as number));
+    const expected = [...largest(both, 4, keys - 2), 18, 19];
+    expect(expected).not.toEqual([...largest(scores[0] as number[], 4, keys - 2), 18, 19]);
+    expect(kept).toEqual(nested(2, () => [expected, expected]));
+    const gone = nested(keys, (s) => s).filter((s) => !expected.includes(s));
+    expect(released).toEqual([
+      [0, gone],
+      [1, gone],
+    ]);
   });
 
   it('a controller may be given', () => {

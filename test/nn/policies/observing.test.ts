@@ -4,6 +4,8 @@ import {
   type CachePolicy,
   cake,
   chunkKV,
+  compressKV,
+  d2o,
   h2o,
   pyramidKV,
   scissorhands,
@@ -45,6 +47,37 @@ const bestAndNewest = (scores: number[], count: number, window: number): number[
 
 const largestOf = (list: readonly number[], size: number): number[] =>
   list.map((_, s) => Math.max(...list.slice(Math.max(0, s - (size - 1) / 2), s + (size + 1) / 2)));
+
+const meanOf = (list: readonly number[], size: number): number[] =>
+  list.map((_, s) => {
+    const neighbours = list.slice(Math.max(0, s - (size - 1) / 2), s + (size + 1) / 2);
+    return neighbours.reduce((a, b) => a + b, 0) / size;
+  });
+
+/** The shares of a budget, by naive search: what each layer gets in proportion, all that it has where that is more than it has. */
+function expectShares(
+  actual: readonly number[],
+  total: number,
+  least: number,
+  parts: readonly number[],
+  most: readonly number[],
+): void {
+  expect(sum(actual)).toBe(Math.min(total, sum(most)));
+  // The height to which layers are filled, by bisection: least + height * part, as much as there is.
+  const filled = (height: number): number[] =>
+    parts.map((part, l) => Math.min(least + height * part, most[l] as number));
+  let [low, high] = [0, 1e9];
+  for (let i = 0; i < 200; i++) {
+    const middle = (low + high) / 2;
+    if (sum(filled(middle)) < sum(actual)) low = middle;
+    else high = middle;
+  }
+  for (const [l, share] of filled(high).entries()) {
+    expect(Math.abs((actual[l] as number) - share)).toBeLessThan(1);
+  }
+}
+
+const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
 describe('what stays', () => {
   it('streamingLLM: the first and the newest', () => {
@@ -121,15 +154,19 @@ describe('what stays', () => {
     const seen = look(4);
     const scores = (g: number) =>
       nested(keys, (s) => {
-        const column = headsOf(g).flatMap((head) =>
-          (seen[head] as number[][]).map((row) => row[s] as number),
-        );
-        const mean = column.reduce((a, b) => a + b, 0) / column.length;
-        return mean + 50 * (column.reduce((a, b) => a + (b - mean) ** 2, 0) / column.length);
+        // Of each query head over its queries, then over heads.
+        const ofHeads = headsOf(g).map((head) => {
+          const column = (seen[head] as number[][]).map((row) => row[s] as number);
+          const mean = column.reduce((a, b) => a + b, 0) / column.length;
+          return mean + 50 * (column.reduce((a, b) => a + (b - mean) ** 2, 0) / column.length);
+        });
+        return ofHeads.reduce((a, b) => a + b, 0) / group;
       });
-    expect(keptOf(cake({ budget: 10, window: 4, pool: 1, gamma: 50 }), seen)).toEqual(
-      nested(kvHeads, (g) => bestAndNewest(scores(g), 10, 4)),
-    );
+    for (const pool of [1, 3]) {
+      expect(keptOf(cake({ budget: 10, window: 4, pool, gamma: 50 }), seen)).toEqual(
+        nested(kvHeads, (g) => bestAndNewest(meanOf(scores(g), pool), 10, 4)),
+      );
+    }
   });
 
   it('chunkKV: chunks by their sum over all heads; layers share a choice', () => {
@@ -151,40 +188,98 @@ describe('what stays', () => {
 });
 
 describe('budgets', () => {
-  it('pyramidKV: from 1.5 to 0.5 times', () => {
+  it('pyramidKV: from 2 - 1 / beta times to 1 / beta', () => {
+    const layers = nested(5, () => newLayer(1));
+    const many = 200;
+    const budgets = (options: object) => {
+      const policy = pyramidKV({ budget: 84, window: 4, ...options });
+      step(policy, layers, many - (layers[0]?.positions.length ?? 0), () => undefined);
+      return compress(policy, layers).budgets;
+    };
+    // 80 keys a layer besides the window.
+    expect(budgets({})).toEqual([156 + 4, 118 + 4, 80 + 4, 42 + 4, 4 + 4]);
+    expect(budgets({ beta: 2 })).toEqual([124, 104, 84, 64, 44]);
+    expect(budgets({ beta: 1 })).toEqual([84, 84, 84, 84, 84]);
+    expect(() => pyramidKV({ budget: 20, beta: 0.5 })).toThrow(
+      'pyramidKV: beta is 0.5, expected at least 1',
+    );
+  });
+
+  it('pyramidKV: as steep as the first layer has keys for', () => {
     const layers = nested(5, () => newLayer(1));
     const policy = pyramidKV({ budget: 20, window: 4 });
-    step(policy, layers, keys, () => weights(1, 4, keys, 1));
-    // 16 keys a layer besides the window.
+    step(policy, layers, 28, () => undefined);
+    // 24 of the first, so 8 of the last.
     expect(compress(policy, layers).budgets).toEqual([28, 24, 20, 16, 12]);
+  });
+
+  it.each([
+    ['pyramidKV', (budget: number) => pyramidKV({ budget, window: 3 })],
+    ['cake', (budget: number) => cake({ budget, window: 3, tau1: 0.3, tau2: 0.3 })],
+    ['compressKV', (budget: number) => compressKV({ budget, window: 3, errors: [1, 5, 0, 30] })],
+    ['d2o', (budget: number) => d2o({ budget, window: 2, temperature: 0.1 })],
+  ])('%s: what a layer has no keys for, others keep; all of the budget is used', (_, make) => {
+    for (const lengths of [
+      [40, 40, 40, 40],
+      [40, 12, 9, 40],
+      [6, 40, 40, 40],
+      [4, 5, 40, 6],
+      [3, 5, 9, 2],
+    ]) {
+      for (const budget of [6, 13, 20, 37, 50]) {
+        const policy = make(budget);
+        const layers = lengths.map((length) => ({
+          ...newLayer(kvHeads),
+          positions: nested(length - 1, (i) => i),
+          scores: nested(kvHeads, () => new Float32Array(length - 1)),
+          keys: nested(length - 1, () => nested(kvHeads, () => [1, 2, 3, 4])),
+          values: nested(length - 1, () => nested(kvHeads, () => [1, 2, 3, 4])),
+        }));
+        step(policy, layers, 1, (l) => look(2, lengths[l]), { first: 39 });
+        const { budgets } = compress(policy, layers);
+        expect(sum(budgets)).toBe(Math.min(4 * budget, sum(lengths)));
+        for (const [l, count] of budgets.entries()) {
+          expect(count).toBeLessThanOrEqual(lengths[l] as number);
+          expect(count).toBeGreaterThanOrEqual(Math.min(3, lengths[l] as number));
+        }
+      }
+    }
   });
 
   it('cake: by entropy and variance of the prompt, also while a text is generated', () => {
     const [tau1, tau2, budget, window] = [2, 0.5, 20, 4];
-    const seen = nested(3, () => look(4));
+    const lengths = [40, 40, 25];
+    const seen = lengths.map((length) => look(4, length));
     const preference = (all: Weights): number => {
       let [entropy, variance] = [0, 0];
       for (const rows of all) {
         for (const row of rows) for (const p of row) entropy -= p > 0 ? p * Math.log(p) : 0;
-        for (let s = 0; s < keys; s++) {
+        for (let s = 0; s < (rows[0] as number[]).length; s++) {
           const column = rows.map((row) => row[s] as number);
-          const mean = column.reduce((a, b) => a + b, 0) / column.length;
-          const sum = column.reduce((a, b) => a + (b - mean) ** 2, 0);
-          variance += sum / column.length / keys;
+          const mean = sum(column) / column.length;
+          variance += column.reduce((a, b) => a + (b - mean) ** 2, 0) / column.length;
         }
       }
       return (entropy / all.length / 4) ** (1 / tau1) * (variance / all.length) ** (1 / tau2);
     };
     const parts = seen.map(preference);
-    const total = parts.reduce((a, b) => a + b, 0);
-    const expected = parts.map((x) => window + Math.floor(((budget - window) * 3 * x) / total));
-    expect(new Set(expected).size).toBeGreaterThan(1);
 
     const policy = cake({ budget, window, tau1, tau2 });
-    const layers = nested(3, () => newLayer(kvHeads));
-    step(policy, layers, keys, (l) => seen[l]);
-    expect(compress(policy, layers).budgets).toEqual(expected);
-    step(policy, layers, 1, () => look(1, keys + 1));
-    expect(compress(policy, layers, 1).budgets).toEqual(expected);
+    const layers = lengths.map((length) => ({
+      ...newLayer(kvHeads),
+      positions: nested(length - 1, (i) => i),
+      scores: nested(kvHeads, () => new Float32Array(length - 1)),
+    }));
+    step(policy, layers, 1, (l) => seen[l], { first: 39, rows: (l) => rowsOf(lengths[l]) });
+    for (const layer of layers) layer.keys = layer.values = rowsOf(layer.positions.length);
+    const { budgets } = compress(policy, layers);
+    expect(new Set(budgets).size).toBeGreaterThan(1);
+    expectShares(budgets, budget * 3, window, parts, lengths);
+    step(policy, layers, 1, (l) => look(1, (lengths[l] as number) + 1));
+    const longer = lengths.map((length) => length + 1);
+    expectShares(compress(policy, layers, 1).budgets, budget * 3, window, parts, longer);
   });
 });
+
+const rowsOf = (count = 0): number[][][] =>
+  nested(count, () => nested(kvHeads, () => [1, 2, 3, 4]));
