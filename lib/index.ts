@@ -160,7 +160,12 @@ export {
 } from './ops/moe/capacity.js';
 export { type ExpertChoiceOptions, expertChoice } from './ops/moe/expert_choice.js';
 export { type MoEExpert, MoEExperts } from './ops/moe/experts.js';
-export { type LoraExperts, type LoraMixtureOptions, loraMixture } from './ops/moe/lora_mixture.js';
+export {
+  type LoraExperts,
+  type LoraMixtureOptions,
+  loraMixture,
+  loraMixtureAsync,
+} from './ops/moe/lora_mixture.js';
 export {
   type MoEActivation,
   type MoEForwardOptions,
