@@ -206,6 +206,11 @@ export {
   hyperRouterWeights,
 } from './ops/moe/router_weights.js';
 export { type SwitchAndMixtureOptions, switchAndMixture } from './ops/moe/switch_and_mixture.js';
+export {
+  type SwitchAndMixtureLosses,
+  type SwitchAndMixtureLossOptions,
+  switchAndMixtureLosses,
+} from './ops/moe/switch_and_mixture_losses.js';
 export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
 export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {
