@@ -155,8 +155,6 @@ export {
   type LimitCapacityOptions,
   type LimitedRoutes,
   limitCapacity,
-  type RectifyOptions,
-  rectifyRoutes,
 } from './ops/moe/capacity.js';
 export { type ExpertChoiceOptions, expertChoice } from './ops/moe/expert_choice.js';
 export { type MoEExpert, MoEExperts } from './ops/moe/experts.js';
@@ -194,6 +192,7 @@ export {
   type PreGateOptions,
   preGate,
 } from './ops/moe/pre_gate.js';
+export { type RectifyOptions, rectifyRoutes } from './ops/moe/rectify_routes.js';
 export {
   RouterLoad,
   type RouterLoadState,
