@@ -56,6 +56,16 @@ export interface LoadOptions extends RunOptions {
    * of those in use, in all layers together, are kept in memory ({@link ExpertCache}).
    */
   expertCache?: { bytes: number };
+  /**
+   * A router over the embeddings that routes all layers, in place of theirs: {@link DecoderParts.preGate}. The decoder disposes of it.
+   *
+   * @example
+   * ```ts
+   * const preGate = new Linear(quantize(router, 'f32'), { activations: 'f32' }); // [experts, hidden]
+   * const decoder = await load('model.gguf', { preGate, expertCache: { bytes: 2e9 } });
+   * ```
+   */
+  preGate?: Linear;
   /** Called when a matrix is ready. */
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
@@ -219,6 +229,7 @@ async function build(
       layers,
       norm: norm('output_norm'),
       output: new Linear(outputWeight, { bias: headBias, activations, ...run }),
+      preGate: options.preGate,
     },
     {
       tokenizer,
