@@ -255,6 +255,7 @@ std::vector<MutatedKernel> mutated_kernels() {
         int8_product(format, {64, 128, 1216, BL_DTYPE_f16, Around::gates, 0, 0, group}),
         int8_product(format, {17, 15, 40, BL_DTYPE_bf16, Around::everything, 1, 0, group}),
         int8_product(format, {66, 130, 1024, BL_DTYPE_f32, Around::everything, 1, 0, group}),
+        int8_product(format, {.m = 17, .n = 20, .k = 256, .multiprocessors = 1, .group = group}),
         int8_product(format, activated(17, BL_ACTIVATION_gelu, group))};
     for (const char* other : others)
       runs.push_back(int8_product(other, {20, 130, 768, BL_DTYPE_f32, Around::bias, 1, 0, group}));
@@ -289,7 +290,7 @@ std::vector<MutatedKernel> mutated_kernels() {
        stream({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g32_bf16", "cbs4_g64_bf16"})},
       {"matmul_i8", "matmul_prompt_fine_c4", integers("u4_g64", 0, {"u4_g32", "u4_row", "u4_g128_bf16"})},
       {"matmul_i8", "matmul_prompt_fine_z4",
-       integers("u4z_g64", 0, {"u4z_g32", "u4z_row", "q4_1", "q4_k", "u4z_g64_bf16"})},
+       integers("u4z_g64", 0, {"u4z_g32", "u4z_row", "q4_1", "q4_k", "u4z_g64_bf16", "bfp4_g32", "i4z_g64"})},
       {"matmul_i8", "matmul_prompt_coarse_c4", integers("u4_g128", kRow, {"u4_g256", "u4_g128_bf16"})},
       {"matmul_i8", "matmul_prompt_whole_c8", integers("i8_row", kRow)},
       {"matmul_i8", "matmul_stream_fine_c4", integer_stream("u4_g64", 0, {"u4_g32", "u4_row", "u4_g128_bf16"})},
