@@ -1,195 +1,14 @@
 #include "mutation_calls.h"
 
-#include "attention_calls.h"
-#include "cuda/ops/matmul/weights.h"
-#include "matmul_calls.h"
+#include "mutation_runs.h"
 
 namespace bitloom::cuda::testing {
 namespace {
-
-// What goes with a product.
-enum class Around { bias, gates, everything };
-struct Product {
-  int64_t m, n, k;
-  int32_t a = BL_DTYPE_f16;
-  Around around = Around::bias;
-  int32_t multiprocessors = 0;                  // 1: no splits of K
-  int32_t compute = BL_COMPUTE_f32, group = 0;  // a bl_activation_group
-  int32_t activation = BL_ACTIVATION_silu;      // of everything
-  int32_t tables = 3;                           // of cbs formats
-};
 
 // A choice of one table is made by the kernels of one table, which are the mutated ones.
 Product with_one_table(Product it) {
   it.tables = 1;
   return it;
-}
-
-// Where records number tables: none that there is, so that it shows who does not keep it within them.
-void number_beyond_tables(TestQueue& queue, const bl_weights& b) {
-  const gemm::FragmentWeights w = gemm::plan_weights(b).weights;
-  if (w.second != gemm::Second::table_number) return;
-  const std::vector<uint8_t> numbers(16, 200);
-  char* records = static_cast<char*>(const_cast<void*>(w.records));
-  for (int64_t at = 0; at < w.row_tiles * w.tile_records; at += w.record_bytes)
-    queue.write(records + at + w.second_offset, numbers.data(), numbers.size());
-}
-
-Run product(const char* format, Product it) {
-  return [=](TestQueue& queue) {
-    if (it.multiprocessors > 0) queue.set_multiprocessors(it.multiprocessors);
-    const bool gates = it.around == Around::gates, everything = it.around == Around::everything;
-    const PackedWeights b(queue, format, it.n, it.k, 3, 1, it.tables);
-    if (it.tables == 1) number_beyond_tables(queue, b.device());
-    Tensor a(queue, it.a, {it.m, it.k}), c(queue, BL_DTYPE_f32, {it.m, gates ? it.n / 2 : it.n});
-    Tensor bias(queue, BL_DTYPE_f32, {it.n}), row_scale(queue, BL_DTYPE_f32, {it.n});
-    Tensor residual(queue, BL_DTYPE_bf16, {it.m, gates ? it.n / 2 : it.n}),
-        addend(queue, BL_DTYPE_f16, {it.m, it.n}, {it.n + 3, 1});
-    a.uniform(1);
-    bias.uniform(2);
-    residual.uniform(3);
-    row_scale.uniform(4);
-    addend.uniform(5);
-    bl_matmul_args args = arguments();
-    args.a = a.device(), args.b = b.device(), args.c = c.device(), args.bias = bias.device();
-    args.compute = it.compute;
-    args.activation_group = it.group;
-    if (gates || everything) args.residual = residual.device();
-    if (everything) args.row_scale = row_scale.device(), args.addend = addend.device();
-    if (gates) args.activation = BL_ACTIVATION_swiglu;
-    if (everything) args.activation = it.activation;
-    bl_error error{};
-    check_ok(matmul(queue, args, &error), error, format);
-    return c.device_bytes();
-  };
-}
-
-// One of the smallest, not split, with an activation of its own: its choice is a search among their numbers.
-Product activated(int64_t m, int32_t activation, int32_t group = 0) {
-  return {.m = m,
-          .n = 20,
-          .k = 72,
-          .around = Around::everything,
-          .multiprocessors = 1,
-          .group = group,
-          .activation = activation};
-}
-
-// With int8 activations.
-Run int8_product(const char* format, Product it) {
-  it.compute = BL_COMPUTE_i8;
-  return product(format, it);
-}
-
-// nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
-// excess: how far the number of keys in device memory is off. slope: scores rise (1) or fall (-1) from key to
-// key, so that the last or the first that is seen is the largest.
-Run attended(AttentionCase c, int64_t nan_rows = -1, int32_t excess = 0, int32_t slope = 0) {
-  return [=](TestQueue& queue) {
-    const int64_t width = c.value_dim == 0 ? c.head_dim : c.value_dim;
-    // With a number of keys in device memory there is no memory beyond them: to read it is a fault.
-    const int64_t keys = c.key_count < 0 ? c.keys : c.key_count;
-    Tensor q(queue, c.q, {c.queries, c.heads, c.head_dim}), k(queue, c.kv, {keys, c.kv_heads, c.head_dim});
-    Tensor v(queue, c.kv, {keys, c.kv_heads, width}), output(queue, c.output, {c.queries, c.heads, width});
-    q.uniform(1, 3);
-    k.uniform(2, 3);
-    v.uniform(3);
-    if (nan_rows >= 0) {
-      q.fill([&](int64_t i) {
-        return i / c.head_dim % 2 == nan_rows ? std::nanf("") : 0.25f * static_cast<float>(i % 13 - 6);
-      });
-    }
-    if (slope != 0) {
-      q.fill([](int64_t) { return 0.5f; });
-      k.fill([&](int64_t i) { return 0.01f * static_cast<float>(slope * (i / (c.kv_heads * c.head_dim))); });
-    }
-    bl_attention_args args{};
-    args.size = sizeof(args);
-    args.q = q.device(), args.k = k.device(), args.v = v.device(), args.output = output.device();
-    args.scale = c.scale, args.causal = c.causal, args.window = c.window;
-    Tensor offsets(queue, BL_DTYPE_i32, {2});
-    offsets.integers({0, static_cast<int32_t>(keys) + excess});
-    args.k.shape[0] = args.v.shape[0] = c.keys;
-    if (c.key_count >= 0) args.cu_queries = args.cu_keys = offsets.device();
-    bl_error error{};
-    check_ok(attention(queue, args, &error), error, "attention");
-    return output.device_bytes();
-  };
-}
-
-Run sampled(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p,
-            const std::function<float(int64_t, Random&)>& logit) {
-  return [=](TestQueue& queue) {
-    Tensor logits(queue, BL_DTYPE_f32, {vocab}), previous(queue, BL_DTYPE_i32, {3});
-    Random random(5);
-    logits.fill([&](int64_t i) { return logit(i, random); });
-    previous.integers({1, 7, static_cast<int32_t>(vocab) - 1});
-    std::vector<uint8_t> bytes;
-    for (uint64_t position = 0; position < 1; ++position) {
-      int32_t token = -1;
-      float probability = -1;
-      bl_sample_args args{};
-      args.size = sizeof(args);
-      args.logits = logits.device();
-      args.previous = previous.device();
-      args.temperature = temperature;
-      args.top_k = top_k;
-      args.top_p = top_p;
-      args.min_p = min_p;
-      args.repetition_penalty = 1.5f;
-      args.seed = 42;
-      args.position = position;
-      args.token = &token;
-      args.probability = &probability;
-      bl_error error{};
-      check_ok(sample(queue, args, &error), error, "sample");
-      const auto append = [&](const void* value) {
-        bytes.insert(bytes.end(), static_cast<const uint8_t*>(value), static_cast<const uint8_t*>(value) + 4);
-      };
-      append(&token);
-      append(&probability);
-    }
-    return bytes;
-  };
-}
-
-// Logits in [least, least + 2 * scale].
-Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale,
-          float least) {
-  return sampled(vocab, temperature, top_k, top_p, min_p,
-                 [=](int64_t, Random& random) { return least + scale * (1 + random.uniform()); });
-}
-
-// One candidate more than a batch holds, of which some are `above` the others. These begin with the digits 1
-// to 6 behind the exponent, so that the search for a batch comes to an end in another digit of each pass.
-Run searched(int64_t above) {
-  constexpr int64_t kPenalized = 3, kVocab = 1024 + 1 + kPenalized;
-  return sampled(kVocab, 1, 0, 0.9f, 0, [=](int64_t i, Random&) {
-    const uint32_t low = static_cast<uint32_t>(i) * 5 % 32;
-    const uint32_t bits = i >= 10 && i < 10 + above ? 0x3ff00000u + low : 0x3f800000u | 0123456u << 5 | low;
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-  });
-}
-
-Run normalized(int64_t length) {
-  return [=](TestQueue& queue) {
-    Tensor x(queue, BL_DTYPE_f32, {3, length}), c(queue, BL_DTYPE_f32, {3, length});
-    Tensor weight(queue, BL_DTYPE_f32, {length});
-    weight.uniform(2);
-    // The second row leaves the range of f32's squares, and takes another way.
-    x.fill([=](int64_t i) { return (i / length == 1 ? 1e30f : 1.0f) * static_cast<float>(i % 17 - 8); });
-    bl_rms_norm_args args{};
-    args.size = sizeof(args);
-    args.x = x.device();
-    args.weight = weight.device();
-    args.output = c.device();
-    args.epsilon = 1e-5f;
-    bl_error error{};
-    check_ok(rms_norm(queue, args, &error), error, "rms_norm");
-    return c.device_bytes();
-  };
 }
 
 std::vector<Run> with(std::vector<Run> runs, const std::vector<Run>& more) {
@@ -211,7 +30,7 @@ std::vector<Run> ends_of_heads(int64_t queries, int64_t heads, bool nan) {
 
 }  // namespace
 
-std::vector<MutatedKernel> mutated_kernels() {
+std::vector<MutatedKernel> mutated_kernels(bool thorough) {
   constexpr int32_t kRow = BL_ACTIVATION_GROUP_row;
   using Formats = std::vector<const char*>;
   // Around the edges of tiles (64 by 128, 16 by 16), units (64), stages and groups; whole and split along K;
@@ -275,7 +94,7 @@ std::vector<MutatedKernel> mutated_kernels() {
       runs.push_back(int8_product(other, {10, 30, 768, BL_DTYPE_f32, Around::bias, 1, 0, group}));
     return runs;
   };
-  return {
+  std::vector<MutatedKernel> all = {
       {"matmul", "matmul_prompt_c4", prompt({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
       {"matmul", "matmul_prompt_z4", prompt({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g8", "bfp4_g64"})},
       {"matmul", "matmul_prompt_e4",
@@ -475,6 +294,29 @@ std::vector<MutatedKernel> mutated_kernels() {
       {"norm", "rms_norm_wide", {normalized(1000), normalized(8 * 512 + 264), normalized(8)}},
       {"norm", "rms_norm_plain", {normalized(701), normalized(1)}},
   };
+  const auto add = [&](const char* module, std::initializer_list<const char*> kernels,
+                       std::initializer_list<const char*> parts) {
+    for (const char* kernel : kernels) all.push_back({module, kernel, {}, {parts.begin(), parts.end()}});
+  };
+  if (!thorough) return all;
+  add("norm", {"layer_norm_wide", "layer_norm_plain"}, {"norm"});
+  add("softmax", {"softmax_wide", "softmax_plain"}, {"softmax"});
+  add("rope", {"rope"}, {"rope"});
+  add("kv", {"kv_write"}, {"kv"});
+  add("copy", {"copy_wide", "copy_plain", "copy_convert"}, {"copy"});
+  add("elementwise",
+      {"elementwise_silu_wide", "elementwise_silu_plain", "elementwise_swiglu_wide",
+       "elementwise_swiglu_plain"},
+      {"elementwise"});
+  add("embedding", {"embedding"}, {"embedding"});
+  add("quantize", {"dequantize", "quantize_check", "quantize", "quantize_mse"}, {"quantize"});
+  add("matmul", {"matmul_prepare", "matmul_prepare_wide", "matmul_prepare_e4m3"}, {"matmul_rows"});
+  add("matmul", {"matmul_low_rank"}, {"matmul_low_rank_types"});
+  add("matmul", {"matmul_unpack"}, {"matmul_formats"});
+  add("matmul_i8", {"matmul_integer_rows"}, {"matmul_rows"});
+  add("matmul_i8", {"matmul_collect"}, {"matmul_rows", "matmul_i8_epilogue"});
+  add("matmul_fp8", {"matmul_fp8_rows"}, {"matmul_rows"});
+  return all;
 }
 
 }  // namespace bitloom::cuda::testing

@@ -1,0 +1,158 @@
+#include "mutation_runs.h"
+
+#include "attention_calls.h"
+#include "cuda/ops/matmul/weights.h"
+#include "matmul_calls.h"
+
+namespace bitloom::cuda::testing {
+namespace {
+
+// Where records number tables: none that there is, so that it shows who does not keep it within them.
+void number_beyond_tables(TestQueue& queue, const bl_weights& b) {
+  const gemm::FragmentWeights w = gemm::plan_weights(b).weights;
+  if (w.second != gemm::Second::table_number) return;
+  const std::vector<uint8_t> numbers(16, 200);
+  char* records = static_cast<char*>(const_cast<void*>(w.records));
+  for (int64_t at = 0; at < w.row_tiles * w.tile_records; at += w.record_bytes)
+    queue.write(records + at + w.second_offset, numbers.data(), numbers.size());
+}
+
+}  // namespace
+
+Run product(const char* format, Product it) {
+  return [=](TestQueue& queue) {
+    if (it.multiprocessors > 0) queue.set_multiprocessors(it.multiprocessors);
+    const bool gates = it.around == Around::gates, everything = it.around == Around::everything;
+    const PackedWeights b(queue, format, it.n, it.k, 3, 1, it.tables);
+    if (it.tables == 1) number_beyond_tables(queue, b.device());
+    Tensor a(queue, it.a, {it.m, it.k}), c(queue, BL_DTYPE_f32, {it.m, gates ? it.n / 2 : it.n});
+    Tensor bias(queue, BL_DTYPE_f32, {it.n}), row_scale(queue, BL_DTYPE_f32, {it.n});
+    Tensor residual(queue, BL_DTYPE_bf16, {it.m, gates ? it.n / 2 : it.n}),
+        addend(queue, BL_DTYPE_f16, {it.m, it.n}, {it.n + 3, 1});
+    a.uniform(1);
+    bias.uniform(2);
+    residual.uniform(3);
+    row_scale.uniform(4);
+    addend.uniform(5);
+    bl_matmul_args args = arguments();
+    args.a = a.device(), args.b = b.device(), args.c = c.device(), args.bias = bias.device();
+    args.compute = it.compute;
+    args.activation_group = it.group;
+    if (gates || everything) args.residual = residual.device();
+    if (everything) args.row_scale = row_scale.device(), args.addend = addend.device();
+    if (gates) args.activation = BL_ACTIVATION_swiglu;
+    if (everything) args.activation = it.activation;
+    bl_error error{};
+    check_ok(matmul(queue, args, &error), error, format);
+  };
+}
+
+Product activated(int64_t m, int32_t activation, int32_t group) {
+  return {.m = m,
+          .n = 20,
+          .k = 72,
+          .around = Around::everything,
+          .multiprocessors = 1,
+          .group = group,
+          .activation = activation};
+}
+
+Run int8_product(const char* format, Product it) {
+  it.compute = BL_COMPUTE_i8;
+  return product(format, it);
+}
+
+Run attended(AttentionCase c, int64_t nan_rows, int32_t excess, int32_t slope) {
+  return [=](TestQueue& queue) {
+    const int64_t width = c.value_dim == 0 ? c.head_dim : c.value_dim;
+    // With a number of keys in device memory there is no memory beyond them: to read it is a fault.
+    const int64_t keys = c.key_count < 0 ? c.keys : c.key_count;
+    Tensor q(queue, c.q, {c.queries, c.heads, c.head_dim}), k(queue, c.kv, {keys, c.kv_heads, c.head_dim});
+    Tensor v(queue, c.kv, {keys, c.kv_heads, width}), output(queue, c.output, {c.queries, c.heads, width});
+    q.uniform(1, 3);
+    k.uniform(2, 3);
+    v.uniform(3);
+    if (nan_rows >= 0) {
+      q.fill([&](int64_t i) {
+        return i / c.head_dim % 2 == nan_rows ? std::nanf("") : 0.25f * static_cast<float>(i % 13 - 6);
+      });
+    }
+    if (slope != 0) {
+      q.fill([](int64_t) { return 0.5f; });
+      k.fill([&](int64_t i) { return 0.01f * static_cast<float>(slope * (i / (c.kv_heads * c.head_dim))); });
+    }
+    bl_attention_args args{};
+    args.size = sizeof(args);
+    args.q = q.device(), args.k = k.device(), args.v = v.device(), args.output = output.device();
+    args.scale = c.scale, args.causal = c.causal, args.window = c.window;
+    Tensor offsets(queue, BL_DTYPE_i32, {2});
+    offsets.integers({0, static_cast<int32_t>(keys) + excess});
+    args.k.shape[0] = args.v.shape[0] = c.keys;
+    if (c.key_count >= 0) args.cu_queries = args.cu_keys = offsets.device();
+    bl_error error{};
+    check_ok(attention(queue, args, &error), error, "attention");
+  };
+}
+
+Run sampled(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p,
+            const std::function<float(int64_t, Random&)>& logit) {
+  return [=](TestQueue& queue) {
+    Tensor logits(queue, BL_DTYPE_f32, {vocab}), previous(queue, BL_DTYPE_i32, {3});
+    Random random(5);
+    logits.fill([&](int64_t i) { return logit(i, random); });
+    previous.integers({1, 7, static_cast<int32_t>(vocab) - 1});
+    int32_t token = -1;
+    float probability = -1;
+    bl_sample_args args{};
+    args.size = sizeof(args);
+    args.logits = logits.device();
+    args.previous = previous.device();
+    args.temperature = temperature;
+    args.top_k = top_k;
+    args.top_p = top_p;
+    args.min_p = min_p;
+    args.repetition_penalty = 1.5f;
+    args.seed = 42;
+    args.token = &token;
+    args.probability = &probability;
+    bl_error error{};
+    check_ok(sample(queue, args, &error), error, "sample");
+  };
+}
+
+Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale,
+          float least) {
+  return sampled(vocab, temperature, top_k, top_p, min_p,
+                 [=](int64_t, Random& random) { return least + scale * (1 + random.uniform()); });
+}
+
+Run searched(int64_t above) {
+  constexpr int64_t kPenalized = 3, kVocab = 1024 + 1 + kPenalized;
+  return sampled(kVocab, 1, 0, 0.9f, 0, [=](int64_t i, Random&) {
+    const uint32_t low = static_cast<uint32_t>(i) * 5 % 32;
+    const uint32_t bits = i >= 10 && i < 10 + above ? 0x3ff00000u + low : 0x3f800000u | 0123456u << 5 | low;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+  });
+}
+
+Run normalized(int64_t length) {
+  return [=](TestQueue& queue) {
+    Tensor x(queue, BL_DTYPE_f32, {3, length}), c(queue, BL_DTYPE_f32, {3, length});
+    Tensor weight(queue, BL_DTYPE_f32, {length});
+    weight.uniform(2);
+    // The second row leaves the range of f32's squares, and takes another way.
+    x.fill([=](int64_t i) { return (i / length == 1 ? 1e30f : 1.0f) * static_cast<float>(i % 17 - 8); });
+    bl_rms_norm_args args{};
+    args.size = sizeof(args);
+    args.x = x.device();
+    args.weight = weight.device();
+    args.output = c.device();
+    args.epsilon = 1e-5f;
+    bl_error error{};
+    check_ok(rms_norm(queue, args, &error), error, "rms_norm");
+  };
+}
+
+}  // namespace bitloom::cuda::testing

@@ -1,0 +1,45 @@
+// Calls of operators for mutation tests.
+#pragma once
+
+#include <functional>
+
+#include "attention_calls.h"
+#include "mutation_calls.h"
+
+namespace bitloom::cuda::testing {
+
+// What goes with a product.
+enum class Around { bias, gates, everything };
+struct Product {
+  int64_t m, n, k;
+  int32_t a = BL_DTYPE_f16;
+  Around around = Around::bias;
+  int32_t multiprocessors = 0;                  // 1: no splits of K
+  int32_t compute = BL_COMPUTE_f32, group = 0;  // a bl_activation_group
+  int32_t activation = BL_ACTIVATION_silu;      // of everything
+  int32_t tables = 3;                           // of cbs formats; 1: a choice among one
+};
+
+Run product(const char* format, Product it);
+// With int8 activations.
+Run int8_product(const char* format, Product it);
+// One of the smallest, not split, with an activation of its own: its choice is a search among their numbers.
+Product activated(int64_t m, int32_t activation, int32_t group = 0);
+
+// nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
+// excess: how far the number of keys in device memory is off. slope: scores rise (1) or fall (-1) from key to
+// key, so that the last or the first that is seen is the largest.
+Run attended(AttentionCase c, int64_t nan_rows = -1, int32_t excess = 0, int32_t slope = 0);
+
+Run sampled(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p,
+            const std::function<float(int64_t, Random&)>& logit);
+// Logits in [least, least + 2 * scale].
+Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale,
+          float least);
+// One candidate more than a batch holds, of which some are `above` the others. These begin with the digits 1
+// to 6 behind the exponent, so that the search for a batch comes to an end in another digit of each pass.
+Run searched(int64_t above);
+
+Run normalized(int64_t length);
+
+}  // namespace bitloom::cuda::testing
