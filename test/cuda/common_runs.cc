@@ -53,7 +53,7 @@ std::vector<Run> common_runs() {
             {.keys = 200, .heads = heads, .kv_heads = 2, .head_dim = head_dim, .kv = kv, .causal = 1}));
     }
   }
-  for (int64_t head_dim : {64, 256, 320})
+  for (int64_t head_dim : {64, 256, 576})
     runs.push_back(attended(
         {.queries = 40, .keys = 90, .heads = 1, .kv_heads = 1, .head_dim = head_dim, .causal = 1}));
   return runs;

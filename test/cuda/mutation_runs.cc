@@ -4,6 +4,10 @@
 #include "cuda/ops/matmul/weights.h"
 #include "matmul_calls.h"
 
+namespace bitloom::cuda {
+extern const ModuleImages matmul_module;
+}
+
 namespace bitloom::cuda::testing {
 namespace {
 
@@ -60,6 +64,72 @@ Product activated(int64_t m, int32_t activation, int32_t group) {
 Run int8_product(const char* format, Product it) {
   it.compute = BL_COMPUTE_i8;
   return product(format, it);
+}
+
+Run finished(Finished it) {
+  return [=](TestQueue& queue) {
+    constexpr int64_t kAdapters = 3;
+    const int64_t columns = it.gates ? it.n / 2 : it.n;
+    const PackedWeights b(queue, "u4_g32", it.n, it.k, 3);
+    Tensor a(queue, BL_DTYPE_f32, {it.m, it.k}), c(queue, it.c, {it.m, columns});
+    Tensor c_scales(queue, BL_DTYPE_f32, {it.m, (columns + 31) / 32});
+    Tensor down(queue, BL_DTYPE_f16, {kAdapters, it.rank, it.k}),
+        up(queue, BL_DTYPE_f32, {kAdapters, it.n, it.rank});
+    Tensor ids(queue, BL_DTYPE_i32, {it.m}), ends(queue, BL_DTYPE_i32, {it.n + 1});
+    std::vector<int32_t> chosen, offsets = {-1}, places;
+    for (int32_t i = 0; i < it.m; ++i) chosen.push_back(i * 7 % (kAdapters + 3) - 2);
+    for (int32_t i = 0; i < it.n; ++i) {
+      const int32_t width = static_cast<int32_t>(it.k);
+      for (int32_t j = 0; i >= it.outliers_from && j < (it.outliers + i) % 9; ++j)
+        places.push_back((i + j) % 3 == 0 ? -1 - j : (i + j) % 3 == 1 ? width + j : (i * 7 + j * 13) % width);
+      offsets.push_back(static_cast<int32_t>(places.size()));
+    }
+    if (it.gates) offsets[static_cast<size_t>(columns)] = -2;
+    ++offsets.back();
+    Tensor at(queue, BL_DTYPE_i32, {static_cast<int64_t>(places.size())});
+    Tensor values(queue, BL_DTYPE_f16, {static_cast<int64_t>(places.size())});
+    a.uniform(1), down.uniform(2), up.uniform(3), values.uniform(4);
+    ids.integers(chosen), ends.integers(offsets), at.integers(places);
+    bl_matmul_args args = arguments();
+    args.a = a.device(), args.b = b.device(), args.c = c.device();
+    args.low_rank_down = down.device(), args.low_rank_up = up.device(), args.low_rank_ids = ids.device();
+    args.low_rank_scale = 0.5f;
+    args.outlier_row_offsets = ends.device(), args.outlier_columns = at.device();
+    args.outlier_values = values.device();
+    args.activation = it.activation;
+    if (it.c_scales) args.c_scales = c_scales.device();
+    if (it.c == BL_DTYPE_i8 && !it.c_scales) args.c_scale = 0.1f;
+    bl_error error{};
+    check_ok(matmul(queue, args, &error), error, "matmul_finish");
+  };
+}
+
+Run finished_in_turns(bool gates, int32_t c_type) {
+  return [=](TestQueue& queue) {
+    constexpr int32_t kRows = 13, kColumns = 35, kSplits = 5, kRank = 2;
+    const int32_t n = gates ? 2 * kColumns : kColumns;
+    Tensor partial(queue, BL_DTYPE_f32, {kSplits, kRows, n}), c(queue, c_type, {kRows, kColumns});
+    Tensor low(queue, BL_DTYPE_f32, {kRows, kRank}), up(queue, BL_DTYPE_f32, {n, kRank});
+    Tensor addend(queue, BL_DTYPE_f32, {kRows, n}), residual(queue, BL_DTYPE_f32, {kRows, kColumns});
+    partial.uniform(1), low.uniform(2), up.uniform(3), addend.uniform(4), residual.uniform(5);
+    gemm::FinishParams p{};
+    p.partial = static_cast<const float*>(partial.device().data);
+    p.splits = kSplits, p.m = kRows, p.n = n, p.columns = kColumns;
+    gemm::Epilogue& e = p.epilogue;
+    e.c = c.device().data, e.c_row = kColumns, e.c_column = 1, e.c_dtype = c_type, e.code_scale = 20;
+    e.low = static_cast<const float*>(low.device().data), e.rank = kRank, e.adapters = 1, e.low_scale = 0.5f;
+    e.up = up.device().data, e.up_row = kRank, e.up_column = 1, e.up_dtype = BL_DTYPE_f32;
+    e.addend = addend.device().data, e.addend_row = n, e.addend_column = 1, e.addend_dtype = BL_DTYPE_f32;
+    e.residual = residual.device().data, e.residual_row = kColumns, e.residual_column = 1;
+    e.residual_dtype = BL_DTYPE_f32;
+    e.scale = 1, e.gated_columns = gates ? kColumns : 0;
+    e.activation = gates ? BL_ACTIVATION_swiglu : BL_ACTIVATION_none;
+    LaunchShape shape;
+    shape.grid = {2, 1, 1};
+    shape.block = {32, 4, 1};
+    bl_error error{};
+    check_ok(queue.launch(matmul_module, "matmul_finish", shape, p, &error), error, "matmul_finish");
+  };
 }
 
 Run attended(AttentionCase c, int64_t nan_rows, int32_t excess, int32_t slope) {

@@ -26,6 +26,21 @@ Run int8_product(const char* format, Product it);
 // One of the smallest, not split, with an activation of its own: its choice is a search among their numbers.
 Product activated(int64_t m, int32_t activation, int32_t group = 0);
 
+struct Finished {
+  int64_t m, n, k;
+  bool gates = false;
+  int32_t activation = BL_ACTIVATION_none, c = BL_DTYPE_f32;
+  bool c_scales = false;
+  int64_t rank = 5;
+  int32_t outliers = 3;       // of the first row
+  int64_t outliers_from = 0;  // the first row that has any
+};
+
+// With low-rank terms of adapters and sparse terms, whose numbers go beyond what there is at both ends.
+Run finished(Finished it);
+// Fewer blocks than matmul launches for so many rows, which are taken in turns, as of 4 * 65535 and more.
+Run finished_in_turns(bool gates, int32_t c_type);
+
 // nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
 // excess: how far the number of keys in device memory is off. slope: scores rise (1) or fall (-1) from key to
 // key, so that the last or the first that is seen is the largest.

@@ -65,6 +65,15 @@ void print(const std::string& kernel, int32_t arch, MutantKind kind, const Tally
               tally.unreached);
 }
 
+// Of the kernels of a module, each alone.
+const std::map<std::string, std::string>& texts_of(const std::string& module, int32_t arch) {
+  static std::map<std::string, std::map<std::string, std::string>> all;
+  const std::string image = module + ".compute_" + std::to_string(arch);
+  auto at = all.find(image);
+  if (at == all.end()) at = all.emplace(image, texts_of_kernels(text_of_image(image))).first;
+  return at->second;
+}
+
 void record(const std::vector<Run>& runs, int32_t arch, Recorder& recorder) {
   for (const Run& run : runs) {
     TestQueue queue(Settings{arch, {}, 0});
@@ -81,8 +90,7 @@ class Subject {
       : of_(of),
         arch_(arch),
         name_(of.kernel + std::string(" compute_") + std::to_string(arch)),
-        text_(text_of_kernel(text_of_image(of.module + std::string(".compute_") + std::to_string(arch)),
-                             of.kernel)),
+        text_(texts_of(of.module, arch).at(of.kernel)),
         mutants_(mutants_of(text_, of.kernel)),
         own_({of.kernel}),
         player_(arch) {
@@ -219,9 +227,8 @@ class Subject {
 std::vector<MutatedKernel> others_that_synchronize(int32_t arch, const std::vector<MutatedKernel>& listed) {
   std::vector<MutatedKernel> others;
   for (const std::string& module : modules_of(arch)) {
-    const std::string image = module + ".compute_" + std::to_string(arch);
-    for (const std::string& kernel : kernels_of_image(image)) {
-      const std::vector<Mutant> mutants = mutants_of(text_of_kernel(text_of_image(image), kernel), kernel);
+    for (const auto& [kernel, text] : texts_of(module, arch)) {
+      const std::vector<Mutant> mutants = mutants_of(text, kernel);
       const bool synchronizes = std::any_of(mutants.begin(), mutants.end(), [](const Mutant& mutant) {
         return mutant.kind == MutantKind::synchronization;
       });

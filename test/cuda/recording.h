@@ -27,7 +27,9 @@ struct RecordedLaunch {
   std::vector<bool> executed;            // by instruction of the program
 };
 
-// Launches on the queues that it watches, of the kernels that are wanted.
+// Launches on the queues that it watches, of the kernels that are wanted. Where blocks of a kernel may take
+// turns, for which no call of a test is large enough, every third launch is made with one block along that
+// axis.
 class Recorder {
  public:
   explicit Recorder(std::set<std::string> wanted) : wanted_(std::move(wanted)) {}
@@ -39,6 +41,7 @@ class Recorder {
  private:
   std::set<std::string> wanted_;
   std::map<std::pair<int32_t, std::string>, std::vector<RecordedLaunch>> launches_;
+  std::map<std::string, int> turns_;  // launches so far
 };
 
 // Runs recorded launches again.

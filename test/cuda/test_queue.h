@@ -64,8 +64,8 @@ class TestQueue : public Queue {
   // Called with each queue when it is made.
   static std::function<void(TestQueue&)> made;
   bool covers = true;  // what its launches execute counts as tested
-  // For recordings: called around each launch.
-  std::function<void(const std::string& kernel, const ptx::LaunchConfig&)> before_launch;
+  // For recordings: called around each launch, which may be changed.
+  std::function<void(const std::string& kernel, ptx::LaunchConfig&)> before_launch;
   std::function<void(const std::string& kernel, const ptx::LaunchReport&)> after_launch;
   // Addresses of what is allocated now, scratch included.
   std::vector<uint64_t> allocations() const;

@@ -19,7 +19,9 @@ Verdicts::Verdicts(const char* path) : path_(path == nullptr ? "" : path) {
 
 bool Verdicts::get(const std::string& text, const Mutant& mutant, const std::function<bool()>& find) {
   if (path_.empty()) return find();
-  const std::string key = std::to_string(hash_of(text)) + ":" + std::to_string(mutant.line) + ":" +
+  // Without names and times of source files, which stand at the end.
+  const std::string code = text.substr(0, text.find("\n\t.file\t"));
+  const std::string key = std::to_string(hash_of(code)) + ":" + std::to_string(mutant.line) + ":" +
                           std::to_string(hash_of(mutant.now));
   const auto at = kept_.find(key);
   // What nobody noticed is tried again: the calls may be better now.
