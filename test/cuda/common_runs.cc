@@ -42,6 +42,7 @@ std::vector<Run> common_runs() {
                with(BL_DTYPE_f32, BL_COMPUTE_i8, k32));
   add_products(runs, {"i4_g128", "i8_g128", "i4z_g128", "i8z_g128", "i4_row", "i8_row", "i4z_row", "i8z_row"},
                with(BL_DTYPE_f32, BL_COMPUTE_i8, kRow));
+  add_products(runs, {"i8_row"}, with(BL_DTYPE_i8, BL_COMPUTE_i8));  // codes, whose rows have no largest
   for (int32_t group : {k32, kRow})
     add_products(runs, {"u4_g128", "e2m1_g128", "e2m3_g128", "e4m3_g128", "u8_g128"},
                  with(BL_DTYPE_f32, BL_COMPUTE_e4m3, group));

@@ -329,6 +329,9 @@ std::vector<MutatedKernel> mutated_kernels(bool thorough) {
     for (const char* kernel : kernels) all.push_back({module, kernel, {}, {parts.begin(), parts.end()}});
   };
   if (!thorough) return all;
+  for (MutatedKernel& of : all) {
+    if (of.module == "norm" || of.module == "sampling" || of.module == "attention") of.parts.push_back(of.module);
+  }
   add("norm", {"layer_norm_wide", "layer_norm_plain"}, {"norm"});
   add("softmax", {"softmax_wide", "softmax_plain"}, {"softmax"});
   add("rope", {"rope"}, {"rope"});

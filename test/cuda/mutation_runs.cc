@@ -33,7 +33,9 @@ Run product(const char* format, Product it) {
     Tensor bias(queue, BL_DTYPE_f32, {it.n}), row_scale(queue, BL_DTYPE_f32, {it.n});
     Tensor residual(queue, BL_DTYPE_bf16, {it.m, gates ? it.n / 2 : it.n}),
         addend(queue, BL_DTYPE_f16, {it.m, it.n}, {it.n + 3, 1});
-    a.uniform(1);
+    Tensor a_scales(queue, BL_DTYPE_f32, {it.m});
+    a.uniform(1, it.a == BL_DTYPE_i8 ? 100 : 1);
+    a_scales.uniform(6);
     bias.uniform(2);
     residual.uniform(3);
     row_scale.uniform(4);
@@ -41,6 +43,7 @@ Run product(const char* format, Product it) {
     bl_matmul_args args = arguments();
     args.a = a.device(), args.b = b.device(), args.c = c.device(), args.bias = bias.device();
     args.compute = it.compute;
+    if (it.a == BL_DTYPE_i8) args.a_scales = a_scales.device();
     args.activation_group = it.group;
     if (gates || everything) args.residual = residual.device();
     if (everything) args.row_scale = row_scale.device(), args.addend = addend.device();

@@ -282,7 +282,7 @@ BITLOOM_CUDA_TEST(mutations) {
   for (const Settings& settings : all_archs()) {
     kernels[settings.arch] = kernels_of(settings.arch, all, only);
     for (const MutatedKernel& of : kernels[settings.arch]) {
-      if (of.runs.empty()) wanted.insert(of.kernel);
+      if (of.runs.empty() || !of.parts.empty()) wanted.insert(of.kernel);
       parts.insert(of.parts.begin(), of.parts.end());
     }
   }

@@ -59,11 +59,12 @@ void count_memory(const ptx::Counters& counters, uint64_t& sectors, uint64_t& wa
 void Recorder::watch(TestQueue& queue) {
   queue.before_launch = [this, &queue](const std::string& kernel, ptx::LaunchConfig& config) {
     if (wanted_.count(kernel) == 0) return;
-    const int turn = turns_[kernel]++ % 3;
     for (const Turns& it : kTurns) {
-      if (!is_one_of(kernel, it.kernels)) continue;
-      if (it.x && turn == 1) config.grid[0] = 1;
-      if (it.y && turn == 2) config.grid[1] = 1;
+      const bool x = it.x && config.grid[0] > 1, y = it.y && config.grid[1] > 1;
+      if (!is_one_of(kernel, it.kernels) || (!x && !y)) continue;
+      const int turn = turns_[{queue.settings.arch, kernel}]++;
+      if (x && turn % 2 == 0) config.grid[0] = 1;
+      if (y && turn % 3 == 0) config.grid[1] = 1;
     }
     RecordedLaunch launch;
     launch.config = config;

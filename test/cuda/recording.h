@@ -28,8 +28,7 @@ struct RecordedLaunch {
 };
 
 // Launches on the queues that it watches, of the kernels that are wanted. Where blocks of a kernel may take
-// turns, for which no call of a test is large enough, every third launch is made with one block along that
-// axis.
+// turns, for which no call of a test is large enough, some launches are made with one block along that axis.
 class Recorder {
  public:
   explicit Recorder(std::set<std::string> wanted) : wanted_(std::move(wanted)) {}
@@ -41,7 +40,7 @@ class Recorder {
  private:
   std::set<std::string> wanted_;
   std::map<std::pair<int32_t, std::string>, std::vector<RecordedLaunch>> launches_;
-  std::map<std::string, int> turns_;  // launches so far
+  std::map<std::pair<int32_t, std::string>, int> turns_;  // launches that could be made so
 };
 
 // Runs recorded launches again.
