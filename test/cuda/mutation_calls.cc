@@ -330,7 +330,8 @@ std::vector<MutatedKernel> mutated_kernels(bool thorough) {
   };
   if (!thorough) return all;
   for (MutatedKernel& of : all) {
-    if (of.module == "norm" || of.module == "sampling" || of.module == "attention") of.parts.push_back(of.module);
+    if (of.module == "norm" || (of.module == "sampling" && of.kernel != "sample_pick"))
+      of.parts.push_back(of.module);
   }
   add("norm", {"layer_norm_wide", "layer_norm_plain"}, {"norm"});
   add("softmax", {"softmax_wide", "softmax_plain"}, {"softmax"});

@@ -120,6 +120,7 @@ class Subject {
       const bool is_taken = static_cast<double>(random.below(1000)) < 1000 * part;
       if (!is_taken && !synchronizes) continue;
       Tally& tally = tallies[mutant.kind];
+      if (lines_.count(mutant.line) == 0) continue;  // of a function that this kernel does not call
       if (!is_executed(mutant.line)) {
         ++tally.unreached;
         check(!synchronizes, name_ + ": no launch executes `" + mutant.was + "` at " + place_of(mutant));
@@ -159,6 +160,7 @@ class Subject {
   void find_lines() {
     ptx::Machine machine;
     const ptx::Program& program = machine.load(ptx::Module::parse(text_)).program(of_.kernel);
+    for (const ptx::InstrInfo& info : program.info) lines_.insert(info.statement->ptx_line);
     for (Case& c : cases_) {
       if (c.launch->executed.size() != program.info.size())
         throw std::runtime_error(name_ + " is not the kernel of its module");
@@ -221,6 +223,7 @@ class Subject {
   Recorder own_;
   Player player_;
   std::vector<Case> cases_;
+  std::set<int32_t> lines_;  // of the program's instructions
 };
 
 // The kernels of an architecture's modules that synchronize and are not in the list.
