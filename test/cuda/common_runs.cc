@@ -30,16 +30,18 @@ std::vector<Run> common_runs() {
     return other;
   };
   std::vector<Run> runs;
-  add_products(runs, {"u4_g32", "u8_g32", "u1_g32", "u2_g32", "u3_g32", "u4z_g32", "u5_g32", "u6_g32",
-                      "u7_g32", "u8z_g32", "e2m1_g32", "e2m3_g32", "e4m3_g32", "cb2_g32", "cb3_g32",
-                      "nf4_g32", "cbs4_g32", "f16"},
-               it);
+  add_products(
+      runs,
+      {"u4_g32", "u8_g32", "u1_g32", "u2_g32", "u3_g32", "u4z_g32", "u5_g32", "u6_g32", "u7_g32", "u8z_g32",
+       "e2m1_g32", "e2m3_g32", "e4m3_g32", "cb2_g32", "cb3_g32", "nf4_g32", "cbs4_g32", "f16"},
+      it);
   add_products(runs, {"u4_g32", "u8_g32", "e2m1_g32", "e2m3_g32", "e4m3_g32", "bf16"}, with(BL_DTYPE_bf16));
   add_products(runs, {"u4_g32"}, with(BL_DTYPE_f32));
   add_products(runs, {"u4z_g32"}, with(BL_DTYPE_bf16));
-  add_products(runs, {"u4_g64", "u8_g64", "u1_g64", "u2_g64", "u3_g64", "u4z_g64", "u5_g64", "u6_g64",
-                      "u7_g64", "u8z_g64"},
-               with(BL_DTYPE_f32, BL_COMPUTE_i8, k32));
+  add_products(
+      runs,
+      {"u4_g64", "u8_g64", "u1_g64", "u2_g64", "u3_g64", "u4z_g64", "u5_g64", "u6_g64", "u7_g64", "u8z_g64"},
+      with(BL_DTYPE_f32, BL_COMPUTE_i8, k32));
   add_products(runs, {"i4_g128", "i8_g128", "i4z_g128", "i8z_g128", "i4_row", "i8_row", "i4z_row", "i8z_row"},
                with(BL_DTYPE_f32, BL_COMPUTE_i8, kRow));
   add_products(runs, {"i8_row"}, with(BL_DTYPE_i8, BL_COMPUTE_i8));  // codes, whose rows have no largest
@@ -55,8 +57,8 @@ std::vector<Run> common_runs() {
     }
   }
   for (int64_t head_dim : {64, 256, 576})
-    runs.push_back(attended(
-        {.queries = 40, .keys = 90, .heads = 1, .kv_heads = 1, .head_dim = head_dim, .causal = 1}));
+    runs.push_back(
+        attended({.queries = 40, .keys = 90, .heads = 1, .kv_heads = 1, .head_dim = head_dim, .causal = 1}));
   return runs;
 }
 

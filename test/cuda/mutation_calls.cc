@@ -305,22 +305,31 @@ std::vector<MutatedKernel> mutated_kernels(bool thorough) {
                        .value_dim = 65,
                        .causal = 1})},
             ends_of_heads(17, 1, false))},
-      {"sampling", "sample_keys", {drawn(300, 1, 0, 0, 0, 5, -5)}},
-      {"sampling", "sample_penalize", {drawn(300, 1, 0, 0, 0, 5, -5)}},
+      {"sampling", "sample_keys", {drawn({300}, 5, -5)}},
+      // Turns; logits of 0.
+      {"sampling",
+       "sample_penalize",
+       {drawn({300}, 5, -5), drawn({.vocab = 1900, .previous = 300}, 5, -5), levelled({40}, 40)}},
       // The largest is where every step of a reduction hands it on.
       {"sampling",
        "sample_largest",
-       {drawn(700, 0.1f, 0, 0, 0, 5, -5),
-        sampled(700, 0.1f, 0, 0, 0,
-                [](int64_t i, Random& random) { return i == 255 ? 9 : random.uniform(); })}},
-      {"sampling", "sample_mass", {drawn(2300, 1, 0, 0, 0, 1, -1)}},
+       {drawn({700, 0.1f}, 5, -5),
+        sampled({700, 0.1f}, [](int64_t i, Random& random) { return i == 255 ? 9 : random.uniform(); })}},
+      {"sampling", "sample_mass", {drawn({2300}, 1, -1)}},
       {"sampling",
        "sample_pick",
-       {drawn(1500, 1, 0, 0.9f, 0, 0.3f, -0.3f), drawn(1300, 1, 1100, 0, 0.01f, 3, -3),
-        drawn(40, 1, 7, 0.9f, 0.2f, 5, -5),
+       {drawn({.vocab = 1500, .top_p = 0.9f}, 0.3f, -0.3f), drawn({1300, 1, 1100, 0, 0.01f}, 3, -3),
+        drawn({40, 1, 7, 0.9f, 0.2f}, 5, -5), drawn({40, 1, 40, 0.9f, 0.2f}, 5, -5),
         // All of one sign and binade: the first passes of the search do not tell them apart.
-        drawn(1100, 1, 0, 0.9f, 0, 0.4f, 1), searched(400), searched(512),
-        drawn(4100, 1, 0, 0, 0.9f, 3, -3)}},  // masses of several blocks
+        drawn({.vocab = 1100, .top_p = 0.9f}, 0.4f, 1), searched(400), searched(511), searched(512),
+        drawn({.vocab = 4100, .min_p = 0.9f}, 3,
+              -3),  // masses of several blocks
+                    // Keys that begin with those of id 1023: a batch of all from there on, which answers a
+                    // question or does not; one more than a batch. A second batch of what is left, which it
+                    // just holds.
+        levelled({.vocab = 1030, .top_k = 1024}, 1030), levelled({.vocab = 1030, .top_k = 1026}, 1030),
+        levelled({.vocab = 1025, .top_p = 0.9f}, 1024, 1),
+        levelled({.vocab = 1536, .top_p = 0.9f}, 1024, 512), picked(1024)}},
       {"norm", "rms_norm_wide", {normalized(1000), normalized(8 * 512 + 264), normalized(8)}},
       {"norm", "rms_norm_plain", {normalized(701), normalized(1)}},
   };

@@ -2,11 +2,13 @@
 
 #include "attention_calls.h"
 #include "cuda/ops/matmul/weights.h"
+#include "cuda/ops/sampling/config.h"
 #include "matmul_calls.h"
 
 namespace bitloom::cuda {
 extern const ModuleImages matmul_module;
-}
+extern const ModuleImages sampling_module;
+}  // namespace bitloom::cuda
 
 namespace bitloom::cuda::testing {
 namespace {
@@ -167,23 +169,25 @@ Run attended(AttentionCase c, int64_t nan_rows, int32_t excess, int32_t slope) {
   };
 }
 
-Run sampled(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p,
-            const std::function<float(int64_t, Random&)>& logit) {
+Run sampled(Sampled it, const std::function<float(int64_t, Random&)>& logit) {
   return [=](TestQueue& queue) {
-    Tensor logits(queue, BL_DTYPE_f32, {vocab}), previous(queue, BL_DTYPE_i32, {3});
+    Tensor logits(queue, BL_DTYPE_f32, {it.vocab}), previous(queue, BL_DTYPE_i32, {it.previous});
     Random random(5);
     logits.fill([&](int64_t i) { return logit(i, random); });
-    previous.integers({1, 7, static_cast<int32_t>(vocab) - 1});
+    std::vector<int32_t> ids;
+    for (int64_t i = 1; i < it.previous; ++i) ids.push_back(static_cast<int32_t>(i * 6 - 5));
+    ids.push_back(static_cast<int32_t>(it.vocab) - 1);
+    previous.integers(ids);
     int32_t token = -1;
     float probability = -1;
     bl_sample_args args{};
     args.size = sizeof(args);
     args.logits = logits.device();
     args.previous = previous.device();
-    args.temperature = temperature;
-    args.top_k = top_k;
-    args.top_p = top_p;
-    args.min_p = min_p;
+    args.temperature = it.temperature;
+    args.top_k = it.top_k;
+    args.top_p = it.top_p;
+    args.min_p = it.min_p;
     args.repetition_penalty = 1.5f;
     args.seed = 42;
     args.token = &token;
@@ -193,21 +197,47 @@ Run sampled(int64_t vocab, float temperature, int32_t top_k, float top_p, float 
   };
 }
 
-Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale,
-          float least) {
-  return sampled(vocab, temperature, top_k, top_p, min_p,
-                 [=](int64_t, Random& random) { return least + scale * (1 + random.uniform()); });
+Run drawn(Sampled it, float scale, float least) {
+  return sampled(it, [=](int64_t, Random& random) { return least + scale * (1 + random.uniform()); });
 }
 
 Run searched(int64_t above) {
   constexpr int64_t kPenalized = 3, kVocab = 1024 + 1 + kPenalized;
-  return sampled(kVocab, 1, 0, 0.9f, 0, [=](int64_t i, Random&) {
+  return sampled({.vocab = kVocab, .top_p = 0.9f}, [=](int64_t i, Random&) {
     const uint32_t low = static_cast<uint32_t>(i) * 5 % 32;
     const uint32_t bits = i >= 10 && i < 10 + above ? 0x3ff00000u + low : 0x3f800000u | 0123456u << 5 | low;
     float value;
     std::memcpy(&value, &bits, 4);
     return value;
   });
+}
+
+Run levelled(Sampled it, int64_t equal, int64_t above) {
+  return sampled(it, [=](int64_t i, Random&) { return i < equal ? 0.0f : i < equal + above ? 1.0f : -1.0f; });
+}
+
+Run picked(int64_t candidates) {
+  return [=](TestQueue& queue) {
+    constexpr int64_t kMasses = kPickThreads + 6;
+    std::vector<uint64_t> keys;
+    for (int64_t id = 0; id < candidates; ++id)
+      keys.push_back(uint64_t{0x80000000u} << 32 | (0xffffffffu - static_cast<uint32_t>(id)));
+    std::vector<double> masses(kMasses, 0);
+    masses.front() = static_cast<double>(candidates) * (1 + 0x1p-50);
+    const SampleResult result = {keys.front(), candidates, 0, 0, -1, -1};
+    SampleParams p{};
+    p.vocab = candidates, p.temperature = 1, p.mass_blocks = kMasses, p.draw = 1 - 0x1p-53;
+    p.keys = static_cast<uint64_t*>(queue.allocate(keys.size() * 8));
+    p.masses = static_cast<double*>(queue.allocate(masses.size() * 8));
+    p.result = static_cast<SampleResult*>(queue.allocate(sizeof(result)));
+    queue.write(p.keys, keys.data(), keys.size() * 8);
+    queue.write(p.masses, masses.data(), masses.size() * 8);
+    queue.write(p.result, &result, sizeof(result));
+    LaunchShape shape;
+    shape.block.x = kPickThreads;
+    bl_error error{};
+    check_ok(queue.launch(sampling_module, "sample_pick", shape, p, &error), error, "sample_pick");
+  };
 }
 
 Run normalized(int64_t length) {

@@ -46,14 +46,25 @@ Run finished_in_turns(bool gates, int32_t c_type);
 // key, so that the last or the first that is seen is the largest.
 Run attended(AttentionCase c, int64_t nan_rows = -1, int32_t excess = 0, int32_t slope = 0);
 
-Run sampled(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p,
-            const std::function<float(int64_t, Random&)>& logit);
+struct Sampled {
+  int64_t vocab;
+  float temperature = 1;
+  int32_t top_k = 0;
+  float top_p = 0, min_p = 0;
+  int64_t previous = 3;  // ids, the last of them the vocabulary's last
+};
+Run sampled(Sampled it, const std::function<float(int64_t, Random&)>& logit);
 // Logits in [least, least + 2 * scale].
-Run drawn(int64_t vocab, float temperature, int32_t top_k, float top_p, float min_p, float scale,
-          float least);
+Run drawn(Sampled it, float scale, float least);
 // One candidate more than a batch holds, of which some are `above` the others. These begin with the digits 1
 // to 6 behind the exponent, so that the search for a batch comes to an end in another digit of each pass.
 Run searched(int64_t above);
+// Logits of 0 for the first `equal` ids; behind them of 1 for the next `above`, and of -1.
+Run levelled(Sampled it, int64_t equal, int64_t above = 0);
+// The draw alone, of equal candidates: as many masses as of 2048 tokens and more for each thread, which are
+// more than the candidates' weights by what could be rounding, so that the last candidate stands for what is
+// missing.
+Run picked(int64_t candidates);
 
 Run normalized(int64_t length);
 

@@ -1,9 +1,9 @@
 // Mutants of real kernels: each must come to a fault, leave other bytes in memory or ask for other memory
 // transactions than the kernel's own, or stand in equivalent.inc. Every synchronization of every kernel is
 // taken away; of the listed kernels' bounds and addresses a part is altered, another one by
-// BITLOOM_CUDA_MUTATIONS_SEED, all with BITLOOM_CUDA_MUTATIONS=all. BITLOOM_CUDA_MUTATED=<kernels> takes these
-// only (<kernel>@<arch> for one architecture's code); with BITLOOM_CUDA_MUTATIONS_CACHE=<file>, what a run
-// found is not tried again by the next one.
+// BITLOOM_CUDA_MUTATIONS_SEED, all with BITLOOM_CUDA_MUTATIONS=all. BITLOOM_CUDA_MUTATED=<kernels> takes
+// these only (<kernel>@<arch> for one architecture's code); with BITLOOM_CUDA_MUTATIONS_CACHE=<file>, what a
+// run found is not tried again by the next one.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -60,9 +60,9 @@ struct Tally {
 };
 
 void print(const std::string& kernel, int32_t arch, MutantKind kind, const Tally& tally) {
-  std::printf("mutants of %s compute_%d, %s: %d, %d noticed, %d equivalent; %d not executed\n", kernel.c_str(),
-              arch, kMutantKinds[static_cast<int>(kind)], tally.tried, tally.noticed, tally.equivalent,
-              tally.unreached);
+  std::printf("mutants of %s compute_%d, %s: %d, %d noticed, %d equivalent; %d not executed\n",
+              kernel.c_str(), arch, kMutantKinds[static_cast<int>(kind)], tally.tried, tally.noticed,
+              tally.equivalent, tally.unreached);
 }
 
 // Of the kernels of a module, each alone.
@@ -96,7 +96,8 @@ class Subject {
         player_(arch) {
     record(of.runs, arch, own_);
     for (const Recorder* recorder : {&common, &std::as_const(own_)}) {
-      for (const RecordedLaunch& launch : recorder->launches(arch, of.kernel)) cases_.push_back({&launch, {}});
+      for (const RecordedLaunch& launch : recorder->launches(arch, of.kernel))
+        cases_.push_back({&launch, {}});
     }
     find_lines();
     // Mostly the shortest one notices.
@@ -180,8 +181,7 @@ class Subject {
     return options;
   }
   bool is_executed(int32_t line) const {
-    return std::any_of(cases_.begin(), cases_.end(),
-                       [&](const Case& c) { return c.lines.count(line) != 0; });
+    return std::any_of(cases_.begin(), cases_.end(), [&](const Case& c) { return c.lines.count(line) != 0; });
   }
   bool is_noticed(const Mutant& mutant, const std::string& text) {
     const bool synchronizes = mutant.kind == MutantKind::synchronization;

@@ -44,7 +44,8 @@ struct Turns {
   bool x, y;
 };
 constexpr Turns kTurns[] = {
-    {"rms_norm_* layer_norm_* softmax_* rope matmul_prepare* matmul_integer_rows matmul_fp8_rows", true, false},
+    {"rms_norm_* layer_norm_* softmax_* rope matmul_prepare* matmul_integer_rows matmul_fp8_rows", true,
+     false},
     {"matmul_low_rank matmul_unpack matmul_collect sample_keys sample_penalize sample_largest", true, false},
     {"copy_* elementwise_* embedding quantize quantize_check quantize_mse dequantize", true, true},
     {"matmul_finish", false, true}};
@@ -70,8 +71,7 @@ void Recorder::watch(TestQueue& queue) {
     launch.config = config;
     for (uint64_t address : pointed_at(queue.machine.memory, config.parameters)) {
       ptx::Allocation& allocation = *queue.machine.memory.find(address);
-      launch.memory.push_back(
-          {address, allocation.data, {}, unwritten_of(queue.machine.memory, allocation)});
+      launch.memory.push_back({address, allocation.data, {}, unwritten_of(queue.machine.memory, allocation)});
     }
     launches_[{queue.settings.arch, kernel}].push_back(std::move(launch));
   };
