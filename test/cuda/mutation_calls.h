@@ -21,8 +21,10 @@ struct MutatedKernel {
 };
 
 // One of each class of codes and of everything else that is not a variant of another. thorough: also those
-// that are launched by parts of the suite.
+// that are mutated in a full run alone.
 std::vector<MutatedKernel> mutated_kernels(bool thorough);
+std::vector<MutatedKernel> mutated_products();
+std::vector<MutatedKernel> mutated_attention();
 
 // Calls that launch every kernel of products and attention.
 std::vector<Run> common_runs();
