@@ -168,11 +168,13 @@ const std::string& source_line(const std::string& module, const std::string& fil
 bool is_one_of(const std::string& kernel, const std::string& names) {
   std::stringstream list(names);
   for (std::string name; list >> name;) {
-    if (name == "*" || name == kernel) return true;
-    if (name.front() == '*' && kernel.size() >= name.size() - 1 &&
-        kernel.compare(kernel.size() - (name.size() - 1), std::string::npos, name, 1) == 0)
+    const size_t star = name.find('*');
+    if (name == kernel) return true;
+    if (star == std::string::npos || kernel.size() + 1 < name.size()) continue;
+    const size_t behind = name.size() - star - 1;
+    if (kernel.compare(0, star, name, 0, star) == 0 &&
+        kernel.compare(kernel.size() - behind, behind, name, star + 1, behind) == 0)
       return true;
-    if (name.back() == '*' && kernel.compare(0, name.size() - 1, name, 0, name.size() - 1) == 0) return true;
   }
   return false;
 }

@@ -32,6 +32,8 @@ void check_ok(bl_status status, const bl_error& error, const std::string& what) 
   check(status == BL_STATUS_ok, what + ": " + (status == BL_STATUS_ok ? "" : error.message));
 }
 
+void run_part(const std::string& name) { parts().at(name)(); }
+
 Part::Part(const char* name, void (*run)()) { parts()[name] = run; }
 
 }  // namespace bitloom::cuda::testing

@@ -18,6 +18,9 @@ void check(bool condition, const std::string& what);
 // The call must succeed.
 void check_ok(bl_status status, const bl_error& error, const std::string& what);
 
+// Runs the part of this name.
+void run_part(const std::string& name);
+
 struct Part {
   Part(const char* name, void (*run)());
 };

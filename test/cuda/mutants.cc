@@ -144,19 +144,26 @@ class Slice {
 
 }  // namespace
 
-std::string text_of_kernel(const std::string& module_text, const std::string& kernel) {
-  std::stringstream lines(module_text);
-  std::string text;
-  bool inside = false, wanted = true;
+std::map<std::string, std::string> texts_of_kernels(const std::string& module_text) {
+  // Pieces of the text between kernels, and kernels, in order.
+  std::vector<std::pair<std::string, std::string>> pieces = {{"", ""}};
+  // What debuggers read stands at the end, longer than most kernels.
+  std::stringstream lines(module_text.substr(0, module_text.find("\n\t.section") + 1));
   for (std::string line; std::getline(lines, line);) {
-    if (!inside && line.find(".entry ") != std::string::npos) {
-      inside = true;
-      wanted = line.find(".entry " + kernel + "(") != std::string::npos;
-    }
-    if (!inside || wanted) text += line + "\n";
-    if (inside && line == "}") inside = false;
+    const size_t at = line.find(".entry ");
+    if (pieces.back().first.empty() && at != std::string::npos)
+      pieces.emplace_back(line.substr(at + 7, line.find_first_of("( ", at + 7) - at - 7), "");
+    pieces.back().second += line + "\n";
+    if (!pieces.back().first.empty() && line == "}") pieces.emplace_back("", "");
   }
-  return text;
+  std::map<std::string, std::string> texts;
+  for (const auto& [kernel, own] : pieces) {
+    if (kernel.empty()) continue;
+    for (const auto& [other, text] : pieces) {
+      if (other.empty() || other == kernel) texts[kernel] += text;
+    }
+  }
+  return texts;
 }
 
 std::vector<Mutant> mutants_of(const std::string& text, const std::string& kernel) {

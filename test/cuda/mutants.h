@@ -1,7 +1,7 @@
 // Mutants of a kernel: its PTX with one instruction taken away or altered.
 #pragma once
 
-#include <memory>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,8 +28,8 @@ struct Mutant {
   int32_t source_line;  // in it
 };
 
-// The text of a module with this one kernel.
-std::string text_of_kernel(const std::string& module_text, const std::string& kernel);
+// By kernel: the text of a module with it alone.
+std::map<std::string, std::string> texts_of_kernels(const std::string& module_text);
 std::vector<Mutant> mutants_of(const std::string& text, const std::string& kernel);
 std::string mutated(const std::string& text, const Mutant& mutant);
 

@@ -1,17 +1,21 @@
 // Mutants of real kernels: each must come to a fault, leave other bytes in memory or ask for other memory
-// transactions than the kernel's own, or stand in equivalent.inc. Without BITLOOM_CUDA_MUTATIONS=all a part
-// is taken, another one by BITLOOM_CUDA_MUTATIONS_SEED; BITLOOM_CUDA_MUTATED=<kernels> takes these only; with
-// BITLOOM_CUDA_MUTATIONS_CACHE=<file>, what a run found is not tried again by the next one.
+// transactions than the kernel's own, or stand in equivalent.inc. Every synchronization of every kernel is
+// taken away; of the listed kernels' bounds and addresses a part is altered, another one by
+// BITLOOM_CUDA_MUTATIONS_SEED, all with BITLOOM_CUDA_MUTATIONS=all. BITLOOM_CUDA_MUTATED=<kernels> takes
+// these only (<kernel>@<arch> for one architecture's code); with BITLOOM_CUDA_MUTATIONS_CACHE=<file>, what a
+// run found is not tried again by the next one.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <map>
-#include <memory>
+#include <set>
 #include <sstream>
+#include <utility>
 
 #include "coverage.h"
 #include "mutants.h"
+#include "mutation_calls.h"
 #include "recording.h"
 #include "verdicts.h"
 
@@ -46,38 +50,66 @@ bool contains(const std::string& text, const std::string& pattern) {
 }
 
 struct Tally {
-  int tried = 0, noticed = 0, equivalent = 0;
+  int tried = 0, noticed = 0, equivalent = 0, unreached = 0;
+
+  Tally& operator+=(const Tally& other) {
+    tried += other.tried, noticed += other.noticed, equivalent += other.equivalent;
+    unreached += other.unreached;
+    return *this;
+  }
 };
 
-// Whose survivors are each proven equivalent in equivalent.inc: of all mutants, and of the part that CI
-// takes.
-constexpr int32_t kJudgedArch = 80, kJudgedArchOfPart = 120;
+void print(const std::string& kernel, int32_t arch, MutantKind kind, const Tally& tally) {
+  std::printf("mutants of %s compute_%d, %s: %d, %d noticed, %d equivalent; %d not executed\n",
+              kernel.c_str(), arch, kMutantKinds[static_cast<int>(kind)], tally.tried, tally.noticed,
+              tally.equivalent, tally.unreached);
+}
 
-// A kernel of the list for one architecture: its text, its mutants, and what its runs launched.
+// Of the kernels of a module, each alone.
+const std::map<std::string, std::string>& texts_of(const std::string& module, int32_t arch) {
+  static std::map<std::string, std::map<std::string, std::string>> all;
+  const std::string image = module + ".compute_" + std::to_string(arch);
+  auto at = all.find(image);
+  if (at == all.end()) at = all.emplace(image, texts_of_kernels(text_of_image(image))).first;
+  return at->second;
+}
+
+void record(const std::vector<Run>& runs, int32_t arch, Recorder& recorder) {
+  for (const Run& run : runs) {
+    TestQueue queue(Settings{arch, {}, 0});
+    queue.covers = false;  // results are not compared with anything
+    recorder.watch(queue);
+    run(queue);
+  }
+}
+
+// A kernel's code for one architecture: its text, its mutants, and launches of it.
 class Subject {
  public:
-  Subject(const MutatedKernel& of, int32_t arch)
+  Subject(const MutatedKernel& of, int32_t arch, const Recorder& common)
       : of_(of),
         arch_(arch),
         name_(of.kernel + std::string(" compute_") + std::to_string(arch)),
-        text_(text_of_kernel(text_of_image(of.module + std::string(".compute_") + std::to_string(arch)),
-                             of.kernel)),
-        mutants_(mutants_of(text_, of.kernel)) {
-    const auto module = ptx::Module::parse(text_);
-    for (const Run& run : of.runs) {
-      recordings_.push_back(std::make_unique<Recording>(run, Settings{arch, {}, 0}, of.kernel, module));
-      for (const RecordedLaunch& launch : recordings_.back()->launches())
-        cases_.push_back({recordings_.back().get(), &launch});
+        text_(texts_of(of.module, arch).at(of.kernel)),
+        mutants_(mutants_of(text_, of.kernel)),
+        own_({of.kernel}),
+        player_(arch) {
+    record(of.runs, arch, own_);
+    for (const Recorder* recorder : {&common, &std::as_const(own_)}) {
+      for (const RecordedLaunch& launch : recorder->launches(arch, of.kernel))
+        cases_.push_back({&launch, {}});
     }
+    find_lines();
     // Mostly the shortest one notices.
     std::sort(cases_.begin(), cases_.end(),
               [](const Case& a, const Case& b) { return a.launch->instructions < b.launch->instructions; });
     check(!cases_.empty(), name_ + " is launched");
     // Other tests compare schedules; this one makes sure that a difference is the mutant's.
-    for (const ptx::Options& options : schedules(true)) {
-      if (!cases_.empty())
-        check(!cases_[0].recording->differs(*cases_[0].launch, module, options, false),
-              name_ + " leaves the same bytes in every schedule");
+    const auto module = ptx::Module::parse(text_);
+    for (const Case& c : cases_) {
+      for (const ptx::Options& options : schedules(&c == cases_.data()))
+        check(!player_.differs(*c.launch, of_.kernel, module, options, false),
+              name_ + " leaves the same bytes again");
     }
   }
 
@@ -85,9 +117,16 @@ class Subject {
   void mutate(double part, uint64_t seed, Verdicts& verdicts, std::map<MutantKind, Tally>& tallies) {
     Random random(seed ^ hash_of(name_));
     for (const Mutant& mutant : mutants_) {
+      const bool synchronizes = mutant.kind == MutantKind::synchronization;
       const bool is_taken = static_cast<double>(random.below(1000)) < 1000 * part;
-      if ((!is_taken && mutant.kind != MutantKind::synchronization) || !is_executed(mutant.line)) continue;
+      if (!is_taken && !synchronizes) continue;
       Tally& tally = tallies[mutant.kind];
+      if (lines_.count(mutant.line) == 0) continue;  // of a function that this kernel does not call
+      if (!is_executed(mutant.line)) {
+        ++tally.unreached;
+        check(!synchronizes, name_ + ": no launch executes `" + mutant.was + "` at " + place_of(mutant));
+        continue;
+      }
       ++tally.tried;
       bool noticed = false;
       try {
@@ -100,25 +139,36 @@ class Subject {
       tally.equivalent += equivalent;
       if (noticed || equivalent) continue;
       print_survivor(mutant);
-      // Of the other architectures' code, address arithmetic and bounds have not all been judged yet.
-      const bool is_judged = arch_ == kJudgedArch || (arch_ == kJudgedArchOfPart && part < 1);
-      check(!is_judged && mutant.kind != MutantKind::synchronization,
-            name_ + ": nobody misses `" + mutant.was + "` at " + mutant.file + ":" +
-                std::to_string(mutant.source_line));
+      check(false, name_ + ": nobody misses `" + mutant.was + "` at " + place_of(mutant));
     }
   }
 
  private:
   struct Case {
-    Recording* recording;
     const RecordedLaunch* launch;
+    std::set<int32_t> lines;  // of the text, whose instructions it executed
   };
 
+  static std::string place_of(const Mutant& mutant) {
+    return mutant.file + ":" + std::to_string(mutant.source_line);
+  }
   void print_survivor(const Mutant& mutant) const {
-    const std::string place = mutant.file + ":" + std::to_string(mutant.source_line);
     std::printf("survives: %s: `%s`, now `%s`, %s: %s\n", name_.c_str(), mutant.was.c_str(),
-                mutant.now.c_str(), place.c_str(),
+                mutant.now.c_str(), place_of(mutant).c_str(),
                 source_line(of_.module, mutant.file, mutant.source_line).c_str());
+  }
+  // Launches count instructions of the kernel in its whole module, where they have other lines.
+  void find_lines() {
+    ptx::Machine machine;
+    const ptx::Program& program = machine.load(ptx::Module::parse(text_)).program(of_.kernel);
+    for (const ptx::InstrInfo& info : program.info) lines_.insert(info.statement->ptx_line);
+    for (Case& c : cases_) {
+      if (c.launch->executed.size() != program.info.size())
+        throw std::runtime_error(name_ + " is not the kernel of its module");
+      for (size_t pc = 0; pc < program.info.size(); ++pc) {
+        if (c.launch->executed[pc]) c.lines.insert(program.info[pc].statement->ptx_line);
+      }
+    }
   }
   // Synchronization is missed in some schedules only.
   std::vector<ptx::Options> schedules(bool all) const {
@@ -131,16 +181,15 @@ class Subject {
     return options;
   }
   bool is_executed(int32_t line) const {
-    return std::any_of(cases_.begin(), cases_.end(),
-                       [&](const Case& c) { return c.launch->lines.count(line) != 0; });
+    return std::any_of(cases_.begin(), cases_.end(), [&](const Case& c) { return c.lines.count(line) != 0; });
   }
   bool is_noticed(const Mutant& mutant, const std::string& text) {
     const bool synchronizes = mutant.kind == MutantKind::synchronization;
     const auto module = ptx::Module::parse(text);
     for (const ptx::Options& options : schedules(synchronizes)) {
       for (const Case& c : cases_) {
-        if (c.launch->lines.count(mutant.line) != 0 &&
-            c.recording->differs(*c.launch, module, options, !synchronizes))
+        if (c.lines.count(mutant.line) != 0 &&
+            player_.differs(*c.launch, of_.kernel, module, options, !synchronizes))
           return true;
       }
     }
@@ -171,9 +220,57 @@ class Subject {
   int32_t arch_;
   std::string name_, text_;
   std::vector<Mutant> mutants_;
-  std::vector<std::unique_ptr<Recording>> recordings_;
+  Recorder own_;
+  Player player_;
   std::vector<Case> cases_;
+  std::set<int32_t> lines_;  // of the program's instructions
 };
+
+// The kernels of an architecture's modules that synchronize and are not in the list.
+std::vector<MutatedKernel> others_that_synchronize(int32_t arch, const std::vector<MutatedKernel>& listed) {
+  std::vector<MutatedKernel> others;
+  for (const std::string& module : modules_of(arch)) {
+    for (const auto& [kernel, text] : texts_of(module, arch)) {
+      const std::vector<Mutant> mutants = mutants_of(text, kernel);
+      const bool synchronizes = std::any_of(mutants.begin(), mutants.end(), [](const Mutant& mutant) {
+        return mutant.kind == MutantKind::synchronization;
+      });
+      const bool is_listed = std::any_of(listed.begin(), listed.end(),
+                                         [&](const MutatedKernel& of) { return of.kernel == kernel; });
+      if (!synchronizes || is_listed) continue;
+      const bool has_part =
+          module == "norm" || module == "softmax" || module == "rope" || module == "sampling";
+      MutatedKernel& other = others.emplace_back(MutatedKernel{module, kernel});
+      if (has_part) other.parts.push_back(module);
+      other.all_kinds = false;
+    }
+  }
+  return others;
+}
+
+// Every launch of a part of the suite.
+void record_part(const std::string& part, Recorder& recorder) {
+  TestQueue::made = [&](TestQueue& queue) {
+    const ptx::Options& options = queue.settings.options;
+    if (options.seed == 0 && options.copy_delivery == ptx::CopyDelivery::poisoned) recorder.watch(queue);
+  };
+  run_part(part);
+  TestQueue::made = nullptr;
+}
+
+std::vector<MutatedKernel> kernels_of(int32_t arch, bool thorough, const char* only) {
+  std::vector<MutatedKernel> all = mutated_kernels(thorough), wanted;
+  const std::vector<std::string> modules = modules_of(arch);
+  const std::vector<MutatedKernel> others = others_that_synchronize(arch, all);
+  all.insert(all.end(), others.begin(), others.end());
+  for (const MutatedKernel& of : all) {
+    if (std::count(modules.begin(), modules.end(), of.module) == 0) continue;
+    if (only == nullptr || is_one_of(of.kernel, only) ||
+        is_one_of(of.kernel + "@" + std::to_string(arch), only))
+      wanted.push_back(of);
+  }
+  return wanted;
+}
 
 }  // namespace
 
@@ -183,21 +280,35 @@ BITLOOM_CUDA_TEST(mutations) {
   const char* seed = std::getenv("BITLOOM_CUDA_MUTATIONS_SEED");
   const bool all = setting != nullptr && std::string(setting) == "all";
   Verdicts verdicts(std::getenv("BITLOOM_CUDA_MUTATIONS_CACHE"));
+  std::map<int32_t, std::vector<MutatedKernel>> kernels;
+  std::set<std::string> wanted, parts;
   for (const Settings& settings : all_archs()) {
-    for (const MutatedKernel& of : mutated_kernels()) {
-      if (only != nullptr && !is_one_of(of.kernel, only)) continue;
+    kernels[settings.arch] = kernels_of(settings.arch, all, only);
+    for (const MutatedKernel& of : kernels[settings.arch]) {
+      if (of.runs.empty() || !of.parts.empty()) wanted.insert(of.kernel);
+      parts.insert(of.parts.begin(), of.parts.end());
+    }
+  }
+  Recorder common(wanted);
+  for (const std::string& part : parts) record_part(part, common);
+  for (const auto& [arch, subjects] : kernels) {
+    const bool launched = std::all_of(subjects.begin(), subjects.end(), [](const MutatedKernel& of) {
+      return !of.runs.empty() || !of.parts.empty();
+    });
+    if (!launched) record(common_runs(), arch, common);
+    std::map<MutantKind, Tally> sums;
+    for (const MutatedKernel& of : subjects) {
       const std::clock_t begin = std::clock();
       std::map<MutantKind, Tally> tallies;
-      Subject(of, settings.arch)
-          .mutate(all ? 1 : 0.01, seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10), verdicts, tallies);
-      for (const auto& [kind, tally] : tallies) {
-        std::printf("mutants of %s compute_%d, %s: %d, %d noticed, %d equivalent\n", of.kernel, settings.arch,
-                    kMutantKinds[static_cast<int>(kind)], tally.tried, tally.noticed, tally.equivalent);
-      }
-      std::printf("mutants of %s compute_%d: %.1f s\n", of.kernel, settings.arch,
+      const double part = !of.all_kinds ? 0 : all ? 1 : 0.01;
+      Subject(of, arch, common)
+          .mutate(part, seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10), verdicts, tallies);
+      for (const auto& [kind, tally] : tallies) print(of.kernel, arch, kind, tally), sums[kind] += tally;
+      std::printf("mutants of %s compute_%d: %.1f s\n", of.kernel.c_str(), arch,
                   static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC);
       std::fflush(stdout);
     }
+    for (const auto& [kind, tally] : sums) print("all kernels", arch, kind, tally);
   }
 }
 

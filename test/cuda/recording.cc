@@ -1,5 +1,10 @@
 #include "recording.h"
 
+#include <algorithm>
+#include <cstring>
+
+#include "coverage.h"
+
 namespace bitloom::cuda::testing {
 namespace {
 
@@ -22,6 +27,29 @@ std::vector<std::pair<uint64_t, uint64_t>> unwritten_of(ptx::DeviceMemory& memor
   return ranges;
 }
 
+// The allocations that words of the parameters point into, or right behind.
+std::set<uint64_t> pointed_at(const ptx::DeviceMemory& memory, const std::vector<uint8_t>& parameters) {
+  std::set<uint64_t> addresses;
+  for (size_t at = 0; at + 8 <= parameters.size(); at += 8) {
+    uint64_t word;
+    std::memcpy(&word, parameters.data() + at, 8);
+    if (const ptx::Allocation* allocation = memory.find(word)) addresses.insert(allocation->base);
+  }
+  return addresses;
+}
+
+// Kernels whose blocks take turns, and along which axes of the grid.
+struct Turns {
+  const char* kernels;
+  bool x, y;
+};
+constexpr Turns kTurns[] = {
+    {"rms_norm_* layer_norm_* softmax_* rope matmul_prepare* matmul_integer_rows matmul_fp8_rows", true,
+     false},
+    {"matmul_low_rank matmul_unpack matmul_collect sample_keys sample_penalize sample_largest", true, false},
+    {"copy_* elementwise_* embedding quantize quantize_check quantize_mse dequantize", true, true},
+    {"matmul_finish", false, true}};
+
 void count_memory(const ptx::Counters& counters, uint64_t& sectors, uint64_t& wavefronts) {
   for (const ptx::InstrCount& count : counters.counts)
     sectors += count.sectors, wavefronts += count.wavefronts;
@@ -29,68 +57,78 @@ void count_memory(const ptx::Counters& counters, uint64_t& sectors, uint64_t& wa
 
 }  // namespace
 
-Recording::Recording(const Run& run, const Settings& settings, const std::string& kernel,
-                     std::shared_ptr<const ptx::Module> module)
-    : kernel_(kernel), queue_(settings) {
-  queue_.mutated_kernel = kernel;
-  queue_.mutated_module = std::move(module);
-  queue_.before_launch = [&](const std::string& name, const ptx::LaunchConfig& config) {
-    if (name != kernel) return;
+void Recorder::watch(TestQueue& queue) {
+  queue.before_launch = [this, &queue](const std::string& kernel, ptx::LaunchConfig& config) {
+    if (wanted_.count(kernel) == 0) return;
+    for (const Turns& it : kTurns) {
+      const bool x = it.x && config.grid[0] > 1, y = it.y && config.grid[1] > 1;
+      if (!is_one_of(kernel, it.kernels) || (!x && !y)) continue;
+      const int turn = turns_[{queue.settings.arch, kernel}]++;
+      if (x && turn % 2 == 0) config.grid[0] = 1;
+      if (y && turn % 3 == 0) config.grid[1] = 1;
+    }
     RecordedLaunch launch;
     launch.config = config;
-    for (uint64_t address : queue_.allocations()) {
-      ptx::Allocation& allocation = *queue_.machine.memory.find(address);
-      launch.memory.push_back(
-          {address, allocation.data, {}, unwritten_of(queue_.machine.memory, allocation)});
+    for (uint64_t address : pointed_at(queue.machine.memory, config.parameters)) {
+      ptx::Allocation& allocation = *queue.machine.memory.find(address);
+      launch.memory.push_back({address, allocation.data, {}, unwritten_of(queue.machine.memory, allocation)});
     }
-    launches_.push_back(std::move(launch));
+    launches_[{queue.settings.arch, kernel}].push_back(std::move(launch));
   };
-  queue_.after_launch = [&](const std::string& name, const ptx::LaunchReport& report) {
-    if (name != kernel) return;
-    RecordedLaunch& launch = launches_.back();
-    for (RecordedMemory& piece : launch.memory) piece.after = queue_.machine.memory.find(piece.address)->data;
+  queue.after_launch = [this, &queue](const std::string& kernel, const ptx::LaunchReport& report) {
+    if (wanted_.count(kernel) == 0) return;
+    RecordedLaunch& launch = launches_[{queue.settings.arch, kernel}].back();
+    for (RecordedMemory& piece : launch.memory) piece.after = queue.machine.memory.find(piece.address)->data;
     count_memory(report.counters, launch.sectors, launch.wavefronts);
     launch.instructions = report.counters.warp_instructions();
-    for (size_t pc = 0; pc < report.counters.counts.size(); ++pc) {
-      if (report.counters.counts[pc].lanes > 0)
-        launch.lines.insert(report.counters.program->info[pc].statement->ptx_line);
-    }
+    for (const ptx::InstrCount& count : report.counters.counts) launch.executed.push_back(count.lanes > 0);
   };
-  run(queue_);
-  queue_.before_launch = nullptr;
-  queue_.after_launch = nullptr;
 }
 
-void Recording::restore(const RecordedLaunch& launch) {
-  ptx::DeviceMemory& memory = queue_.machine.memory;
+const std::vector<RecordedLaunch>& Recorder::launches(int32_t arch, const std::string& kernel) const {
+  static const std::vector<RecordedLaunch> none;
+  const auto at = launches_.find({arch, kernel});
+  return at == launches_.end() ? none : at->second;
+}
+
+Player::Player(int32_t arch) {
+  Settings settings;
+  settings.arch = arch;
+  machine_.max_shared_bytes = static_cast<uint32_t>(TestQueue(settings).limits().shared_bytes_per_block);
+  machine_.memory.start_at(uint64_t{1} << 40);  // variables of modules: behind all that was recorded
+}
+
+void Player::restore(const RecordedLaunch& launch) {
+  ptx::DeviceMemory& memory = machine_.memory;
+  // Allocated anew, so that shadows do not stay as fine as the finest access of a mutant has cut them.
+  for (uint64_t address : restored_) memory.free(address);
+  restored_.clear();
   for (const RecordedMemory& piece : launch.memory) {
-    // Allocated anew, so that shadows do not stay as fine as the finest access of a mutant has cut them.
-    const ptx::Allocation* allocation = memory.find(piece.address);
-    if (allocation != nullptr && allocation->base == piece.address) memory.free(piece.address);
     memory.allocate_at(piece.address, piece.before.size());
+    restored_.push_back(piece.address);
     memory.write(piece.address, piece.before.data(), piece.before.size());
     for (const auto& [first, bytes] : piece.unwritten) memory.mark_unwritten(piece.address + first, bytes);
   }
 }
 
-bool Recording::differs(const RecordedLaunch& launch, std::shared_ptr<const ptx::Module> module,
-                        const ptx::Options& options, bool counts) {
+bool Player::differs(const RecordedLaunch& launch, const std::string& kernel,
+                     std::shared_ptr<const ptx::Module> module, const ptx::Options& options, bool counts) {
   restore(launch);
-  const ptx::LoadedModule& loaded = queue_.machine.load(std::move(module));
+  const ptx::LoadedModule& loaded = machine_.load(std::move(module));
   ptx::LaunchConfig config = launch.config;
   config.options = options;
   bool is_different = false;
   try {
-    const ptx::LaunchReport report = queue_.machine.launch(loaded, kernel_, config);
+    const ptx::LaunchReport report = machine_.launch(loaded, kernel, config);
     for (const RecordedMemory& piece : launch.memory)
-      is_different = is_different || queue_.machine.memory.find(piece.address)->data != piece.after;
+      is_different = is_different || machine_.memory.find(piece.address)->data != piece.after;
     uint64_t sectors = 0, wavefronts = 0;
     count_memory(report.counters, sectors, wavefronts);
     is_different = is_different || (counts && (sectors != launch.sectors || wavefronts != launch.wavefronts));
   } catch (const ptx::Fault&) {
     is_different = true;
   }
-  queue_.machine.unload(loaded);
+  machine_.unload(loaded);
   return is_different;
 }
 

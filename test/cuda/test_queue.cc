@@ -7,6 +7,10 @@
 #include "coverage.h"
 #include "native/base/error.h"
 
+namespace bitloom::cuda {
+extern const char* const kModuleNames[];  // modules.cc of the build; null ends them
+}
+
 namespace bitloom::cuda::testing {
 namespace {
 
@@ -76,8 +80,11 @@ std::vector<Settings> all_schedules() {
   return all;
 }
 
+std::function<void(TestQueue&)> TestQueue::made;
+
 TestQueue::TestQueue(const Settings& given) : settings(given), limits_(limits_of(given)) {
   machine.max_shared_bytes = static_cast<uint32_t>(limits_.shared_bytes_per_block);
+  if (made) made(*this);
 }
 
 // The build makes PTX of each module for the architectures that run it.
@@ -167,12 +174,20 @@ bl_status TestQueue::launch_bytes(const ModuleImages& module, const char* name, 
   if (before_launch) before_launch(name, config);
   launches.push_back({module.name, name, shape, machine.launch(*loaded, name, config)});
   if (after_launch) after_launch(name, launches.back().report);
-  if (!is_mutant) remember_executed(image, name, launches.back().report.counters);
+  if (!is_mutant && covers) remember_executed(image, name, launches.back().report.counters);
   return BL_STATUS_ok;
 }
 
 const std::string& text_of_image(const std::string& image) {
   return parsed(image.substr(0, image.find('.')), std::stoi(image.substr(image.rfind('_') + 1))).second.text;
+}
+
+std::vector<std::string> modules_of(int32_t arch) {
+  std::vector<std::string> names;
+  for (const char* const* name = kModuleNames; *name != nullptr; ++name) {
+    if (std::ifstream(path_of(*name, arch)).good()) names.emplace_back(*name);
+  }
+  return names;
 }
 
 std::vector<std::string> kernels_of_image(const std::string& image) {

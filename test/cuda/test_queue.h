@@ -61,8 +61,11 @@ class TestQueue : public Queue {
   // For mutation tests: this kernel is that of another module.
   std::string mutated_kernel;
   std::shared_ptr<const ptx::Module> mutated_module;
-  // For recordings: called around each launch.
-  std::function<void(const std::string& kernel, const ptx::LaunchConfig&)> before_launch;
+  // Called with each queue when it is made.
+  static std::function<void(TestQueue&)> made;
+  bool covers = true;  // what its launches execute counts as tested
+  // For recordings: called around each launch, which may be changed.
+  std::function<void(const std::string& kernel, ptx::LaunchConfig&)> before_launch;
   std::function<void(const std::string& kernel, const ptx::LaunchReport&)> after_launch;
   // Addresses of what is allocated now, scratch included.
   std::vector<uint64_t> allocations() const;
@@ -86,6 +89,8 @@ class TestQueue : public Queue {
 
 // The PTX of "<module>.compute_<arch>".
 const std::string& text_of_image(const std::string& image);
+// Names of the modules with code for an architecture.
+std::vector<std::string> modules_of(int32_t arch);
 // Names of the kernels of "<module>.compute_<arch>".
 std::vector<std::string> kernels_of_image(const std::string& image);
 

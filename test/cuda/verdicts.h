@@ -1,8 +1,10 @@
-// Which mutants were noticed, kept in a file from run to run: the full run takes long.
+// Which mutants were noticed: of code that several architectures have once, and kept in a file from run to
+// run, because the full run takes long.
 #pragma once
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 
 #include "mutants.h"
@@ -22,6 +24,7 @@ class Verdicts {
  private:
   std::string path_;
   std::map<std::string, bool> kept_;
+  std::set<std::string> found_;  // by this run
 };
 
 }  // namespace bitloom::cuda::testing

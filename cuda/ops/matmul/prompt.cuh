@@ -245,8 +245,10 @@ struct PromptTile {
       ptx::copy_async_commit();
     }
     float acc[2][8][4] = {};
-    ptx::copy_async_wait<kPromptStages - 2>();
-    __syncthreads();
+    if constexpr (Codes::kWords != 16) {
+      ptx::copy_async_wait<kPromptStages - 2>();
+      __syncthreads();
+    }
     uint32_t *now = ready, *then = ready + kParts * p.ready_groups * kPromptColumns;
     if (Codes::kWords != 16 && begin < end) convert_scales(read, now, unit_factor);
 #pragma unroll 1

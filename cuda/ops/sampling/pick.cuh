@@ -117,18 +117,19 @@ class Walk {
   }
 
   // The least key of the batch, or a number below it and above all others: so many keys that they fit, at least half as
-  // many unless there are no more.
+  // many unless there are no more. More than kPickKeys keys are not below t, less than half as many are behind its digits:
+  // these are of more than kPickKeys / 2 keys, none equal, and one of at most so many ends the search: no shift is below 0.
   __device__ uint64_t threshold(uint64_t bound) {
     uint64_t t = 0;
 #pragma unroll 1
-    for (int shift = 64 - kDigitBits;; shift = max(shift - kDigitBits, 0)) {
+    for (int shift = 64 - kDigitBits;; shift -= kDigitBits) {
       count_keys(t, shift, bound);
       if (shared_.counts[0] <= kPickKeys) return t;
       int digit = 1;
       while (digit < kDigits && shared_.counts[digit] > kPickKeys) ++digit;
       if (digit < kDigits) {
         const uint64_t best = t + (static_cast<uint64_t>(digit) << shift);
-        if (shared_.counts[digit] >= kPickKeys / 2 || shift == 0) return best;
+        if (shared_.counts[digit] >= kPickKeys / 2) return best;
       }
       t += static_cast<uint64_t>(digit - 1) << shift;
       __syncthreads();  // the counts have been read

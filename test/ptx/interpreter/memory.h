@@ -29,6 +29,8 @@ class DeviceMemory {
   // The same at an address of the caller's choice, which must lie apart from all others. For drivers that
   // give addresses out before the memory exists (stream-ordered allocation).
   void allocate_at(uint64_t address, uint64_t bytes);
+  // allocate() gives addresses from here on, so that those before are left to allocate_at().
+  void start_at(uint64_t address) { next_ = address; }
   void free(uint64_t address);
   void write(uint64_t address, const void* source, uint64_t bytes);
   void read(void* target, uint64_t address, uint64_t bytes) const;

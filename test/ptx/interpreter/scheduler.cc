@@ -99,6 +99,14 @@ bool Scheduler::has_ready_group(const Warp& warp) const {
 }
 
 void Scheduler::run_warp(Warp& warp, uint64_t steps) {
+  // Here, because a turn may end at a barrier of the loop.
+  if (warp.executed > launch_.options.max_warp_instructions) {
+    launch_.fail(
+        FaultKind::endless_loop, warp, -1,
+        "endless loop: the warp has executed " + std::to_string(warp.executed) +
+            " instructions (waiting for a block that is not resident looks the same; resident_blocks is " +
+            std::to_string(launch_.options.resident_blocks) + ")");
+  }
   if (warp.groups[warp.current].state != Group::ready || warp.groups.size() > 1) reschedule(warp);
   std::vector<InstrCount>& counts = launch_.counters->counts;
   const uint32_t dropped =
@@ -130,13 +138,6 @@ void Scheduler::run_warp(Warp& warp, uint64_t steps) {
     }
     if (warp.groups.size() > 1) reschedule(warp);
     if (warp.groups[warp.current].state != Group::ready) return;
-  }
-  if (warp.executed > launch_.options.max_warp_instructions) {
-    launch_.fail(
-        FaultKind::endless_loop, warp, -1,
-        "endless loop: the warp has executed " + std::to_string(warp.executed) +
-            " instructions (waiting for a block that is not resident looks the same; resident_blocks is " +
-            std::to_string(launch_.options.resident_blocks) + ")");
   }
 }
 

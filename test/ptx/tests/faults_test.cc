@@ -207,6 +207,8 @@ void test_endings() {
         "setp.lt.u32 %p1, %t, 32; @%p1 bra low; bar.sync 2, 64; bra end; low: bar.sync 1, 64; end:");
   plant("a loop without end", FaultKind::endless_loop, {"endless loop"},
         "again: add.u32 %r3, %r3, 1; bra again;");
+  plant("a loop of barriers without end", FaultKind::endless_loop, {"endless loop"},
+        "again: bar.sync 0; bra again;");
   plant("a flag that nobody raises", FaultKind::endless_loop, {"endless loop"},
         "again: ld.acquire.gpu.global.u32 %r3, [%in]; setp.ne.u32 %p1, %r3, 5; @%p1 bra again;");
   plant("trap", FaultKind::trap, {"trap", "warp 1 lane 7"}, "setp.ge.u32 %p1, %t, 39; @%p1 trap;");
