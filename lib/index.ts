@@ -155,12 +155,15 @@ export {
   type LimitCapacityOptions,
   type LimitedRoutes,
   limitCapacity,
-  type RectifyOptions,
-  rectifyRoutes,
 } from './ops/moe/capacity.js';
 export { type ExpertChoiceOptions, expertChoice } from './ops/moe/expert_choice.js';
 export { type MoEExpert, MoEExperts } from './ops/moe/experts.js';
-export { type LoraExperts, type LoraMixtureOptions, loraMixture } from './ops/moe/lora_mixture.js';
+export {
+  type LoraExperts,
+  type LoraMixtureOptions,
+  loraMixture,
+  loraMixtureAsync,
+} from './ops/moe/lora_mixture.js';
 export {
   type MoEActivation,
   type MoEForwardOptions,
@@ -189,6 +192,7 @@ export {
   type PreGateOptions,
   preGate,
 } from './ops/moe/pre_gate.js';
+export { type RectifyOptions, rectifyRoutes } from './ops/moe/rectify_routes.js';
 export {
   RouterLoad,
   type RouterLoadState,
@@ -201,6 +205,11 @@ export {
   hyperRouterWeights,
 } from './ops/moe/router_weights.js';
 export { type SwitchAndMixtureOptions, switchAndMixture } from './ops/moe/switch_and_mixture.js';
+export {
+  type SwitchAndMixtureLosses,
+  type SwitchAndMixtureLossOptions,
+  switchAndMixtureLosses,
+} from './ops/moe/switch_and_mixture_losses.js';
 export { type LayerNormOptions, layerNorm, layerNormAsync } from './ops/norm/layer_norm.js';
 export { type RmsNormOptions, rmsNorm, rmsNormAsync } from './ops/norm/rms_norm.js';
 export {

@@ -25,8 +25,9 @@ function stepper({ Tensor, PagedKVCache }, numSequences, options) {
     numLayers,
     numKvHeads,
     headDim,
-    numPages: 40 * numSequences,
-    numRecentPages: 4 * numSequences,
+    pageSize: 16,
+    numPages: 160 * numSequences,
+    numRecentPages: 16 * numSequences,
     ...options,
   });
   const sequences = Array.from({ length: numSequences }, () => cache.create());

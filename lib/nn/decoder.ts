@@ -16,6 +16,7 @@ import { KVCache, type KVCacheOptions } from './kv_cache.js';
 import type { Linear } from './linear.js';
 import { type LowRankCacheOptions, LowRankDecoderCache } from './low_rank/low_rank_cache.js';
 import { MoELayer } from './moe/moe_layer.js';
+import { PreGate } from './moe/pre_gate.js';
 import type { PagedCacheOptions } from './paged_cache_options.js';
 import { PagedDecoderCache } from './paged_decoder_cache.js';
 import { RecordedSteps } from './recorded_step.js';
@@ -29,6 +30,12 @@ export interface DecoderParts {
   norm: RMSNorm;
   /** hidden -> vocabulary */
   output: Linear;
+  /**
+   * hidden -> experts, or the experts of all mixtures one after the other: routes of all layers, from the embeddings, in place of their
+   * own routers' (pre-gating: Read-ME, Cai et al. 2024). With a cache of experts `forwardAsync` and `generate` bring all that a step
+   * needs into memory before it runs. Best with `activations: 'f32'`.
+   */
+  preGate?: Linear | undefined;
 }
 
 /** Options of {@link Decoder}. */
@@ -77,10 +84,8 @@ export class Decoder {
   readonly #options: DecoderOptions;
   readonly #memory: StepMemory[] = [];
   readonly #recorded: RecordedSteps | undefined;
-  readonly #model: StepModel = {
-    run: (...step) => this.#run(...step),
-    settle: (memory, rows) => this.#settle(memory, rows),
-  };
+  readonly #preGate: PreGate | undefined;
+  readonly #model: StepModel;
   #disposed = false;
 
   constructor(
@@ -102,9 +107,15 @@ export class Decoder {
       );
     }
     this.contextLength = contextLength;
+    const mixtures = parts.layers.flatMap(({ mlp }) => (mlp instanceof MoELayer ? [mlp] : []));
+    this.#preGate = parts.preGate && new PreGate(parts.preGate, mixtures);
+    this.#model = {
+      run: (...step) => this.#run(...step),
+      prefetch: this.#preGate?.prefetches ? (tensors) => this.#prefetch(tensors) : undefined,
+      settle: (memory, rows) => this.#settle(memory, rows),
+    };
     const isRecorded =
-      options.graphs !== false &&
-      !parts.layers.some(({ mlp }) => mlp instanceof MoELayer && mlp.replacesExperts);
+      options.graphs !== false && !mixtures.some(({ replacesExperts }) => replacesExperts);
     this.#recorded = isRecorded ? new RecordedSteps(config, this.device) : undefined;
   }
 
@@ -127,7 +138,7 @@ export class Decoder {
   async to(device: DeviceName): Promise<Decoder> {
     this.#check('to');
     if (device === this.device) return this;
-    const { embedding: table, layers, norm, output } = this.parts;
+    const { embedding: table, layers, norm, output, preGate } = this.parts;
     const canonical =
       table.layout === 'canonical' ? table : await packAsync(table, { layout: 'canonical' });
     const moved: DecoderLayer[] = [];
@@ -137,6 +148,7 @@ export class Decoder {
       layers: moved,
       norm: await norm.to(device),
       output: await output.to(device),
+      preGate: await preGate?.to(device),
     };
     const { tokenizer, contextLength } = this;
     const { onDispose, ...run } = this.#options;
@@ -238,6 +250,7 @@ export class Decoder {
       for (const step of steps.chunks) {
         step.begin();
         signal?.throwIfAborted();
+        if (step.prefetch !== undefined) await step.prefetch();
         const recorded = step.recorded();
         if (recorded === undefined) await sequence(step.compute, run);
         else await recorded.runAsync(run);
@@ -266,11 +279,12 @@ export class Decoder {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    const { embedding: table, layers, norm, output } = this.parts;
+    const { embedding: table, layers, norm, output, preGate } = this.parts;
     table.dispose();
     for (const layer of layers) layer.dispose();
     norm.dispose();
     output.dispose();
+    preGate?.dispose();
     this.#memory.length = 0;
     this.#recorded?.dispose();
     this.#options.onDispose?.();
@@ -341,14 +355,12 @@ export class Decoder {
     start: number | undefined,
     logits?: Tensor<'f32'>,
   ): void {
-    const { embedding: table, layers, norm, output } = this.parts;
-    const { isa, threads } = this.#options;
-    embedding(table, tensors.ids, {
-      ...(isa === undefined ? {} : { isa }),
-      ...(threads === undefined ? {} : { threads }),
-      out: tensors.residual,
-    });
-    for (const [i, layer] of layers.entries()) layer.forward(tensors, cache.layer(i), start);
+    const { layers, norm, output } = this.parts;
+    this.#embed(tensors);
+    const isRouted = this.#preGate !== undefined;
+    for (const [i, layer] of layers.entries()) {
+      layer.forward(tensors, cache.layer(i), start, isRouted);
+    }
     if (logits === undefined) return;
     if (logits.rank === 2) {
       output.forward(norm.forward(tensors.residual, tensors.normed), logits);
@@ -356,6 +368,22 @@ export class Decoder {
       norm.forward(tensors.lastResidual, tensors.lastNormed);
       output.forward(tensors.lastNormed, logits.reshape([1, logits.size]));
     }
+  }
+
+  /** The tokens' embeddings, and all that follows from them alone: the routes of a {@link PreGate}. */
+  #embed(tensors: StepTensors): void {
+    const { isa, threads } = this.#options;
+    embedding(this.parts.embedding, tensors.ids, {
+      ...(isa === undefined ? {} : { isa }),
+      ...(threads === undefined ? {} : { threads }),
+      out: tensors.residual,
+    });
+    this.#preGate?.forward(tensors.residual, tensors);
+  }
+
+  async #prefetch(tensors: StepTensors): Promise<void> {
+    await sequence(() => this.#embed(tensors));
+    await this.#preGate?.prefetch(tensors);
   }
 
   /** Which experts a step has used. */

@@ -150,11 +150,13 @@ export class DecoderLayer {
    * Changes `tensors.residual` in place.
    *
    * @param start see {@link AttentionStep}
+   * @param isRouted whether the routes of a mixture have been made (`PreGate`)
    */
   forward(
     tensors: StepTensors,
     cache: LayerCache | PagedLayer | MixingLayer,
     start: number | undefined,
+    isRouted = false,
   ): void {
     const { residual, positions, cuQueries, cuKeys } = tensors;
     const sequence = { cuQueries, cuKeys };
@@ -172,7 +174,7 @@ export class DecoderLayer {
       this.mlp.forward(mlpInput, residual, tensors.mlp, residual);
     } else {
       const input = this.mlpNorm.forward(residual, tensors.normed);
-      this.mlp.forward(input, residual, tensors, residual);
+      this.mlp.forward(input, residual, tensors, residual, isRouted);
     }
   }
 

@@ -7,6 +7,8 @@ import type { RecordedRun, RecordedStep } from './recorded_step.js';
 /** Tokens computed at once. */
 export interface Chunk {
   begin: () => void;
+  /** Brings what `compute` will read into memory, where that is known before. */
+  prefetch: (() => Promise<void>) | undefined;
   /** What does the same as `compute`, if that is recorded. */
   recorded: () => RecordedRun | undefined;
   compute: () => void;
@@ -23,6 +25,8 @@ export interface StepModel {
     start: number | undefined,
     logits?: Tensor<'f32'>,
   ): void;
+  /** Called before a step, where that may wait; undefined: there is nothing to be fetched. */
+  prefetch: ((tensors: StepTensors) => Promise<void>) | undefined;
   /** Called after a step. */
   settle(memory: StepMemory, rows: number): void;
 }
@@ -71,6 +75,7 @@ export class ForwardSteps {
 
   #chunk(part: readonly number[], begin: () => CacheStep, logits?: Tensor<'f32'>): Chunk {
     const { model, memory, recorded } = this;
+    const { prefetch } = model;
     const begun = (): CacheStep => this.#begun as CacheStep;
     const settle = (): void => {
       this.#begun = undefined;
@@ -80,6 +85,7 @@ export class ForwardSteps {
       begin: () => {
         this.#begun = begin();
       },
+      prefetch: prefetch && (() => prefetch(memory.prepare(part, begun().position))),
       recorded: () => {
         const run = recorded?.recorded(() => {
           model.run(memory.tensors(1), begun(), undefined, logits);

@@ -31,6 +31,7 @@ export type {
 export { KVCache, type KVCacheOptions, type LayerCache } from './kv_cache.js';
 export { type Activations, Linear, type LinearOptions } from './linear.js';
 export { type LoadOptions, load, type Progress } from './load.js';
+export { LoraLinear, type LoraMixture } from './lora_linear.js';
 export {
   fitLowRank,
   type LowRankFactors,

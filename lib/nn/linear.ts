@@ -73,6 +73,11 @@ export class Linear {
     this.run = { isa: run.isa, threads: run.threads } as RunOptions;
   }
 
+  /** Whether {@link forward} takes what `prepareActivations` made of x. */
+  get takesPrepared(): boolean {
+    return true;
+  }
+
   get inFeatures(): number {
     return this.weight.cols;
   }

@@ -11,6 +11,7 @@ import { Decoder } from './decoder.js';
 import type { DecoderLayer } from './decoder_layer.js';
 import { type Activations, computeOf, Linear } from './linear.js';
 import { buildLayer, type Packer } from './load_layer.js';
+import type { LoraMixture } from './lora_linear.js';
 import { type ModelSource, openSource } from './model_source.js';
 import { checkLayerCount, type MatrixLoader, ModelTensors } from './model_tensors.js';
 import { packInPlace } from './pack_weights.js';
@@ -56,6 +57,29 @@ export interface LoadOptions extends RunOptions {
    * of those in use, in all layers together, are kept in memory ({@link ExpertCache}).
    */
   expertCache?: { bytes: number };
+  /**
+   * Experts of low rank, by the name of the product that they are added to: `blk.N.attn_q`, `attn_k`, `attn_v`, `attn_output`, `ffn_gate`,
+   * `ffn_up`, `ffn_down` (MoLA: a number of experts for each layer; SMoRA: every rank one; LoRA-Mixer: for the products of
+   * attention). The decoder disposes of them.
+   *
+   * @example
+   * ```ts
+   * const router = new Linear(quantize(routerWeights, 'f32'), { activations: 'f32' }); // [4, hidden]
+   * const query = { router, experts: { down, up, scale: 2 }, route: { topK: 2, normalize: true } }; // [4, 8, hidden], [4, N, 8]
+   * const decoder = await load('model.gguf', { format: 'u4_g128', lora: { 'blk.0.attn_q': query } });
+   * ```
+   */
+  lora?: Readonly<Record<string, LoraMixture>>;
+  /**
+   * A router over the embeddings that routes all layers, in place of theirs: {@link DecoderParts.preGate}. The decoder disposes of it.
+   *
+   * @example
+   * ```ts
+   * const preGate = new Linear(quantize(router, 'f32'), { activations: 'f32' }); // [experts, hidden]
+   * const decoder = await load('model.gguf', { preGate, expertCache: { bytes: 2e9 } });
+   * ```
+   */
+  preGate?: Linear;
   /** Called when a matrix is ready. */
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
@@ -202,14 +226,26 @@ async function build(
       `load: channelOrders.length is ${channelOrders.length}, expected ${config.numLayers} (= numLayers)`,
     );
   }
+  const withoutPlace = new Set(Object.keys(options.lora ?? {}));
+  const lora = (name: string): LoraMixture | undefined => {
+    withoutPlace.delete(name);
+    return options.lora?.[name];
+  };
   const layers: DecoderLayer[] = [];
   for (let i = 0; i < config.numLayers; i++) {
     layers.push(
       await buildLayer(tensors, config, i, {
-        ...{ norm, activations, run, freqFactors, packed },
+        ...{ norm, activations, run, freqFactors, packed, lora },
         order: options.channelOrders?.[i],
         expertBytes: expertBytes(config, options),
       }),
+    );
+  }
+  const [name] = withoutPlace;
+  if (name !== undefined) {
+    throw argumentError(
+      'BL_INVALID_ARGUMENT',
+      `load: lora has ${JSON.stringify(name)}, expected a product of the model, such as blk.0.attn_q`,
     );
   }
   return new Decoder(
@@ -219,6 +255,7 @@ async function build(
       layers,
       norm: norm('output_norm'),
       output: new Linear(outputWeight, { bias: headBias, activations, ...run }),
+      preGate: options.preGate,
     },
     {
       tokenizer,

@@ -11,8 +11,9 @@ import {
 } from './calibration/fold_order.js';
 import type { ModelConfig } from './config.js';
 import { DecoderLayer } from './decoder_layer.js';
-import { type Activations, Linear } from './linear.js';
+import { type Activations, Linear, type LinearOptions } from './linear.js';
 import { buildAttention, buildLatentAttention, type LinearLoader } from './load_attention.js';
+import { LoraLinear, type LoraMixture } from './lora_linear.js';
 import { MLP } from './mlp.js';
 import type { ModelTensors } from './model_tensors.js';
 import { buildMoE } from './moe/load_experts.js';
@@ -29,6 +30,8 @@ export interface LayerContext {
   run: RunOptions;
   freqFactors: ReturnType<ModelTensors['optionalVector']>;
   order: ChannelOrder | undefined;
+  /** Experts of low rank for the product of a name, if it has some. */
+  lora: (name: string) => LoraMixture | undefined;
   /** Memory for the experts of a layer, if they are to stay in the file otherwise. */
   expertBytes: number | undefined;
 }
@@ -40,7 +43,7 @@ export async function buildLayer(
   index: number,
   context: LayerContext,
 ): Promise<DecoderLayer> {
-  const { norm, activations, run, packed, order } = context;
+  const { norm, activations, run, packed, order, lora } = context;
   const { hiddenSize, intermediateSize } = config;
   if (order !== undefined && config.latent !== undefined) {
     throw argumentError('BL_UNSUPPORTED', `load: channelOrders with ${config.architecture}`);
@@ -54,14 +57,23 @@ export async function buildLayer(
     const ordered = rowOrder === undefined ? (columns ?? stored) : rowsInOrder(stored, rowOrder);
     const weight = await packed(ordered);
     const bias = tensors.optionalVector(`${full}.bias`, rows, meaning.split(',')[0] as string);
-    return new Linear(weight, {
+    const options: LinearOptions = {
       bias: vectorInOrder(bias, rowOrder),
       activations,
       ...run,
       ...(columnOrder === undefined || columns !== undefined
         ? {}
         : { columnOrder: inverseOrder(columnOrder) }),
-    });
+    };
+    const mixture = lora(full);
+    if (mixture === undefined) return new Linear(weight, options);
+    if (rowOrder !== undefined || columnOrder !== undefined) {
+      throw argumentError(
+        'BL_UNSUPPORTED',
+        `load: lora of ${full}, whose channels are in another order`,
+      );
+    }
+    return new LoraLinear(weight, mixture, options);
   };
   const hidden = 'embedding_length';
   const attention =

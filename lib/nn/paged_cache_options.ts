@@ -3,6 +3,7 @@ import { checkOptions, checkTensor, described } from '../arguments.js';
 import { argumentError } from '../errors.js';
 import { type KVFormat, kvFormats } from '../generated.js';
 import type { AttentionCompute } from '../ops/attention/options.js';
+import { defaultPageSize } from '../ops/kv/kv_pages.js';
 import type { Tensor } from '../tensor.js';
 import type { ModelConfig } from './config.js';
 import type { PagedKVCacheOptions } from './paged/kv_options.js';
@@ -20,7 +21,7 @@ export interface PagedCacheOptions {
   format?: CacheFormat | { keys: CacheFormat; values: CacheFormat };
   /** The newest tokens, which stay in f16. Default: 64 for formats of 2 and 4 bits, else 0. */
   recent?: number;
-  /** Tokens of a page. Default 64; 32 for i2. */
+  /** Tokens of a page. Default 16; of i4 keys 64 and of i2 keys 32, which share scales. */
   pageSize?: number;
   /** Which keys stay when there are more than its budget. Default: all stay. */
   policy?: CachePolicy;
@@ -85,7 +86,7 @@ export function planPagedCache(
   const keys = formatOf(both ? format.keys : format);
   const values = formatOf(both ? format.values : format);
   const isSmall = [keys, values].some((name) => kvFormats[name].bits <= 4);
-  const { recent = isSmall ? 64 : 0, pageSize = keys === 'i2' ? 32 : 64 } = options;
+  const { recent = isSmall ? 64 : 0, pageSize = defaultPageSize(keys) } = options;
   wholeNumber('PagedDecoderCache', 'recent', recent, 0, 2 ** 30);
   wholeNumber('PagedDecoderCache', 'pageSize', pageSize, 8, 256);
   const { numLayers, numKvHeads, headDim, valueDim } = config;

@@ -54,7 +54,8 @@ export class SharedInput {
     let tables: number | undefined = 0;
     for (const layer of this.layers) {
       const kernel = layer.kernel(rows) ?? '';
-      const rounds = layer.compute === 'i8' && /_(lut|dequant)_i8_/.test(kernel);
+      const rounds =
+        layer.takesPrepared && layer.compute === 'i8' && /_(lut|dequant)_i8_/.test(kernel);
       const more = rounds
         ? native.matmulTables(...weightValues(layer.weight), rows, 0, runValue(layer.run))
         : undefined;

@@ -125,7 +125,7 @@ describe('decodeAttention in integers', () => {
           group: fc.integer({ min: 1, max: 5 }),
           keyDim: fc.constantFrom(1, 16, 33, 64, 80, 128),
           valueDim: fc.constantFrom(1, 17, 32, 48, 64, 128, 160),
-          pageSize: fc.constantFrom(16, 32, 48, 64, 128),
+          pageSize: fc.constantFrom(8, 16, 24, 32, 48, 64, 128),
           formats: fc.constantFrom(...pairs),
           options: fc.constantFrom<DecodeAttentionOptions>(
             {},
@@ -220,15 +220,24 @@ describe('decodeAttention in integers', () => {
     },
   );
 
-  it('changes no bit with the page size where scales are of tokens', () => {
-    const q = queriesOf(usual);
-    const results = [16, 48, 64, 256].map(
-      (pageSize) =>
-        decodeAttention(q, [segmentOf({ ...usual, pageSize }, 'i8', 'i8')], { compute: 'i8' })
-          .bytes,
-    );
-    for (const bytes of results) expect(firstDifference(bytes, results[0] as Uint8Array)).toBe(-1);
-  });
+  it.each(integers)(
+    'changes no bit with the page size where scales are of tokens: i8, %s',
+    (values) => {
+      const q = queriesOf(usual);
+      for (const isa of isas) {
+        const results = [16, 8, 24, 40, 48, 64, 256].map(
+          (pageSize) =>
+            decodeAttention(q, [segmentOf({ ...usual, pageSize }, 'i8', values)], {
+              compute: 'i8',
+              isa,
+            }).bytes,
+        );
+        for (const bytes of results) {
+          expect(firstDifference(bytes, results[0] as Uint8Array)).toBe(-1);
+        }
+      }
+    },
+  );
 
   it.each(pairs)('keeps what is not seen out, NaN or not: %s, %s', (keys, values) => {
     const shape = { ...usual, keys: 150, queries: 2, pageSize: 16 };
@@ -290,7 +299,7 @@ describe('decodeAttention over f16', () => {
           group: fc.integer({ min: 1, max: 5 }),
           keyDim: fc.constantFrom(1, 16, 33, 80, 128),
           valueDim: fc.constantFrom(1, 17, 48, 64, 128),
-          pageSize: fc.constantFrom(16, 48, 64),
+          pageSize: fc.constantFrom(8, 16, 24, 48, 64),
           window: fc.constantFrom(0, 70),
           isa: fc.constantFrom(...isas),
         }),

@@ -1,13 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import {
-  limitCapacity,
-  moeRoute,
-  RouterLoad,
-  rectifyRoutes,
-  routerZLoss,
-  Tensor,
-} from '../../lib/index.js';
+import { limitCapacity, moeRoute, RouterLoad, routerZLoss, Tensor } from '../../lib/index.js';
 import { expectError, worst } from '../reference/op_checks.js';
 import { gaussian } from '../reference/random.js';
 
@@ -71,64 +64,6 @@ describe('limitCapacity', () => {
       () => limitCapacity(routes, { numExperts: 4, capacity: 1, by: 'luck' as 'position' }),
       'BL_INVALID_ARGUMENT',
       'limitCapacity: by is "luck", expected position, probability',
-    );
-  });
-});
-
-describe('rectifyRoutes', () => {
-  it('routes what was dropped inside the device, and fills what is empty', () => {
-    // 4 tokens, 2 on each of 2 devices; experts 0 and 1 on the first, 2 and 3 on the second. All want expert 0.
-    const scores = f32(
-      [0.7, 0.1, 0.1, 0.1, 0.6, 0.2, 0.1, 0.1, 0.5, 0.1, 0.1, 0.3, 0.4, 0.1, 0.3, 0.2],
-      [4, 4],
-    );
-    const routes = {
-      indices: i32([0, 0, 0, 0], [4, 1]),
-      weights: f32([0.7, 0.6, 0.5, 0.4], [4, 1]),
-    };
-    const own = { numExperts: 4, capacity: 1, scores, numDevices: 2 };
-    const intra = rectifyRoutes(routes, { ...own, fillIn: false });
-    expect(intra.indices.toArray()).toEqual([0, 0, 3, 2]);
-    expect(intra.weights.toArray()).toEqual([0.7, 0.6, 0.3, 0.3].map(Math.fround));
-    expect(intra.dropped).toBe(0);
-    const filled = rectifyRoutes(routes, { ...own, intraDevice: false });
-    expect(filled.dropped).toBe(3);
-    // Expert 1 takes token 1 (0.2), expert 2 token 3 (0.3), expert 3 token 2 (0.3).
-    expect(filled.indices.toArray()).toEqual([0, -1, -1, 1, -1, 3, -1, 2]);
-    const both = rectifyRoutes(routes, own);
-    expect(both.indices.toArray()).toEqual([0, -1, 0, 1, 3, -1, 2, -1]);
-  });
-
-  it('never sends a token to an expert twice, and fills experts to their capacity', () => {
-    fc.assert(
-      fc.property(
-        fc.integer({ min: 1, max: 20 }),
-        fc.integer({ min: 1, max: 1e6 }),
-        (tokens, seed) => {
-          const numExperts = 6;
-          const capacity = seed % 9;
-          const { scores, routes } = routed(tokens, numExperts, 1 + (seed % 3), seed);
-          const result = rectifyRoutes(routes, { numExperts, capacity, scores, numDevices: 3 });
-          const topK = result.indices.shape[1] as number;
-          const counts = new Array<number>(numExperts).fill(0);
-          for (let t = 0; t < tokens; t++) {
-            const own = [...result.indices.data.slice(t * topK, (t + 1) * topK)].filter(
-              (e) => e >= 0,
-            );
-            expect(new Set(own).size).toBe(own.length);
-            for (const e of own) counts[e] = (counts[e] as number) + 1;
-          }
-          for (const count of counts)
-            expect(count).toBeGreaterThanOrEqual(Math.min(capacity, tokens));
-        },
-      ),
-      { numRuns: 60 },
-    );
-    const { scores, routes } = routed(3, 6, 1, 1);
-    expectError(
-      () => rectifyRoutes(routes, { numExperts: 6, capacity: 1, scores, numDevices: 4 }),
-      'BL_OUT_OF_RANGE',
-      'rectifyRoutes: numDevices is 4, expected a divisor of 6 (numExperts)',
     );
   });
 });

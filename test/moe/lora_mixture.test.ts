@@ -1,11 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import {
   loraMixture,
+  loraMixtureAsync,
   type MoERoutes,
   matmul,
   moeRoute,
   quantize,
-  type Tensor,
+  sequence,
+  Tensor,
 } from '../../lib/index.js';
 import { expectError } from '../reference/op_checks.js';
 import { gaussian } from '../reference/random.js';
@@ -116,7 +118,55 @@ describe('loraMixture', () => {
       code,
       `loraMixture: out.shape is [9,1], expected [9,${N}] (= [tokens, N])`,
     );
+    expectError(
+      () => call({ down: new Tensor('f16', down.toArray(), [3, 2, K]) }),
+      'BL_INVALID_DTYPE',
+      'loraMixture: experts.down.dtype is f16, expected f32',
+    );
+    expectError(
+      () => loraMixture(x, { ...routes, indices: routes.weights as never }, { down, up }),
+      'BL_INVALID_DTYPE',
+      'loraMixture: routes.indices.dtype is f32, expected i32',
+    );
+    expectError(
+      () => call({ scale: 'much' }),
+      'BL_INVALID_ARGUMENT',
+      'loraMixture: experts.scale is "much", expected a finite number',
+    );
+    const out = f32(new Float32Array(9 * N).fill(7), [9, N]);
+    for (const odd of [3, -2]) {
+      routes.indices.data[5] = odd;
+      expectError(
+        () => call({}, { out }),
+        'BL_OUT_OF_RANGE',
+        `loraMixture: routes.indices[2, 1] is ${odd}, expected -1 to 2`,
+      );
+    }
+    expect(out.data.every((value) => value === 7)).toBe(true);
+  });
+
+  it('runs on a worker thread, alone and in a sequence, with the same bits', async () => {
+    const down = f32(gaussian(3 * 2 * K, 3), [3, 2, K]);
+    const up = f32(gaussian(3 * N * 2, 4), [3, N, 2]);
+    const routes = routesOf({ ...sizes, count: 3 });
+    const expected = loraMixture(x, routes, { down, up, scale: 3 }, { base });
+    const options = { base, threads: 2 };
+    const own = await loraMixtureAsync(x, routes, { down, up, scale: 3 }, options);
+    expect(own.toArray()).toEqual(expected.toArray());
+    const logits = f32(gaussian(27, 8), [9, 3]);
+    const inSequence = await sequence(() =>
+      loraMixture(x, moeRoute(logits, { topK: 2 }), { down, up }, { base }),
+    );
+    const outside = loraMixture(x, moeRoute(logits, { topK: 2 }), { down, up }, { base });
+    expect(inSequence.toArray()).toEqual(outside.toArray());
+    const reason = new Error('enough');
+    await expect(
+      loraMixtureAsync(x, routes, { down, up }, { signal: AbortSignal.abort(reason) }),
+    ).rejects.toBe(reason);
     routes.indices.data[0] = 3;
-    expect(() => call({})).toThrow('indices');
+    await expect(loraMixtureAsync(x, routes, { down, up })).rejects.toMatchObject({
+      code: 'BL_OUT_OF_RANGE',
+      message: 'loraMixture: routes.indices[0, 0] is 3, expected -1 to 2',
+    });
   });
 });

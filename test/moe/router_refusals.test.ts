@@ -107,7 +107,22 @@ describe('routers', () => {
       [
         () => moeRoute(logits, { topK: 1, numGroups: 1.5 }),
         'BL_OUT_OF_RANGE',
-        'moeRoute: numGroups is 1.5, expected a whole number below 2147483648',
+        'moeRoute: numGroups is 1.5, expected a divisor of 3 (logits.shape[1])',
+      ],
+      [
+        () => moeRoute(logits, { topK: 1, numGroups: 0 }),
+        'BL_OUT_OF_RANGE',
+        'moeRoute: numGroups is 0, expected a divisor of 3 (logits.shape[1])',
+      ],
+      [
+        () => moeRoute(logits, { topK: 1, topGroups: 2 }),
+        'BL_OUT_OF_RANGE',
+        'moeRoute: topGroups is 2, expected 1 to 1 (numGroups)',
+      ],
+      [
+        () => moeRoute(logits, { topK: 1, numGroups: 3, topGroups: 0 }),
+        'BL_OUT_OF_RANGE',
+        'moeRoute: topGroups is 0, expected 1 to 3 (numGroups)',
       ],
     ];
     for (const [body, code, message] of cases) expectError(body, code, message);

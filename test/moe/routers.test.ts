@@ -1,10 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
-  averageKeyRouter,
   expertCapacity,
   expertChoice,
-  hyperRouterWeights,
   type MoERoutes,
   moeRoute,
   nestedCapacities,
@@ -13,7 +11,6 @@ import {
   preGate,
   switchAndMixture,
   Tensor,
-  unitWeights,
 } from '../../lib/index.js';
 import { expectError, strided, worst } from '../reference/op_checks.js';
 import { gaussian } from '../reference/random.js';
@@ -321,63 +318,6 @@ describe('preGate', () => {
       'BL_INVALID_SHAPE',
       'preGate: logits.shape[1] is 12, expected 4 (numExperts) or 8 (of all layers)',
     );
-  });
-});
-
-describe('router weights', () => {
-  it('averageKeyRouter: means of keys, whose dense sum is that of all blocks', () => {
-    const keys = f32(gaussian(12 * 5, 2), [12, 5]);
-    const router = averageKeyRouter(keys, { blockSize: 3 });
-    const expected = Array.from({ length: 20 }, (_, i) => {
-      const own = [0, 1, 2].map(
-        (j) => keys.data[(3 * Math.floor(i / 5) + j) * 5 + (i % 5)] as number,
-      );
-      return own.reduce((a, b) => a + b, 0) / 3;
-    });
-    expect(worst(router.data, expected, 1e-9, 2 ** -23)).toBeLessThanOrEqual(1);
-    expect(unitWeights(moeRoute(f32([1, 2, 3, 4], [1, 4]), { topK: 4 })).weights.toArray()).toEqual(
-      [1, 1, 1, 1],
-    );
-    expectError(
-      () => averageKeyRouter(keys, { blockSize: 5 }),
-      'BL_INVALID_SHAPE',
-      'averageKeyRouter: keys.shape[0] is 12, expected a multiple of 5 (blockSize)',
-    );
-  });
-
-  it('hyperRouterWeights: one fixed network for all embeddings', () => {
-    const embedding = f32(gaussian(3 * 16, 5), [3, 16]);
-    const router = hyperRouterWeights(embedding, { hidden: 64, seed: 1, width: 200 });
-    expect(router.shape).toEqual([3, 64]);
-    const again = hyperRouterWeights(f32(embedding.data.slice(16), [2, 16]), {
-      ...{ hidden: 64, seed: 1, width: 200 },
-    });
-    expect(again.toArray()).toEqual(router.toArray().slice(64));
-    // relu(c z) = c relu(z) for c > 0: the network has no biases.
-    const twice = hyperRouterWeights(
-      f32(
-        embedding.data.map((x) => 2 * x),
-        [3, 16],
-      ),
-      {
-        ...{ hidden: 64, seed: 1, width: 200 },
-      },
-    );
-    expect(
-      worst(
-        twice.data,
-        router.data.map((x) => 2 * x),
-        1e-9,
-        1e-6,
-      ),
-    ).toBeLessThanOrEqual(1);
-    const other = hyperRouterWeights(embedding, { hidden: 64, seed: 2, width: 200 });
-    expect(other.toArray()).not.toEqual(router.toArray());
-    // Mean square of a row: that of the embedding, as the docstring says, within what 64 rows of 200 show.
-    const square = (values: Float32Array) =>
-      values.reduce((sum, x) => sum + x * x, 0) / values.length;
-    expect(square(router.data) / square(embedding.data)).toBeGreaterThan(0.5);
-    expect(square(router.data) / square(embedding.data)).toBeLessThan(2);
   });
 });
 

@@ -17,8 +17,21 @@ export interface ReferenceModel {
   /** Norms of all heads together. */
   wholeNorm?: boolean;
   moe?: ReferenceMoE;
+  /** Experts of low rank, by the name of their product. */
+  lora?: ReadonlyMap<string, ReferenceLora>;
   /** Keys and values through a latent vector; `numKvHeads` is `numHeads` then. */
   latent?: { rank: number; rotaryDim: number; valueDim: number; transposed: boolean };
+}
+
+/** Experts of low rank: `scale * sum over the topK of the softmax, divided by their sum, of weight * up_e (down_e x)`. */
+export interface ReferenceLora {
+  /** [experts, K], [experts, rank, K], [experts, N, rank] */
+  router: ArrayLike<number>;
+  down: ArrayLike<number>;
+  up: ArrayLike<number>;
+  experts: number;
+  topK: number;
+  scale: number;
 }
 
 /** How tokens go to experts. */
@@ -52,8 +65,10 @@ export function referenceLogits(model: ReferenceModel, tokens: readonly number[]
     };
     const [rows = 0, cols = 0] = shape;
     const bias = vector(`${name}.bias`);
+    const lora = model.lora?.get(name);
+    const more = lora && loraOf(lora, x, rows);
     return Array.from({ length: rows }, (_, n) => {
-      let sum = bias?.[n] ?? 0;
+      let sum = (bias?.[n] ?? 0) + (more?.[n] ?? 0);
       for (let k = 0; k < cols; k++) sum += (x[k] as number) * (values[n * cols + k] as number);
       return sum;
     });
@@ -227,4 +242,27 @@ function dot(a: Vector, b: Vector): number {
 
 function sum(a: Vector, b: Vector): Vector {
   return a.map((value, i) => value + (b[i] as number));
+}
+
+function loraOf(
+  { router, down, up, experts, topK, scale }: ReferenceLora,
+  x: Vector,
+  rows: number,
+) {
+  const product = (matrix: ArrayLike<number>, row: number, y: Vector) =>
+    y.reduce((sum, value, k) => sum + value * (matrix[row * y.length + k] as number), 0);
+  const rank = down.length / experts / x.length;
+  const logits = Array.from({ length: experts }, (_, e) => product(router, e, x));
+  const chosen = [...logits.keys()]
+    .sort((a, b) => (logits[b] as number) - (logits[a] as number))
+    .slice(0, topK);
+  const total = chosen.reduce((sum, e) => sum + Math.exp(logits[e] as number), 0);
+  const out: Vector = new Array<number>(rows).fill(0);
+  for (const e of chosen) {
+    const narrow = Array.from({ length: rank }, (_, r) => product(down, e * rank + r, x));
+    const weight = (scale * Math.exp(logits[e] as number)) / total;
+    for (let n = 0; n < rows; n++)
+      out[n] = (out[n] as number) + weight * product(up, e * rows + n, narrow);
+  }
+  return out;
 }

@@ -119,12 +119,29 @@ export class MoELayer {
     if (memory === undefined) return;
     this.#last = memory; // also where a recorded forward has run
     if (!(experts instanceof ExpertCache)) return;
-    const used = [...new Set(memory.routes.indices.data)];
-    for (let e = this.numExperts; e < experts.experts.count; e++) used.push(e);
+    const used = this.#used(memory);
     experts.note(used);
     // Steps that are quicker than the file leave the rest to those after them. An expert that could not be brought stays
     // where it is.
     if (!experts.busy) experts.prefetch(used).catch(() => undefined);
+  }
+
+  /**
+   * Brings the experts of the routes of this key, which {@link route} has made, into memory. An expert that could not be brought stays
+   * where it is.
+   */
+  async prefetch(key: object): Promise<void> {
+    const { experts } = this.options;
+    const memory = this.#memory.get(key);
+    if (memory === undefined || !(experts instanceof ExpertCache)) return;
+    await experts.prefetch(this.#used(memory)).catch(() => undefined);
+  }
+
+  /** Experts of these routes, and the shared ones. */
+  #used({ routes }: MoEScratch): number[] {
+    const used = [...new Set(routes.indices.data)];
+    for (let e = this.numExperts; e < this.experts.count; e++) used.push(e);
+    return used;
   }
 
   /** Where tokens of the last {@link forward} went; of a call that was recorded, once it has run. */
@@ -147,10 +164,29 @@ export class MoELayer {
     };
   }
 
+  #memoryOf(key: object | undefined, rows: number): MoEScratch {
+    const known = key && this.#memory.get(key);
+    if (known !== undefined) return known;
+    const memory = this.scratch(rows);
+    if (key !== undefined) this.#memory.set(key, memory);
+    return memory;
+  }
+
+  /**
+   * Routes from logits that are not the router's (pre-gating), for the {@link forward} with this key that is told so.
+   *
+   * @param logits [M, numExperts]
+   */
+  route(logits: Tensor<'f32'>, key: object): MoERoutes {
+    const { routes } = this.#memoryOf(key, logits.shape[0] as number);
+    return moeRoute(logits, { ...this.#run, ...this.options.route, out: routes });
+  }
+
   /**
    * @param x [M, hidden] f32
    * @param key whose memory for routes this is: steps that run beside each other have one each. Default: new memory
    * @param residual [M, hidden], added to the result; may be `out`
+   * @param isRouted whether {@link route} has made the routes of this key
    * @returns [M, hidden]: `out` (not x), or a new f32 tensor
    */
   forward(
@@ -158,17 +194,15 @@ export class MoELayer {
     out?: Tensor<'f32'>,
     key?: object,
     residual?: Tensor<'f32'>,
+    isRouted = false,
   ): Tensor<'f32'> {
     const { router, route, numShared = 0, sharedGate, activation, kept } = this.options;
-    const rows = x.shape[0] as number;
-    let memory = key && this.#memory.get(key);
-    if (memory === undefined) {
-      memory = this.scratch(rows);
-      if (key !== undefined) this.#memory.set(key, memory);
-    }
+    const memory = this.#memoryOf(key, x.shape[0] as number);
     this.#last = memory;
-    router.forward(x, memory.logits);
-    moeRoute(memory.logits, { ...this.#run, ...route, out: memory.routes });
+    if (!isRouted) {
+      router.forward(x, memory.logits);
+      moeRoute(memory.logits, { ...this.#run, ...route, out: memory.routes });
+    }
     const { shared } = memory;
     if (sharedGate !== undefined && shared !== undefined) {
       sharedGate.forward(x, shared.logits);

@@ -1,7 +1,7 @@
 import { checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { type KVFormat, kvFormats } from '../../generated.js';
-import { kvPageBytes } from '../../ops/kv/kv_pages.js';
+import { defaultPageSize, kvPageBytes } from '../../ops/kv/kv_pages.js';
 import type { RopeOptions } from '../../ops/rope/rope.js';
 import { type RunOptions, runValue } from '../../run.js';
 import type { Tensor } from '../../tensor.js';
@@ -16,7 +16,7 @@ export interface PagedKVCacheOptions extends Pick<RunOptions, 'isa' | 'threads'>
   headDim: number;
   /** Channels of a value head; 0: none, a value is the first channels of its key. Default: headDim. */
   valueDim?: number;
-  /** Tokens of a page, a multiple of 8 from 8 to 256. Default 64. */
+  /** Tokens of a page, a multiple of 8 from 8 to 256. Default 16; of i4 keys 64 and of i2 keys 32, which share scales. */
   pageSize?: number;
   /** How keys and values are kept, or each of them. Default `'f16'`. */
   format?: KVFormat | { keys: KVFormat; values: KVFormat };
@@ -123,8 +123,11 @@ function checkLater({ numLayers, numKvHeads, headDim, ...options }: PagedKVCache
 /** Checks options and divides the budget. */
 export function planCache(options: PagedKVCacheOptions): CachePlan {
   checkOptions('PagedKVCache', options, known);
-  const { numLayers, numKvHeads, headDim, valueDim = headDim, pageSize = 64 } = options;
+  const { numLayers, numKvHeads, headDim, valueDim = headDim } = options;
   const { format = 'f16', recent = 0, recentFormat = 'f16', numPages, budgetBytes } = options;
+  const { keys: keyFormat, values: valueFormat } =
+    typeof format === 'object' && format !== null ? format : { keys: format, values: format };
+  const { pageSize = defaultPageSize(keyFormat) } = options;
   const check = (name: string, value: number, min: number, max: number): number =>
     wholeNumber('PagedKVCache', name, value, min, max);
   check('numLayers', numLayers, 1, 65536);
@@ -138,8 +141,6 @@ export function planCache(options: PagedKVCacheOptions): CachePlan {
     );
   }
   check('recent', recent, 0, 2 ** 30);
-  const { keys: keyFormat, values: valueFormat } =
-    typeof format === 'object' && format !== null ? format : { keys: format, values: format };
   /** Of all layers. */
   const pageBytes = (keys: KVFormat, values: KVFormat): number => {
     const ofKeys = kvPageBytes(keys, 'keys', pageSize, headDim);

@@ -73,6 +73,15 @@ export function kvPageBytes(
 }
 
 /**
+ * Tokens of a page where nobody says otherwise: 16; of `i4` and `i2` keys, which share their scales by channel among the
+ * tokens of a page, 64 and 32 (KIVI, Liu et al. 2024, takes 32 of 2 bits).
+ */
+export function defaultPageSize(keyFormat: KVFormat): number {
+  if (kvFormats[keyFormat]?.scale !== 'channel') return 16;
+  return keyFormat === 'i2' ? 32 : 64;
+}
+
+/**
  * Memory for the keys and values of one layer in pages: `pageSize` tokens of every head each. Slot `s` is token
  * `s % pageSize` of page `s / pageSize`; {@link kvAppend} writes tokens into slots, {@link kvGather} reads them back,
  * and `attention` reads the pages that a block table names. Which page belongs to whom is the caller's to know.

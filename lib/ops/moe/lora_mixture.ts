@@ -1,13 +1,14 @@
-import { checkObject, checkOptions, checkTensor } from '../../arguments.js';
+import { checkObject, checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
-import type { RunOptions } from '../../run.js';
-import { type FloatDType, Tensor } from '../../tensor.js';
+import { type AsyncOptions, isRecording, type RunOptions, sequence } from '../../run.js';
+import { Tensor } from '../../tensor.js';
 import { groupedMatmul } from '../block_sparse/grouped_matmul.js';
 import { moePermute } from '../block_sparse/moe_permute.js';
 import { moeUnpermute } from '../block_sparse/moe_unpermute.js';
 import { add } from '../elementwise/add.js';
 import { mul } from '../elementwise/mul.js';
 import type { MoERoutes } from './moe_route.js';
+import { indicesOf } from './values.js';
 
 /** Low-rank experts of one product. */
 export interface LoraExperts {
@@ -44,8 +45,8 @@ const known = new Set(['base', 'out', 'isa', 'threads']);
  *
  * @param x [tokens, K] f32
  * @param routes indices [tokens, topK], -1: nowhere; weights [tokens, topK]
- * @throws `BL_OUT_OF_RANGE` (an index that is no expert's), `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`,
- *   `BL_INVALID_ARGUMENT`
+ * @throws `BL_OUT_OF_RANGE` (an index that is no expert's; in a sequence, where indices are read when it runs, in the name of
+ *   {@link moePermute}), `BL_INVALID_SHAPE`, `BL_INVALID_DTYPE`, `BL_INVALID_ARGUMENT`, before anything is written
  *
  * @example
  * ```ts
@@ -60,17 +61,67 @@ export function loraMixture(
   experts: LoraExperts,
   options: LoraMixtureOptions = {},
 ): Tensor<'f32'> {
+  checkArguments(x, routes, experts, options);
+  return compute(x, routes, experts, options);
+}
+
+/** {@link loraMixture} on a worker thread. */
+export async function loraMixtureAsync(
+  x: Tensor<'f32'>,
+  routes: MoERoutes,
+  experts: LoraExperts,
+  options: LoraMixtureOptions & AsyncOptions = {},
+): Promise<Tensor<'f32'>> {
+  const { signal, ...rest } = options;
+  checkArguments(x, routes, experts, rest);
+  return sequence(() => compute(x, routes, experts, rest), signal === undefined ? {} : { signal });
+}
+
+function compute(
+  x: Tensor<'f32'>,
+  routes: MoERoutes,
+  { down, up, scale = 1 }: LoraExperts,
+  { base, out, ...run }: LoraMixtureOptions,
+): Tensor<'f32'> {
+  const [count = 0] = down.shape;
+  const permuted = moePermute(x, routes.indices, { ...run, experts: count });
+  const narrow = groupedMatmul(permuted.rows, down, permuted.offsets, run);
+  const wide = groupedMatmul(narrow, up, permuted.offsets, run);
+  const sums = moeUnpermute(wide, permuted.inverse, { ...run, weights: routes.weights });
+  if (scale !== 1) mul(sums, new Tensor('f32', [scale], []), { ...run, out: sums });
+  const start = base ?? Tensor.zeros('f32', sums.shape);
+  return add(start, sums, { ...run, ...(out === undefined ? {} : { out }) });
+}
+
+function checkArguments(
+  x: Tensor<'f32'>,
+  routes: MoERoutes,
+  experts: LoraExperts,
+  options: LoraMixtureOptions,
+): void {
   const op = 'loraMixture';
   checkTensor(op, 'x', x);
   checkObject(op, 'routes', routes);
   checkObject(op, 'experts', experts);
-  checkTensor(op, 'experts.down', experts.down);
-  checkTensor(op, 'experts.up', experts.up);
-  checkTensor(op, 'routes.indices', routes.indices);
-  checkTensor(op, 'routes.weights', routes.weights);
   checkOptions(op, options, known);
   const { down, up, scale = 1 } = experts;
-  const { base, out, ...run } = options;
+  const { base, out } = options;
+  const { indices, weights } = routes;
+  const given = {
+    ...{ x, 'experts.down': down, 'experts.up': up },
+    ...{ 'routes.indices': indices, 'routes.weights': weights },
+    ...(base && { base }),
+    ...(out && { out }),
+  };
+  for (const [name, tensor] of Object.entries(given)) {
+    checkTensor(op, name, tensor);
+    const dtype = name === 'routes.indices' ? 'i32' : 'f32';
+    if (tensor.dtype === dtype) continue;
+    throw argumentError(
+      'BL_INVALID_DTYPE',
+      `${op}: ${name}.dtype is ${tensor.dtype}, expected ${dtype}`,
+    );
+  }
   const [count = 0, rank = 0, columns = 0] = down.shape;
   const [upCount, rows = 0, upRank] = up.shape;
   const [tokens = 0] = x.shape;
@@ -81,17 +132,12 @@ export function loraMixture(
     ['experts.up.shape[2]', upRank, rank, 'experts.down.shape[1]'],
     ['x.rank', x.rank, 2, '[tokens, K]'],
     ['x.shape[1]', x.shape[1], columns, 'experts.down.shape[2]'],
-    ['routes.indices.shape[0]', routes.indices.shape[0], tokens, 'x.shape[0]'],
-    [
-      'routes.weights.shape',
-      `[${routes.weights.shape}]`,
-      `[${routes.indices.shape}]`,
-      'indices.shape',
-    ],
+    ['routes.indices.rank', indices.rank, 2, '[tokens, topK]'],
+    ['routes.indices.shape[0]', indices.shape[0], tokens, 'x.shape[0]'],
+    ['routes.weights.shape', `[${weights.shape}]`, `[${indices.shape}]`, 'indices.shape'],
   ];
   for (const [name, tensor] of Object.entries({ base, out })) {
     if (tensor === undefined) continue;
-    checkTensor(op, name, tensor);
     sizes.push([`${name}.shape`, `[${tensor.shape}]`, `[${[tokens, rows]}]`, '[tokens, N]']);
   }
   for (const [name, actual, expected, source] of sizes) {
@@ -104,17 +150,9 @@ export function loraMixture(
   if (typeof scale !== 'number' || !Number.isFinite(scale)) {
     throw argumentError(
       'BL_INVALID_ARGUMENT',
-      `${op}: experts.scale is ${scale}, expected a finite number`,
+      `${op}: experts.scale is ${described(scale)}, expected a finite number`,
     );
   }
-  const permuted = moePermute(x, routes.indices, { ...run, experts: count });
-  const narrow = groupedMatmul(permuted.rows, down, permuted.offsets, run);
-  const wide = groupedMatmul(narrow, up, permuted.offsets, run);
-  const sums = moeUnpermute(wide, permuted.inverse, { ...run, weights: routes.weights });
-  if (scale !== 1) mul(sums, new Tensor('f32', [scale], []), { ...run, out: sums });
-  const start = base ?? Tensor.zeros('f32', [tokens, rows]);
-  return add(start as Tensor<FloatDType>, sums, {
-    ...run,
-    ...(out === undefined ? {} : { out }),
-  }) as Tensor<'f32'>;
+  // Values that a sequence has yet to compute are checked where they are read.
+  if (!isRecording()) indicesOf(op, 'routes.indices', indices, count);
 }

@@ -116,6 +116,11 @@ function idOf(name: string, value: string, ids: Record<string, number>): number 
   );
 }
 
+/** A whole number from 1 to `most`. */
+function isWhole(value: unknown, most: number): boolean {
+  return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= most;
+}
+
 function prepare(logits: Tensor<FloatDType>, options: MoERouteOptions): Call<MoERoutes> {
   const op = 'moeRoute';
   checkTensor(op, 'logits', logits);
@@ -131,17 +136,22 @@ function prepare(logits: Tensor<FloatDType>, options: MoERouteOptions): Call<MoE
   const [tokens = 0, experts = 0] = logits.shape;
   // Other ranks the native call refuses.
   const isMatrix = logits.shape.length === 2;
-  if (!Number.isInteger(topK) || topK < 1 || (isMatrix && topK > experts)) {
+  if (!isWhole(topK, isMatrix ? experts : Number.POSITIVE_INFINITY)) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
       `${op}: topK is ${described(topK)}, expected 1 to ${isMatrix ? experts : 'the number of experts'} (logits.shape[1])`,
     );
   }
-  for (const [name, value] of Object.entries({ numGroups, topGroups })) {
-    if (Number.isInteger(value) && Math.abs(value) < 2 ** 31) continue;
+  if (!isWhole(numGroups, 2 ** 31 - 1) || (isMatrix && experts % numGroups !== 0)) {
     throw argumentError(
       'BL_OUT_OF_RANGE',
-      `${op}: ${name} is ${described(value)}, expected a whole number below 2147483648`,
+      `${op}: numGroups is ${described(numGroups)}, expected a divisor of ${isMatrix ? experts : 'the number of experts'} (logits.shape[1])`,
+    );
+  }
+  if (!isWhole(topGroups, numGroups)) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: topGroups is ${described(topGroups)}, expected 1 to ${numGroups} (numGroups)`,
     );
   }
   if (typeof normalize !== 'boolean') {

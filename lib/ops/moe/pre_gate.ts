@@ -24,6 +24,8 @@ export interface PreGateOptions extends Omit<MoERouteOptions, 'out' | 'scores'> 
  * The router's matrix is one: `experts` columns are the routes of every layer (the paper's single router, since its
  * layers' choices agree mostly), `numLayers * experts` columns give each layer its own from the same input.
  *
+ * A `Decoder` of `bitloom/nn` does so with `load(path, { preGate })`, a router over the embeddings.
+ *
  * @param logits [tokens, numExperts] or [tokens, numLayers * numExperts]
  * @throws as {@link moeRoute}; `BL_INVALID_ARGUMENT` within a sequence: it reads values
  *

@@ -1,79 +1,82 @@
 import { checkOptions } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { type FloatDType, Tensor } from '../../tensor.js';
-import { normalAt } from './noise.js';
-import { checkInteger, finiteMatrixOf } from './values.js';
+import { uniformAt } from './noise.js';
+import { checkAxis, checkInteger, finiteMatrixOf } from './values.js';
 
 /** Options of {@link hyperRouterWeights}. */
 export interface HyperRouterOptions {
+  /** Rows of the router. */
+  experts: number;
   /** Columns of the router. */
   hidden: number;
   /** Of the fixed network's weights. 0 to 2^32 - 1. */
   seed: number;
-  /** Width of the network's middle. Default: a quarter of the embedding's, at least 1. */
+  /** Width of the network's middle. Default 256, the authors'. */
   width?: number;
 }
 
 /**
- * A router's weights from a fixed random network and trained embeddings, HyperRouter (Do et al. 2023):
+ * A router from a fixed random network and a trained embedding, HyperRouter (Do et al. 2023):
  *
- * `router[e] = W2 relu(W1 embedding[e])`
+ * `[weight | bias] = W2 relu(W1 embedding + b1) + b2`, a row of hidden + 1 numbers for each expert
  *
- * with `W1 [width, dim]` and `W2 [hidden, width]` of normal numbers with variances 2 / dim and 1 / width (so that rows have
- * about the length of `embedding` rows), which depend on the seed alone. Only the embeddings are trained; the weights are
- * computed once, and routing is that of {@link moeRoute} over `x router^T`. In the authors' code (giangdip2410/HyperRouter) the
- * network makes all rows, and a bias of the router, from one embedding of the layer, has biases itself, and weights are the softmax
- * of the chosen (`scoring: 'softmaxChosen'`); here each expert has an embedding, the network is shared, which takes `experts` times
- * fewer fixed weights, and there are no biases.
+ * Only the embedding of a layer is trained, so that routers are neither free to collapse nor random. The weights are computed once, in
+ * `width * experts * (hidden + 1)` draws, and routing is that of {@link moeRoute} over `x weight^T + bias`, with
+ * `scoring: 'softmaxChosen'`. As the authors' code (giangdip2410/HyperRouter, custom_gate.py) has it, but for the random numbers
+ * themselves: uniform in `[-1, 1) / sqrt(inputs)`, W1 [width, dim], b1, W2 [experts * (hidden + 1), width] and b2 drawn one after the
+ * other.
  *
- * @param embedding [experts, dim] f32, f16 or bf16
- * @returns [experts, hidden]
- * @throws `BL_NON_FINITE`, `BL_OUT_OF_RANGE`, `BL_INVALID_SHAPE`
+ * @param embedding [1, dim] f32, f16 or bf16; the authors' dim is `hidden`, and it begins as normal numbers
+ * @returns weight [experts, hidden], bias [experts]
+ * @throws `BL_NON_FINITE`, `BL_OUT_OF_RANGE`, `BL_INVALID_SHAPE`; `BL_INVALID_ARGUMENT` within a sequence: it reads values
  *
  * @example
  * ```ts
- * const embedding = new Tensor('f32', [1, 0, 0, 1], [2, 2]);
- * const router = hyperRouterWeights(embedding, { hidden: 16, seed: 7 }); // [2, 16]
+ * const embedding = new Tensor('f32', [0.3, -1, 0.5, 2], [1, 4]);
+ * const { weight, bias } = hyperRouterWeights(embedding, { experts: 8, hidden: 4, seed: 7 });
+ * const router = new Linear(quantize(weight, 'f32'), { bias }); // of `bitloom/nn`
  * ```
  */
 export function hyperRouterWeights(
   embedding: Tensor<FloatDType>,
   options: HyperRouterOptions,
-): Tensor<'f32'> {
+): { weight: Tensor<'f32'>; bias: Tensor<'f32'> } {
   const op = 'hyperRouterWeights';
-  checkOptions(op, options, new Set(['hidden', 'seed', 'width']));
-  const { values, rows, cols } = finiteMatrixOf(op, 'embedding', embedding);
-  const { hidden, seed, width = Math.max(1, Math.floor(cols / 4)) } = options;
-  checkInteger(op, 'hidden', hidden, 1, 2 ** 31 - 1);
+  checkOptions(op, options, new Set(['experts', 'hidden', 'seed', 'width']));
+  const { values, cols } = finiteMatrixOf(op, 'embedding', embedding);
+  checkAxis(op, 'embedding', embedding, 0, 1, 'one of the layer');
+  const { experts, hidden, seed, width = 256 } = options;
+  checkInteger(op, 'experts', experts, 1, 2 ** 20);
+  checkInteger(op, 'hidden', hidden, 1, 2 ** 24);
   checkInteger(op, 'seed', seed, 0, 2 ** 32 - 1);
-  checkInteger(op, 'width', width, 1, 2 ** 31 - 1);
-  const first = Float64Array.from(
-    { length: width * cols },
-    (_, i) => normalAt(seed, i) * Math.sqrt(2 / Math.max(cols, 1)),
-  );
-  const second = Float64Array.from(
-    { length: hidden * width },
-    (_, i) => normalAt(seed, width * cols + i) / Math.sqrt(width),
-  );
-  const router = new Float32Array(rows * hidden);
-  const middle = new Float64Array(width);
-  for (let e = 0; e < rows; e++) {
-    for (let j = 0; j < width; j++) {
+  checkInteger(op, 'width', width, 1, 2 ** 24);
+  let drawn = 0;
+  /** A layer of the network: all weights are drawn, then all biases. */
+  const layer = (rows: number, input: ArrayLike<number>): Float64Array => {
+    const bound = 1 / Math.sqrt(Math.max(input.length, 1));
+    const draw = () => (2 * uniformAt(seed, drawn++) - 1) * bound;
+    const sums = new Float64Array(rows);
+    for (let r = 0; r < rows; r++) {
       let sum = 0;
-      for (let i = 0; i < cols; i++) {
-        sum += (first[j * cols + i] as number) * (values[e * cols + i] as number);
-      }
-      middle[j] = Math.max(sum, 0);
+      for (let i = 0; i < input.length; i++) sum += draw() * (input[i] as number);
+      sums[r] = sum;
     }
-    for (let h = 0; h < hidden; h++) {
-      let sum = 0;
-      for (let j = 0; j < width; j++) {
-        sum += (second[h * width + j] as number) * (middle[j] as number);
-      }
-      router[e * hidden + h] = sum;
-    }
+    return sums.map((sum) => sum + draw());
+  };
+  const middle = layer(
+    width,
+    Array.from({ length: cols }, (_, i) => values[i] as number),
+  ).map((x) => Math.max(x, 0));
+  const rows = layer(experts * (hidden + 1), middle);
+  const weight = Tensor.zeros('f32', [experts, hidden]);
+  const bias = Tensor.zeros('f32', [experts]);
+  for (let e = 0; e < experts; e++) {
+    const own = rows.subarray(e * (hidden + 1), (e + 1) * (hidden + 1));
+    weight.data.set(own.subarray(0, hidden), e * hidden);
+    bias.data[e] = own[hidden] as number;
   }
-  return new Tensor('f32', router, [rows, hidden]);
+  return { weight, bias };
 }
 
 /**
@@ -83,8 +86,8 @@ export function hyperRouterWeights(
  * `router[b] = mean of keys[b * blockSize .. (b + 1) * blockSize)`, logits = x router^T.
  *
  * The `topK` best blocks are computed and added with weight 1, as the dense layer adds all of them: see
- * {@link unitWeights}. No router is trained. That blocks are chosen by the means of their hidden states is in the paper's abstract; that
- * this is done by means of keys, before the activation, and the weight of 1 are from memory: its formulas could not be compared.
+ * {@link unitWeights}. No router is trained. The paper's abstract has that blocks are chosen by the means of their hidden states, which
+ * before the activation are `mean(keys x) = mean(keys) x`; its formulas beyond the abstract, and the weight of 1, could not be compared.
  *
  * @param keys [ffn, hidden] f32, f16 or bf16: the first matrix of the layer (gate of a gated one)
  * @returns [ffn / blockSize, hidden]

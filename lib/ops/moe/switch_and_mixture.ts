@@ -33,7 +33,7 @@ export interface SwitchAndMixtureOptions {
  *
  * The two levels within one device are the paper's abstract; its formulas could not be compared. With two routers the weights
  * are the product of both levels' probabilities, as in hierarchical mixtures (Shazeer et al. 2017, appendix B), which is this library's
- * choice. Its balance and alignment losses are not here. Of equals the lower number first.
+ * choice. The losses are {@link switchAndMixtureLosses}. Of equals the lower number first.
  *
  * @param switchLogits [tokens, groups] f32, f16 or bf16; undefined: see above
  * @param logits [tokens, experts]: experts of group g are those from `g * experts / groups` on
@@ -53,6 +53,16 @@ export function switchAndMixture(
 ): MoERoutes {
   const op = 'switchAndMixture';
   checkOptions(op, options, new Set(['topK', 'groups']));
+  return groupRoutes(op, switchLogits, logits, options);
+}
+
+/** {@link switchAndMixture} for `op`, which is in the errors. */
+export function groupRoutes(
+  op: string,
+  switchLogits: Tensor<FloatDType> | undefined,
+  logits: Tensor<FloatDType>,
+  options: SwitchAndMixtureOptions,
+): MoERoutes {
   const matrix = logitsOf(op, 'logits', logits);
   const { values, rows: tokens, cols: experts } = matrix;
   if (switchLogits !== undefined) logitsOf(op, 'switchLogits', switchLogits);

@@ -10,7 +10,7 @@ inline bool is_half(const KvPage& page) { return page.format == BL_KV_FORMAT_f16
 
 inline bool is_half_segment(const KeySegment& segment) {
   return segment.paged != nullptr && segment.paged->values.data != nullptr && is_half(segment.key_page) &&
-         is_half(segment.value_page) && segment.key_page.page_size % kUnit == 0;
+         is_half(segment.value_page);
 }
 
 // A task's part of the workspace behind that of Work.
@@ -18,6 +18,7 @@ struct Halves {
   int64_t rows, query_stride, sum_stride;
   float* query;  // [rows][query_stride], padded by zeros
   float* sums;   // [rows][sum_stride]: pairs
+  uint8_t* joined;  // joined_bytes()
   uint64_t bytes;
   float factor[kMaxTaskRows];
   bool loaded = false;
@@ -26,7 +27,8 @@ struct Halves {
       : rows(in_groups(row_count)), query_stride(padded16(call.head_dim)), sum_stride(2 * padded16(call.value_dim)) {
     query = reinterpret_cast<float*>(memory);
     sums = query + rows * query_stride;
-    bytes = static_cast<uint64_t>(rows * (query_stride + sum_stride)) * sizeof(float);
+    joined = reinterpret_cast<uint8_t*>(sums + rows * sum_stride);
+    bytes = static_cast<uint64_t>(rows * (query_stride + sum_stride)) * sizeof(float) + joined_bytes(call);
   }
 
   void load(const Work& work) {
@@ -145,7 +147,7 @@ void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Wo
   }
   if (any == 0) return;
   const int64_t units = (count + kUnit - 1) / kUnit;
-  Ahead ahead(segment.key_page, segment.value_page, next);
+  Ahead ahead(segment.key_page, segment.value_page, tile, next);
   for (int64_t row = 0; row < halves.rows; row += kGroup) {
     const float* query = halves.query + row * halves.query_stride;
     for (int64_t unit = 0; unit < units; unit += 2) {
@@ -157,6 +159,7 @@ void attend_tile_halves(const AttentionCall& call, const KeySegment& segment, Wo
       }
     }
   }
+  ahead.turn();
   for (int64_t row = 0; row < halves.rows; ++row) {
     halves.factor[row] = 1;
     if (row >= work.rows || !finish_scores(call, work, rows[row], row, first, count)) continue;
@@ -189,6 +192,7 @@ void attend_chunk_halves(const AttentionCall& call, const AttentionTask& task, W
   for (int64_t at = first; at < end; at += kKeyTile) {
     const bool more = at + kKeyTile < length;
     const Tile next = more ? Tile(call, task.sequence_begin, kv_head, segment, at + kKeyTile, length) : tile;
+    join_halves(call, task.sequence_begin, kv_head, segment, at, length, halves.joined, tile);
     attend_tile_halves(call, call.segments[segment], work, halves, rows, tile, next, before + at,
                        std::min(end - at, kKeyTile));
     tile = next;

@@ -31,7 +31,8 @@ struct Integers {
   uint64_t bytes;
   alignas(64) float query_scale[kMaxTaskRows], query_rest[kMaxTaskRows], factor[kMaxTaskRows];
   alignas(64) int32_t query_bias[kMaxTaskRows];
-  uint8_t* own;  // of the level, own_bytes() of them
+  uint8_t* own;     // of the level, own_bytes() of them
+  uint8_t* joined;  // joined_bytes()
   uint64_t odd[kMaxKvDim / kKvValueGroup];  // tokens whose value scales are not finite
   bool any_odd = false;
   bool loaded = false;                      // the query
@@ -58,6 +59,7 @@ struct Integers {
     take(&middles, rows * value_groups * kUnit);
     take(&totals, rows * kUnit);
     take(&own, static_cast<int64_t>(own_bytes(call)));
+    take(&joined, static_cast<int64_t>(joined_bytes(call)));
     bytes = static_cast<uint64_t>(next - memory);
   }
 };

@@ -1,6 +1,6 @@
 // A chunk of keys in integers, after score_tile<bits> and mix_tile<bits>, which are the level's own.
 
-inline void fetch_headers(const KvPage& layout, const uint8_t* const (&pages)[kUnits]) {
+__attribute__((always_inline)) inline void fetch_headers(const KvPage& layout, const uint8_t* const (&pages)[kUnits]) {
   for (int64_t u = 0; u < kUnits; ++u) {
     if (u > 0 && pages[u] == pages[u - 1]) continue;
     for (int64_t i = 0; i < layout.header_bytes; i += 64) fetch(pages[u] + i);
@@ -57,12 +57,14 @@ void attend_chunk_integers(const AttentionCall& call, const AttentionTask& task,
         fetch_headers(keys, next.key_page);
         fetch_headers(values, next.value_page);
       }
-      Ahead ahead(keys, values, next);
+      join_halves(call, sequence, kv_head, segment, at, length, ints.joined, tile);
+      Ahead ahead(keys, values, tile, next);
       if (keys.bits == 8) score_tile<8>(keys, tile, ahead, work, ints);
       if (keys.bits == 4) score_tile<4>(keys, tile, ahead, work, ints);
       if (keys.bits == 2) score_tile<2>(keys, tile, ahead, work, ints);
       load_value_scales(values, tile, ints);
       weigh_tile(call, work, ints, ahead, rows, before + at, count);
+      ahead.turn();  // here rather than after the scores: the matrix unit's products leave few places to ask
       if (values.bits == 8) mix_tile<8>(values, tile, ahead, work, ints);
       if (values.bits == 4) mix_tile<4>(values, tile, ahead, work, ints);
       if (values.bits == 2) mix_tile<2>(values, tile, ahead, work, ints);

@@ -149,8 +149,11 @@ inline bool is_integer_segment(const KeySegment& segment) {
   const auto integers = [](const KvPage& page) {
     return page.format == BL_KV_FORMAT_i8 || page.format == BL_KV_FORMAT_i4 || page.format == BL_KV_FORMAT_i2;
   };
+  // Sixteen keys are multiplied at once, and keys of `channel` share their scales by page.
+  const bool has_units =
+      segment.key_page.page_size % kKvUnit == 0 || segment.key_page.scale == KvScale::token;
   return segment.paged != nullptr && segment.paged->values.data != nullptr && integers(segment.key_page) &&
-         integers(segment.value_page) && segment.key_page.page_size % kKvUnit == 0;
+         integers(segment.value_page) && has_units;
 }
 inline bool has_integer_pages(const AttentionCall& call) {
   if (call.rope != nullptr) return false;  // codes cannot be turned

@@ -69,8 +69,8 @@ inline void look_up(const uint8_t* p, const uint8_t* q, int64_t stride, int64_t 
   for (int64_t c = 0; c < chunks; ++c, p += stride, q += stride) {
 #pragma GCC unroll 2
     for (int run = 0; run < kBits; ++run) {
-      _mm_prefetch(reinterpret_cast<const char*>(p + 64 * run + ahead), _MM_HINT_T1);
-      _mm_prefetch(reinterpret_cast<const char*>(q + 64 * run + ahead), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(p + 64 * run + ahead), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(q + 64 * run + ahead), _MM_HINT_T0);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
         const __m256i bytes = load_run(p + 64 * run, q + 64 * run, j);
@@ -141,8 +141,8 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
     for (int pair = 0; pair < pairs; ++pair) {
       const uint8_t* p = tile.panels + 2 * pair * tile.panel_stride;
       const uint8_t* q = 2 * pair + 1 < tile.panel_count ? p + tile.panel_stride : p;
-      _mm_prefetch(reinterpret_cast<const char*>(p + at - 32 + ahead), _MM_HINT_T1);  // the headers
-      _mm_prefetch(reinterpret_cast<const char*>(q + at - 32 + ahead), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(p + at - 32 + ahead), _MM_HINT_T0);  // the headers
+      _mm_prefetch(reinterpret_cast<const char*>(q + at - 32 + ahead), _MM_HINT_T0);
       if (chunks == 4) {  // a count that the compiler knows
         add_step<kBits, kOffsets, kM>(f, p, q, block, at, 4, ahead, steps, bf16, sums[pair]);
       } else {

@@ -149,8 +149,8 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
         if (kOffsets) offsets[pair] = zero_point_offsets(f, p + block, q + block, scales[pair], bf16);
       }
       for (int run = 0; run < kBits; ++run) {
-        _mm_prefetch(reinterpret_cast<const char*>(p + at + 64 * run + ahead), _MM_HINT_T1);
-        _mm_prefetch(reinterpret_cast<const char*>(q + at + 64 * run + ahead), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(p + at + 64 * run + ahead), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(q + at + 64 * run + ahead), _MM_HINT_T0);
       }
       if (kOne) {
         const Words words = look_up<kBits>(Direct{p + at, q + at}, a, first, weights);

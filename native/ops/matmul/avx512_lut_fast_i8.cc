@@ -51,7 +51,7 @@ inline void look_up(const uint8_t* plane, int64_t stride, int64_t chunks, int64_
   for (int64_t c = 0; c < chunks; ++c, plane += stride) {
 #pragma GCC unroll 2
     for (int run = 0; run < kBits; ++run) {
-      _mm_prefetch(reinterpret_cast<const char*>(plane + 64 * run + ahead), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(plane + 64 * run + ahead), _MM_HINT_T0);
       const Indices at = indices(plane + 64 * run, k);
 #pragma GCC unroll 4
       for (int m = 0; m < kM; ++m) {
@@ -88,7 +88,7 @@ inline void look_up_eight(const uint8_t* plane, int64_t panel_stride, int64_t st
     for (int i = 0; i < kPanels; ++i, panel += panel_stride) {
 #pragma GCC unroll 2
       for (int run = 0; run < kBits; ++run) {
-        _mm_prefetch(reinterpret_cast<const char*>(panel + 64 * run + ahead), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(panel + 64 * run + ahead), _MM_HINT_T0);
         const Indices at = indices(panel + 64 * run, k);
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
@@ -134,7 +134,7 @@ inline void add_step_of_eight(const PanelFormat& f, const Tile& tile, const Plac
 #pragma GCC unroll 8
   for (int p = 0; p < kPanels; ++p) {
     const uint8_t* header = at.header + p * tile.panel_stride;
-    _mm_prefetch(reinterpret_cast<const char*>(header + at.ahead), _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(header + at.ahead), _MM_HINT_T0);
     const __m512 scale = load_scales(f, header, at.bf16);
     const __m512 offset = kOffsets ? zero_point_offset(f, header, scale, at.bf16) : scale;
     sums[p] = add_looked_up<kBits, kOffsets>(main[p], rest[p], step, scale, offset, sums[p]);
@@ -147,7 +147,7 @@ inline void add_step(const PanelFormat& f, int64_t panel, const Place& at, const
                      const IndexConstants& k, __m512* sums) {
   constexpr int kMain = kBits == 1 ? 1 : 2;
   const uint8_t *header = at.header + panel, *chunk = at.chunk + panel;
-  _mm_prefetch(reinterpret_cast<const char*>(header + at.ahead), _MM_HINT_T1);
+  _mm_prefetch(reinterpret_cast<const char*>(header + at.ahead), _MM_HINT_T0);
   const __m512 scale = load_scales(f, header, at.bf16);
   const __m512 offset = kOffsets ? zero_point_offset(f, header, scale, at.bf16) : scale;
   __m512i main[kM], rest[kM] = {};

@@ -134,7 +134,7 @@ void tile_lut(const PanelFormat& f, const Activations& a, const Tile& tile) {
     const int64_t ahead = ahead_of(f, tile, in_panel);
     const auto panel = [&](int p) {
       for (int run = 0; run < kBits; ++run) {
-        _mm_prefetch(reinterpret_cast<const char*>(chunk + 64 * run + ahead), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(chunk + 64 * run + ahead), _MM_HINT_T0);
       }
       add_chunk<kBits, kOffsets, kM>(chunk, k, shared, scales[p], offsets[p], sums[p]);
       chunk += tile.panel_stride;

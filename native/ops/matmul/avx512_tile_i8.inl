@@ -309,7 +309,7 @@ struct ChunkCursor {
   void prefetch() const {
     const char* at = reinterpret_cast<const char*>(chunk);
 #pragma GCC unroll 9
-    for (int64_t i = -1; i < kBits; ++i) _mm_prefetch(at + ahead + 64 * i, _MM_HINT_T1);
+    for (int64_t i = -1; i < kBits; ++i) _mm_prefetch(at + ahead + 64 * i, _MM_HINT_T0);
 #pragma GCC unroll 8
     for (int64_t i = 0; i < kBits; ++i) _mm_prefetch(at + 128 * kBits + 64 * i, _MM_HINT_T0);
   }
