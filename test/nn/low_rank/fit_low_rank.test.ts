@@ -157,7 +157,11 @@ describe('fitLowRank', () => {
     const flat = Tensor.zeros('f32', [4]);
     await expectRefusal(fitted({ keys: flat }), 'BL_INVALID_SHAPE', 'samples.keys is f32 [4]');
     await expectRefusal(fitted({ values: flat }), 'BL_INVALID_SHAPE', 'samples.values is f32 [4]');
-    await expectRefusal(fitted({ queries: flat }), 'BL_INVALID_SHAPE', 'samples.queries is f32 [4]');
+    await expectRefusal(
+      fitted({ queries: flat }),
+      'BL_INVALID_SHAPE',
+      'samples.queries is f32 [4]',
+    );
     const queries = random([4, 3, 6], 4);
     await expectRefusal(fitted({ queries }), 'BL_INVALID_SHAPE', 'a multiple of 2, 6');
     for (const keyRank of [0, 13, 1.5]) {
