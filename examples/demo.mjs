@@ -1,7 +1,7 @@
 // A language model speaks through bitloom's quantized kernels:
 //
 //   npm run demo                          three prompts to the model in this folder
-//   npm run demo -- moe                   the same to one with experts, and where its tokens went
+//   npm run demo -- moe                   three to one with experts, which has read Alice, and where its tokens went
 //   npm run demo -- model.gguf "prompt"   a model and a prompt of your own
 import { fileURLToPath } from 'node:url';
 import { machine } from 'bitloom';
@@ -9,11 +9,14 @@ import { load, MoELayer } from 'bitloom/nn';
 
 const inFolder = (name) => fileURLToPath(new URL(name, import.meta.url));
 const [named = inFolder('tiny.gguf'), ...given] = process.argv.slice(2);
-const model = named === 'moe' ? inFolder('tiny-moe.gguf') : named;
-const prompts =
-  given.length > 0
-    ? given
-    : ['Once upon a time', 'One day, a curious fox named Pip', 'In the small house by the river'];
+const isAlice = named === 'moe';
+const model = isAlice ? inFolder('tiny-moe.gguf') : named;
+const ownPrompts = isAlice
+  ? ['Alice was beginning to', 'The Queen said', "'What is the use of"]
+  : ['Once upon a time', 'One day, a curious fox named Pip', 'In the small house by the river'];
+const prompts = given.length > 0 ? given : ownPrompts;
+// A book says less often the same than stories of a grammar do: the likeliest word again and again makes loops.
+const sampling = isAlice ? { temperature: 0.6, topK: 20, seed: 3 } : {};
 
 /** The weights of the first MLP, or of its first expert. */
 function firstWeights({ mlp }) {
@@ -47,7 +50,7 @@ async function speak(format) {
   for (const prompt of prompts) {
     process.stdout.write(`\n${prompt}`);
     said = prompt;
-    const generation = decoder.generate(prompt, { maxTokens: 60 });
+    const generation = decoder.generate(prompt, { maxTokens: 60, ...sampling });
     for await (const text of generation) {
       process.stdout.write(text);
       said += text;

@@ -6,7 +6,7 @@ import { config } from './model.mjs';
 export async function exportModel(path, parameters, tokenizerMetadata, own = config) {
   const metadata = {
     'general.architecture': 'llama',
-    'general.name': 'bitloom tiny stories, a mixture of experts',
+    'general.name': 'bitloom tiny Alice, a mixture of experts',
     'general.license': 'apache-2.0',
     'general.file_type': 7, // mostly Q8_0
     'general.quantization_version': 2,
@@ -22,13 +22,12 @@ export async function exportModel(path, parameters, tokenizerMetadata, own = con
     'llama.attention.layer_norm_rms_epsilon': own.epsilon,
     'llama.rope.dimension_count': own.dim,
     'llama.rope.freq_base': own.base,
+    ...tokenizerMetadata,
   };
-  for (const [key, value] of tokenizerMetadata) {
-    if (key.startsWith('tokenizer.')) metadata[key] = value;
-  }
   const types = {
     'llama.attention.layer_norm_rms_epsilon': 'f32',
     'llama.rope.freq_base': 'f32',
+    'tokenizer.ggml.token_type': 'i32[]',
   };
   const tensors = Object.entries(parameters).map(([name, tensor]) => {
     // Norms and routers stay f32, as llama.cpp keeps them.

@@ -1,10 +1,19 @@
 // The model: parameters by the names that GGUF has for them, loss and gradients.
 import { Tensor } from 'bitloom';
 import { moeLayerBackward, moeLayerForward } from 'bitloom/nn';
-import { add, attention, compute, crossEntropy, linear, rmsNorm, zeros } from './operators.mjs';
+import {
+  add,
+  attention,
+  compute,
+  crossEntropy,
+  dropout,
+  linear,
+  rmsNorm,
+  zeros,
+} from './operators.mjs';
 
 export const config = {
-  vocabulary: 1024,
+  vocabulary: 2048,
   hidden: 128,
   layers: 4,
   heads: 4,
@@ -16,6 +25,7 @@ export const config = {
   epsilon: 1e-5,
   balanceWeight: 0.01,
   zWeight: 0.001,
+  dropout: 0.1,
 };
 
 /** Normal numbers from a counter (SplitMix64's finalizer on 32 bits; Box and Muller 1958). */
@@ -75,13 +85,14 @@ function embed(table, ids) {
 }
 
 /** One block; gives its result and how gradients go back through it. */
-function block(x, p, i, shape, own) {
+function block(x, p, i, shape, own, uniform) {
   const name = (part) => `blk.${i}.${part}.weight`;
   const norm = rmsNorm(x, p[name('attn_norm')], own.epsilon);
   const [q, k, v] = ['attn_q', 'attn_k', 'attn_v'].map((part) => linear(norm.y, p[name(part)]));
   const mixed = attention(q.y, k.y, v.y, shape);
   const output = linear(mixed.y, p[name('attn_output')]);
-  const middle = add(output.y, x);
+  const attended = dropout(output.y, own.dropout, uniform);
+  const middle = add(attended.y, x);
   const ffnNorm = rmsNorm(middle, p[name('ffn_norm')], own.epsilon);
   const { topK, balanceWeight, zWeight } = own;
   const weights = {
@@ -92,11 +103,12 @@ function block(x, p, i, shape, own) {
   };
   const options = { topK, scoring: 'softmaxChosen', compute, balanceWeight, zWeight };
   const { out, state } = moeLayerForward(ffnNorm.y, weights, options);
+  const mixture = dropout(out, own.dropout, uniform);
   const back = (g, gradients) => {
-    const moe = moeLayerBackward(state, g);
+    const moe = moeLayerBackward(state, mixture.back(g));
     const toMiddle = ffnNorm.back(moe.x);
     const middleGradient = add(toMiddle.x, g);
-    const toMixed = output.back(middleGradient);
+    const toMixed = output.back(attended.back(middleGradient));
     const heads = mixed.back(toMixed.x);
     const parts = [q.back(heads.q), k.back(heads.k), v.back(heads.v)];
     const toNorm = norm.back(parts.map((part) => part.x).reduce(add));
@@ -114,7 +126,7 @@ function block(x, p, i, shape, own) {
     });
     return { x: add(toNorm.x, middleGradient), balance: moe.balanceLoss, z: moe.zLoss };
   };
-  return { y: add(out, middle), back };
+  return { y: add(mixture.y, middle), back };
 }
 
 /**
@@ -122,16 +134,18 @@ function block(x, p, i, shape, own) {
  *
  * @param ids [batch * length]
  * @param targets [batch * length]
+ * @param uniform gives random numbers in [0, 1) for dropout; without it there is none
  * @returns loss (cross entropy, nats a token) and back(), which gives gradients by name and the router's losses
  */
-export function loss(p, ids, targets, batch, own = config) {
+export function loss(p, ids, targets, batch, own = config, uniform = undefined) {
   const { layers, heads, dim, base } = own;
   const shape = { batch, length: ids.length / batch, heads, dim, base };
   const table = p['token_embd.weight'];
-  let x = embed(table, ids);
+  const embedded = dropout(embed(table, ids), own.dropout, uniform);
+  let x = embedded.y;
   const blocks = [];
   for (let i = 0; i < layers; i++) {
-    const one = block(x, p, i, shape, own);
+    const one = block(x, p, i, shape, own, uniform);
     blocks.push(one);
     x = one.y;
   }
@@ -152,7 +166,7 @@ export function loss(p, ids, targets, batch, own = config) {
       z += result.z / layers;
     }
     const hidden = table.shape[1];
-    const [to, from] = [toNorm.w.data, g.data];
+    const [to, from] = [toNorm.w.data, embedded.back(g).data];
     ids.forEach((id, i) => {
       for (let j = 0; j < hidden; j++) to[id * hidden + j] += from[i * hidden + j];
     });

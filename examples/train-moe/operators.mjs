@@ -161,6 +161,18 @@ export function crossEntropy(logits, targets) {
   return { loss, gradient: logits };
 }
 
+/** Sets a part of `x` to 0 and enlarges the others (Srivastava et al. 2014), in place. Without `uniform`: `x` as it is. */
+export function dropout(x, rate, uniform) {
+  if (uniform === undefined || rate === 0) return { y: x, back: (g) => g };
+  const factors = Float32Array.from(x.data, () => (uniform() < rate ? 0 : 1 / (1 - rate)));
+  const times = (from, to) => {
+    const [values, products] = [from.data, to.data];
+    for (let i = 0; i < factors.length; i++) products[i] = values[i] * factors[i];
+    return to;
+  };
+  return { y: times(x, x), back: (g) => times(g, zeros(...g.shape)) };
+}
+
 /** Adds `b` to `a`. */
 export function add(a, b) {
   const [to, from] = [a.data, b.data];

@@ -1,48 +1,47 @@
-// Trains the model on the grammar's stories and writes it:
+// Trains the model on the book and writes it:
 //
-//   node examples/train-moe/train.mjs [--steps 900] [--seed 1] [--stories 6000] [--out examples/tiny-moe.gguf]
+//   node examples/train-moe/train.mjs [--steps 700] [--seed 1] [--out examples/tiny-moe.gguf]
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { exportModel } from './export.mjs';
 import { config, loss, makeParameters, randomSource } from './model.mjs';
 import { Adam } from './operators.mjs';
-import { readTokenizer, storyTokens } from './text.mjs';
+import { readBook } from './text.mjs';
+import { trainTokenizer } from './tokenizer.mjs';
 
 const { values } = parseArgs({
   options: {
-    steps: { type: 'string', default: '900' },
+    steps: { type: 'string', default: '700' },
     seed: { type: 'string', default: '1' },
-    stories: { type: 'string', default: '6000' },
     batch: { type: 'string', default: '8' },
     length: { type: 'string', default: '128' },
     rate: { type: 'string', default: '3e-3' },
     out: { type: 'string', default: fileURLToPath(new URL('../tiny-moe.gguf', import.meta.url)) },
   },
 });
-const [steps, seed, stories, batch, length, peak] = [
-  'steps',
-  'seed',
-  'stories',
-  'batch',
-  'length',
-  'rate',
-].map((name) => {
-  const value = Number(values[name]);
-  const fits = name === 'rate' ? value > 0 : Number.isInteger(value) && value >= 0;
-  if (!fits) throw new Error(`--${name} is ${values[name]}, which it can not be`);
-  return value;
-});
+const [steps, seed, batch, length, peak] = ['steps', 'seed', 'batch', 'length', 'rate'].map(
+  (name) => {
+    const value = Number(values[name]);
+    const fits = name === 'rate' ? value > 0 : Number.isInteger(value) && value >= 0;
+    if (!fits) throw new Error(`--${name} is ${values[name]}, which it can not be`);
+    return value;
+  },
+);
 
-const { metadata, tokenizer } = readTokenizer();
-const text = Int32Array.from(storyTokens(tokenizer, seed, stories).flat());
-// Held out: each story alone, cut to the length of a window.
-const heldOut = storyTokens(tokenizer, seed + 1000, 64)
-  .filter((ids) => ids.length > length)
-  .map((ids) => ids.slice(0, length + 1));
+const book = readBook();
+const { metadata, tokenizer } = trainTokenizer(book.text, config.vocabulary);
+const text = Int32Array.from(tokenizer.encode(book.text, { addBos: true }));
+const heldOut = windows(tokenizer.encode(book.heldOut, { addBos: true }));
 if (text.length <= length + 1) {
   throw new Error(`${text.length} tokens of text: too few for --length ${length}`);
 }
-console.log(`${text.length} tokens of text, ${heldOut.length} held-out stories`);
+console.log(`${text.length} tokens of text, ${heldOut.length} held-out windows`);
+
+/** Pieces of length + 1 tokens, each beginning with the last of the one before. */
+function windows(ids) {
+  const count = Math.floor((ids.length - 1) / length);
+  return Array.from({ length: count }, (_, i) => ids.slice(i * length, (i + 1) * length + 1));
+}
 
 const { uniform } = randomSource(seed + 7);
 const parameters = makeParameters(seed);
@@ -75,11 +74,11 @@ for (let step = 0; step < steps; step++) {
     ids.push(...text.subarray(from, from + length));
     targets.push(...text.subarray(from + 1, from + length + 1));
   }
-  const pass = loss(parameters, ids, targets, batch);
+  const pass = loss(parameters, ids, targets, batch, config, uniform);
   const { gradients, balance } = pass.back();
   adam.update(parameters, gradients, rateAt(step));
   mean += (pass.loss - mean) / Math.min(step + 1, 100);
-  const save = (step + 1) % 300 === 0 || step + 1 === steps;
+  const save = (step + 1) % 100 === 0 || step + 1 === steps;
   if ((step + 1) % 50 !== 0 && !save) continue;
   const held = save ? `, held out ${heldOutLoss().toFixed(4)}` : '';
   console.log(

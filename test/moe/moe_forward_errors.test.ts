@@ -57,6 +57,11 @@ describe('moeForward', () => {
         'moeForward: activation is "tanh", expected silu, gelu, geluTanh, relu, relu2, swigluOai',
       ],
       [
+        () => call({ limit: '7' as never }),
+        'BL_INVALID_ARGUMENT',
+        'moeForward: limit is "7", expected a number',
+      ],
+      [
         () => call({ limit: Number.NaN }),
         'BL_INVALID_ARGUMENT',
         'moeForward: limit is nan, expected a finite number of at least 0',

@@ -110,6 +110,11 @@ describe('routers', () => {
         'moeRoute: numGroups is 1.5, expected a divisor of 3 (logits.shape[1])',
       ],
       [
+        () => moeRoute(logits, { topK: 1, scale: '2' as never }),
+        'BL_INVALID_ARGUMENT',
+        'moeRoute: scale is "2", expected a finite number',
+      ],
+      [
         () => moeRoute(logits, { topK: 1, numGroups: 0 }),
         'BL_OUT_OF_RANGE',
         'moeRoute: numGroups is 0, expected a divisor of 3 (logits.shape[1])',

@@ -13,10 +13,11 @@ import {
   ggufBytes,
   memorySource,
   readGGUF,
+  type Tokenizer,
 } from '../../lib/io/index.js';
-import { load, quantizeModel } from '../../lib/nn/index.js';
+import { type Decoder, load, quantizeModel } from '../../lib/nn/index.js';
 import { hasStories260k, stories260kGGUF } from '../models/stories260k.js';
-import { tinyModel } from './models.js';
+import { aliceChapters, tinyMoEModel, tinyModel } from './models.js';
 import { type RandomModelOptions, randomModel } from './random_model.js';
 
 interface Peer {
@@ -101,21 +102,38 @@ describe.skipIf(peer === undefined)('node-llama-cpp (needs it installed)', () =>
     }
     const file = join(folder, `${options.architecture ?? 'mixtral'}.gguf`);
     writeFileSync(file, ggufBytes({ ...content, types }));
-    const prompt = [1, 40, 70, 9, 33, 150, 12, 99];
+    await compareProbabilities(file, () => [1, 40, 70, 9, 33, 150, 12, 99]);
+  });
+
+  /** Of the token after a prompt. */
+  async function compareProbabilities(
+    file: string,
+    promptOf: (decoder: Decoder) => readonly number[],
+  ): Promise<void> {
+    const decoder = await load(file, { activations: 'f32' });
+    const prompt = promptOf(decoder);
+    const ours = softmax(decoder.forward(prompt)).toArray();
+    decoder.dispose();
     const model = await llama.loadModel({ modelPath: file });
     const context = await model.createContext({ contextSize: 64, threads: 1 });
     const last = [prompt.at(-1), { generateNext: { probabilities: true } }];
     const found = await context.getSequence().controlledEvaluate([...prompt.slice(0, -1), last]);
     const theirs: Map<number, number> = found.at(-1).next.probabilities;
     await model.dispose();
-    const decoder = await load(file, { activations: 'f32' });
-    const ours = softmax(decoder.forward(prompt)).toArray();
-    decoder.dispose();
-    expect(theirs.size).toBe(words.length);
+    expect(theirs.size).toBe(ours.length);
     // Products in f32 on both sides, keys and values of theirs in f16: 2^-11 of logits of about 4.
     for (const [id, probability] of theirs) {
       expect(Math.abs(Math.log(probability) - Math.log(ours[id] as number))).toBeLessThan(2e-2);
     }
+  }
+
+  it.each([0, 4, 11])('gives the probabilities of the book in f32, chapter %i', async (chapter) => {
+    const file = join(folder, 'alice.gguf');
+    await quantizeModel(tinyMoEModel, file, 'f32');
+    const text = aliceChapters()[chapter] as string;
+    await compareProbabilities(file, ({ tokenizer }) =>
+      (tokenizer as Tokenizer).encode(text.slice(500, 900)).slice(0, 60),
+    );
   });
 
   it.skipIf(!hasStories260k)('continues stories260K written in f32 as bitloom does', async () => {

@@ -1,4 +1,4 @@
-import { checkObject, checkOptions, checkTensor, described } from '../../arguments.js';
+import { checkNumber, checkObject, checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import { native } from '../../native.js';
 import {
@@ -174,6 +174,7 @@ function prepare<D extends FloatDType>(
   if (options.compute === 'e4m3') {
     throw argumentError('BL_UNSUPPORTED', `${op}: compute is "e4m3", expected f32, i8, bf16 or i1`);
   }
+  checkNumber(op, 'limit', limit, 'a number', () => true); // which, the native call checks
   checkWhole(op, 'numShared', numShared, experts.count);
   checkWhole(op, 'maxRows', maxRows, 2 ** 31 - 1);
   const shared = optionalTensorValues(op, 'sharedWeights', options.sharedWeights);

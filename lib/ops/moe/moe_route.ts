@@ -1,4 +1,4 @@
-import { checkOptions, checkTensor, described } from '../../arguments.js';
+import { checkNumber, checkOptions, checkTensor, described } from '../../arguments.js';
 import { argumentError } from '../../errors.js';
 import {
   type AsyncOptions,
@@ -160,6 +160,7 @@ function prepare(logits: Tensor<FloatDType>, options: MoERouteOptions): Call<MoE
       `${op}: normalize is ${described(normalize)}, expected true or false`,
     );
   }
+  checkNumber(op, 'scale', scale, 'a finite number', () => true); // which number, the native call checks
   const biasValues = optionalTensorValues(op, 'bias', bias);
   const scoreValues = optionalTensorValues(op, 'scores', options.scores);
   const indices = options.out?.indices ?? Tensor.empty('i32', [tokens, topK], logits.device);

@@ -22,7 +22,7 @@ import {
   quantizeModel,
   withExperts,
 } from '../../../lib/nn/index.js';
-import { examples } from '../models.js';
+import { aliceChapters, tinyMoEModel } from '../models.js';
 import { randomModel } from '../random_model.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'bitloom-compress-'));
@@ -316,8 +316,8 @@ describe('expertInputs', () => {
 });
 
 describe('the example model with fewer experts', () => {
-  const path = join(examples, 'tiny-moe.gguf');
-  const text = readFileSync(join(examples, 'train-tiny/heldout.txt'), 'utf8').slice(0, 700);
+  const path = tinyMoEModel;
+  const text = (aliceChapters()[6] as string).slice(0, 700);
 
   it('pruned, merged and found by a search still predicts; files give what was tried', async () => {
     const decoder = await load(path, { activations: 'f32' });
@@ -333,6 +333,15 @@ describe('the example model with fewer experts', () => {
     const merge = (layer: ExpertLayer, i: number) =>
       mergeExperts(layer, { usage: counts[i] as number[], groups: 6 });
     const [pruned, merged] = [await tried(prune), await tried(merge)];
+    const busiest = await tried((layer, i) =>
+      pruneByUsage(
+        layer,
+        (counts[i] as number[]).map((count) => 1000 - count),
+        6,
+      ),
+    );
+    expect(busiest).toBeGreaterThan(pruned);
+    expect(pruned).toBeGreaterThan(whole);
     const inputs = expertInputs(decoder, decoder.tokenizer?.encode(text) ?? []);
     const byActivations = await tried((layer, i) =>
       mergeExperts(layer, {

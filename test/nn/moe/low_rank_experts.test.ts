@@ -22,7 +22,7 @@ import {
 } from '../../../lib/nn/index.js';
 import { expectError } from '../../reference/op_checks.js';
 import { gaussian } from '../../reference/random.js';
-import { examples } from '../models.js';
+import { aliceChapters, tinyMoEModel } from '../models.js';
 import { randomModel } from '../random_model.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'bitloom-low-rank-'));
@@ -276,8 +276,8 @@ describe('files of experts of low rank', () => {
 });
 
 describe('the example model, merged and decomposed (MC-SMoE)', () => {
-  const path = join(examples, 'tiny-moe.gguf');
-  const text = readFileSync(join(examples, 'train-tiny/heldout.txt'), 'utf8').slice(0, 700);
+  const path = tinyMoEModel;
+  const text = (aliceChapters()[6] as string).slice(0, 700);
 
   it('predicts the better the more is kept', async () => {
     const decoder = await load(path, { activations: 'f32' });

@@ -16,6 +16,7 @@ interface Operators {
   rmsNorm(x: Floats, w: Floats, epsilon: number): { y: Floats; back: Back };
 }
 interface Model {
+  randomSource(seed: number): { uniform: () => number };
   makeParameters(seed: number, own: object): Record<string, Floats>;
   loss(
     p: Record<string, Floats>,
@@ -23,6 +24,7 @@ interface Model {
     targets: number[],
     batch: number,
     own: object,
+    uniform?: () => number,
   ): { loss: number; back: () => { gradients: Record<string, Floats> } };
 }
 const folder = join(examples, 'train-moe');
@@ -103,6 +105,15 @@ describe('operators of examples/train-moe', () => {
       const gradient = gradients[name] as Floats;
       expect(gradient.shape).toEqual(tensor.shape);
       expect(worst(value, tensor.data, gradient, 2 ** -8)).toBeLessThan(2e-2);
+    }
+    // With dropout: the same numbers, and with them the same zeros, each time.
+    const some = { ...own, dropout: 0.3 };
+    const thinned = () => model.loss(p, ids, targets, 2, some, model.randomSource(1).uniform);
+    expect(thinned().loss).not.toBe(value());
+    const thin = thinned().back().gradients;
+    for (const [name, tensor] of Object.entries(p)) {
+      const gradient = thin[name] as Floats;
+      expect(worst(() => thinned().loss, tensor.data, gradient, 2 ** -8)).toBeLessThan(2e-2);
     }
     const fresh = model.makeParameters(4, own);
     const adam = new operators.Adam();
