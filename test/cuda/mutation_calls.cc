@@ -62,12 +62,17 @@ std::vector<MutatedKernel> mutated_rows(bool thorough) {
   add("norm", "rms_norm_wide", wide);
   add("norm", "rms_norm_plain", plain);
   wide = views(RowOp::layer_norm, kWide);
-  append(wide, turns(RowOp::layer_norm, 8 * 512 + 264));
+  for (int32_t type : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16})
+    append(wide, turns(RowOp::layer_norm, 8 * 512 + 264, type, type));
   add("norm", "layer_norm_wide", wide);
   add("norm", "layer_norm_plain", views(RowOp::layer_norm, kPlain));
   add("softmax", "softmax_wide", views(RowOp::softmax, kWide));
   add("softmax", "softmax_plain", views(RowOp::softmax, kPlain));
-  add("rope", "rope", {rotated(2, 256)});
+  std::vector<Run> rotations;
+  for (int32_t type : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16}) {
+    for (int32_t mode : {BL_ROPE_half, BL_ROPE_interleaved}) rotations.push_back(rotated(2, 256, type, mode));
+  }
+  add("rope", "rope", rotations);
   if (!thorough) return all;
   add("kv", "kv_write", {});
   wide = views(RowOp::copy, kWide);

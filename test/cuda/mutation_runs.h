@@ -74,13 +74,14 @@ struct Rows {
   std::vector<int64_t> shape;
   int32_t from = BL_DTYPE_f32, to = BL_DTYPE_f32;
 };
-// Rows apart from each other, so that no two axes are one: of integers up to 400, or hundredths of them.
+// Rows apart from each other, so that no two axes are one: of integers up to 400, or hundredths of them. The
+// second row of a norm leaves the range of f32's squares.
 Run over_rows(RowOp op, Rows rows);
 // One row, and rows of one, two and three axes.
 std::vector<Run> views(RowOp op, int64_t length, int32_t from = BL_DTYPE_f32, int32_t to = BL_DTYPE_f32);
-// With one block along a row, and with as many as fit (recording.h).
+// The same of up to two axes, with one block along a row and with as many as fit (recording.h).
 std::vector<Run> turns(RowOp op, int64_t length, int32_t from = BL_DTYPE_f32, int32_t to = BL_DTYPE_f32);
 // x: [tokens, 2, 2 * pairs].
-Run rotated(int64_t tokens, int64_t pairs);
+Run rotated(int64_t tokens, int64_t pairs, int32_t type, int32_t mode);
 
 }  // namespace bitloom::cuda::testing
