@@ -41,6 +41,22 @@ Run finished(Finished it);
 // Fewer blocks than matmul launches for so many rows, which are taken in turns, as of 4 * 65535 and more.
 Run finished_in_turns(bool gates, int32_t c_type);
 
+// What becomes of a before a product.
+struct Prepared {
+  int32_t compute, group;
+  const char* format;
+  int32_t a;              // type; codes have scales
+  int64_t scale_columns;  // of codes; 0: of all columns
+  int64_t k;
+  bool picked = false, scaled = false,
+       strided = false;  // picked: by numbers of columns, of which some are beyond a's
+};
+// Three rows: numbers around 1, zeros, and very small ones.
+Run prepared(Prepared it);
+// Every kind of a, of so many columns.
+std::vector<Run> all_prepared(int32_t compute, int32_t group, const char* format,
+                              const std::vector<int64_t>& columns);
+
 // nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
 // excess: how far the number of keys in device memory is off. slope: scores rise (1) or fall (-1) from key to
 // key, so that the last or the first that is seen is the largest.
