@@ -6,7 +6,7 @@ namespace bitloom::cuda::testing {
 
 Run prepared(Prepared it) {
   return [=](TestQueue& queue) {
-    constexpr int64_t kRows = 3, kColumns = 12;
+    constexpr int64_t kRows = 12, kColumns = 12;
     const int64_t wide = it.picked ? it.k + 32 : it.k;
     const bool codes = it.a == BL_DTYPE_i8;
     const PackedWeights b(queue, it.format, kColumns, it.k, 3);
@@ -19,10 +19,12 @@ Run prepared(Prepared it) {
     Tensor order(queue, BL_DTYPE_i32, {it.k}), factors(queue, BL_DTYPE_f32, {wide});
     Tensor c(queue, BL_DTYPE_f32, {kRows, kColumns});
     a.fill([&](int64_t i) {
-      const int64_t row = i / wide;
-      const float value =
-          codes ? static_cast<float>(i * 37 % 256 - 128) : static_cast<float>(i * 37 % 201 - 100);
-      return codes ? value : row == 1 ? 0 : row == 2 ? 1e-38f * value : 0.01f * value;
+      const int64_t row = i / wide, column = i % wide;
+      if (codes) return static_cast<float>(i * 37 % 256 - 128);
+      if (row == 1) return 0.0f;
+      if (row > 2) return column == std::min(256 * (row - 3) + 5, it.k - 1) ? 4.0f : 1.0f;
+      const float value = static_cast<float>(i * 37 % 225 - 112) / 64;
+      return row == 2 ? 1e-38f * value : i % 3 == 1 ? 0x1p-17f * value : value;
     });
     scales.uniform(4);
     factors.uniform(6);

@@ -51,7 +51,7 @@ struct Prepared {
   bool picked = false, scaled = false,
        strided = false;  // picked: by numbers of columns, of which some are beyond a's
 };
-// Three rows: numbers around 1, zeros, and very small ones.
+// Rows of numbers of which 1.75 is the largest, of zeros, of very small ones, and with the largest in each 256 columns.
 Run prepared(Prepared it);
 // Every kind of a, of so many columns.
 std::vector<Run> all_prepared(int32_t compute, int32_t group, const char* format,
