@@ -62,12 +62,17 @@ std::vector<MutatedKernel> mutated_rows(bool thorough) {
   add("norm", "rms_norm_wide", wide);
   add("norm", "rms_norm_plain", plain);
   wide = views(RowOp::layer_norm, kWide);
-  append(wide, turns(RowOp::layer_norm, 8 * 512 + 264));
+  for (int32_t type : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16})
+    append(wide, turns(RowOp::layer_norm, 8 * 512 + 264, type, type));
   add("norm", "layer_norm_wide", wide);
   add("norm", "layer_norm_plain", views(RowOp::layer_norm, kPlain));
   add("softmax", "softmax_wide", views(RowOp::softmax, kWide));
   add("softmax", "softmax_plain", views(RowOp::softmax, kPlain));
-  add("rope", "rope", {rotated(2, 256)});
+  std::vector<Run> rotations;
+  for (int32_t type : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16}) {
+    for (int32_t mode : {BL_ROPE_half, BL_ROPE_interleaved}) rotations.push_back(rotated(2, 256, type, mode));
+  }
+  add("rope", "rope", rotations);
   if (!thorough) return all;
   add("kv", "kv_write", {});
   wide = views(RowOp::copy, kWide);
@@ -91,6 +96,32 @@ std::vector<MutatedKernel> mutated_rows(bool thorough) {
   return all;
 }
 
+// Kernels around the products.
+std::vector<MutatedKernel> mutated_preparations() {
+  constexpr int32_t k32 = BL_ACTIVATION_GROUP_32, kRow = BL_ACTIVATION_GROUP_row;
+  std::vector<MutatedKernel> all;
+  std::vector<Run> runs = all_prepared(BL_COMPUTE_f32, 0, "u4_g32", {72, 328, 584, 840, 1088, 1336, 2112});
+  append(runs, all_prepared(BL_COMPUTE_bf16, 0, "u4_g32", {72, 1088}));
+  all.push_back({"matmul", "matmul_prepare", runs});
+  runs = all_prepared(BL_COMPUTE_e4m3, k32, "u4_g32", {72, 576});
+  for (int32_t group : {k32, kRow}) append(runs, all_prepared(BL_COMPUTE_e4m3, group, "u3_g64", {72, 576}));
+  all.push_back({"matmul", "matmul_prepare_e4m3", runs});
+  all.push_back({"matmul",
+                 "matmul_prepare_wide",
+                 {prepared({BL_COMPUTE_f32, 0, "u4_g32", BL_DTYPE_f32, 0, 72})},
+                 {"matmul_rows"}});
+  const std::vector<int64_t> columns = {32, 72, 96, 104, 136, 168, 576};  // ends in each quarter of 128
+  runs = all_prepared(BL_COMPUTE_i8, k32, "u4_g32", columns);
+  for (const char* format : {"u4_g128", "i8z_row"})
+    append(runs, all_prepared(BL_COMPUTE_i8, kRow, format, columns));
+  all.push_back({"matmul_i8", "matmul_integer_rows", runs});
+  runs.clear();
+  for (int64_t splits : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 15, 16, 17, 23})
+    runs.push_back(int8_product("i8z_row", {.m = 9, .n = 70, .k = 128 * 8 * splits, .group = kRow}));
+  all.push_back({"matmul_i8", "matmul_collect", runs, {"matmul_i8_epilogue"}});
+  return all;
+}
+
 }  // namespace
 
 std::vector<MutatedKernel> mutated_kernels(bool thorough) {
@@ -98,6 +129,9 @@ std::vector<MutatedKernel> mutated_kernels(bool thorough) {
   for (const auto& some :
        {mutated_products(), mutated_attention(), mutated_sampling(), mutated_rows(thorough)})
     all.insert(all.end(), some.begin(), some.end());
+  if (thorough) {
+    for (const MutatedKernel& of : mutated_preparations()) all.push_back(of);
+  }
   return all;
 }
 

@@ -49,7 +49,10 @@ Run over_rows(RowOp op, Rows rows) {
     Tensor weight(queue, BL_DTYPE_f32, {rows.shape.back()}), output(queue, rows.to, rows.shape, strides);
     x.fill([&](int64_t i) {
       const float value = static_cast<float>(i * 97 % 801 - 400);
-      return op == RowOp::copy ? value : 0.01f * value;
+      const bool is_norm = op == RowOp::rms_norm || op == RowOp::layer_norm;
+      return op == RowOp::copy                       ? value
+             : is_norm && i / rows.shape.back() == 1 ? 1e30f * value
+                                                     : 0.01f * value;
     });
     right.uniform(2);
     weight.uniform(3);
@@ -70,14 +73,16 @@ std::vector<Run> views(RowOp op, int64_t length, int32_t from, int32_t to) {
 }
 
 std::vector<Run> turns(RowOp op, int64_t length, int32_t from, int32_t to) {
-  const Run run = over_rows(op, {{2, length}, from, to});
-  return {run, run};
+  std::vector<Run> runs;
+  for (const std::vector<int64_t>& shape :
+       {std::vector<int64_t>{length}, std::vector<int64_t>{2, length}, std::vector<int64_t>{2, 2, length}})
+    runs.insert(runs.end(), 2, over_rows(op, {shape, from, to}));
+  return runs;
 }
 
-Run rotated(int64_t tokens, int64_t pairs) {
+Run rotated(int64_t tokens, int64_t pairs, int32_t type, int32_t mode) {
   return [=](TestQueue& queue) {
-    Tensor x(queue, BL_DTYPE_f32, {tokens, 2, 2 * pairs}),
-        output(queue, BL_DTYPE_f32, {tokens, 2, 2 * pairs});
+    Tensor x(queue, type, {tokens, 2, 2 * pairs}), output(queue, type, {tokens, 2, 2 * pairs});
     Tensor positions(queue, BL_DTYPE_i32, {tokens});
     x.uniform(1);
     std::vector<int32_t> at;
@@ -86,6 +91,7 @@ Run rotated(int64_t tokens, int64_t pairs) {
     bl_rope_args args{};
     args.size = sizeof(args);
     args.theta = 10000;
+    args.mode = mode;
     args.x = x.device(), args.positions = positions.device(), args.output = output.device();
     bl_error error{};
     check_ok(rope(queue, args, &error), error, "rope");

@@ -41,6 +41,22 @@ Run finished(Finished it);
 // Fewer blocks than matmul launches for so many rows, which are taken in turns, as of 4 * 65535 and more.
 Run finished_in_turns(bool gates, int32_t c_type);
 
+// What becomes of a before a product.
+struct Prepared {
+  int32_t compute, group;
+  const char* format;
+  int32_t a;              // type; codes have scales
+  int64_t scale_columns;  // of codes; 0: of all columns
+  int64_t k;
+  bool picked = false, scaled = false,
+       strided = false;  // picked: by numbers of columns, of which some are beyond a's
+};
+// Rows of numbers of which 1.75 is the largest, of zeros, of very small ones, and with the largest in each 256 columns.
+Run prepared(Prepared it);
+// Every kind of a, of so many columns.
+std::vector<Run> all_prepared(int32_t compute, int32_t group, const char* format,
+                              const std::vector<int64_t>& columns);
+
 // nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
 // excess: how far the number of keys in device memory is off. slope: scores rise (1) or fall (-1) from key to
 // key, so that the last or the first that is seen is the largest.
@@ -74,13 +90,14 @@ struct Rows {
   std::vector<int64_t> shape;
   int32_t from = BL_DTYPE_f32, to = BL_DTYPE_f32;
 };
-// Rows apart from each other, so that no two axes are one: of integers up to 400, or hundredths of them.
+// Rows apart from each other, so that no two axes are one: of integers up to 400, or hundredths of them. The
+// second row of a norm leaves the range of f32's squares.
 Run over_rows(RowOp op, Rows rows);
 // One row, and rows of one, two and three axes.
 std::vector<Run> views(RowOp op, int64_t length, int32_t from = BL_DTYPE_f32, int32_t to = BL_DTYPE_f32);
-// With one block along a row, and with as many as fit (recording.h).
+// The same of up to two axes, with one block along a row and with as many as fit (recording.h).
 std::vector<Run> turns(RowOp op, int64_t length, int32_t from = BL_DTYPE_f32, int32_t to = BL_DTYPE_f32);
 // x: [tokens, 2, 2 * pairs].
-Run rotated(int64_t tokens, int64_t pairs);
+Run rotated(int64_t tokens, int64_t pairs, int32_t type, int32_t mode);
 
 }  // namespace bitloom::cuda::testing
