@@ -100,7 +100,7 @@ std::vector<MutatedKernel> mutated_rows(bool thorough) {
 std::vector<MutatedKernel> mutated_preparations() {
   constexpr int32_t k32 = BL_ACTIVATION_GROUP_32, kRow = BL_ACTIVATION_GROUP_row;
   std::vector<MutatedKernel> all;
-  std::vector<Run> runs = all_prepared(BL_COMPUTE_f32, 0, "u4_g32", {72, 328, 584, 840, 1088, 1336, 2112});
+  std::vector<Run> runs = all_prepared(BL_COMPUTE_f32, 0, "u4_g32", {72, 328, 584, 840, 1088, 1336, 1592, 2112});
   append(runs, all_prepared(BL_COMPUTE_bf16, 0, "u4_g32", {72, 1088}));
   all.push_back({"matmul", "matmul_prepare", runs});
   runs = all_prepared(BL_COMPUTE_e4m3, k32, "u4_g32", {72, 576});

@@ -20,9 +20,9 @@ Run prepared(Prepared it) {
     Tensor c(queue, BL_DTYPE_f32, {kRows, kColumns});
     a.fill([&](int64_t i) {
       const int64_t row = i / wide, column = i % wide;
+      if (row > 2) return column == std::min(256 * (row - 3) + 5, it.k - 1) ? 4.0f : 1.0f;
       if (codes) return static_cast<float>(i * 37 % 256 - 128);
       if (row == 1) return 0.0f;
-      if (row > 2) return column == std::min(256 * (row - 3) + 5, it.k - 1) ? 4.0f : 1.0f;
       const float value = static_cast<float>(i * 37 % 225 - 112) / 64;
       return row == 2 ? 1e-38f * value : i % 3 == 1 ? 0x1p-17f * value : value;
     });
