@@ -116,6 +116,17 @@ std::vector<MutatedKernel> mutated_preparations() {
     append(runs, all_prepared(BL_COMPUTE_i8, kRow, format, columns));
   all.push_back({"matmul_i8", "matmul_integer_rows", runs});
   runs.clear();
+  for (int64_t k : {8, 24, 40, 72, 96, 104, 128, 136, 160, 168, 264, 296}) {
+    for (int32_t down : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16}) {
+      for (bool by_row : {false, true}) {
+        for (int32_t a : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16, BL_DTYPE_i8})
+          runs.push_back(adapted(a, 0, down, k, by_row));
+        if (k % 32 == 0) runs.push_back(adapted(BL_DTYPE_i8, 32, down, k, by_row));
+      }
+    }
+  }
+  all.push_back({"matmul", "matmul_low_rank", runs});
+  runs.clear();
   for (int64_t splits : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 15, 16, 17, 23})
     runs.push_back(int8_product("i8z_row", {.m = 9, .n = 70, .k = 128 * 8 * splits, .group = kRow}));
   all.push_back({"matmul_i8", "matmul_collect", runs, {"matmul_i8_epilogue"}});

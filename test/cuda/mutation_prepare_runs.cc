@@ -66,4 +66,27 @@ std::vector<Run> all_prepared(int32_t compute, int32_t group, const char* format
   return runs;
 }
 
+Run adapted(int32_t a_type, int64_t scale_columns, int32_t down_type, int64_t k, bool by_row) {
+  return [=](TestQueue& queue) {
+    constexpr int64_t kRows = 7, kColumns = 12, kAdapters = 3, kRank = 5;
+    const bool codes = a_type == BL_DTYPE_i8;
+    const PackedWeights b(queue, "i8_g32", kColumns, k, 3);
+    using Sizes = std::vector<int64_t>;
+    Tensor a(queue, a_type, {kRows, k}, {k + 8, 1}), c(queue, BL_DTYPE_f32, {kRows, kColumns});
+    Tensor scales(queue, BL_DTYPE_f32, scale_columns == 0 ? Sizes{kRows} : Sizes{kRows, k / scale_columns});
+    Tensor down(queue, down_type, by_row ? Sizes{kAdapters, kRank, k} : Sizes{kRank, k});
+    Tensor up(queue, BL_DTYPE_f32, by_row ? Sizes{kAdapters, kColumns, kRank} : Sizes{kColumns, kRank});
+    Tensor ids(queue, BL_DTYPE_i32, {kRows});
+    a.uniform(1, codes ? 100 : 1), scales.uniform(4), down.uniform(2), up.uniform(3);
+    ids.integers({2, -1, 0, 3, 1, 4, -2});
+    bl_matmul_args args = arguments();
+    args.a = a.device(), args.b = b.device(), args.c = c.device();
+    if (codes) args.a_scales = scales.device();
+    args.low_rank_down = down.device(), args.low_rank_up = up.device(), args.low_rank_scale = 0.5f;
+    if (by_row) args.low_rank_ids = ids.device();
+    bl_error error{};
+    check_ok(matmul(queue, args, &error), error, "matmul_low_rank");
+  };
+}
+
 }  // namespace bitloom::cuda::testing

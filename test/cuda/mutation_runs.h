@@ -57,6 +57,9 @@ Run prepared(Prepared it);
 std::vector<Run> all_prepared(int32_t compute, int32_t group, const char* format,
                               const std::vector<int64_t>& columns);
 
+// With a low-rank term, of all rows or by adapters, of which some do not exist.
+Run adapted(int32_t a_type, int64_t scale_columns, int32_t down_type, int64_t k, bool by_row);
+
 // nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
 // excess: how far the number of keys in device memory is off. slope: scores rise (1) or fall (-1) from key to
 // key, so that the last or the first that is seen is the largest.
