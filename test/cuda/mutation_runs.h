@@ -51,7 +51,8 @@ struct Prepared {
   bool picked = false, scaled = false,
        strided = false;  // picked: by numbers of columns, of which some are beyond a's
 };
-// Rows of numbers of which 1.75 is the largest, of zeros, of very small ones, and with the largest in each 256 columns.
+// Rows of numbers of which 1.75 is the largest, of zeros, of very small ones, and with the largest in each
+// 256 columns.
 Run prepared(Prepared it);
 // Every kind of a, of so many columns.
 std::vector<Run> all_prepared(int32_t compute, int32_t group, const char* format,
@@ -102,5 +103,8 @@ std::vector<Run> views(RowOp op, int64_t length, int32_t from = BL_DTYPE_f32, in
 std::vector<Run> turns(RowOp op, int64_t length, int32_t from = BL_DTYPE_f32, int32_t to = BL_DTYPE_f32);
 // x: [tokens, 2, 2 * pairs].
 Run rotated(int64_t tokens, int64_t pairs, int32_t type, int32_t mode);
+
+// Rows apart from each other.
+Run quantized(int32_t format, int64_t columns, int32_t from);
 
 }  // namespace bitloom::cuda::testing
