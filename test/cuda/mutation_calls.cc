@@ -93,28 +93,55 @@ std::vector<MutatedKernel> mutated_rows(bool thorough) {
   add("elementwise", "elementwise_swiglu_plain", of_types(RowOp::swiglu));
   add("embedding", "embedding", {});
   all.push_back({"quantize", "dequantize", {}, {"quantize"}});
+  std::vector<Run> encodings;
+  for (int32_t from : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16}) {
+    for (int32_t format : {BL_FORMAT_i8_g32, BL_FORMAT_u4_g32, BL_FORMAT_u4z_g32, BL_FORMAT_t2_g64,
+                           BL_FORMAT_u3_g32, BL_FORMAT_q8_0, BL_FORMAT_q4_0})
+      encodings.push_back(quantized(format, 64, from));
+    for (int32_t format : {BL_FORMAT_i8_g32, BL_FORMAT_u4_g32, BL_FORMAT_u4z_g32, BL_FORMAT_t2_g64})
+      encodings.push_back(quantized(format, 72, from));
+    // Turns of 128 threads.
+    encodings.insert(encodings.end(), 2, quantized(BL_FORMAT_i8_g32, 32 * 133, from));
+  }
+  add("quantize", "quantize", encodings);
+  add("quantize", "quantize_check", encodings);
   return all;
 }
 
 // Kernels around the products.
 std::vector<MutatedKernel> mutated_preparations() {
   constexpr int32_t k32 = BL_ACTIVATION_GROUP_32, kRow = BL_ACTIVATION_GROUP_row;
+  const std::vector<int64_t> columns = {32, 72, 96, 104, 136, 168, 576};  // ends in each quarter of 128
   std::vector<MutatedKernel> all;
-  std::vector<Run> runs = all_prepared(BL_COMPUTE_f32, 0, "u4_g32", {72, 328, 584, 840, 1088, 1336, 2112});
+  std::vector<Run> runs =
+      all_prepared(BL_COMPUTE_f32, 0, "u4_g32", {72, 328, 584, 840, 1088, 1336, 1592, 2112});
   append(runs, all_prepared(BL_COMPUTE_bf16, 0, "u4_g32", {72, 1088}));
   all.push_back({"matmul", "matmul_prepare", runs});
-  runs = all_prepared(BL_COMPUTE_e4m3, k32, "u4_g32", {72, 576});
+  runs = all_prepared(BL_COMPUTE_e4m3, k32, "u4_g32", columns);
   for (int32_t group : {k32, kRow}) append(runs, all_prepared(BL_COMPUTE_e4m3, group, "u3_g64", {72, 576}));
   all.push_back({"matmul", "matmul_prepare_e4m3", runs});
+  append(runs, all_prepared(BL_COMPUTE_e4m3, kRow, "u4_g128", columns));
+  append(runs, all_prepared(BL_COMPUTE_e4m3, kRow, "u4_g128", {328, 840, 1592}));
+  all.push_back({"matmul_fp8", "matmul_fp8_rows", runs});
   all.push_back({"matmul",
                  "matmul_prepare_wide",
                  {prepared({BL_COMPUTE_f32, 0, "u4_g32", BL_DTYPE_f32, 0, 72})},
                  {"matmul_rows"}});
-  const std::vector<int64_t> columns = {32, 72, 96, 104, 136, 168, 576};  // ends in each quarter of 128
   runs = all_prepared(BL_COMPUTE_i8, k32, "u4_g32", columns);
   for (const char* format : {"u4_g128", "i8z_row"})
     append(runs, all_prepared(BL_COMPUTE_i8, kRow, format, columns));
   all.push_back({"matmul_i8", "matmul_integer_rows", runs});
+  runs.clear();
+  for (int64_t k : {8, 24, 40, 72, 96, 104, 128, 136, 160, 168, 264, 296}) {
+    for (int32_t down : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16}) {
+      for (bool by_row : {false, true}) {
+        for (int32_t a : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16, BL_DTYPE_i8})
+          runs.push_back(adapted(a, 0, down, k, by_row));
+        if (k % 32 == 0) runs.push_back(adapted(BL_DTYPE_i8, 32, down, k, by_row));
+      }
+    }
+  }
+  all.push_back({"matmul", "matmul_low_rank", runs});
   runs.clear();
   for (int64_t splits : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 15, 16, 17, 23})
     runs.push_back(int8_product("i8z_row", {.m = 9, .n = 70, .k = 128 * 8 * splits, .group = kRow}));

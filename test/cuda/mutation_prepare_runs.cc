@@ -20,9 +20,9 @@ Run prepared(Prepared it) {
     Tensor c(queue, BL_DTYPE_f32, {kRows, kColumns});
     a.fill([&](int64_t i) {
       const int64_t row = i / wide, column = i % wide;
+      if (row > 2) return column == std::min(256 * (row - 3) + 5, it.k - 1) ? 4.0f : 1.0f;
       if (codes) return static_cast<float>(i * 37 % 256 - 128);
       if (row == 1) return 0.0f;
-      if (row > 2) return column == std::min(256 * (row - 3) + 5, it.k - 1) ? 4.0f : 1.0f;
       const float value = static_cast<float>(i * 37 % 225 - 112) / 64;
       return row == 2 ? 1e-38f * value : i % 3 == 1 ? 0x1p-17f * value : value;
     });
@@ -64,6 +64,29 @@ std::vector<Run> all_prepared(int32_t compute, int32_t group, const char* format
     }
   }
   return runs;
+}
+
+Run adapted(int32_t a_type, int64_t scale_columns, int32_t down_type, int64_t k, bool by_row) {
+  return [=](TestQueue& queue) {
+    constexpr int64_t kRows = 7, kColumns = 12, kAdapters = 3, kRank = 5;
+    const bool codes = a_type == BL_DTYPE_i8;
+    const PackedWeights b(queue, "i8_g32", kColumns, k, 3);
+    using Sizes = std::vector<int64_t>;
+    Tensor a(queue, a_type, {kRows, k}, {k + 8, 1}), c(queue, BL_DTYPE_f32, {kRows, kColumns});
+    Tensor scales(queue, BL_DTYPE_f32, scale_columns == 0 ? Sizes{kRows} : Sizes{kRows, k / scale_columns});
+    Tensor down(queue, down_type, by_row ? Sizes{kAdapters, kRank, k} : Sizes{kRank, k});
+    Tensor up(queue, BL_DTYPE_f32, by_row ? Sizes{kAdapters, kColumns, kRank} : Sizes{kColumns, kRank});
+    Tensor ids(queue, BL_DTYPE_i32, {kRows});
+    a.uniform(1, codes ? 100 : 1), scales.uniform(4), down.uniform(2), up.uniform(3);
+    ids.integers({2, -1, 0, 3, 1, 4, -2});
+    bl_matmul_args args = arguments();
+    args.a = a.device(), args.b = b.device(), args.c = c.device();
+    if (codes) args.a_scales = scales.device();
+    args.low_rank_down = down.device(), args.low_rank_up = up.device(), args.low_rank_scale = 0.5f;
+    if (by_row) args.low_rank_ids = ids.device();
+    bl_error error{};
+    check_ok(matmul(queue, args, &error), error, "matmul_low_rank");
+  };
 }
 
 }  // namespace bitloom::cuda::testing

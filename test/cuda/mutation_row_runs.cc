@@ -98,4 +98,20 @@ Run rotated(int64_t tokens, int64_t pairs, int32_t type, int32_t mode) {
   };
 }
 
+Run quantized(int32_t format, int64_t columns, int32_t from) {
+  return [=](TestQueue& queue) {
+    constexpr int64_t kRows = 3;
+    Tensor input(queue, from, {kRows, columns}, {columns + 8, 1});
+    input.uniform(static_cast<uint64_t>(format) + 1);
+    bl_quantize_args args{};
+    args.size = sizeof(args);
+    args.input = input.device();
+    args.output.bytes = bl_weights_bytes(format, kRows, columns);
+    args.output.data = queue.allocate(args.output.bytes);
+    args.output.format = format, args.output.rows = kRows, args.output.cols = columns;
+    bl_error error{};
+    check_ok(quantize(queue, args, &error), error, "quantize");
+  };
+}
+
 }  // namespace bitloom::cuda::testing

@@ -51,11 +51,15 @@ struct Prepared {
   bool picked = false, scaled = false,
        strided = false;  // picked: by numbers of columns, of which some are beyond a's
 };
-// Rows of numbers of which 1.75 is the largest, of zeros, of very small ones, and with the largest in each 256 columns.
+// Rows of numbers of which 1.75 is the largest, of zeros, of very small ones, and with the largest in each
+// 256 columns.
 Run prepared(Prepared it);
 // Every kind of a, of so many columns.
 std::vector<Run> all_prepared(int32_t compute, int32_t group, const char* format,
                               const std::vector<int64_t>& columns);
+
+// With a low-rank term, of all rows or by adapters, of which some do not exist.
+Run adapted(int32_t a_type, int64_t scale_columns, int32_t down_type, int64_t k, bool by_row);
 
 // nan_rows: the even (0) or odd (1) rows of q are NaN, so that it shows who reads on into the next one.
 // excess: how far the number of keys in device memory is off. slope: scores rise (1) or fall (-1) from key to
@@ -99,5 +103,8 @@ std::vector<Run> views(RowOp op, int64_t length, int32_t from = BL_DTYPE_f32, in
 std::vector<Run> turns(RowOp op, int64_t length, int32_t from = BL_DTYPE_f32, int32_t to = BL_DTYPE_f32);
 // x: [tokens, 2, 2 * pairs].
 Run rotated(int64_t tokens, int64_t pairs, int32_t type, int32_t mode);
+
+// Rows apart from each other.
+Run quantized(int32_t format, int64_t columns, int32_t from);
 
 }  // namespace bitloom::cuda::testing
