@@ -126,7 +126,10 @@ class Subject {
       ++tally.tried;
       bool noticed = false;
       try {
-        noticed = verdicts.get(text_, mutant, [&] { return is_noticed(mutant, mutated(text_, mutant)); });
+        // In all schedules that takes long: a full run shows what else is noticed of these.
+        const bool few = synchronizes && !thorough_ && !rows_of(mutant).empty();
+        noticed =
+            verdicts.get(text_, mutant, [&] { return is_noticed(mutant, mutated(text_, mutant), few); });
       } catch (const std::exception& error) {
         check(false, name_ + ": no mutant of `" + mutant.was + "`: " + error.what());
       }
@@ -187,11 +190,11 @@ class Subject {
   bool is_executed(int32_t line) const {
     return std::any_of(cases_.begin(), cases_.end(), [&](const Case& c) { return c.lines.count(line) != 0; });
   }
-  bool is_noticed(const Mutant& mutant, const std::string& text) {
+  // few: by one of the shortest launches.
+  bool is_noticed(const Mutant& mutant, const std::string& text, bool few = false) {
     const bool synchronizes = mutant.kind == MutantKind::synchronization;
     const auto module = ptx::Module::parse(text);
-    // Without a barrier all launches are much the same.
-    const int most = synchronizes && !thorough_ ? 3 : static_cast<int>(cases_.size());
+    const int most = few ? 3 : static_cast<int>(cases_.size());
     for (const ptx::Options& options : schedules(synchronizes)) {
       int tried = 0;
       for (Case& c : cases_) {
@@ -208,9 +211,16 @@ class Subject {
     if (std::string(source) == "*") return true;
     return *source == '\0' ? line.empty() : line.find(source) != std::string::npos;
   }
-  bool is_equivalent(const Mutant& mutant) {
+  std::vector<Equivalent> rows_of(const Mutant& mutant) const {
+    std::vector<Equivalent> rows;
     for (const Equivalent& row : kEquivalent) {
-      if (!is_one_of(of_.kernel, row.kernels) || !comes_from(mutant, row.file, row.source, row.was)) continue;
+      if (is_one_of(of_.kernel, row.kernels) && comes_from(mutant, row.file, row.source, row.was))
+        rows.push_back(row);
+    }
+    return rows;
+  }
+  bool is_equivalent(const Mutant& mutant) {
+    for (const Equivalent& row : rows_of(mutant)) {
       if (*row.other == '\0') return true;
       // Without both of them it must be noticed.
       std::string text = mutated(text_, mutant);
