@@ -22,6 +22,18 @@ std::vector<Run> of_types(RowOp op) {
 }
 
 std::vector<MutatedKernel> mutated_sampling() {
+  const std::vector<Run> picks = {
+      drawn({.vocab = 1500, .top_p = 0.9f}, 0.3f, -0.3f), drawn({40, 1, 7, 0.9f, 0.2f}, 5, -5),
+      drawn({1300, 1, 1100, 0, 0.01f}, 3, -3), drawn({40, 1, 40, 0.9f, 0.2f}, 5, -5),
+      // All of one sign and binade: the first passes of the search do not tell them apart. Masses of several
+      // blocks.
+      drawn({.vocab = 1100, .top_p = 0.9f}, 0.4f, 1), searched(400), searched(511), searched(512),
+      drawn({.vocab = 4100, .min_p = 0.9f}, 3, -3),
+      // Keys that begin with those of id 1023: a batch of all from there on, which answers a question or does
+      // not; one more than a batch. A second batch of what is left, which it just holds.
+      levelled({.vocab = 1030, .top_k = 1024}, 1030), levelled({.vocab = 1030, .top_k = 1026}, 1030),
+      levelled({.vocab = 1025, .top_p = 0.9f}, 1024, 1), levelled({.vocab = 1536, .top_p = 0.9f}, 1024, 512),
+      picked(1024)};
   return {{"sampling", "sample_keys", {drawn({300}, 5, -5)}},
           // Turns; logits of 0.
           {"sampling",
@@ -33,20 +45,7 @@ std::vector<MutatedKernel> mutated_sampling() {
            {drawn({700, 0.1f}, 5, -5),
             sampled({700, 0.1f}, [](int64_t i, Random& random) { return i == 255 ? 9 : random.uniform(); })}},
           {"sampling", "sample_mass", {drawn({2300}, 1, -1)}},
-          {"sampling",
-           "sample_pick",
-           {drawn({.vocab = 1500, .top_p = 0.9f}, 0.3f, -0.3f), drawn({1300, 1, 1100, 0, 0.01f}, 3, -3),
-            drawn({40, 1, 7, 0.9f, 0.2f}, 5, -5), drawn({40, 1, 40, 0.9f, 0.2f}, 5, -5),
-            // All of one sign and binade: the first passes of the search do not tell them apart.
-            drawn({.vocab = 1100, .top_p = 0.9f}, 0.4f, 1), searched(400), searched(511), searched(512),
-            drawn({.vocab = 4100, .min_p = 0.9f}, 3,
-                  -3),  // masses of several blocks
-                        // Keys that begin with those of id 1023: a batch of all from there on, which answers
-                        // a question or does not; one more than a batch. A second batch of what is left,
-                        // which it just holds.
-            levelled({.vocab = 1030, .top_k = 1024}, 1030), levelled({.vocab = 1030, .top_k = 1026}, 1030),
-            levelled({.vocab = 1025, .top_p = 0.9f}, 1024, 1),
-            levelled({.vocab = 1536, .top_p = 0.9f}, 1024, 512), picked(1024)}}};
+          {"sampling", "sample_pick", picks}};
 }
 
 // Kernels that walk rows: launches of their own beside those of the suite's parts. thorough: also those that
@@ -116,21 +115,22 @@ std::vector<MutatedKernel> mutated_preparations() {
   std::vector<Run> runs =
       all_prepared(BL_COMPUTE_f32, 0, "u4_g32", {72, 328, 584, 840, 1088, 1336, 1592, 2112});
   append(runs, all_prepared(BL_COMPUTE_bf16, 0, "u4_g32", {72, 1088}));
-  all.push_back({"matmul", "matmul_prepare", runs});
+  all.push_back({"matmul", "matmul_prepare", runs, {"matmul_rows"}});
   runs = all_prepared(BL_COMPUTE_e4m3, k32, "u4_g32", columns);
   for (int32_t group : {k32, kRow}) append(runs, all_prepared(BL_COMPUTE_e4m3, group, "u3_g64", {72, 576}));
-  all.push_back({"matmul", "matmul_prepare_e4m3", runs});
+  all.push_back({"matmul", "matmul_prepare_e4m3", runs, {"matmul_rows"}});
   append(runs, all_prepared(BL_COMPUTE_e4m3, kRow, "u4_g128", columns));
   append(runs, all_prepared(BL_COMPUTE_e4m3, kRow, "u4_g128", {328, 840, 1592}));
-  all.push_back({"matmul_fp8", "matmul_fp8_rows", runs});
+  all.push_back({"matmul_fp8", "matmul_fp8_rows", runs, {"matmul_rows"}});
   all.push_back({"matmul",
                  "matmul_prepare_wide",
-                 {prepared({BL_COMPUTE_f32, 0, "u4_g32", BL_DTYPE_f32, 0, 72})},
+                 {prepared({BL_COMPUTE_f32, 0, "u4_g32", BL_DTYPE_f32, 0, 72}),
+                  prepared({BL_COMPUTE_f32, 0, "u4_g32", BL_DTYPE_f32, 0, 1088})},
                  {"matmul_rows"}});
   runs = all_prepared(BL_COMPUTE_i8, k32, "u4_g32", columns);
   for (const char* format : {"u4_g128", "i8z_row"})
     append(runs, all_prepared(BL_COMPUTE_i8, kRow, format, columns));
-  all.push_back({"matmul_i8", "matmul_integer_rows", runs});
+  all.push_back({"matmul_i8", "matmul_integer_rows", runs, {"matmul_rows"}});
   runs.clear();
   for (int64_t k : {8, 24, 40, 72, 96, 104, 128, 136, 160, 168, 264, 296}) {
     for (int32_t down : {BL_DTYPE_f32, BL_DTYPE_f16, BL_DTYPE_bf16}) {
@@ -141,7 +141,7 @@ std::vector<MutatedKernel> mutated_preparations() {
       }
     }
   }
-  all.push_back({"matmul", "matmul_low_rank", runs});
+  all.push_back({"matmul", "matmul_low_rank", runs, {"matmul_low_rank_types"}});
   runs.clear();
   for (int64_t splits : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 15, 16, 17, 23})
     runs.push_back(int8_product("i8z_row", {.m = 9, .n = 70, .k = 128 * 8 * splits, .group = kRow}));
@@ -156,9 +156,11 @@ std::vector<MutatedKernel> mutated_kernels(bool thorough) {
   for (const auto& some :
        {mutated_products(), mutated_attention(), mutated_sampling(), mutated_rows(thorough)})
     all.insert(all.end(), some.begin(), some.end());
-  if (thorough) {
-    for (const MutatedKernel& of : mutated_preparations()) all.push_back(of);
+  if (!thorough) return all;
+  for (MutatedKernel& of : all) {
+    if (of.module == "sampling" && of.kernel != "sample_pick") of.parts.push_back("sampling");
   }
+  for (const MutatedKernel& of : mutated_preparations()) all.push_back(of);
   return all;
 }
 

@@ -6,7 +6,7 @@ namespace bitloom::cuda::testing {
 
 Run prepared(Prepared it) {
   return [=](TestQueue& queue) {
-    constexpr int64_t kRows = 12, kColumns = 12;
+    constexpr int64_t kRows = 16, kColumns = 12;
     const int64_t wide = it.picked ? it.k + 32 : it.k;
     const bool codes = it.a == BL_DTYPE_i8;
     const PackedWeights b(queue, it.format, kColumns, it.k, 3);
@@ -20,7 +20,7 @@ Run prepared(Prepared it) {
     Tensor c(queue, BL_DTYPE_f32, {kRows, kColumns});
     a.fill([&](int64_t i) {
       const int64_t row = i / wide, column = i % wide;
-      if (row > 2) return column == std::min(256 * (row - 3) + 5, it.k - 1) ? 4.0f : 1.0f;
+      if (row > 2) return column == std::min(160 * (row - 3) + 5, it.k - 1) ? 4.0f : 1.0f;
       if (codes) return static_cast<float>(i * 37 % 256 - 128);
       if (row == 1) return 0.0f;
       const float value = static_cast<float>(i * 37 % 225 - 112) / 64;

@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const { values } = parseArgs({
   options: { archs: { type: 'string' }, mutations: { type: 'boolean', default: false } },
 });
-const archs = values.archs ?? (values.mutations ? '80;120' : '90;100');
+const archs = values.archs ?? (values.mutations ? '80;90;100;120' : '90;100');
 const build = join(root, 'build', `ptx-${archs.replaceAll(';', '-')}`);
 
 function run(command, args, env = {}) {
