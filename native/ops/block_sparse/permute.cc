@@ -208,6 +208,18 @@ bl_status validate(const bl_moe_unpermute_args& args, bl_error* error) {
   return check_all_apart(op, outputs, 1, inputs, 3, error);
 }
 
+// sum += weight * row, both of `count`. Meanwhile the lines of `next`, which is as long, are asked for: rows stand anywhere,
+// and processors see a stream only after some of its lines.
+void add_row(float* sum, const float* row, float weight, int64_t count, const uint8_t* next) {
+  constexpr int64_t kLine = 16;
+  int64_t i = 0;
+  for (; i + kLine <= count; i += kLine) {
+    if (next != nullptr) __builtin_prefetch(next + i * 4);
+    for (int64_t j = i; j < i + kLine; ++j) sum[j] += weight * row[j];
+  }
+  for (; i < count; ++i) sum[i] += weight * row[i];
+}
+
 // Token t: a piece of the hidden axis at a time, in L1, its rows in order.
 void sum_rows(const bl_moe_unpermute_args& args, const int32_t* inverse, int64_t token) {
   // Long enough that rows are read as streams; the sum stays in L1.
@@ -215,26 +227,26 @@ void sum_rows(const bl_moe_unpermute_args& args, const int32_t* inverse, int64_t
   float sum[kPiece], copy[kPiece];
   const int64_t length = args.rows.shape[1], top_k = args.inverse.shape[1];
   const int64_t row_bytes = dtype_bytes(args.rows.dtype), out_bytes = dtype_bytes(args.output.dtype);
+  const bool is_f32 = args.rows.dtype == BL_DTYPE_f32 && args.rows.strides[1] == 1;
   for (int64_t begin = 0; begin < length; begin += kPiece) {
     const int64_t count = std::min(kPiece, length - begin);
+    const auto piece_of = [&](int64_t row) {
+      const int64_t at = row * args.rows.strides[0] + begin * args.rows.strides[1];
+      return static_cast<const uint8_t*>(args.rows.data) + at * row_bytes;
+    };
     std::fill_n(sum, count, 0.0f);
     for (int64_t s = 0; s < top_k; ++s) {
       const int64_t from = inverse[token * top_k + s];
       if (from < 0) continue;
-      const int64_t at = from * args.rows.strides[0] + begin * args.rows.strides[1];
-      const uint8_t* data = static_cast<const uint8_t*>(args.rows.data) + at * row_bytes;
+      const int64_t after = s + 1 < top_k ? inverse[token * top_k + s + 1] : -1;
+      const uint8_t* data = piece_of(from);
       const float* row = reinterpret_cast<const float*>(data);
-      if (args.rows.dtype != BL_DTYPE_f32 || args.rows.strides[1] != 1 ||
-          reinterpret_cast<uintptr_t>(data) % alignof(float) != 0) {
+      if (!is_f32 || reinterpret_cast<uintptr_t>(data) % alignof(float) != 0) {
         load_values(args.rows.dtype, data, args.rows.strides[1], count, copy);
         row = copy;
       }
-      if (args.weights.data == nullptr) {
-        for (int64_t i = 0; i < count; ++i) sum[i] += row[i];
-        continue;
-      }
-      const float weight = weight_at(args.weights, token, s);
-      for (int64_t i = 0; i < count; ++i) sum[i] += weight * row[i];
+      const float weight = args.weights.data == nullptr ? 1.0f : weight_at(args.weights, token, s);
+      add_row(sum, row, weight, count, is_f32 && after >= 0 ? piece_of(after) : nullptr);
     }
     const int64_t to = token * args.output.strides[0] + begin * args.output.strides[1];
     store_values(args.output.dtype, static_cast<uint8_t*>(args.output.data) + to * out_bytes,
