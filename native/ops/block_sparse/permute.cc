@@ -208,8 +208,8 @@ bl_status validate(const bl_moe_unpermute_args& args, bl_error* error) {
   return check_all_apart(op, outputs, 1, inputs, 3, error);
 }
 
-// sum += weight * row, both of `count`. Meanwhile the lines of `next`, which is as long, are asked for: rows stand anywhere,
-// and processors see a stream only after some of its lines.
+// sum += weight * row, both of `count`. Meanwhile the lines of `next`, which is as long, are asked for: rows
+// stand anywhere, and processors see a stream only after some of its lines.
 void add_row(float* sum, const float* row, float weight, int64_t count, const uint8_t* next) {
   constexpr int64_t kLine = 16;
   int64_t i = 0;
