@@ -27,16 +27,6 @@ __device__ __forceinline__ RowSizes row_sizes(const PrepareParams& p, int m, flo
   return row;
 }
 
-__device__ __forceinline__ float row_largest(const PrepareParams& p, int m, float* shared) {
-  float largest = 0;
-  if (m < p.m) {
-    for (int k = threadIdx.x; k < p.k; k += kPrepareThreads) {
-      largest = fmaxf(largest, size_or_infinite(activation_at(p, m, k)));
-    }
-  }
-  return block_max(largest, shared);
-}
-
 // A block per row. A scale per row: codes, and row_factors has the scale. A scale per 32: in bf16 the numbers; in f16
 // these times a power of two as in prepare_row, where what is below 2^-24 is rounded once more.
 __device__ __forceinline__ void prepare_e4m3_row(const PrepareParams& p) {
@@ -72,7 +62,7 @@ __device__ __forceinline__ void fp8_rows(const IntegerRowsParams& p) {
   if (blockIdx.x == 0 && threadIdx.x < 2) p.ones[threadIdx.x] = 1;
   for (int m = blockIdx.x; m < p.rows; m += gridDim.x) {
     Fp8Scale scale{0, 0};
-    if (p.scale_per_row) scale = Fp8Scale::of_row(row_largest(p.from, m, shared));
+    if (p.scale_per_row) scale = Fp8Scale::of_row(row_sizes(p.from, m, shared).largest);
     if (p.scale_per_row && threadIdx.x == 0 && m < p.from.m) p.row_scales[m] = scale.scale;
     for (int stage = warp; stage < p.units / 2; stage += kPrepareThreads / 32) {
       for (int q = 4 * stage; q < 4 * stage + 4; ++q) {
