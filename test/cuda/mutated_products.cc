@@ -105,23 +105,20 @@ std::vector<MutatedKernel> mutated_products() {
     }
     return runs;
   };
+  const Formats c4 = {"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"};
+  const Formats z4 = {"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g8", "bfp4_g64"};
+  const Formats e4 = {"nvfp4_g16", "mxfp4", "e2m1_g32", "e2m1_g8", "fp4_g64", "fp4_g32_bf16", "fp4_row_bf16"};
+  const Formats t4 = {"nf4_g64", "nf4_g64_bf16", "nf4_g32",       "nf4_row",
+                      "iq4_nl",  "cbs4_g32",     "cbs4_g32_bf16", "cbs4_g64_bf16"};
   return {
-      {"matmul", "matmul_prompt_c4", prompt({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
-      {"matmul", "matmul_prompt_z4",
-       prompt({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g8", "bfp4_g64"})},
-      {"matmul", "matmul_prompt_e4",
-       prompt({"nvfp4_g16", "mxfp4", "e2m1_g32", "e2m1_g8", "fp4_g64", "fp4_g32_bf16", "fp4_row_bf16"})},
-      {"matmul", "matmul_prompt_t4",
-       prompt({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g32_bf16",
-               "cbs4_g64_bf16"})},
-      {"matmul", "matmul_stream_c4", stream({"u4_g64", "u4_g32", "u4_row", "u4_g128_bf16"})},
-      {"matmul", "matmul_stream_z4",
-       stream({"u4z_g32", "u4z_g32_bf16", "u4z_g128_bf16", "q4_1", "q4_k", "bfp4_g8", "bfp4_g64"})},
-      {"matmul", "matmul_stream_e4",
-       stream({"nvfp4_g16", "mxfp4", "e2m1_g32", "e2m1_g8", "fp4_g64", "fp4_g32_bf16", "fp4_row_bf16"})},
-      {"matmul", "matmul_stream_t4",
-       stream({"nf4_g64", "nf4_g64_bf16", "nf4_g32", "nf4_row", "iq4_nl", "cbs4_g32", "cbs4_g32_bf16",
-               "cbs4_g64_bf16"})},
+      {"matmul", "matmul_prompt_c4", prompt(c4)},
+      {"matmul", "matmul_prompt_z4", prompt(z4)},
+      {"matmul", "matmul_prompt_e4", prompt(e4)},
+      {"matmul", "matmul_prompt_t4", prompt(t4)},
+      {"matmul", "matmul_stream_c4", stream(c4)},
+      {"matmul", "matmul_stream_z4", stream(z4)},
+      {"matmul", "matmul_stream_e4", stream(e4)},
+      {"matmul", "matmul_stream_t4", stream(t4)},
       {"matmul_i8", "matmul_prompt_fine_c4", integers("u4_g64", 0, {"u4_g32", "u4_row", "u4_g128_bf16"})},
       {"matmul_i8", "matmul_prompt_fine_z4",
        integers("u4z_g64", 0, {"u4z_g32", "u4z_row", "q4_1", "q4_k", "u4z_g64_bf16", "bfp4_g32", "i4z_g64"})},

@@ -124,6 +124,11 @@ describe('router weights', () => {
       'BL_INVALID_SHAPE',
       'hyperRouterWeights: embedding.shape[0] is 2, expected 1 (= one of the layer)',
     );
+    expectError(
+      () => hyperRouterWeights(embedding, { ...options, experts: 2 ** 20, hidden: 2 ** 24 }),
+      'BL_OUT_OF_RANGE',
+      'hyperRouterWeights: experts * (hidden + 1) is 17592187092992, expected at most 268435456',
+    );
   });
 
   it('uniform numbers are spread evenly', () => {

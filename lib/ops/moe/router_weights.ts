@@ -4,6 +4,9 @@ import { type FloatDType, Tensor } from '../../tensor.js';
 import { uniformAt } from './noise.js';
 import { checkAxis, checkInteger, finiteMatrixOf } from './values.js';
 
+/** Of a router that a network makes: 2 GB in float64. */
+const mostNumbers = 2 ** 28;
+
 /** Options of {@link hyperRouterWeights}. */
 export interface HyperRouterOptions {
   /** Rows of the router. */
@@ -51,6 +54,12 @@ export function hyperRouterWeights(
   checkInteger(op, 'hidden', hidden, 1, 2 ** 24);
   checkInteger(op, 'seed', seed, 0, 2 ** 32 - 1);
   checkInteger(op, 'width', width, 1, 2 ** 24);
+  if (experts * (hidden + 1) > mostNumbers) {
+    throw argumentError(
+      'BL_OUT_OF_RANGE',
+      `${op}: experts * (hidden + 1) is ${experts * (hidden + 1)}, expected at most ${mostNumbers}`,
+    );
+  }
   let drawn = 0;
   /** A layer of the network: all weights are drawn, then all biases. */
   const layer = (rows: number, input: ArrayLike<number>): Float64Array => {

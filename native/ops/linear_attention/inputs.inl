@@ -153,7 +153,8 @@ struct ChunkInputs {
   }
 
   template <int kWrite>
-  __attribute__((always_inline)) void fetch_rows(const bl_tensor& tensor, int64_t head, int64_t column, int64_t count, int64_t t) const {
+  __attribute__((always_inline)) void fetch_rows(const bl_tensor& tensor, int64_t head, int64_t column, int64_t count,
+                                                 int64_t t) const {
     const int64_t size = tensor.dtype == BL_DTYPE_f32 ? 4 : 2;
     for (int64_t i = t; i < t + kRows && i < task.token_end; ++i) {
       const uint8_t* row = static_cast<const uint8_t*>(tensor.data) +

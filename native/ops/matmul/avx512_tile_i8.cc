@@ -72,7 +72,8 @@ void run(const PanelFormat& f, const TileRecipe& r, const Activations& a, const 
     const int64_t begin = block * kTileDepth, steps = std::min(kTileDepth, a.stride - begin) / kStep;
     read_scales(scales, cursor, begin, memory.scales, memory.steps);
     cursor.start(begin, a.stride, memory.scales, memory.weights);
-    unpack_chunks<Unpacker>(cursor, memory.table, cursor.left);
+    // To L1: there are processors on which fetches to L2 alone do nothing (AMD Zen 5).
+    unpack_chunks<Unpacker, _MM_HINT_T0>(cursor, memory.table, cursor.left);
     for (int64_t m = tile.m_begin; m < tile.m_end; m += kRows) {
       // Rows past the last of a are the zeros that fill its tile; sums of rows that are not there start
       // anyhow.

@@ -303,13 +303,13 @@ struct ChunkCursor {
     left = 2 * present;
     start_panel(0);
   }
-  // What stands a block further goes to L2 and what is unpacked two chunks later to L1: tile products wait in order, so
-  // that a load that misses holds up what the processor has looked ahead to.
-  template <int kBits>
+  // What is unpacked two chunks later goes to L1 and what stands a block further to where kFar says: to L2 beside tile
+  // products, which wait in order, so that a load that misses holds up what the processor has looked ahead to.
+  template <int kBits, _mm_hint kFar = _MM_HINT_T1>
   void prefetch() const {
     const char* at = reinterpret_cast<const char*>(chunk);
 #pragma GCC unroll 9
-    for (int64_t i = -1; i < kBits; ++i) _mm_prefetch(at + ahead + 64 * i, _MM_HINT_T0);
+    for (int64_t i = -1; i < kBits; ++i) _mm_prefetch(at + ahead + 64 * i, kFar);
 #pragma GCC unroll 8
     for (int64_t i = 0; i < kBits; ++i) _mm_prefetch(at + 128 * kBits + 64 * i, _MM_HINT_T0);
   }
@@ -341,7 +341,7 @@ struct ChunkCursor {
 };
 
 // Unpacks the next n chunks, and gives the cursor behind them: by value, so that the caller's may stay in registers.
-template <typename Unpacker>
+template <typename Unpacker, _mm_hint kFar = _MM_HINT_T1>
 __attribute__((noinline)) ChunkCursor unpack_chunks(ChunkCursor cursor, const int16_t* table, int64_t n) {
   Unpacker unpacker(table);
   for (; n > 0 && cursor.left > 0; --n) {
@@ -350,7 +350,7 @@ __attribute__((noinline)) ChunkCursor unpack_chunks(ChunkCursor cursor, const in
     unpacker.template quarter<1>(cursor.out);
     unpacker.template quarter<2>(cursor.out);
     unpacker.template quarter<3>(cursor.out);
-    cursor.template prefetch<Unpacker::kWidth>();
+    cursor.template prefetch<Unpacker::kWidth, kFar>();
     cursor.next();
   }
   return cursor;
